@@ -1,0 +1,59 @@
+# Causeway. A fresh machine with Swift 6.3 needs two commands: `make run` and `make test`.
+
+SWIFT ?= swift
+SEEDS ?= 100000
+FIRST_SEED ?= 1
+KILLS ?= 200
+LAB ?= .lab
+SOURCES = Package.swift Sources Tests
+
+# What building, testing and the benchmarks need from Debian, and the command or file that shows it is there.
+PACKAGES = pkg-config libssl-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-dev \
+           libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt
+
+.PHONY: deps build run test bench format format-check soak soak-kills replay clean
+
+deps: ## Installs what is missing from Debian's packages.
+	@missing=""; for package in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q "ok installed" || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+build: deps ## Builds causewayd, causeway and causeway-load into .build/release.
+	$(SWIFT) build -c release --product causewayd
+	$(SWIFT) build -c release --product causeway
+	$(SWIFT) build -c release --product causeway-load
+
+run: build ## Starts a lab on a sample disk, checks a read and a write through it, stays up until Ctrl-C.
+	@deploy/run-lab $(LAB)
+
+test: deps ## Simulation, then unit and end-to-end tests.
+	$(SWIFT) build -c release --product causeway-simulator
+	.build/release/causeway-simulator --seeds 2000
+	$(SWIFT) build --build-tests
+	$(SWIFT) test --skip-build --no-parallel --skip EndToEndTests
+	$(SWIFT) test --skip-build --filter EndToEndTests
+
+bench: build ## The benchmarks against peers, as ratios.
+	Benchmarks/target/run
+	Benchmarks/wan/run
+
+soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on.
+	$(SWIFT) build -c release --product causeway-simulator
+	.build/release/causeway-simulator --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+
+soak-kills: deps ## KILLS kills of the daemons in turn, under verified writes.
+	CAUSEWAY_KILLS=$(KILLS) $(SWIFT) test --filter kills
+
+replay: deps ## One seed of the simulator: make replay SEED=17.
+	$(SWIFT) build -c release --product causeway-simulator
+	.build/release/causeway-simulator --seeds 1 --first-seed $(SEED) --workers 1
+
+format: ## Formats the sources in place.
+	$(SWIFT) format -i -p -r $(SOURCES)
+
+format-check: ## Fails when a file is not formatted.
+	$(SWIFT) format lint -s -p -r $(SOURCES)
+
+clean:
+	rm -rf .build $(LAB)

@@ -1,0 +1,72 @@
+import NIOCore
+
+// The cores of the cache, the write log, the journal and the disks own no file. They are generic
+// over these two protocols: the daemon gives them real files (`Files`), the simulator gives them
+// files that tear, lose and delay what was not synchronised.
+//
+// The rules, which the simulator enforces cruelly:
+//  - Every call is made on, and every completion runs on, the owner's event loop, never before
+//    the call returns.
+//  - Operations in flight together may take effect in any order.
+//  - After a crash, each write that was not covered by a completed `synchronize` (called after
+//    the write completed) may be there whole, torn at 512-byte boundaries, or not at all. The
+//    same holds for the creation and removal of names and for sizes.
+
+/// Why a file operation failed.
+public enum StorageFileError: Error, Equatable, Sendable {
+    /// The file system is full (ENOSPC, EDQUOT).
+    case noSpace(String)
+    /// There is no file of that name.
+    case notFound(String)
+    /// The rights are missing, or the file system is mounted read-only (EACCES, EPERM, EROFS).
+    case denied(String)
+    /// Someone else holds the lock.
+    case locked(String)
+    /// The device failed, or anything else; the text names the call, the file and the errno.
+    case failed(String)
+}
+
+/// One open file or block device.
+public protocol StorageFile: AnyObject {
+    /// Appends exactly `byteCount` bytes at `offset` to `buffer` if that needs no waiting for a device
+    /// (RWF_NOWAIT); returns false, with `buffer` unchanged, when it would, and on any error.
+    func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool
+
+    /// Reads up to `byteCount` bytes; fewer arrive only at the end of the file.
+    func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void)
+
+    /// Writes all readable bytes of `data` at `offset`, growing the file as needed.
+    func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void)
+
+    /// Makes a range read as zeroes and frees its space where the file system can.
+    func writeZeroes(at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void)
+
+    /// Completes when every write that completed before the call survives a crash (fdatasync).
+    func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void)
+
+    /// The size in bytes.
+    func size(completion: @escaping (Result<UInt64, StorageFileError>) -> Void)
+
+    /// Sets the size in bytes (regular files only).
+    func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void)
+
+    /// Closes once the operations in flight are done. No call may follow.
+    func close()
+}
+
+/// A directory that one component has for itself.
+public protocol StorageDirectory: AnyObject {
+    associatedtype File: StorageFile
+
+    /// The names in the directory, in no order.
+    func list(completion: @escaping (Result<[String], StorageFileError>) -> Void)
+    /// Opens a file for reading and writing. With `create`, makes it when it is missing; the name is
+    /// durable only after `synchronize`.
+    func open(_ name: String, create: Bool, completion: @escaping (Result<File, StorageFileError>) -> Void)
+    /// Removes a name; a name that is not there is no error. Durable only after `synchronize`.
+    func remove(_ name: String, completion: @escaping (Result<Void, StorageFileError>) -> Void)
+    /// Renames over whatever has the new name, atomically. Durable only after `synchronize`.
+    func rename(_ name: String, to newName: String, completion: @escaping (Result<Void, StorageFileError>) -> Void)
+    /// Makes the creation, removal and renaming of names durable (fsync of the directory).
+    func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void)
+}

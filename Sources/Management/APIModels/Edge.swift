@@ -1,0 +1,162 @@
+import Foundation
+
+/// The part that an edge plays: it owns disks, or it serves them elsewhere.
+public enum EdgeRole: String, Codable, Sendable, CaseIterable {
+    /// Owns the disks, the keys and the certificate authority.
+    case onprem
+    /// Serves volumes to machines near it from a cache, and sends writes home.
+    case cloud
+}
+
+/// The edge that answers: `GET /v1/edge`.
+public struct EdgeStatus: Codable, Sendable, Equatable {
+    /// Whether the edge does its work.
+    public enum State: String, Codable, Sendable, CaseIterable {
+        case starting, running, degraded, stopping
+    }
+
+    /// The addresses that the edge listens on, as `host:port` with the port that the system gave; nil when it does not listen.
+    public struct Addresses: Codable, Sendable, Equatable {
+        /// The management API.
+        public var api: String?
+        /// The link between edges (on-prem edges listen, cloud edges connect).
+        public var link: String?
+        /// The iSCSI portals (cloud edges).
+        public var iscsi: [String]
+
+        public init(api: String? = nil, link: String? = nil, iscsi: [String] = []) {
+            self.api = api
+            self.link = link
+            self.iscsi = iscsi
+        }
+    }
+
+    /// The configured name.
+    public var name: String
+    /// The identifier that pairing gave the edge; stable over restarts. Empty on a cloud edge that was never paired.
+    public var identifier: String
+    public var role: EdgeRole
+    /// The version of the software, for example `0.1.0`.
+    public var version: String
+    public var startedAt: Date
+    public var state: State
+    /// Where the edge keeps its state; nil when the edge does not tell.
+    public var stateDirectory: String?
+    public var addresses: Addresses
+    /// What an operator should look at, one sentence each; empty when all is well.
+    public var warnings: [String]
+
+    public init(
+        name: String, identifier: String, role: EdgeRole, version: String, startedAt: Date, state: State,
+        stateDirectory: String? = nil,
+        addresses: Addresses = Addresses(), warnings: [String] = []
+    ) {
+        self.name = name
+        self.identifier = identifier
+        self.role = role
+        self.version = version
+        self.startedAt = startedAt
+        self.state = state
+        self.stateDirectory = stateDirectory
+        self.addresses = addresses
+        self.warnings = warnings
+    }
+}
+
+/// An edge that is, or was, paired with the edge that answers: an item of `GET /v1/edges`.
+public struct PeerEdge: Codable, Sendable, Equatable {
+    public var identifier: String
+    public var name: String
+    public var role: EdgeRole
+    /// True while the link to it is up.
+    public var connected: Bool
+    public var pairedAt: Date
+    /// True once its certificate was revoked: it cannot connect again without a new pairing.
+    public var revoked: Bool
+    /// When a frame of it last arrived; nil when it never connected.
+    public var lastSeen: Date?
+
+    public init(
+        identifier: String, name: String, role: EdgeRole, connected: Bool, pairedAt: Date, revoked: Bool = false,
+        lastSeen: Date? = nil
+    ) {
+        self.identifier = identifier
+        self.name = name
+        self.role = role
+        self.connected = connected
+        self.pairedAt = pairedAt
+        self.revoked = revoked
+        self.lastSeen = lastSeen
+    }
+}
+
+/// The encrypted connection to a peer: an item of `GET /v1/links`.
+public struct Link: Codable, Sendable, Equatable {
+    /// Whether frames pass.
+    public enum State: String, Codable, Sendable, CaseIterable {
+        case up, down, connecting
+    }
+
+    /// Bytes of one priority class since the edge started, each way, before and after compression.
+    public struct Traffic: Codable, Sendable, Equatable {
+        /// The class, for example `demand` or `points`. JSON key: `class`.
+        public var trafficClass: String
+        /// Payload handed to the link, before compression.
+        public var sentBytes: UInt64
+        /// What went out for it, after compression and framing, before TLS.
+        public var sentWireBytes: UInt64
+        /// Payload that the link handed on, after decompression.
+        public var receivedBytes: UInt64
+        /// What came in for it, before decompression, without TLS.
+        public var receivedWireBytes: UInt64
+
+        enum CodingKeys: String, CodingKey {
+            case trafficClass = "class"
+            case sentBytes, sentWireBytes, receivedBytes, receivedWireBytes
+        }
+
+        public init(
+            trafficClass: String, sentBytes: UInt64 = 0, sentWireBytes: UInt64 = 0, receivedBytes: UInt64 = 0,
+            receivedWireBytes: UInt64 = 0
+        ) {
+            self.trafficClass = trafficClass
+            self.sentBytes = sentBytes
+            self.sentWireBytes = sentWireBytes
+            self.receivedBytes = receivedBytes
+            self.receivedWireBytes = receivedWireBytes
+        }
+    }
+
+    /// The identifier of the peer edge.
+    public var peer: String
+    public var state: State
+    /// Connections that are open now.
+    public var connections: Int
+    /// The smoothed round trip, in milliseconds; nil before the first measurement.
+    public var roundTripMilliseconds: Double?
+    /// The smallest round trip seen lately: the line without queues, in milliseconds.
+    public var baseRoundTripMilliseconds: Double?
+    /// Why the link last failed; nil when it never did.
+    public var lastError: String?
+    public var traffic: [Traffic]
+    /// How many times the link came up again since the edge started.
+    public var reconnects: Int
+    /// When the link entered its present state.
+    public var since: Date
+
+    public init(
+        peer: String, state: State, connections: Int = 0, roundTripMilliseconds: Double? = nil,
+        baseRoundTripMilliseconds: Double? = nil,
+        lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, since: Date
+    ) {
+        self.peer = peer
+        self.state = state
+        self.connections = connections
+        self.roundTripMilliseconds = roundTripMilliseconds
+        self.baseRoundTripMilliseconds = baseRoundTripMilliseconds
+        self.lastError = lastError
+        self.traffic = traffic
+        self.reconnects = reconnects
+        self.since = since
+    }
+}

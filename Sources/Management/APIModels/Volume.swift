@@ -1,0 +1,170 @@
+/// A disk as it is served to a machine at another edge: an item of `GET /v1/volumes`.
+public struct Volume: Codable, Sendable, Equatable {
+    /// Where a volume is in its life.
+    public enum State: String, Codable, Sendable, CaseIterable {
+        /// Known, served nowhere.
+        case detached
+        case attaching
+        /// Served, with the link up.
+        case serving
+        /// Served from the cache and the write log; what is not cached fails or waits.
+        case linkDown
+        /// Served for reads; writes wait because the write log has no room.
+        case full
+        /// A newer lease exists elsewhere; this edge must not serve it again.
+        case fenced
+        /// Stopped by an error that `message` names.
+        case stopped
+        case detaching
+    }
+
+    /// Where a machine finds the volume.
+    public struct Target: Codable, Sendable, Equatable {
+        /// The iSCSI qualified name.
+        public var iqn: String
+        public var logicalUnit: Int
+        /// `host:port` of each portal.
+        public var portals: [String]
+        /// The user that the initiator logs in as; nil when the target asks for none.
+        public var chapUser: String?
+        /// True when the target proves itself to the initiator as well. JSON key: `mutual`.
+        public var mutual: Bool
+
+        public init(iqn: String, logicalUnit: Int = 0, portals: [String] = [], chapUser: String? = nil, mutual: Bool = false) {
+            self.iqn = iqn
+            self.logicalUnit = logicalUnit
+            self.portals = portals
+            self.chapUser = chapUser
+            self.mutual = mutual
+        }
+    }
+
+    /// The newest consistency points, by number; zero means none yet.
+    public struct Points: Codable, Sendable, Equatable {
+        /// Sealed at the cloud edge.
+        public var lastSealed: UInt64
+        /// Durable at the on-prem edge, in its journal.
+        public var received: UInt64
+        /// On the disk.
+        public var applied: UInt64
+
+        public init(lastSealed: UInt64 = 0, received: UInt64 = 0, applied: UInt64 = 0) {
+            self.lastSealed = lastSealed
+            self.received = received
+            self.applied = applied
+        }
+    }
+
+    /// Acknowledged writes that the on-prem edge does not have yet: what a lost cloud edge would lose.
+    public struct Unsent: Codable, Sendable, Equatable {
+        public var bytes: UInt64
+        /// Sealed points that were not received yet.
+        public var points: Int
+        /// Age of the oldest unsent write, in seconds; nil when there is none.
+        public var oldestSeconds: Double?
+
+        public init(bytes: UInt64 = 0, points: Int = 0, oldestSeconds: Double? = nil) {
+            self.bytes = bytes
+            self.points = points
+            self.oldestSeconds = oldestSeconds
+        }
+    }
+
+    /// What the cloud edge's cache holds of the volume, and how it served since the edge started.
+    public struct Cache: Codable, Sendable, Equatable {
+        /// Blocks of 4 KiB.
+        public var blocks: UInt64
+        public var bytes: UInt64
+        /// Blocks read that were there.
+        public var hits: UInt64
+        /// Blocks read that had to be fetched.
+        public var misses: UInt64
+        /// Blocks found damaged and fetched again.
+        public var corrupt: UInt64
+
+        public init(blocks: UInt64 = 0, bytes: UInt64 = 0, hits: UInt64 = 0, misses: UInt64 = 0, corrupt: UInt64 = 0) {
+            self.blocks = blocks
+            self.bytes = bytes
+            self.hits = hits
+            self.misses = misses
+            self.corrupt = corrupt
+        }
+    }
+
+    /// When points are sealed.
+    public struct Policy: Codable, Sendable, Equatable {
+        /// At least this often while there are writes, in seconds.
+        public var recoveryPointObjectiveSeconds: Double
+        /// As soon as this much was written.
+        public var sealBytes: UInt64
+
+        public init(recoveryPointObjectiveSeconds: Double = 5, sealBytes: UInt64 = 64 << 20) {
+            self.recoveryPointObjectiveSeconds = recoveryPointObjectiveSeconds
+            self.sealBytes = sealBytes
+        }
+    }
+
+    /// What machines asked for since the edge started. JSON key: `io`.
+    public struct IO: Codable, Sendable, Equatable {
+        public var readBytes: UInt64
+        public var writtenBytes: UInt64
+        /// Commands.
+        public var reads: UInt64
+        public var writes: UInt64
+
+        public init(readBytes: UInt64 = 0, writtenBytes: UInt64 = 0, reads: UInt64 = 0, writes: UInt64 = 0) {
+            self.readBytes = readBytes
+            self.writtenBytes = writtenBytes
+            self.reads = reads
+            self.writes = writes
+        }
+    }
+
+    /// The name the operator gave. A cloud edge shows it only while it knows it from the link; else the identifier.
+    public var name: String
+    /// Random and permanent, in hexadecimal.
+    public var identifier: String
+    /// The name of the disk; nil on an edge that is not told.
+    public var disk: String?
+    /// The identifier of the cloud edge that serves it; nil while detached.
+    public var edge: String?
+    public var state: State
+    /// What is wrong and what to do; nil when all is well.
+    public var message: String?
+    public var sizeBytes: UInt64
+    /// Nil until an edge served it.
+    public var target: Target?
+    /// The libiscsi URL with `SECRET` in the secret's place; `GET /v1/volumes/{name}/credentials` has the whole one.
+    public var url: String?
+    /// The generation of the lease: grows with each attach.
+    public var generation: UInt64
+    public var points: Points
+    /// What is not durable at home; nil at home when the cloud edge can't be asked.
+    public var unsent: Unsent?
+    /// Nil at an edge that has no cache of it.
+    public var cache: Cache?
+    public var policy: Policy
+    public var io: IO
+
+    public init(
+        name: String, identifier: String, disk: String? = nil, edge: String? = nil, state: State, message: String? = nil,
+        sizeBytes: UInt64, target: Target? = nil, url: String? = nil, generation: UInt64 = 0, points: Points = Points(),
+        unsent: Unsent? = nil, cache: Cache? = nil, policy: Policy = Policy(), io: IO = IO()
+    ) {
+        self.name = name
+        self.identifier = identifier
+        self.disk = disk
+        self.edge = edge
+        self.state = state
+        self.message = message
+        self.sizeBytes = sizeBytes
+        self.target = target
+        self.url = url
+        self.generation = generation
+        self.points = points
+        self.unsent = unsent
+        self.cache = cache
+        self.policy = policy
+        self.io = io
+    }
+}

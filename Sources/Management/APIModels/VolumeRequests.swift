@@ -1,0 +1,140 @@
+/// The body of `POST /v1/volumes`.
+public struct VolumeCreate: Codable, Sendable, Equatable {
+    /// The names and secrets of CHAP (RFC 7143, section 12.1).
+    public struct Chap: Codable, Sendable, Equatable {
+        /// The user that the initiator logs in as.
+        public var user: String
+        /// 12 to 255 bytes.
+        public var secret: String
+        /// The user that the target proves to be; asks for mutual CHAP together with `mutualSecret`.
+        public var mutualUser: String?
+        /// 12 to 255 bytes, other than `secret`.
+        public var mutualSecret: String?
+
+        public init(user: String, secret: String, mutualUser: String? = nil, mutualSecret: String? = nil) {
+            self.user = user
+            self.secret = secret
+            self.mutualUser = mutualUser
+            self.mutualSecret = mutualSecret
+        }
+    }
+
+    public var name: String
+    /// The name of the disk.
+    public var disk: String
+    /// The identifier or name of the cloud edge; may be left out when only one is paired.
+    public var edge: String?
+    /// Generated when left out.
+    public var chap: Chap?
+    /// Initiator names that may log in; everyone with the secret when left out.
+    public var allowedInitiators: [String]?
+    /// The edge's default when left out.
+    public var policy: Volume.Policy?
+    /// Serve it at once; true when left out.
+    public var attach: Bool?
+
+    public init(
+        name: String, disk: String, edge: String? = nil, chap: Chap? = nil, allowedInitiators: [String]? = nil,
+        policy: Volume.Policy? = nil, attach: Bool? = nil
+    ) {
+        self.name = name
+        self.disk = disk
+        self.edge = edge
+        self.chap = chap
+        self.allowedInitiators = allowedInitiators
+        self.policy = policy
+        self.attach = attach
+    }
+}
+
+/// The body of `POST /v1/volumes/{name}/attach`; the body itself may be left out.
+public struct AttachRequest: Codable, Sendable, Equatable {
+    /// The identifier or name of the cloud edge; the last one, or the only paired one, when left out.
+    public var edge: String?
+
+    public init(edge: String? = nil) {
+        self.edge = edge
+    }
+}
+
+/// How a machine logs in to a volume: `GET /v1/volumes/{name}/credentials`. It is the only answer that holds secrets of a volume.
+public struct VolumeCredentials: Codable, Sendable, Equatable {
+    public var user: String
+    public var secret: String
+    public var mutualUser: String?
+    public var mutualSecret: String?
+    /// libiscsi's form: `iscsi://user%secret@host:port/iqn/lun`; nil while no edge serves the volume.
+    public var url: String?
+
+    public init(user: String, secret: String, mutualUser: String? = nil, mutualSecret: String? = nil, url: String? = nil) {
+        self.user = user
+        self.secret = secret
+        self.mutualUser = mutualUser
+        self.mutualSecret = mutualSecret
+        self.url = url
+    }
+}
+
+/// The answer of `POST /v1/volumes/{name}/seal`.
+public struct SealResult: Codable, Sendable, Equatable {
+    /// How far a point has come.
+    public enum State: String, Codable, Sendable, CaseIterable, Comparable {
+        /// Closed in the cloud edge's write log.
+        case sealed
+        /// Durable in the on-prem edge's journal.
+        case received
+        /// On the disk.
+        case applied
+
+        public static func < (left: State, right: State) -> Bool {
+            left.order < right.order
+        }
+
+        private var order: Int {
+            switch self {
+            case .sealed: 0
+            case .received: 1
+            case .applied: 2
+            }
+        }
+    }
+
+    /// The volume's name.
+    public var volume: String
+    /// The number of the point that holds every write acknowledged before the request.
+    public var point: UInt64
+    /// How far the point had come when the answer was made.
+    public var state: State
+
+    public init(volume: String, point: UInt64, state: State) {
+        self.volume = volume
+        self.point = point
+        self.state = state
+    }
+}
+
+/// The body of `POST /v1/volumes/{name}/detach`; the body itself may be left out.
+public struct DetachRequest: Codable, Sendable, Equatable {
+    /// Detach although writes are unsent or the cloud edge does not answer, and lose them; false when left out.
+    public var force: Bool?
+
+    public init(force: Bool? = nil) {
+        self.force = force
+    }
+}
+
+/// The answer of `POST /v1/volumes/{name}/detach`.
+public struct DetachResult: Codable, Sendable, Equatable {
+    /// The volume's name.
+    public var volume: String
+    /// Acknowledged writes that were given up, in bytes: zero unless forced; nil when forced and not known.
+    public var unsentBytes: UInt64?
+    /// True when the detach did not wait for the writes.
+    public var forced: Bool
+
+    public init(volume: String, unsentBytes: UInt64?, forced: Bool = false) {
+        self.volume = volume
+        self.unsentBytes = unsentBytes
+        self.forced = forced
+    }
+}

@@ -1,0 +1,72 @@
+extension Configuration {
+    /// The text of a configuration file that says every value, defaults too. `parse` of it gives the same configuration.
+    public static func render(_ configuration: Configuration) -> String {
+        var lines = [
+            "role: \(configuration.role.name)",
+            "name: \(quote(configuration.name))",
+            "state: \(quote(configuration.stateDirectory))",
+            "memoryLimit: \(ByteSize.text(configuration.memoryLimitBytes))",
+            "log:",
+            "  level: \(configuration.log.level.rawValue)",
+            "  format: \(configuration.log.format.rawValue)",
+            "api:",
+            "  listen: \(quote(configuration.api.listen.description))",
+            "  tokenFile: \(quote(configuration.api.tokenFile))",
+            "  openMetrics: \(configuration.api.openMetrics)",
+        ]
+        switch configuration.role {
+        case .onprem(let onprem): lines += render(onprem)
+        case .cloud(let cloud): lines += render(cloud)
+        }
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    private static func render(_ onprem: OnPrem) -> [String] {
+        var lines = ["link:", "  listen: \(quote(onprem.linkListen.description))"]
+        guard !onprem.disks.isEmpty else { return lines + ["disks: []"] }
+        lines.append("disks:")
+        for disk in onprem.disks {
+            lines += ["  - name: \(quote(disk.name))", "    path: \(quote(disk.path))", "    readOnly: \(disk.readOnly)"]
+        }
+        return lines
+    }
+
+    private static func render(_ cloud: Cloud) -> [String] {
+        var lines = ["link:"]
+        if let connect = cloud.linkConnect { lines.append("  connect: \(quote(connect.description))") }
+        lines += ["  connections: \(cloud.linkConnections)", "target:", "  listen:"]
+        lines += cloud.targetListen.map { "    - \(quote($0.description))" }
+        lines += [
+            "cache:",
+            "  path: \(quote(cloud.cachePath))",
+            "  size: \(ByteSize.text(cloud.cacheSizeBytes))",
+            "writeLog:",
+            "  size: \(ByteSize.text(cloud.writeLogSizeBytes))",
+            "  memory: \(ByteSize.text(cloud.writeLogMemoryBytes))",
+            "points:",
+            "  recoveryPointObjective: \(TimeSpan.text(cloud.recoveryPointObjective))",
+            "  sealSize: \(ByteSize.text(cloud.sealSizeBytes))",
+        ]
+        return lines
+    }
+
+    /// A YAML scalar in double quotes, which can hold any text.
+    private static func quote(_ text: String) -> String {
+        var result = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": result += "\\\""
+            case "\\": result += "\\\\"
+            case "\n": result += "\\n"
+            case "\t": result += "\\t"
+            case _
+            where scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) || scalar.value == 0xFEFF || scalar.value == 0x2028
+                || scalar.value == 0x2029:
+                let hex = String(scalar.value, radix: 16, uppercase: true)
+                result += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+            default: result.unicodeScalars.append(scalar)
+            }
+        }
+        return result + "\""
+    }
+}

@@ -1,0 +1,170 @@
+/// What one edge process is told by its configuration file.
+///
+/// Paths are absolute after `load`: relative ones in the file are taken from the directory of the file.
+public struct Configuration: Sendable, Equatable {
+    /// How much is logged.
+    public enum LogLevel: String, Sendable, CaseIterable {
+        case trace, debug, info, notice, warning, error, critical
+    }
+
+    /// How a log line looks.
+    public enum LogFormat: String, Sendable, CaseIterable {
+        case text, json
+    }
+
+    /// `log`: the lines on standard error.
+    public struct Log: Sendable, Equatable {
+        public var level: LogLevel
+        public var format: LogFormat
+
+        public init(level: LogLevel = .info, format: LogFormat = .text) {
+            self.level = level
+            self.format = format
+        }
+    }
+
+    /// `api`: the management API.
+    public struct API: Sendable, Equatable {
+        public var listen: NetworkAddress
+        /// The file of the bearer token; made with mode 0600 at the first start when it is missing.
+        public var tokenFile: String
+        /// Serve `/metrics` to anyone who can connect.
+        public var openMetrics: Bool
+
+        public init(listen: NetworkAddress = .init(host: "127.0.0.1", port: 7480), tokenFile: String, openMetrics: Bool = false) {
+            self.listen = listen
+            self.tokenFile = tokenFile
+            self.openMetrics = openMetrics
+        }
+    }
+
+    /// One item of `disks`.
+    public struct Disk: Sendable, Equatable {
+        public var name: String
+        public var path: String
+        public var readOnly: Bool
+
+        public init(name: String, path: String, readOnly: Bool = false) {
+            self.name = name
+            self.path = path
+            self.readOnly = readOnly
+        }
+    }
+
+    /// The keys of an on-prem edge.
+    public struct OnPrem: Sendable, Equatable {
+        /// `link.listen`: where cloud edges connect.
+        public var linkListen: NetworkAddress
+        public var disks: [Disk]
+
+        public init(linkListen: NetworkAddress = .init(host: "127.0.0.1", port: 7481), disks: [Disk] = []) {
+            self.linkListen = linkListen
+            self.disks = disks
+        }
+    }
+
+    /// The keys of a cloud edge.
+    public struct Cloud: Sendable, Equatable {
+        /// `link.connect`: the on-prem edge; nil when pairing says it.
+        public var linkConnect: NetworkAddress?
+        /// `link.connections`: how many connections the link opens.
+        public var linkConnections: Int
+        /// `target.listen`: the iSCSI portals.
+        public var targetListen: [NetworkAddress]
+        /// `cache.path`: the file or block device of the cache.
+        public var cachePath: String
+        public var cacheSizeBytes: UInt64
+        /// `writeLog.size`: how much of unsent writes the edge keeps on disk.
+        public var writeLogSizeBytes: UInt64
+        /// `writeLog.memory`: how much of them may wait for the disk.
+        public var writeLogMemoryBytes: UInt64
+        /// `points.recoveryPointObjective`: the longest time between points while there are writes.
+        public var recoveryPointObjective: Duration
+        /// `points.sealSize`: a point is sealed as soon as this much was written.
+        public var sealSizeBytes: UInt64
+
+        public init(
+            linkConnect: NetworkAddress? = nil, linkConnections: Int = 2,
+            targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)], cachePath: String,
+            cacheSizeBytes: UInt64 = 10 << 30,
+            writeLogSizeBytes: UInt64 = 4 << 30, writeLogMemoryBytes: UInt64 = 32 << 20,
+            recoveryPointObjective: Duration = .seconds(5),
+            sealSizeBytes: UInt64 = 64 << 20
+        ) {
+            self.linkConnect = linkConnect
+            self.linkConnections = linkConnections
+            self.targetListen = targetListen
+            self.cachePath = cachePath
+            self.cacheSizeBytes = cacheSizeBytes
+            self.writeLogSizeBytes = writeLogSizeBytes
+            self.writeLogMemoryBytes = writeLogMemoryBytes
+            self.recoveryPointObjective = recoveryPointObjective
+            self.sealSizeBytes = sealSizeBytes
+        }
+    }
+
+    /// `role`, with the keys that only that role has.
+    public enum Role: Sendable, Equatable {
+        case onprem(OnPrem)
+        case cloud(Cloud)
+
+        /// The word in the file.
+        public var name: String {
+            switch self {
+            case .onprem: "onprem"
+            case .cloud: "cloud"
+            }
+        }
+    }
+
+    public var role: Role
+    /// How the edge is called in the API, in logs and by its peers.
+    public var name: String
+    /// `state`: the directory that the edge owns.
+    public var stateDirectory: String
+    public var log: Log
+    public var api: API
+    /// `memoryLimit`: the bound of what the edge keeps in memory at any load.
+    public var memoryLimitBytes: UInt64
+
+    public init(
+        role: Role, name: String, stateDirectory: String, log: Log = Log(), api: API, memoryLimitBytes: UInt64 = 512 << 20
+    ) {
+        self.role = role
+        self.name = name
+        self.stateDirectory = stateDirectory
+        self.log = log
+        self.api = api
+        self.memoryLimitBytes = memoryLimitBytes
+    }
+
+    /// A configuration with every default, for programs that make one.
+    public static func onprem(name: String, stateDirectory: String, disks: [Disk] = []) -> Configuration {
+        Configuration(
+            role: .onprem(OnPrem(disks: disks)), name: name, stateDirectory: stateDirectory,
+            api: API(tokenFile: stateDirectory + "/" + defaultTokenFile))
+    }
+
+    /// A configuration with every default, for programs that make one.
+    public static func cloud(name: String, stateDirectory: String, connect: NetworkAddress? = nil) -> Configuration {
+        Configuration(
+            role: .cloud(Cloud(linkConnect: connect, cachePath: stateDirectory + "/" + defaultCacheFile)), name: name,
+            stateDirectory: stateDirectory, api: API(tokenFile: stateDirectory + "/" + defaultTokenFile))
+    }
+
+    /// The name of the token file in the state directory, when `api.tokenFile` is left out.
+    public static let defaultTokenFile = "api-token"
+    /// The name of the cache file in the state directory, when `cache.path` is left out.
+    public static let defaultCacheFile = "cache"
+
+    /// The listeners that other machines can reach, as `key address`, for the log line at start: everything is on loopback unless
+    /// the file says otherwise.
+    public var exposedListeners: [String] {
+        var listeners: [(String, NetworkAddress)] = [("api.listen", api.listen)]
+        switch role {
+        case .onprem(let onprem): listeners.append(("link.listen", onprem.linkListen))
+        case .cloud(let cloud): listeners += cloud.targetListen.map { ("target.listen", $0) }
+        }
+        return listeners.filter { !$0.1.isLoopback }.map { "\($0.0) \($0.1)" }
+    }
+}

@@ -1,0 +1,211 @@
+import Yams
+
+/// Turns the nodes of a file into a `Configuration`: which keys there are, what they must be, what they are when left out.
+struct ConfigurationBuilder {
+    /// Limits of the values, named for their keys.
+    enum Limit {
+        static let connections = 1...16
+        static let portals = 16
+        static let disks = 1_024
+        static let cacheSize: ClosedRange<UInt64> = (16 << 20)...(64 << 40)
+        static let writeLogSize: ClosedRange<UInt64> = (16 << 20)...(16 << 40)
+        static let writeLogMemory: ClosedRange<UInt64> = (1 << 20)...(16 << 30)
+        static let memoryLimit: ClosedRange<UInt64> = (128 << 20)...(1 << 40)
+        static let recoveryPointObjective: ClosedRange<Duration> = .milliseconds(100)...(.seconds(86_400))
+        static let sealSize: ClosedRange<UInt64> = (1 << 20)...(1 << 30)
+        static let path = 4_000
+    }
+
+    let reader: ConfigurationReader
+    /// The directory that relative paths start from.
+    let directory: String
+
+    func build(_ root: Node) -> Configuration? {
+        // The role decides which keys are known, so it is looked at before the others are.
+        let roleText = root.mapping?["role"]?.scalar?.string
+        let role = roleText.flatMap { ["onprem", "cloud"].contains($0) ? $0 : nil }
+        guard let top = reader.section(root, "", role: role) else { return nil }
+        if let given = top.required(
+            "role", hint: "write role: onprem where the disks are, or role: cloud where the machines run"), role == nil
+        {
+            top.fail("role", "“\(given)” is not a role", hint: "use onprem or cloud")
+        }
+        let name = name(top)
+        let state = path(top, "state", required: "name the directory where the edge keeps its state") ?? directory
+        let log = log(top, role)
+        let api = api(top, role, state: state)
+        let memoryLimit = top.size("memoryLimit", default: 512 << 20, in: Limit.memoryLimit)
+        let part: Configuration.Role?
+        switch role {
+        case "onprem"?: part = .onprem(onprem(top))
+        case "cloud"?: part = .cloud(cloud(top, state: state, memoryLimit: memoryLimit))
+        default: part = nil
+        }
+        guard let part, let name else { return nil }
+        let configuration = Configuration(
+            role: part, name: name, stateDirectory: state, log: log, api: api, memoryLimitBytes: memoryLimit)
+        checkListeners(configuration, top)
+        return configuration
+    }
+
+    private func name(_ section: Section) -> String? {
+        guard let name = section.required("name", hint: "give it a name, for example the site's") else { return nil }
+        if let problem = NameRule.problem(name) {
+            section.fail("name", problem.message, hint: problem.hint)
+            return nil
+        }
+        return name
+    }
+
+    /// A path, absolute; nil when it is missing or wrong. `..` stays, because what it means depends on symbolic links.
+    private func path(_ section: Section, _ key: String, required hint: String? = nil) -> String? {
+        guard let text = hint.map({ section.required(key, hint: $0) }) ?? section.text(key) else { return nil }
+        guard !text.isEmpty, !text.utf8.contains(0), text.utf8.count <= Limit.path else {
+            section.fail(key, "this is not a path", hint: "write the path of a file or directory")
+            return nil
+        }
+        let whole = text.hasPrefix("/") ? text : directory + "/" + text
+        return "/" + whole.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
+    }
+
+    private func log(_ top: Section, _ role: String?) -> Configuration.Log {
+        guard let node = top.values["log"], let section = reader.section(node, "log", role: role) else { return .init() }
+        return .init(level: section.choice("level", default: .info), format: section.choice("format", default: .text))
+    }
+
+    private func api(_ top: Section, _ role: String?, state: String) -> Configuration.API {
+        var api = Configuration.API(tokenFile: state + "/" + Configuration.defaultTokenFile)
+        guard let node = top.values["api"], let section = reader.section(node, "api", role: role) else { return api }
+        api.listen = section.address("listen", default: api.listen)
+        api.tokenFile = path(section, "tokenFile") ?? api.tokenFile
+        api.openMetrics = section.flag("openMetrics", default: false)
+        return api
+    }
+
+    private func onprem(_ top: Section) -> Configuration.OnPrem {
+        var onprem = Configuration.OnPrem()
+        if let node = top.values["link"], let link = reader.section(node, "link", role: "onprem") {
+            onprem.linkListen = link.address("listen", default: onprem.linkListen)
+        }
+        guard let node = top.values["disks"], !reader.isNull(node) else { return onprem }
+        guard let sequence = node.sequence else {
+            reader.fail(node, "disks: expected a list, found \(reader.describe(node))", hint: "begin each disk with “- name: …”")
+            return onprem
+        }
+        if sequence.count > Limit.disks {
+            reader.fail(node, "disks: \(sequence.count) disks are more than the \(Limit.disks) that an edge serves")
+        }
+        for item in sequence.prefix(Limit.disks) {
+            guard let section = reader.section(item, "disks[]", role: "onprem") else { continue }
+            let name = name(section)
+            let path = path(section, "path", required: "name the file or block device")
+            let readOnly = section.flag("readOnly", default: false)
+            guard let name, let path else { continue }
+            if onprem.disks.contains(where: { $0.name == name }) {
+                section.fail("name", "“\(name)” is there twice", hint: "give each disk its own name")
+            }
+            if let other = onprem.disks.first(where: { $0.path == path }) {
+                section.fail("path", "disk “\(other.name)” has the same path", hint: "name each file or block device once")
+            }
+            onprem.disks.append(.init(name: name, path: path, readOnly: readOnly))
+        }
+        return onprem
+    }
+
+    private func cloud(_ top: Section, state: String, memoryLimit: UInt64) -> Configuration.Cloud {
+        var cloud = Configuration.Cloud(cachePath: state + "/" + Configuration.defaultCacheFile)
+        func section(_ name: String) -> Section? { top.values[name].flatMap { reader.section($0, name, role: "cloud") } }
+        if let link = section("link") {
+            cloud.linkConnect = link.value("connect", default: nil) { text throws(ValueError) in
+                let address = try NetworkAddress(parsing: text)
+                guard address.port > 0 else {
+                    throw ValueError("one cannot connect to port 0", hint: "write the port of the on-prem edge's link.listen")
+                }
+                return address
+            }
+            cloud.linkConnections = link.integer("connections", default: cloud.linkConnections, in: Limit.connections)
+        }
+        if let target = section("target"), let node = target.values["listen"] {
+            cloud.targetListen = portals(node, of: target) ?? cloud.targetListen
+        }
+        if let cache = section("cache") {
+            cloud.cachePath = path(cache, "path") ?? cloud.cachePath
+            cloud.cacheSizeBytes = cache.size("size", default: cloud.cacheSizeBytes, in: Limit.cacheSize)
+        }
+        let writeLog = section("writeLog")
+        cloud.writeLogSizeBytes =
+            writeLog?.size("size", default: cloud.writeLogSizeBytes, in: Limit.writeLogSize) ?? cloud.writeLogSizeBytes
+        cloud.writeLogMemoryBytes =
+            writeLog?.size("memory", default: cloud.writeLogMemoryBytes, in: Limit.writeLogMemory) ?? cloud.writeLogMemoryBytes
+        let points = section("points")
+        cloud.recoveryPointObjective =
+            points?.duration("recoveryPointObjective", default: cloud.recoveryPointObjective, in: Limit.recoveryPointObjective)
+            ?? cloud.recoveryPointObjective
+        cloud.sealSizeBytes = points?.size("sealSize", default: cloud.sealSizeBytes, in: Limit.sealSize) ?? cloud.sealSizeBytes
+        checkSizes(cloud, memoryLimit: memoryLimit, writeLog ?? top, points ?? top)
+        return cloud
+    }
+
+    /// One address, or a list of them.
+    private func portals(_ node: Node, of target: Section) -> [NetworkAddress]? {
+        let items = node.sequence.map { Array($0) } ?? [node]
+        guard (1...Limit.portals).contains(items.count) else {
+            reader.fail(node, "target.listen: expected 1 to \(Limit.portals) addresses, found \(items.count)")
+            return nil
+        }
+        var portals: [NetworkAddress] = []
+        for item in items {
+            guard let text = item.scalar?.string, !reader.isNull(item) else {
+                reader.fail(
+                    item, "target.listen: expected an address, found \(reader.describe(item))",
+                    hint: "write host:port, for example 127.0.0.1:3260")
+                continue
+            }
+            do {
+                let address = try NetworkAddress(parsing: text)
+                if portals.contains(address), address.port != 0 { reader.fail(item, "target.listen: \(address) is there twice") }
+                portals.append(address)
+            } catch {
+                reader.fail(item, key: "target.listen", error)
+            }
+        }
+        return portals.count == items.count ? portals : nil
+    }
+
+    /// What single values cannot show: the log must take two points, and memory what is kept there.
+    private func checkSizes(_ cloud: Configuration.Cloud, memoryLimit: UInt64, _ writeLog: Section, _ points: Section) {
+        func text(_ bytes: UInt64) -> String { ByteSize.text(bytes) }
+        if cloud.sealSizeBytes > cloud.writeLogSizeBytes / 2 {
+            reader.fail(
+                points.values["sealSize"] ?? writeLog.values["size"] ?? points.node,
+                "points.sealSize: \(text(cloud.sealSizeBytes)) is more than half of writeLog.size, \(text(cloud.writeLogSizeBytes))",
+                hint:
+                    "one point is sent while the next is written, so the log must hold two: make sealSize smaller or the log larger"
+            )
+        }
+        if cloud.writeLogMemoryBytes > memoryLimit / 2 {
+            reader.fail(
+                writeLog.values["memory"] ?? writeLog.node,
+                "writeLog.memory: \(text(cloud.writeLogMemoryBytes)) is more than half of memoryLimit, \(text(memoryLimit))",
+                hint: "the cache and the link need memory too: make it smaller or memoryLimit larger")
+        }
+    }
+
+    /// Two listeners on one address cannot both start.
+    private func checkListeners(_ configuration: Configuration, _ top: Section) {
+        guard configuration.api.listen.port != 0 else { return }
+        let api = configuration.api.listen
+        switch configuration.role {
+        case .onprem(let onprem) where onprem.linkListen == api:
+            reader.fail(
+                top.values["link"] ?? top.values["api"], "link.listen: \(api) is the address of api.listen",
+                hint: "give each its own port")
+        case .cloud(let cloud) where cloud.targetListen.contains(api):
+            reader.fail(
+                top.values["target"] ?? top.values["api"], "target.listen: \(api) is the address of api.listen",
+                hint: "give each its own port")
+        default:
+            break
+        }
+    }
+}

@@ -1,0 +1,224 @@
+import APIModels
+import Blocks
+import Ciphers
+import EdgeConfiguration
+import Files
+import Foundation
+import LocalFiles
+import ManagementAPI
+import NIOCore
+import Volumes
+import WriteLog
+
+/// The volumes of a cloud edge follow the grants of home.
+extension CloudEdge {
+    private static var volumesDirectory: String { "volumes" }
+    private static var retiredDirectory: String { "retired" }
+
+    // MARK: Grants
+
+    /// Asks home for the grants and brings the volumes in line. Calls that come meanwhile make one more round.
+    func refreshGrants() async {
+        if isRefreshing {
+            mustRefreshAgain = true
+            return
+        }
+        isRefreshing = true
+        repeat {
+            mustRefreshAgain = false
+            do {
+                let grants: Grants = try await call(ControlMethod.grants, Empty(), timeout: .seconds(30))
+                try await apply(grants)
+                Task { await self.renewIfNeeded() }
+            } catch {
+                environment.recorder.record(
+                    "grants.failed", severity: .warning,
+                    "the grants of home could not be taken over: \(Problem(describing: error).detail ?? "")")
+                scheduleRefresh()
+            }
+        } while mustRefreshAgain
+        isRefreshing = false
+    }
+
+    /// Tries again in a while: home may have been starting, or this disk full.
+    private func scheduleRefresh() {
+        if isRefreshScheduled { return }
+        isRefreshScheduled = true
+        Task { [weak self] in
+            try? await Task.sleep(for: .seconds(5))
+            await self?.scheduledRefresh()
+        }
+    }
+
+    private func scheduledRefresh() async {
+        isRefreshScheduled = false
+        await refreshGrants()
+    }
+
+    private func apply(_ grants: Grants) async throws {
+        let plane = try needPlane()
+        self.grants = grants.volumes
+        try await openCache(grants)
+        let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
+        for identifier in try await plane.run({ Array($0.served.keys) }) where !granted.contains(identifier.description) {
+            try await letGo(identifier)
+        }
+        for grant in grants.volumes { await serve(grant) }
+        if !grants.unavailable.isEmpty { scheduleRefresh() }
+        try retireUnknownLogs(granted)
+        try await plane.run { $0.target.isReady = true }
+    }
+
+    private func openCache(_ grants: Grants) async throws {
+        let plane = try needPlane()
+        if try await plane.run({ $0.cache != nil }) { return }
+        let (path, byteCount, environment) = (cloud.cachePath, cloud.cacheSizeBytes, environment)
+        let key = try SecretKey(Array(grants.cacheKey))
+        let file: OpenFile
+        do { file = try OpenFile(path, [.write, .create]) } catch {
+            throw EdgeFailure(.state, "the cache \(path) can't be opened: \(error)")
+        }
+        _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+            let local = LocalFile(file, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
+            plane.openCache(file: local, byteCount: byteCount, key: key, limits: environment.memory.cache) { completion($0.map { true }) }
+        }
+    }
+
+    private func serve(_ grant: VolumeGrant) async {
+        guard let identifier = VolumeIdentifier(hexadecimal: grant.identifier) else { return }
+        do {
+            let plane = try needPlane()
+            let policy = policy(grant)
+            let isServed = try await plane.run { plane in
+                guard let entry = plane.served[identifier] else { return false }
+                entry.grant = grant
+                entry.volume.policy = policy
+                if !grant.isDetaching, entry.isReleasing { plane.resume(entry) }
+                return true
+            }
+            if isServed { return }
+            let directory = try environment.subdirectory("\(Self.volumesDirectory)/\(identifier)")
+            let environment = environment
+            let limits = WriteLogLimits(
+                unwrittenBytesMax: environment.memory.logBytes(configured: cloud.writeLogMemoryBytes, volumes: grants.count),
+                logBytesMax: cloud.writeLogSizeBytes)
+            _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+                let local = LocalDirectory(directory, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
+                plane.open(grant, identifier: identifier, directory: local, limits: limits, policy: policy) {
+                    completion($0.map { true })
+                }
+            }
+            openFailures[grant.identifier] = nil
+        } catch {
+            let text = Problem(describing: error).detail ?? "\(error)"
+            if openFailures.updateValue(text, forKey: grant.identifier) != text {
+                environment.recorder.record(
+                    "volume.failed", subject: grant.name, logSubject: grant.identifier, severity: .error,
+                    "the volume can't be served: \(text)")
+            }
+            scheduleRefresh()
+        }
+    }
+
+    /// The volume's own policy, or this edge's.
+    private func policy(_ grant: VolumeGrant) -> VolumePolicy {
+        guard let own = grant.policy else {
+            let objective = cloud.recoveryPointObjective.components
+            return VolumePolicy(
+                recoveryPointObjective: .seconds(objective.seconds) + .nanoseconds(objective.attoseconds / 1_000_000_000),
+                sealBytes: Int(clamping: cloud.sealSizeBytes))
+        }
+        return VolumePolicy(
+            recoveryPointObjective: .milliseconds(Int64(own.recoveryPointObjectiveSeconds * 1_000)), sealBytes: Int(clamping: own.sealBytes)
+        )
+    }
+
+    private func letGo(_ identifier: VolumeIdentifier) async throws {
+        _ = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+            plane.close(identifier) { completion(.success(true)) }
+        }
+        openFailures[identifier.description] = nil
+        environment.recorder.record("volume.withdrawn", logSubject: identifier.description, "home has taken the volume back")
+    }
+
+    /// Logs of volumes that are not granted any more: those that were given back cleanly are removed, all others are kept
+    /// aside, because they may hold writes that never came home.
+    private func retireUnknownLogs(_ granted: Set<String>) throws {
+        let volumes = try environment.subdirectory(Self.volumesDirectory)
+        for name in try volumes.list() where !granted.contains(name) && VolumeIdentifier(hexadecimal: name) != nil {
+            let path = "\(volumes.path)/\(name)"
+            if released.contains(name) {
+                try FileManager.default.removeItem(atPath: path)
+                continue
+            }
+            let retired = try environment.subdirectory(Self.retiredDirectory)
+            try FileManager.default.moveItem(atPath: path, toPath: "\(retired.path)/\(name)")
+            environment.recorder.record(
+                "log.retired", logSubject: name, severity: .warning,
+                "the write log of a volume that is not this edge's any more was moved to \(retired.path)/\(name); remove it when it is not needed"
+            )
+        }
+    }
+
+    // MARK: Calls
+
+    /// Calls home.
+    func call<Answer: Decodable & Sendable>(_ method: String, _ body: some Encodable, timeout: TimeAmount) async throws -> Answer {
+        let encoded = try ControlCoding.encode(body)
+        let peer = identity?.onPremEdge ?? "(not paired)"
+        let buffer = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<ByteBuffer, any Error>) -> Void) in
+            guard let link = plane.link, link.endpoint.isConnected else { return completion(.failure(APIError.linkDown(peer: peer))) }
+            link.call(method, body: encoded, timeout: timeout, completion: completion)
+        }
+        return try ControlCoding.decode(Answer.self, from: buffer)
+    }
+
+    /// Answers a call of home.
+    func answer(_ method: String, _ body: ByteBuffer) async -> ControlAnswer {
+        switch method {
+        case ControlMethod.status: return await .from { try await self.statuses() }
+        case ControlMethod.seal:
+            return await .from {
+                let call = try ControlCoding.decode(SealCall.self, from: body)
+                return try await self.sealVolume(named: call.name, wait: call.until, timeout: .seconds(call.seconds))
+            }
+        case ControlMethod.release:
+            return await .from { try await self.release(try ControlCoding.decode(ReleaseCall.self, from: body)) }
+        default: return await .from { () async throws -> Empty in throw Problem.unknownCall(method) }
+        }
+    }
+
+    func statuses() async throws -> [VolumeStatus] {
+        let (portals, failures) = (targetAddresses, openFailures)
+        return try await needPlane().run { plane in
+            plane.served.values.map {
+                VolumeReport.status(of: $0, cache: plane.cache, portals: portals, failure: failures[$0.grant.identifier])
+            }
+        }
+    }
+
+    /// Gives a volume back to home: stops serving, and brings everything home first unless forced.
+    ///
+    /// Says that nothing is left only of a volume that is open here and has been seen to be empty: one that this process has
+    /// not opened yet may have writes in its log.
+    private func release(_ call: ReleaseCall) async throws -> DetachResult {
+        guard let identifier = VolumeIdentifier(hexadecimal: call.identifier) else {
+            throw APIError.invalid("identifier", "not an identifier")
+        }
+        let isForced = call.force
+        let left = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<UInt64?, any Error>) -> Void) in
+            guard let entry = plane.served[identifier] else {
+                if isForced { return completion(.success(nil)) }
+                return completion(.failure(Problem.notOpenHere))
+            }
+            if isForced {
+                entry.isReleasing = true
+                plane.withdraw(entry) { completion(.success(entry.volume.isAllHome ? 0 : entry.volume.unsent.bytes)) }
+            } else {
+                plane.release(entry) { completion($0.map { 0 }) }
+            }
+        }
+        if !isForced { released.insert(call.identifier) }
+        return DetachResult(volume: call.identifier, unsentBytes: left, forced: isForced)
+    }
+}

@@ -1,0 +1,276 @@
+import APIModels
+import Blocks
+import EdgeConfiguration
+import Files
+import Foundation
+import Link
+import LocalFiles
+import ManagementAPI
+import NIOCore
+import NIOPosix
+import Pairing
+import StorageTarget
+import Volumes
+
+/// The cloud edge: serves what home grants it.
+///
+/// It keeps its certificate, encrypted logs and an encrypted cache. Everything else it asks home for at each session.
+actor CloudEdge: EdgeController {
+    nonisolated let events: EventLog
+    let environment: EdgeEnvironment
+    let cloud: Configuration.Cloud
+    let startedAt = Date()
+    var identity: CloudIdentity?
+    var plane: LoopConfined<CloudPlane>?
+    /// The dialer lives on the loop, as the plane does.
+    var dialer: LoopConfined<LinkDialer>?
+    var targetAddresses: [String] = []
+    var apiAddress: String?
+    var warnings: [String] = []
+    /// The grants as home told them last.
+    var grants: [VolumeGrant] = []
+    var isRefreshing = false
+    var mustRefreshAgain = false
+    var isRefreshScheduled = false
+    /// Why a granted volume could not be opened here, by identifier.
+    var openFailures: [String: String] = [:]
+    /// Volumes that were given back cleanly by this process: their logs may go.
+    var released: Set<String> = []
+    /// Joining is one at a time.
+    var isJoining = false
+    var renewing: Task<Void, Never>?
+
+    init(environment: EdgeEnvironment, cloud: Configuration.Cloud) throws {
+        self.environment = environment
+        self.cloud = cloud
+        events = environment.recorder.log
+        do {
+            identity = try CloudIdentity.load(in: environment.directory)
+        } catch {
+            throw EdgeFailure(.state, "the pairing in \(environment.directory.path) can't be read: \(error)")
+        }
+    }
+
+    /// Listens for initiators, and dials home if this edge is paired.
+    func start() async throws {
+        let environment = environment
+        let isPaired = identity != nil
+        let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self] in
+            // Until home has told the grants, an unknown target is one that may be there soon.
+            let target = StorageTargetServer<CloudPlane.ServedVolume>(
+                eventLoop: environment.eventLoop, limits: environment.memory.target, logger: environment.logger, isReady: !isPaired)
+            let plane = CloudPlane(
+                eventLoop: environment.eventLoop, threadPool: environment.threadPool, target: target, recorder: environment.recorder)
+            plane.onGrantsWanted = { Task { await self?.refreshGrants() } }
+            return plane
+        }
+        self.plane = plane
+        for address in cloud.targetListen {
+            do {
+                let bound = try await plane.eventLoop.flatSubmit {
+                    plane.future { $0.target.listen(host: address.host, port: Int(address.port)) }
+                }.get()
+                targetAddresses.append(bound.hostAndPort)
+            } catch {
+                throw EdgeFailure(.unavailable, "target.listen: can't listen at \(address): \(error)")
+            }
+        }
+        environment.recorder.record("edge.listening", "listening for initiators at \(targetAddresses.joined(separator: ", "))")
+        renewing = Task { [weak self] in
+            while !Task.isCancelled {
+                try? await Task.sleep(for: .seconds(6 * 3_600))
+                await self?.renewIfNeeded()
+            }
+        }
+        if let identity {
+            try await connect(identity)
+        } else {
+            environment.recorder.record(
+                "edge.unpaired", severity: .warning, "this edge is not paired: run `causeway pair` at home and `causeway join TOKEN` here")
+        }
+    }
+
+    /// Where home is: the configuration's word, or the token's.
+    private func homeAddress(_ identity: CloudIdentity) throws -> NetworkAddress {
+        if let address = cloud.linkConnect { return address }
+        guard let text = identity.addresses.first else {
+            throw EdgeFailure(.configuration, "link.connect is missing, and the pairing names no address")
+        }
+        return try NetworkAddress(parsing: text)
+    }
+
+    private func connect(_ identity: CloudIdentity) async throws {
+        guard let plane else { return }
+        let address = try homeAddress(identity)
+        let (logger, loop, connections) = (environment.logger, environment.eventLoop, cloud.linkConnections)
+        let home = identity.onPremEdge
+        let credentials = identity.credentials
+        dialer = try await LoopConfined.make(on: loop) {
+            let endpoint = LinkEndpoint(role: .initiator, eventLoop: loop, logger: logger)
+            let link = PeerLink(peer: home, endpoint: endpoint, eventLoop: loop)
+            endpoint.delegate = link
+            link.onRequest = { [weak self] _, method, body in
+                guard let self else { return ControlAnswer(status: 503, body: ByteBuffer()) }
+                return await self.answer(method, body)
+            }
+            let dialer = try LinkDialer(
+                endpoint: endpoint, host: address.host, port: Int(address.port), credentials: credentials, connections: connections,
+                logger: logger,
+                authorize: { certificate in
+                    guard let parsed = try? EdgeCertificate(der: certificate.der), parsed.role == .onprem, parsed.edgeIdentifier == home
+                    else { return nil }
+                    return PeerIdentity(home)
+                })
+            plane.onLoop { $0.install(link) }
+            dialer.start()
+            return dialer
+        }
+    }
+
+    /// Stops serving, flushes and closes the logs, hangs up.
+    func stop() async {
+        renewing?.cancel()
+        if let plane {
+            _ = try? await plane.call { (plane: CloudPlane, done: @escaping (Result<Bool, any Error>) -> Void) in
+                plane.stop { done(.success(true)) }
+            }
+            dialer?.send { $0.stop() }
+            plane.send { $0.link?.endpoint.close(reason: "the cloud edge is stopping") }
+        }
+    }
+
+    func setAPIAddress(_ address: String) { apiAddress = address }
+
+    func needPlane() throws -> LoopConfined<CloudPlane> {
+        guard let plane else {
+            throw APIError.unavailable(
+                "starting", "The edge is starting", detail: "its data plane is not up yet", action: "Try again in a second.")
+        }
+        return plane
+    }
+
+    // MARK: Pairing
+
+    /// Asks home for a new certificate when the old one is getting old, and dials anew with it (X1).
+    func renewIfNeeded() async {
+        guard let identity, identity.needsRenewal(), !isJoining else { return }
+        isJoining = true
+        defer { isJoining = false }
+        do {
+            let key = EdgeKey()
+            let answer: RenewAnswer = try await call(
+                ControlMethod.renew, RenewCall(signingRequest: try key.signingRequest(edge: identity.edge)), timeout: .seconds(30))
+            let renewed = identity.renewed(certificate: answer.certificate, key: key)
+            try renewed.save(in: environment.directory)
+            self.identity = renewed
+            dialer?.send { $0.stop() }
+            try await needPlane().run { $0.link?.endpoint.close(reason: "this edge has a new certificate") }
+            try await connect(renewed)
+            environment.recorder.record("edge.renewed", "this edge has a new certificate")
+        } catch {
+            environment.recorder.record(
+                "edge.renewal_failed", severity: .warning,
+                "the certificate could not be renewed: \(Problem(describing: error).detail ?? "")")
+        }
+    }
+
+    func join(_ request: JoinRequestBody) async throws -> PeerEdge {
+        if let identity {
+            throw APIError.conflict(
+                "already_paired", "The edge is paired", detail: "this edge is paired with \(identity.onPremEdge) as \(identity.edge)",
+                action: "a new pairing needs a new state directory; volumes must be detached first")
+        }
+        if isJoining {
+            throw APIError.conflict(
+                "joining", "The edge is joining", detail: "another join is under way", action: "wait for its end")
+        }
+        isJoining = true
+        defer { isJoining = false }
+        let token = try Self.parseToken(request.token)
+        let name = request.name ?? environment.configuration.name
+        let key = EdgeKey()
+        let message = JoinRequest(
+            token: token, name: name, signingRequest: try key.signingRequest(edge: name), softwareVersion: edgeVersion)
+        let answer = try await ask(token, message, connect: request.connect)
+        guard let reply = try? ControlCoding.decode(JoinReply.self, from: answer) else {
+            throw (try? ControlCoding.decode(Problem.self, from: answer))
+                ?? Problem(
+                    status: 502, code: "join_failed", title: "Joining failed", detail: "the on-prem edge gave an answer that makes no sense"
+                )
+        }
+        let identity = CloudIdentity(reply: reply, name: name, key: key)
+        try identity.save(in: environment.directory)
+        self.identity = identity
+        try await needPlane().run { $0.target.isReady = false }
+        try await connect(identity)
+        environment.recorder.record("edge.paired", "this edge is paired as \(identity.edge)")
+        return PeerEdge(
+            identifier: identity.edge, name: name, role: .cloud, connected: false, pairedAt: Date(), revoked: false, lastSeen: nil)
+    }
+
+    private static func parseToken(_ text: String) throws -> Pairing.PairingToken {
+        do {
+            let token = try Pairing.PairingToken(text: text)
+            try token.checkExpiry()
+            return token
+        } catch {
+            throw Problem(
+                status: 400, code: "bad_token", title: "The token can't be used", detail: "\(error)",
+                action: "make a new one with `causeway pair` at home; each is good once, and for a short time")
+        }
+    }
+
+    private func ask(_ token: Pairing.PairingToken, _ message: JoinRequest, connect: String?) async throws -> ByteBuffer {
+        let address =
+            try connect.map { try NetworkAddress(parsing: $0) } ?? cloud.linkConnect
+            ?? NetworkAddress(parsing: token.addresses.first ?? "")
+        do {
+            return try await LinkJoin.exchange(
+                host: address.host, port: Int(address.port), expectedAuthorityFingerprint: token.authority.bytes,
+                request: try ControlCoding.encode(message))
+        } catch {
+            throw Problem(
+                status: 502, code: "join_failed", title: "Joining failed", detail: "the on-prem edge at \(address): \(error)",
+                action: "see to it that the on-prem edge runs and that its link port can be reached from here")
+        }
+    }
+
+    // MARK: The edge itself
+
+    func edge() async throws -> EdgeStatus {
+        let isConnected = try await plane?.run { $0.link?.endpoint.isConnected ?? false } ?? false
+        let isRevoked = try await plane?.run { $0.isRevoked } ?? false
+        let revocation = isRevoked ? ["home has revoked this edge"] : []
+        return EdgeStatus(
+            name: environment.configuration.name, identifier: identity?.edge ?? "", role: .cloud, version: edgeVersion,
+            startedAt: startedAt, state: plane == nil ? .starting : isConnected && openFailures.isEmpty ? .running : .degraded,
+            stateDirectory: environment.directory.path, addresses: .init(api: apiAddress, iscsi: targetAddresses),
+            warnings: warnings + revocation + openFailures.values.sorted())
+    }
+
+    func health() async -> Health {
+        let isConnected = (try? await plane?.run { $0.link?.endpoint.isConnected ?? false }) ?? false
+        var problems: [String] = []
+        if identity == nil { problems.append("this edge is not paired") } else if !isConnected { problems.append("the link is down") }
+        if !openFailures.isEmpty { problems.append("\(openFailures.count) volumes can't be opened") }
+        return Health(
+            healthy: plane != nil, state: plane == nil ? .starting : problems.isEmpty ? .running : .degraded, problems: problems)
+    }
+
+    func links() async throws -> [APIModels.Link] {
+        guard let identity, let dialer else { return [] }
+        let lastError = try await dialer.run { $0.lastError }
+        let (peer, since) = (identity.onPremEdge, startedAt)
+        return try await needPlane().run { plane in
+            plane.link.map { [LinkReport.link(of: $0.endpoint, peer: peer, lastError: lastError, since: since)] } ?? []
+        }
+    }
+
+    func edges() async throws -> [PeerEdge] {
+        guard let identity else { return [] }
+        let isConnected = try await needPlane().run { $0.link?.endpoint.isConnected ?? false }
+        return [
+            PeerEdge(identifier: identity.onPremEdge, name: identity.onPremEdge, role: .onprem, connected: isConnected, pairedAt: startedAt)
+        ]
+    }
+}

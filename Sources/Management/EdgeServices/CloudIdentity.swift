@@ -1,0 +1,86 @@
+import Files
+import Foundation
+import Link
+import Pairing
+
+/// What a cloud edge keeps of its pairing: its key, its certificate, the authority that it trusts, and where home is.
+struct CloudIdentity: Sendable {
+    /// The part that is no PEM.
+    private struct Record: Codable {
+        var edge: String
+        var name: String
+        var onPremEdge: String
+        var addresses: [String]
+    }
+
+    let edge: String
+    let name: String
+    let onPremEdge: String
+    let addresses: [String]
+    let credentials: LinkCredentials
+
+    private static let recordName = "identity.json"
+    private static let certificateName = "identity.pem"
+    private static let keyName = "identity.key"
+    private static let authorityName = "authority.pem"
+    private static let fileBytesMax = 64 << 10
+
+    init(reply: JoinReply, name: String, key: EdgeKey) {
+        edge = reply.edge
+        self.name = name
+        onPremEdge = reply.onPremEdge
+        addresses = reply.addresses
+        credentials = LinkCredentials(
+            certificateChainPEM: reply.certificate, privateKeyPEM: key.pem, authorityPEM: reply.authority)
+    }
+
+    /// The same identity with a new certificate for a new key.
+    func renewed(certificate: String, key: EdgeKey) -> CloudIdentity {
+        CloudIdentity(
+            record: Record(edge: edge, name: name, onPremEdge: onPremEdge, addresses: addresses),
+            credentials: LinkCredentials(
+                certificateChainPEM: certificate, privateKeyPEM: key.pem, authorityPEM: credentials.authorityPEM))
+    }
+
+    /// True when less than a third of the certificate's time is left.
+    func needsRenewal(now: Date = Date()) -> Bool {
+        guard let certificate = try? EdgeCertificate(pem: credentials.certificateChainPEM) else { return false }
+        let whole = certificate.notAfter.timeIntervalSince(certificate.notBefore)
+        return certificate.notAfter.timeIntervalSince(now) < whole / 3
+    }
+
+    /// The identity in the state directory; nil when this edge was never paired.
+    ///
+    /// The record is written last, so that one without the others is damage, and said to be.
+    static func load(in directory: OpenDirectory) throws -> CloudIdentity? {
+        let bytes: [UInt8]
+        do {
+            bytes = try directory.readFile(recordName, byteCountMax: fileBytesMax)
+        } catch {
+            if error.isNotFound { return nil }
+            throw error
+        }
+        let record = try JSONDecoder().decode(Record.self, from: Data(bytes))
+        let text = { (name: String) throws in String(decoding: try directory.readFile(name, byteCountMax: fileBytesMax), as: UTF8.self) }
+        return CloudIdentity(
+            record: record,
+            credentials: LinkCredentials(
+                certificateChainPEM: try text(certificateName), privateKeyPEM: try text(keyName), authorityPEM: try text(authorityName)))
+    }
+
+    private init(record: Record, credentials: LinkCredentials) {
+        edge = record.edge
+        name = record.name
+        onPremEdge = record.onPremEdge
+        addresses = record.addresses
+        self.credentials = credentials
+    }
+
+    func save(in directory: OpenDirectory) throws {
+        try directory.replaceFile(Self.keyName, with: Array(credentials.privateKeyPEM.utf8))
+        try directory.replaceFile(Self.certificateName, with: Array(credentials.certificateChainPEM.utf8))
+        try directory.replaceFile(Self.authorityName, with: Array(credentials.authorityPEM.utf8))
+        let record = Record(edge: edge, name: name, onPremEdge: onPremEdge, addresses: addresses)
+        try directory.replaceFile(Self.recordName, with: Array(try JSONEncoder().encode(record)))
+    }
+}

@@ -1,0 +1,374 @@
+import APIModels
+import Blocks
+import Ciphers
+import Foundation
+import Link
+import LinkProtocol
+import LocalFiles
+import Logging
+import NIOCore
+import NIOPosix
+import ISCSI
+import SCSI
+import SecureCache
+import StorageTarget
+import Volumes
+import WriteLog
+
+/// The data plane of the cloud edge: the target, the volumes, their logs and the cache, all on one event loop.
+final class CloudPlane {
+    typealias ServedVolume = Volumes.Volume<LocalDirectory>
+
+    /// A volume that this edge has the grant for.
+    final class Served {
+        var grant: VolumeGrant
+        let volume: ServedVolume
+        let unit: LogicalUnit<ServedVolume>
+        /// Home has opened the volume at least once, so its history is known to be whole.
+        var wasOpened = false
+        /// The target is up.
+        var isExported = false
+        /// The volume is being given back: nobody may write any more.
+        var isReleasing = false
+        /// The last delay of a point that was told.
+        var delayTold: (refusal: PointRefusal, at: NIODeadline)?
+        /// Home has been asked to open the volume and has not answered.
+        var isOpening = false
+        /// Who waits for the first open.
+        var openWaiters: [(Result<Void, any Error>) -> Void] = []
+
+        init(grant: VolumeGrant, volume: ServedVolume, unit: LogicalUnit<ServedVolume>) {
+            self.grant = grant
+            self.volume = volume
+            self.unit = unit
+        }
+    }
+
+    /// How often time passes for the volumes.
+    static let tickInterval: TimeAmount = .milliseconds(50)
+    /// How often new blocks of the cache are made durable.
+    static let cacheSaveInterval: TimeAmount = .seconds(5)
+
+    let eventLoop: any EventLoop
+    let threadPool: NIOThreadPool
+    let target: StorageTargetServer<ServedVolume>
+    let recorder: EventRecorder
+    /// Random, new for each start: home tells by it whether the process is still the same.
+    let incarnation = UInt64.random(in: 1 ... .max)
+    private(set) var link: PeerLink?
+    private(set) var isRevoked = false
+    private(set) var cache: SecureCache<LocalFile>?
+    private(set) var served: [VolumeIdentifier: Served] = [:]
+    private var servedByTag: [UInt16: Served] = [:]
+    private var lastTag: UInt16 = 0
+    private var ticker: RepeatedTask?
+    private var cacheSavedAt = NIODeadline.now()
+    private var cacheSavedInserts: UInt64 = 0
+    /// Called when a session with home has begun, and when home says that the grants have changed.
+    var onGrantsWanted: () -> Void = {}
+
+    init(eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer<ServedVolume>, recorder: EventRecorder) {
+        self.eventLoop = eventLoop
+        self.threadPool = threadPool
+        self.target = target
+        self.recorder = recorder
+    }
+
+    // MARK: The link
+
+    func install(_ link: PeerLink) {
+        self.link = link
+        link.onSessionStarted = { [unowned self] in
+            for served in served.values { served.volume.linkSessionStarted() }
+            onGrantsWanted()
+        }
+        link.onConnectivityChanged = { [unowned self] isConnected in
+            recorder.record(
+                isConnected ? "link.up" : "link.down", severity: isConnected ? .info : .warning,
+                isConnected ? "the link to the on-prem edge is up" : "the link to the on-prem edge is down")
+            for served in served.values { served.volume.linkConnectivityChanged(isConnected: isConnected) }
+            if !isConnected, case .goodbye(PeerLink.revokedReason)? = link.endpoint.lastCloseReason { wasRevoked() }
+        }
+        link.onWritable = { [unowned self] in
+            for served in served.values { served.volume.linkWritable() }
+        }
+        link.onNotice = { [unowned self] method in
+            if method == ControlMethod.grantsChanged { onGrantsWanted() }
+        }
+        link.onMessage = { [unowned self] message in route(message) }
+        ticker?.cancel()
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        ticker = eventLoop.scheduleRepeatedTask(initialDelay: Self.tickInterval, delay: Self.tickInterval) { _ in bound.value.tick() }
+    }
+
+    /// Nothing that is written here can go home any more: no machine may go on believing that it does.
+    private func wasRevoked() {
+        isRevoked = true
+        recorder.record(
+            "edge.revoked", severity: .error,
+            "home has revoked this edge: its volumes are stopped; what is unsent stays in the write logs")
+        for served in served.values {
+            withdraw(served)
+            served.volume.openRefused("home has revoked this edge")
+        }
+    }
+
+    private func tick() {
+        link?.tick()
+        for served in served.values { served.volume.tick() }
+        saveCache()
+    }
+
+    /// Makes what has come into the cache survive a kill, a few seconds after it came. A failure is the cache's to count.
+    private func saveCache() {
+        guard let cache, NIODeadline.now() - cacheSavedAt >= Self.cacheSaveInterval, cache.statistics.inserted != cacheSavedInserts
+        else { return }
+        cacheSavedAt = .now()
+        cacheSavedInserts = cache.statistics.inserted
+        cache.synchronize { _ in }
+    }
+
+    private func route(_ message: LinkMessage) {
+        switch message {
+        case .readData(let read, _, _), .readZeroes(let read, _, _), .readFailed(let read, _):
+            servedByTag[UInt16(read >> 48)]?.volume.receive(message)
+        case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
+            served[volume]?.volume.receive(message)
+        default: break
+        }
+    }
+
+    // MARK: The cache
+
+    /// Opens the cache under the key that home has sent; once a process.
+    func openCache(
+        file: LocalFile, byteCount: UInt64, key: SecretKey, limits: CacheLimits, completion: @escaping (Result<Void, any Error>) -> Void
+    ) {
+        if cache != nil { return completion(.success(())) }
+        SecureCache.open(file: file, byteCount: byteCount, key: key, limits: limits, random: .system) { [self] result in
+            switch result {
+            case .success(let cache):
+                self.cache = cache
+                completion(.success(()))
+            case .failure(let error):
+                completion(.failure(EdgeFailure(.state, "the cache can't be opened: \(error)")))
+            }
+        }
+    }
+
+    // MARK: Volumes
+
+    /// Opens the log of a granted volume, then the volume at home, then its target.
+    func open(
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: LocalDirectory, limits: WriteLogLimits, policy: VolumePolicy,
+        completion: @escaping (Result<Void, any Error>) -> Void
+    ) {
+        guard let cache, served[identifier] == nil else { return completion(.success(())) }
+        guard let key = try? SecretKey(Array(grant.key)) else {
+            return completion(.failure(Problem(status: 500, code: "bad_key", title: "The volume's key is damaged")))
+        }
+        WriteLog.open(directory: directory, volume: identifier, key: key, limits: limits, random: .system, now: .now()) { [self] result in
+            switch result {
+            case .failure(let error):
+                completion(
+                    .failure(
+                        Problem(
+                            status: 500, code: "write_log", title: "The write log can't be opened",
+                            detail: "the write log of volume \(identifier): \(error)",
+                            action: "free space or mend the disk under the state directory, then restart this edge")))
+            case .success(let log):
+                cache.attach(volume: identifier, key: key)
+                serve(grant, identifier: identifier, log: log, cache: cache, policy: policy, completion: completion)
+            }
+        }
+    }
+
+    private func serve(
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, log: WriteLog<LocalDirectory>, cache: SecureCache<LocalFile>,
+        policy: VolumePolicy, completion: @escaping (Result<Void, any Error>) -> Void
+    ) {
+        guard let tag = freeTag() else {
+            return completion(.failure(Problem(status: 503, code: "too_many_volumes", title: "This edge serves too many volumes")))
+        }
+        let volume = ServedVolume(
+            identifier: identifier, routingTag: tag, sectorCount: grant.sectorCount, policy: policy, log: log, cache: cache,
+            clock: { .now() })
+        volume.uplink = { [unowned self] message, trafficClass, isBulk in
+            link?.endpoint.send(message, class: trafficClass, bulk: isBulk) ?? false
+        }
+        volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
+        let identity = LogicalUnitIdentity(
+            uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target)
+        let unit = LogicalUnit(device: volume, identity: identity)
+        let entry = Served(grant: grant, volume: volume, unit: unit)
+        entry.openWaiters.append(completion)
+        volume.onEvent = { [weak self, weak entry] event in
+            guard let self, let entry else { return }
+            handle(event, of: entry)
+        }
+        served[identifier] = entry
+        servedByTag[tag] = entry
+        volume.linkConnectivityChanged(isConnected: link?.endpoint.isConnected ?? false)
+        volume.linkSessionStarted()
+    }
+
+    private static func integer(_ bytes: some Sequence<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+
+    private func freeTag() -> UInt16? {
+        for _ in 0...UInt16.max {
+            lastTag &+= 1
+            if servedByTag[lastTag] == nil { return lastTag }
+        }
+        return nil
+    }
+
+    private func handle(_ event: VolumeEvent, of entry: Served) {
+        let identifier = entry.volume.identifier.description
+        switch event {
+        case .needsOpen: openAtHome(entry)
+        case .point: break
+        case .fenced:
+            withdraw(entry)
+            recorder.record(
+                "volume.fenced", subject: entry.grant.name, logSubject: identifier, severity: .error,
+                "another edge has the lease on this volume; it is no longer served here")
+        case .stopped(let reason):
+            recorder.record("volume.stopped", subject: entry.grant.name, logSubject: identifier, severity: .error, reason)
+        case .pointDelayed(let point, let refusal):
+            // It is tried again each second; a minute of that is one event.
+            if let last = entry.delayTold, last.refusal == refusal, NIODeadline.now() - last.at < .seconds(60) { return }
+            entry.delayTold = (refusal, .now())
+            recorder.record(
+                "point.delayed", subject: entry.grant.name, logSubject: identifier, severity: .warning,
+                "home could not take point \(point) (\(refusal)); it is sent again until it can: look at the on-prem edge")
+        case .fileSystemFull:
+            recorder.record(
+                "log.no_space", subject: entry.grant.name, logSubject: identifier, severity: .error,
+                "the file system of the state directory is full: free space there; writes that were not flushed wait in memory")
+        case .cacheFailed:
+            recorder.record(
+                "cache.failed", logSubject: identifier, severity: .error,
+                "the cache's disk takes no writes: points that are at home stay in the write log until it does")
+        case .logFull:
+            recorder.record(
+                "log.full", subject: entry.grant.name, logSubject: identifier, severity: .warning,
+                "the write log is full: writers wait until the link has carried points home")
+        }
+    }
+
+    /// Asks home to open the volume for this process; called for each new session.
+    private func openAtHome(_ entry: Served) {
+        // One at a time: a lost session fails the call that is out, and the new session asks again.
+        guard !entry.isOpening, let link, let body = try? ControlCoding.encode(entry.volume.openRequest(incarnation: incarnation)) else {
+            return
+        }
+        entry.isOpening = true
+        link.call(ControlMethod.open, body: body, timeout: .seconds(30)) { [weak self, weak entry] result in
+            guard let self, let entry else { return }
+            entry.isOpening = false
+            do {
+                let reply = try ControlCoding.decode(VolumeOpenReply.self, from: result.get())
+                entry.volume.opened(reply)
+                opened(entry)
+            } catch let problem as Problem where problem.status == 409 {
+                // History split, or the volume is no longer this edge's: trying again can't help.
+                entry.volume.openRefused(problem.detail ?? problem.title)
+                answerWaiters(of: entry, .failure(problem))
+            } catch {
+                // The link, or home's disk for now: the volume asks again by itself.
+                answerWaiters(of: entry, .failure(error))
+            }
+        }
+    }
+
+    private func opened(_ entry: Served) {
+        entry.wasOpened = true
+        if !entry.isReleasing, !entry.grant.isDetaching { export(entry) }
+        answerWaiters(of: entry, .success(()))
+    }
+
+    private func answerWaiters(of entry: Served, _ result: Result<Void, any Error>) {
+        let waiters = entry.openWaiters
+        entry.openWaiters = []
+        for waiter in waiters { waiter(result) }
+    }
+
+    func export(_ entry: Served) {
+        if entry.isExported { return }
+        let chap = entry.grant.chap
+        let credentials = CHAPCredentials(
+            user: chap.user, secret: chap.secret, mutualUser: chap.mutualUser, mutualSecret: chap.mutualSecret)
+        let identifier = entry.volume.identifier.description
+        do {
+            try target.addTarget(
+                TargetDescription(
+                    name: entry.grant.target, label: identifier, units: [(0, entry.unit)], chap: credentials,
+                    allowedInitiators: entry.grant.allowedInitiators.isEmpty ? nil : entry.grant.allowedInitiators))
+            entry.isExported = true
+            recorder.record("volume.serving", subject: entry.grant.name, logSubject: identifier, "the volume is served")
+        } catch {
+            recorder.record(
+                "target.refused", subject: entry.grant.name, logSubject: identifier, severity: .error, "the target can't be added: \(error)"
+            )
+        }
+    }
+
+    func withdraw(_ entry: Served, completion: @escaping () -> Void = {}) {
+        guard entry.isExported else { return completion() }
+        entry.isExported = false
+        target.removeTarget(entry.grant.target, completion: completion)
+    }
+
+    func entry(named name: String) -> Served? { served.values.first { $0.grant.name == name } }
+
+    /// Takes the target away, brings every write home, and holds the volume so until home takes the grant back.
+    func release(_ entry: Served, completion: @escaping (Result<Void, any Error>) -> Void) {
+        entry.isReleasing = true
+        withdraw(entry) { [self] in
+            entry.volume.seal(until: .applied) { [self] result in
+                if case .failure(let error) = result {
+                    resume(entry)
+                    return completion(.failure(Problem(describing: error, volume: entry.grant.name)))
+                }
+                // Home may have given up waiting meanwhile, and the volume may be served again.
+                guard entry.isReleasing, !entry.isExported, entry.volume.isAllHome else { return completion(.failure(Problem.notOpenHere)) }
+                completion(.success(()))
+            }
+        }
+    }
+
+    /// Home has kept the grant after all: the volume is served again.
+    func resume(_ entry: Served) {
+        entry.isReleasing = false
+        if entry.wasOpened, entry.volume.isServable { export(entry) }
+    }
+
+    /// Lets go of a volume whose grant is gone.
+    func close(_ identifier: VolumeIdentifier, completion: @escaping () -> Void) {
+        guard let entry = served.removeValue(forKey: identifier) else { return completion() }
+        servedByTag = servedByTag.filter { $0.value !== entry }
+        withdraw(entry) { [self] in
+            entry.volume.close(reason: "the volume was detached") { [self] in
+                cache?.detach(volume: identifier)
+                completion()
+            }
+        }
+    }
+
+    /// Stops serving, flushes the logs and closes them. What is unsent stays in them for the next start.
+    func stop(completion: @escaping () -> Void) {
+        ticker?.cancel()
+        target.stop { [self] in
+            let entries = Array(served.values)
+            var remaining = entries.count + 1
+            let done = { [self] in
+                remaining -= 1
+                if remaining > 0 { return }
+                guard let cache else { return completion() }
+                cache.close { _ in completion() }
+            }
+            for entry in entries { entry.volume.close(reason: "this edge is stopping", completion: done) }
+            done()
+        }
+    }
+}

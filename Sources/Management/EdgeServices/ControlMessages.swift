@@ -1,0 +1,117 @@
+import APIModels
+import Foundation
+import NIOCore
+import NIOFoundationCompat
+
+// What the edges call each other, in JSON over the link's control class.
+//
+//   cloud -> on-prem   volumes.grants   {}                    -> Grants
+//                      volume.open      VolumeOpenRequest     -> VolumeOpenReply
+//                      volume.detach    VolumeCall            -> DetachResult
+//                      edge.renew       RenewCall             -> RenewAnswer
+//   on-prem -> cloud   volume.seal      SealCall              -> SealResult
+//                      volume.release   ReleaseCall           -> DetachResult
+//                      volumes.status   {}                    -> [VolumeStatus]
+//   notices            grants.changed (on-prem -> cloud): ask for the grants again
+
+/// The names of the calls.
+enum ControlMethod {
+    static let grants = "volumes.grants"
+    static let open = "volume.open"
+    static let seal = "volume.seal"
+    static let release = "volume.release"
+    static let status = "volumes.status"
+    static let renew = "edge.renew"
+    static let grantsChanged = "grants.changed"
+    static let detachVolume = "volume.detach"
+}
+
+/// Nothing to say.
+struct Empty: Codable, Sendable {}
+
+/// All that a cloud edge needs to serve its volumes. It is held in memory only.
+struct Grants: Codable, Sendable {
+    /// The key under which this edge's cache tables are encrypted, 32 bytes.
+    var cacheKey: Data
+    var volumes: [VolumeGrant]
+    /// Identifiers of volumes that are the edge's, but whose disks home can't open now.
+    var unavailable: [String]
+}
+
+/// One volume that an edge is to serve.
+struct VolumeGrant: Codable, Sendable, Equatable {
+    /// 32 hexadecimal digits.
+    var identifier: String
+    var name: String
+    var disk: String
+    var sectorCount: UInt64
+    var target: String
+    var chap: VolumeCreate.Chap
+    var allowedInitiators: [String]
+    /// Sixteen bytes that name the disk, the same in every attachment.
+    var identity: Data
+    /// The volume's data key, 32 bytes.
+    var key: Data
+    /// The volume's own policy; nil for the edge's.
+    var policy: Volume.Policy?
+    /// Home is taking the volume back: it is not to be exported any more.
+    var isDetaching: Bool
+}
+
+/// Home takes one attachment of a volume back.
+struct ReleaseCall: Codable, Sendable {
+    /// The attachment, 32 hexadecimal digits.
+    var identifier: String
+    var force: Bool
+}
+
+/// A cloud edge whose certificate is getting old asks for a new one, for a new key.
+struct RenewCall: Codable, Sendable {
+    /// In PEM.
+    var signingRequest: String
+}
+
+/// The new certificate.
+struct RenewAnswer: Codable, Sendable {
+    /// In PEM.
+    var certificate: String
+}
+
+/// Names a volume, and how it is to be treated.
+struct VolumeCall: Codable, Sendable {
+    var name: String
+    var force: Bool?
+}
+
+/// Seal the volume, and answer when the point has come this far.
+struct SealCall: Codable, Sendable {
+    var name: String
+    var until: SealResult.State
+    /// Answer with what has been reached by then.
+    var seconds: Int64
+}
+
+/// What a cloud edge tells home of a volume that it serves.
+struct VolumeStatus: Codable, Sendable {
+    var identifier: String
+    var state: Volume.State
+    var message: String?
+    var unsent: Volume.Unsent
+    var points: Volume.Points
+    var cache: Volume.Cache
+    var io: Volume.IO
+    /// The policy in force.
+    var policy: Volume.Policy
+    var portals: [String]
+}
+
+/// JSON in and out of the link's buffers.
+enum ControlCoding {
+    static func encode(_ value: some Encodable) throws -> ByteBuffer {
+        ByteBuffer(data: try APICoding.encoder().encode(value))
+    }
+
+    static func decode<Value: Decodable>(_ type: Value.Type, from buffer: ByteBuffer) throws -> Value {
+        try APICoding.decoder().decode(type, from: Data(buffer: buffer))
+    }
+}

@@ -1,0 +1,27 @@
+import APIModels
+import Logging
+import ManagementAPI
+
+/// Tells what happened: to the API's list and stream of events, and to the log.
+struct EventRecorder: Sendable {
+    let log: EventLog
+    let logger: Logger
+
+    /// Records an event.
+    ///
+    /// `logSubject` is what the log calls the subject: the cloud edge writes no customer's names to its disk.
+    func record(
+        _ kind: String, subject: String? = nil, logSubject: String? = nil, severity: Event.Severity = .info, _ message: String
+    ) {
+        log.append(kind: kind, subject: subject, message: message, severity: severity)
+        var metadata: Logger.Metadata = ["event": "\(kind)"]
+        if let name = logSubject ?? subject { metadata["subject"] = "\(name)" }
+        let level: Logger.Level =
+            switch severity {
+            case .info: .info
+            case .warning: .warning
+            case .error: .error
+            }
+        logger.log(level: level, "\(message)", metadata: metadata)
+    }
+}

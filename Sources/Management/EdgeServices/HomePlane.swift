@@ -1,0 +1,291 @@
+import APIModels
+import Blocks
+import Disks
+import Link
+import LinkProtocol
+import LocalFiles
+import Logging
+import NIOCore
+import NIOPosix
+import Pairing
+import Volumes
+
+/// The data plane of the on-prem edge: the links to its cloud edges, and the disks they serve, all on one event loop.
+final class HomePlane: LinkListenerDelegate {
+    typealias Home = HomeVolume<LocalDisk, LocalDirectory>
+
+    /// A disk that a cloud edge serves.
+    private final class Served {
+        let volume: Home
+        let disk: LocalDisk
+        let edge: String
+
+        init(volume: Home, disk: LocalDisk, edge: String) {
+            self.volume = volume
+            self.disk = disk
+            self.edge = edge
+        }
+    }
+
+    let eventLoop: any EventLoop
+    let threadPool: NIOThreadPool
+    let recorder: EventRecorder
+    private(set) var peers: [String: PeerLink] = [:]
+    private var served: [VolumeIdentifier: Served] = [:]
+    /// The volumes of each edge that want no more write-behind for now.
+    private var holding: [String: Set<VolumeIdentifier>] = [:]
+    /// The edges that are let in. The control plane keeps it true, so that a handshake needs no disk. Whoever shows a certificate of
+    /// the authority for one of them is it: a renewal must not lock an edge out that dies before it has the answer.
+    private var trusted: Set<String> = []
+    private var listener: LinkListener?
+    private var ticker: RepeatedTask?
+
+    /// Answers a call of an edge; runs on the control plane.
+    private let onRequest: @Sendable (_ edge: String, _ session: UInt64, _ method: String, _ body: ByteBuffer) async -> ControlAnswer
+    /// Answers an edge that wants to join; runs on the control plane.
+    private let onJoin: @Sendable (ByteBuffer) async -> ByteBuffer
+    /// An edge has connected; runs on the control plane.
+    private let onSeen: @Sendable (_ edge: String) async -> Void
+
+    init(
+        eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder,
+        onRequest: @escaping @Sendable (_ edge: String, _ session: UInt64, _ method: String, _ body: ByteBuffer) async -> ControlAnswer,
+        onJoin: @escaping @Sendable (ByteBuffer) async -> ByteBuffer, onSeen: @escaping @Sendable (_ edge: String) async -> Void
+    ) {
+        self.eventLoop = eventLoop
+        self.threadPool = threadPool
+        self.recorder = recorder
+        self.onRequest = onRequest
+        self.onJoin = onJoin
+        self.onSeen = onSeen
+    }
+
+    // MARK: Links
+
+    func listen(host: String, port: Int, credentials: LinkCredentials, logger: Logger) throws -> EventLoopFuture<SocketAddress> {
+        let listener = try LinkListener(eventLoop: eventLoop, credentials: credentials, logger: logger)
+        listener.delegate = self
+        self.listener = listener
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        ticker = eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
+            for peer in bound.value.peers.values { peer.tick() }
+        }
+        return listener.start(host: host, port: port)
+    }
+
+    func trust(edge: String) { trusted.insert(edge) }
+
+    /// Lets an edge in no more, and ends its link.
+    func revoke(edge: String) {
+        trusted.remove(edge)
+        listener?.drop(PeerIdentity(edge), reason: PeerLink.revokedReason)
+        peers[edge] = nil
+        for served in served.values where served.edge == edge { served.volume.sessionLost() }
+    }
+
+    func linkListener(_ listener: LinkListener, authorize certificate: PeerCertificate) -> PeerIdentity? {
+        guard let parsed = try? EdgeCertificate(der: certificate.der), parsed.role == .cloud, let edge = parsed.edgeIdentifier,
+            trusted.contains(edge)
+        else { return nil }
+        return PeerIdentity(edge)
+    }
+
+    func linkListener(_ listener: LinkListener, created link: LinkEndpoint, for peer: PeerIdentity) {
+        let edge = peer.name
+        let peerLink = PeerLink(peer: edge, endpoint: link, eventLoop: eventLoop)
+        link.delegate = peerLink
+        peers[edge] = peerLink
+        peerLink.onRequest = { [onRequest] session, method, body in await onRequest(edge, session, method, body) }
+        peerLink.onSessionStarted = { [unowned self] in
+            for served in served.values where served.edge == edge { served.volume.sessionLost() }
+        }
+        peerLink.onConnectivityChanged = { [unowned self] isConnected in
+            recorder.record(
+                isConnected ? "link.up" : "link.down", subject: edge, severity: isConnected ? .info : .warning,
+                "the link to edge \(edge) is \(isConnected ? "up" : "down")")
+            if isConnected { Task { [onSeen] in await onSeen(edge) } }
+        }
+        peerLink.onWritable = { [unowned self] in
+            for served in served.values where served.edge == edge { served.volume.linkWritable() }
+        }
+        peerLink.onMessage = { [unowned self] message in route(message, from: edge, link: link) }
+    }
+
+    func linkListener(
+        _ listener: LinkListener, join request: ByteBuffer, from address: SocketAddress?, reply: @escaping (ByteBuffer) -> Void
+    ) {
+        let bound = NIOLoopBound(reply, eventLoop: eventLoop)
+        Task { [onJoin, eventLoop] in
+            let answer = await onJoin(request)
+            eventLoop.execute { bound.value(answer) }
+        }
+    }
+
+    private func route(_ message: LinkMessage, from edge: String, link: LinkEndpoint) {
+        switch message {
+        case .readRequest(let read, let volume, _):
+            if let home = home(volume, of: edge) { return home.receive(message) }
+            _ = link.send(.readFailed(read: read, status: .notOpen), class: .demand)
+        case .pointBegin(let volume, _, let point):
+            if let home = home(volume, of: edge) { return home.receive(message) }
+            _ = link.send(.pointRefused(volume: volume, point: point, refusal: .notOpen), class: .control)
+        case .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _), .pointCommit(let volume, _, _, _):
+            home(volume, of: edge)?.receive(message)
+        default: break
+        }
+    }
+
+    private func home(_ volume: VolumeIdentifier, of edge: String) -> Home? {
+        served[volume].flatMap { $0.edge == edge ? $0.volume : nil }
+    }
+
+    // MARK: Disks and volumes
+
+    /// Opens and locks a disk, brings it to its last received point, and serves it to an edge.
+    func serve(
+        _ identifier: VolumeIdentifier, path: String, journal: LocalDirectory, edge: String,
+        completion: @escaping (Result<UInt64, any Error>) -> Void
+    ) {
+        if let served = served[identifier] { return completion(.success(served.disk.sectorCount)) }
+        LocalDisk.open(path: path, eventLoop: eventLoop, threadPool: threadPool) { [self] result in
+            switch result {
+            case .failure(let error): completion(.failure(Problem(describing: error)))
+            case .success(let disk):
+                PointJournal.open(disk: disk, sectorCount: disk.sectorCount, directory: journal, volume: identifier) { [self] result in
+                    switch result {
+                    case .failure(let error):
+                        disk.close()
+                        completion(.failure(Problem(describing: error, disk: path)))
+                    case .success(let journal):
+                        install(identifier, journal, disk, edge)
+                        completion(.success(disk.sectorCount))
+                    }
+                }
+            }
+        }
+    }
+
+    private func install(
+        _ identifier: VolumeIdentifier, _ journal: PointJournal<LocalDisk, LocalDirectory>, _ disk: LocalDisk, _ edge: String
+    ) {
+        let volume = Home(identifier: identifier, journal: journal)
+        volume.downlink = { [unowned self] message, trafficClass, isBulk in
+            peers[edge]?.endpoint.send(message, class: trafficClass, bulk: isBulk) ?? false
+        }
+        volume.preferredPieceBytes = { [unowned self] in peers[edge]?.endpoint.preferredPieceBytes ?? 16 << 10 }
+        volume.onReceiving = { [unowned self] isReceiving in hold(identifier, of: edge, !isReceiving) }
+        var lastRefusal: (refusal: PointRefusal, at: NIODeadline)?
+        volume.onRefused = { [recorder] point, refusal in
+            // The edge tries again each second; a minute of that is one event.
+            if let last = lastRefusal, last.refusal == refusal, NIODeadline.now() - last.at < .seconds(60) { return }
+            lastRefusal = (refusal, .now())
+            recorder.record(
+                "point.refused", subject: identifier.description, severity: .warning,
+                "point \(point) could not be taken: \(Self.explanation(of: refusal))")
+        }
+        journal.onFailed = { [recorder] error in
+            recorder.record(
+                "journal.failed", subject: identifier.description, severity: .error,
+                "the point journal stopped: \(error); received points are kept and are applied when the disk opens again")
+        }
+        served[identifier] = Served(volume: volume, disk: disk, edge: edge)
+    }
+
+    private static func explanation(of refusal: PointRefusal) -> String {
+        switch refusal {
+        case .noSpace: "there is no room for it now; free space in the state directory if this goes on"
+        case .medium: "the disk or the journal failed"
+        case .fenced: "its writer has lost the lease"
+        case .notOpen: "the volume is not open"
+        case .outOfSequence: "it is not the next one"
+        case .damaged: "it did not arrive as it was sent"
+        }
+    }
+
+    /// A volume wants no more write-behind for now, or again. The credit is the link's: it is held back while any volume wants that.
+    private func hold(_ identifier: VolumeIdentifier, of edge: String, _ isHolding: Bool) {
+        var volumes = holding[edge] ?? []
+        if isHolding { volumes.insert(identifier) } else { volumes.remove(identifier) }
+        holding[edge] = volumes
+        peers[edge]?.endpoint.setReceiving(volumes.isEmpty, class: .writeBehind)
+    }
+
+    /// Lets go of a disk whose journal has stopped. What it has received stays in the journal's directory.
+    func abandon(_ identifier: VolumeIdentifier) {
+        guard let served = served.removeValue(forKey: identifier) else { return }
+        hold(identifier, of: served.edge, false)
+        served.volume.sessionLost()
+        served.volume.journal.close { served.disk.close() }
+    }
+
+    /// What is known of a served volume.
+    func progress(_ identifier: VolumeIdentifier) -> (position: PointPosition, sectorCount: UInt64, failure: String?)? {
+        guard let served = served[identifier] else { return nil }
+        var failure: String?
+        if case .failed(let error) = served.volume.journal.state { failure = "\(error)" }
+        return (served.volume.journal.position, served.disk.sectorCount, failure)
+    }
+
+    /// Ends what an earlier session of the volume left, so that its position is final.
+    func prepareOpen(_ identifier: VolumeIdentifier, completion: @escaping (Result<PointPosition, any Error>) -> Void) {
+        guard let served = served[identifier] else { return completion(.failure(Problem.notServed)) }
+        served.volume.sessionLost { completion(.success(served.volume.journal.position)) }
+    }
+
+    /// The lease is durable: takes points of this generation.
+    func open(
+        _ identifier: VolumeIdentifier, generation: LeaseGeneration, completion: @escaping (Result<PointPosition, any Error>) -> Void
+    ) {
+        guard let served = served[identifier] else { return completion(.failure(Problem.notServed)) }
+        served.volume.opened(generation: generation) { completion(.success($0)) }
+    }
+
+    /// Takes the lease away, applies what was received, and gives the disk back.
+    func close(_ identifier: VolumeIdentifier, completion: @escaping (Result<Void, any Error>) -> Void) {
+        guard let served = served[identifier] else { return completion(.success(())) }
+        let journal = served.volume.journal
+        served.volume.sessionLost {
+            journal.setLease(nil) {
+                journal.whenAllApplied { [self] result in
+                    if case .failure(let error) = result {
+                        return completion(.failure(Problem(describing: error, disk: served.disk.path)))
+                    }
+                    journal.close { [self] in
+                        served.disk.close()
+                        self.served[identifier] = nil
+                        hold(identifier, of: served.edge, false)
+                        completion(.success(()))
+                    }
+                }
+            }
+        }
+    }
+
+    /// What stands at `path`, looked at by opening it for a moment: locked disks show as such.
+    func probe(_ path: String, completion: @escaping (Result<(kind: LocalDiskKind, sectorCount: UInt64), any Error>) -> Void) {
+        LocalDisk.open(path: path, eventLoop: eventLoop, threadPool: threadPool) { result in
+            completion(
+                result.map { disk in
+                    disk.close()
+                    return (disk.kind, disk.sectorCount)
+                }.mapError { $0 })
+        }
+    }
+
+    /// Stops: links end, journals and disks are closed.
+    func stop(completion: @escaping () -> Void) {
+        ticker?.cancel()
+        listener?.stop(reason: "the on-prem edge is stopping")
+        let entries = served.values
+        served = [:]
+        var remaining = entries.count
+        if remaining == 0 { return completion() }
+        for entry in entries {
+            entry.volume.journal.close {
+                entry.disk.close()
+                remaining -= 1
+                if remaining == 0 { completion() }
+            }
+        }
+    }
+}

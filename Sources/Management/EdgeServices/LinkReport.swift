@@ -1,0 +1,64 @@
+import APIModels
+import Foundation
+import Link
+import LinkProtocol
+import ManagementAPI
+
+/// A link as the API and the metrics show it (X8).
+enum LinkReport {
+    /// Called on the link's event loop.
+    static func link(of endpoint: LinkEndpoint, peer: String, lastError: String?, since: Date) -> APIModels.Link {
+        let statistics = endpoint.statistics
+        return APIModels.Link(
+            peer: peer, state: endpoint.isConnected ? .up : lastError == nil ? .connecting : .down, connections: statistics.connections,
+            roundTripMilliseconds: statistics.roundTripMilliseconds, baseRoundTripMilliseconds: statistics.baseRoundTripMilliseconds,
+            lastError: lastError ?? (endpoint.isConnected ? nil : endpoint.lastCloseReason.map { "\($0)" }),
+            traffic: TrafficClass.allCases.map { trafficClass in
+                let counts = statistics[trafficClass]
+                return .init(
+                    trafficClass: "\(trafficClass)", sentBytes: counts.plainBytesSent, sentWireBytes: counts.wireBytesSent,
+                    receivedBytes: counts.plainBytesReceived, receivedWireBytes: counts.wireBytesReceived)
+            },
+            reconnects: Int(clamping: statistics.connectionsLost), since: since)
+    }
+
+    static func metrics(of links: [APIModels.Link]) -> [MetricSample] {
+        links.flatMap { link in
+            var samples = [
+                MetricSample(
+                    "causeway_link_up", help: "1 while the link has a connection.", kind: .gauge, labels: [("peer", link.peer)],
+                    value: link.state == .up ? 1 : 0),
+                MetricSample(
+                    "causeway_link_connections", help: "Established connections.", kind: .gauge, labels: [("peer", link.peer)],
+                    value: Double(link.connections)),
+                MetricSample(
+                    "causeway_link_connections_lost_total", help: "Connections that were lost.", kind: .counter,
+                    labels: [("peer", link.peer)], value: Double(link.reconnects)),
+            ]
+            if let milliseconds = link.roundTripMilliseconds {
+                samples.append(
+                    MetricSample(
+                        "causeway_link_round_trip_seconds", help: "The newest measured round trip.", kind: .gauge,
+                        labels: [("peer", link.peer)], value: milliseconds / 1_000))
+            }
+            for traffic in link.traffic {
+                let labels = [("peer", link.peer), ("class", traffic.trafficClass)]
+                samples += [
+                    MetricSample(
+                        "causeway_link_sent_bytes_total", help: "Bytes sent, before compression.", kind: .counter, labels: labels,
+                        value: Double(traffic.sentBytes)),
+                    MetricSample(
+                        "causeway_link_sent_wire_bytes_total", help: "Bytes sent, on the line.", kind: .counter, labels: labels,
+                        value: Double(traffic.sentWireBytes)),
+                    MetricSample(
+                        "causeway_link_received_bytes_total", help: "Bytes received, after decompression.", kind: .counter, labels: labels,
+                        value: Double(traffic.receivedBytes)),
+                    MetricSample(
+                        "causeway_link_received_wire_bytes_total", help: "Bytes received, on the line.", kind: .counter, labels: labels,
+                        value: Double(traffic.receivedWireBytes)),
+                ]
+            }
+            return samples
+        }
+    }
+}

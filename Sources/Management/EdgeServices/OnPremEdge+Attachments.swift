@@ -1,0 +1,195 @@
+import APIModels
+import Blocks
+import Foundation
+import LocalFiles
+import ManagementAPI
+import StateStore
+import Volumes
+
+/// Attachments: who may serve which disk, from the lock of the disk to its return.
+extension OnPremEdge {
+    /// How long an attach waits for the cloud edge before it answers `attaching`.
+    static let attachSeconds = 30
+    /// How long a detach waits until everything is home.
+    static let detachSeconds = 600
+
+    // MARK: Attaching
+
+    func attachVolume(named name: String, _ request: AttachRequest) async throws -> APIModels.Volume {
+        _ = try volumeRecord(name)
+        return try await attach(name, to: try chooseEdge(request.edge))
+    }
+
+    /// Locks and opens the disk, gives the edge a lease with a new identifier and key, and waits for it to serve.
+    func attach(_ name: String, to edge: String) async throws -> APIModels.Volume {
+        let record = try volumeRecord(name)
+        guard record.state == .detached, busyVolumes.insert(name).inserted else {
+            throw APIError.conflict(
+                "volume_attached", "The volume is attached", detail: "volume \(name) is attached, or being attached",
+                action: "see `causeway volume show \(name)`")
+        }
+        let identifier = VolumeIdentifier.random()
+        do {
+            defer { busyVolumes.remove(name) }
+            // Before the disk's journal is touched: it may hold points of another attachment.
+            let others = try store.volumes().filter { $0.disk == record.disk && $0.name != name }
+            if let other = others.first(where: { $0.state == .attached || busyVolumes.contains($0.name) }) {
+                throw APIError.conflict(
+                    "disk_in_use", "The disk is in use", detail: "volume \(other.name) is attached to disk \(record.disk)",
+                    action: "detach volume \(other.name) first")
+            }
+            try await openDisk(of: record, identifier: identifier, edge: edge)
+            do {
+                let attached = try store.attachVolume(
+                    name, edge: edge, identifier: identifier.description, dataKey: try Self.newKey())
+                try store.setLogIdentifier(nil, ofVolume: name)
+                leases[attached.identifier] = VolumeLease(generation: attached.generation)
+            } catch {
+                try? await closeDisk(identifier)
+                throw error
+            }
+        }
+        diskFailures[name] = nil
+        environment.recorder.record("volume.attached", subject: name, "volume \(name) is attached to edge \(edge)")
+        try await notifyGrantsChanged(edge)
+        return try await waitUntilServing(name)
+    }
+
+    private func waitUntilServing(_ name: String) async throws -> APIModels.Volume {
+        let deadline = ContinuousClock.now + .seconds(Self.attachSeconds)
+        while true {
+            let volume = try await volume(named: name)
+            let isConnected = try await connectedEdges().contains(volume.edge ?? "")
+            if volume.state != .attaching && volume.state != .linkDown || !isConnected || ContinuousClock.now >= deadline { return volume }
+            // The cloud edge is another process: its state is asked for until it serves.
+            try await Task.sleep(for: .milliseconds(100))
+        }
+    }
+
+    private func openDisk(of record: VolumeRecord, identifier: VolumeIdentifier, edge: String) async throws {
+        let disk = try knownDisk(record.disk)
+        let directory = try environment.subdirectory("journals/\(disk.name)")
+        let environment = environment
+        let path = disk.path
+        _ = try await needPlane().call { (plane: HomePlane, completion: @escaping (Result<UInt64, any Error>) -> Void) in
+            let journal = LocalDirectory(directory, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
+            plane.serve(identifier, path: path, journal: journal, edge: edge, completion: completion)
+        }
+    }
+
+    private func closeDisk(_ identifier: VolumeIdentifier) async throws {
+        _ = try await needPlane().call { (plane: HomePlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+            plane.close(identifier) { completion($0.map { true }) }
+        }
+    }
+
+    /// Opens the disks of attached volumes that are not open: after a start, and when one was missing.
+    func openAttachedDisks() async {
+        guard let records = try? store.volumes() else { return }
+        for name in records.map(\.name) where busyVolumes.insert(name).inserted {
+            defer { busyVolumes.remove(name) }
+            // Read again: while another disk was being opened this volume may have been detached.
+            guard let record = try? store.volume(name), record.state == .attached, let edge = record.edge,
+                let identifier = VolumeIdentifier(hexadecimal: record.identifier), let plane,
+                let progress = try? await plane.run({ Optional($0.progress(identifier)) }), progress?.failure != nil || progress == nil
+            else { continue }
+            do {
+                try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
+                if diskFailures.removeValue(forKey: record.name) != nil {
+                    environment.recorder.record("disk.opened", subject: record.disk, "the disk of volume \(record.name) is available again")
+                }
+            } catch {
+                let text = Problem(describing: error).detail ?? "\(error)"
+                if diskFailures.updateValue(text, forKey: record.name) == nil {
+                    environment.recorder.record(
+                        "disk.unavailable", subject: record.disk, severity: .error,
+                        "the disk of volume \(record.name) can't be opened: \(text); it is tried again every 5 seconds")
+                }
+            }
+        }
+    }
+
+    // MARK: Detaching
+
+    func detachVolume(named name: String, force: Bool) async throws -> DetachResult {
+        let record = try volumeRecord(name)
+        guard record.state == .attached, let edge = record.edge, let identifier = VolumeIdentifier(hexadecimal: record.identifier) else {
+            return DetachResult(volume: name, unsentBytes: 0)
+        }
+        guard busyVolumes.insert(name).inserted else {
+            throw APIError.conflict(
+                "volume_busy", "The volume is busy", detail: "volume \(name) is being attached or detached",
+                action: "wait until `causeway volume show \(name)` says that it is done")
+        }
+        detachingVolumes.insert(name)
+        let unsent: UInt64?
+        do {
+            defer {
+                busyVolumes.remove(name)
+                detachingVolumes.remove(name)
+            }
+            unsent = try await takeBack(record, identifier: identifier, edge: edge, force: force)
+        } catch {
+            // The edge keeps the volume: the next look at its grants tells it so.
+            try? await notifyGrantsChanged(edge)
+            throw error
+        }
+        leases[record.identifier] = nil
+        diskFailures[name] = nil
+        try? await notifyGrantsChanged(edge)
+        environment.recorder.record(
+            "volume.detached", subject: name, severity: force ? .warning : .info,
+            force
+                ? "volume \(name) was detached by force; writes that were not home are given up"
+                : "volume \(name) is detached; all of it is at home")
+        return DetachResult(volume: name, unsentBytes: unsent, forced: force)
+    }
+
+    /// Brings everything home, applies it, closes the disk, and only then forgets the attachment: a crash before that leaves it attached.
+    private func takeBack(_ record: VolumeRecord, identifier: VolumeIdentifier, edge: String, force: Bool) async throws -> UInt64? {
+        let unsent = try await releaseAtEdge(record.name, identifier: record.identifier, edge: edge, force: force)
+        do {
+            try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
+            try await closeDisk(identifier)
+        } catch {
+            guard force else { throw error }
+            try await needPlane().run { $0.abandon(identifier) }
+            environment.recorder.record(
+                "disk.inconsistent", subject: record.disk, severity: .error,
+                "disk \(record.disk) was detached by force while points could not be applied to it: it may be between two points; "
+                    + "they stay in the journal and are applied when the disk is attached again")
+        }
+        _ = try store.detachVolume(record.name)
+        return unsent
+    }
+
+    /// A journal that has stopped is opened anew, which applies what it has received.
+    private func openDiskAgainIfFailed(_ record: VolumeRecord, identifier: VolumeIdentifier, edge: String) async throws {
+        let progress = try await needPlane().run { $0.progress(identifier) }
+        if let progress, progress.failure == nil { return }
+        try await needPlane().run { $0.abandon(identifier) }
+        try await openDisk(of: record, identifier: identifier, edge: edge)
+    }
+
+    /// Asks the edge to bring everything home. Returns what was given up: nothing, or with force perhaps unknown.
+    private func releaseAtEdge(_ name: String, identifier: String, edge: String, force: Bool) async throws -> UInt64? {
+        if try await connectedEdges().contains(edge) {
+            do {
+                let seconds: Int64 = force ? 10 : Int64(Self.detachSeconds)
+                try await notifyGrantsChanged(edge)
+                let result: DetachResult = try await call(
+                    edge, ControlMethod.release, ReleaseCall(identifier: identifier, force: force), timeout: .seconds(seconds))
+                if !force, result.unsentBytes != 0 { throw Problem.notOpenHere }
+                return result.unsentBytes
+            } catch {
+                if force { return nil }
+                throw error
+            }
+        }
+        if force { return nil }
+        throw APIError.conflict(
+            "edge_unreachable", "The cloud edge is not connected",
+            detail: "edge \(edge) serves volume \(name) and is not connected; it may hold writes that are not home yet",
+            action: "bring the edge or the link up again; or give those writes up with `causeway volume detach \(name) --force`")
+    }
+}

@@ -1,0 +1,101 @@
+import APIModels
+import EdgeConfiguration
+import Foundation
+import ManagementAPI
+import NIOCore
+import Pairing
+import StateStore
+
+/// Tokens, joining and revocation (X1).
+extension OnPremEdge {
+    /// How long a token is good when nothing is said, and at most.
+    static let tokenSeconds = 15 * 60
+    static let tokenSecondsMax = 7 * 86_400
+
+    func createPairingToken(_ request: PairingTokenCreate) async throws -> APIModels.PairingToken {
+        let seconds = request.validSeconds ?? Self.tokenSeconds
+        guard (1...Self.tokenSecondsMax).contains(seconds) else {
+            throw APIError.invalid("validSeconds", "a token may be good for 1 to \(Self.tokenSecondsMax) seconds")
+        }
+        guard let linkAddress else {
+            throw APIError.unavailable(
+                "starting", "The edge is starting", detail: "it does not listen yet", action: "Try again in a second.")
+        }
+        let expires = Date(timeIntervalSince1970: (Date().timeIntervalSince1970 + Double(seconds)).rounded(.down))
+        let token = try Pairing.PairingToken(authority: authority.fingerprint, addresses: [linkAddress], expires: expires)
+        try store.addPairingToken(hash: token.secretHash, expires: expires)
+        environment.recorder.record("pairing.token", "a pairing token was made; it is good until \(APICoding.string(expires))")
+        return APIModels.PairingToken(token: token.text, expiresAt: expires)
+    }
+
+    /// Answers an edge that asks to join with `JoinReply`, or with a problem.
+    func join(_ request: ByteBuffer) -> ByteBuffer {
+        do {
+            let request = try ControlCoding.decode(JoinRequest.self, from: request)
+            return try ControlCoding.encode(try admit(request))
+        } catch {
+            environment.recorder.record("pairing.refused", severity: .warning, "an edge was not taken in: \(error)")
+            let problem = Problem(
+                status: 403, code: "join_refused", title: "The on-prem edge refused", detail: "\(error)",
+                action: "make a new token with `causeway pair` at home: each is good once, and for a short time")
+            return (try? ControlCoding.encode(problem)) ?? ByteBuffer()
+        }
+    }
+
+    private func admit(_ request: JoinRequest) throws -> JoinReply {
+        guard let hash = request.secretHash else { throw PairingError.badToken("its secret is malformed") }
+        let edge = "cloud-" + randomSecret(length: 12).lowercased()
+        let name = NameRule.problem(request.name) == nil ? request.name : edge
+        let certificate = try authority.issue(signingRequestPEM: request.signingRequest, edge: edge, role: .cloud)
+        let record = EdgeRecord(id: edge, name: name, role: Pairing.EdgeRole.cloud.rawValue, certificateSerial: certificate.serial)
+        try store.redeemPairingToken(hash: hash, edge: record)
+        plane?.send { $0.trust(edge: edge) }
+        environment.recorder.record("edge.paired", subject: edge, "edge \(name) was paired as \(edge)")
+        return JoinReply(
+            edge: edge, certificate: certificate.pem, authority: authority.certificatePEM, onPremEdge: identifier,
+            addresses: linkAddress.map { [$0] } ?? [])
+    }
+
+    /// Gives a paired edge a certificate for a new key, beside its old one, which ends by itself.
+    func renew(_ edge: String, _ call: RenewCall) throws -> RenewAnswer {
+        let certificate = try authority.issue(signingRequestPEM: call.signingRequest, edge: edge, role: .cloud)
+        try store.setCertificateSerial(certificate.serial, ofEdge: edge)
+        environment.recorder.record("edge.renewed", subject: edge, "edge \(edge) has a new certificate")
+        return RenewAnswer(certificate: certificate.pem)
+    }
+
+    func edges() async throws -> [PeerEdge] {
+        let connected = try await connectedEdges()
+        return try store.edges().map { Self.peer($0, isConnected: connected.contains($0.id)) }
+    }
+
+    func connectedEdges() async throws -> Set<String> {
+        try await needPlane().run { plane in Set(plane.peers.values.filter { $0.endpoint.isConnected }.map(\.peer)) }
+    }
+
+    private static func peer(_ record: EdgeRecord, isConnected: Bool) -> PeerEdge {
+        PeerEdge(
+            identifier: record.id, name: record.name, role: APIModels.EdgeRole(rawValue: record.role) ?? .cloud, connected: isConnected,
+            pairedAt: record.createdAt, revoked: record.revokedAt != nil, lastSeen: record.lastSeen)
+    }
+
+    func revokeEdge(identifier: String) async throws {
+        let record: EdgeRecord
+        do { record = try store.edge(identifier) } catch { throw APIError.notFound("edge", identifier) }
+        try store.revokeEdge(record.id)
+        let edge = record.id
+        try await needPlane().run { $0.revoke(edge: edge) }
+        environment.recorder.record(
+            "edge.revoked", subject: edge, severity: .warning,
+            "edge \(record.name) was revoked; volumes attached to it are to be detached with --force")
+    }
+
+    func links() async throws -> [APIModels.Link] {
+        let started = startedAt
+        return try await needPlane().run { plane in
+            plane.peers.values.sorted { $0.peer < $1.peer }.map {
+                LinkReport.link(of: $0.endpoint, peer: $0.peer, lastError: nil, since: started)
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+import APIModels
+import Blocks
+import Ciphers
+import Crypto
+import EdgeConfiguration
+import Foundation
+import LocalFiles
+import ManagementAPI
+import StateStore
+import Volumes
+
+/// Volumes: their records, what is known of them, their points.
+extension OnPremEdge {
+    /// The shortest and the longest CHAP secret that initiators agree on (RFC 7143 section 12.1.3 wants 96 bits at least).
+    static let chapSecretLengths = 12...16
+
+    // MARK: Reading
+
+    func volumes() async throws -> [APIModels.Volume] {
+        let records = try store.volumes()
+        let statuses = await statuses(ofEdges: Set(records.compactMap(\.edge)))
+        var volumes: [APIModels.Volume] = []
+        for record in records { volumes.append(try await describe(record, statuses[record.identifier])) }
+        return volumes
+    }
+
+    func volume(named name: String) async throws -> APIModels.Volume {
+        let record = try volumeRecord(name)
+        let statuses = await statuses(ofEdges: Set([record.edge].compactMap { $0 }))
+        return try await describe(record, statuses[record.identifier])
+    }
+
+    func volumeRecord(_ name: String) throws -> VolumeRecord {
+        do {
+            return try store.volume(name)
+        } catch StateStoreError.notFound {
+            throw APIError.notFound("volume", name)
+        }
+    }
+
+    /// What the cloud edges say of their volumes; those that can't be asked within a moment are left out.
+    private func statuses(ofEdges edges: Set<String>) async -> [String: VolumeStatus] {
+        var all: [String: VolumeStatus] = [:]
+        for edge in edges {
+            let statuses: [VolumeStatus]? = try? await call(edge, ControlMethod.status, Empty(), timeout: .seconds(3))
+            for status in statuses ?? [] { all[status.identifier] = status }
+        }
+        return all
+    }
+
+    private func describe(_ record: VolumeRecord, _ status: VolumeStatus?) async throws -> APIModels.Volume {
+        var progress: (position: (received: UInt64, applied: UInt64), sectors: UInt64)?
+        if record.state == .attached, let identifier = VolumeIdentifier(hexadecimal: record.identifier) {
+            let found = try await needPlane().run { $0.progress(identifier) }
+            progress = found.map { (($0.position.received, $0.position.applied), $0.sectorCount) }
+        }
+        var sizeBytes = (progress?.sectors ?? 0) * UInt64(BlockGeometry.sectorBytes)
+        if progress == nil, let disk = try? knownDisk(record.disk) {
+            sizeBytes = Self.look(at: disk.path)?.size ?? 0
+        }
+        var state: APIModels.Volume.State = record.state == .detached ? .detached : .linkDown
+        if record.state == .detached, busyVolumes.contains(record.name) { state = .attaching }
+        if detachingVolumes.contains(record.name) { state = .detaching }
+        if let status, state != .detaching { state = status.state }
+        return APIModels.Volume(
+            name: record.name, identifier: record.identifier, disk: record.disk, edge: record.edge, state: state,
+            message: status?.message ?? diskFailures[record.name], sizeBytes: sizeBytes,
+            target: .init(
+                iqn: record.iqn, portals: status?.portals ?? [], chapUser: record.chapUser, mutual: record.mutualChapUser != nil),
+            url: status?.portals.first.map { "iscsi://\(record.chapUser)@\($0)/\(record.iqn)/0" }, generation: record.generation,
+            points: .init(
+                lastSealed: status?.points.lastSealed ?? 0, received: progress?.position.received ?? 0,
+                applied: progress?.position.applied ?? 0),
+            unsent: status?.unsent ?? (record.state == .detached ? .init() : nil), cache: status?.cache,
+            policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(),
+            io: status?.io ?? .init())
+    }
+
+    func credentials(ofVolume name: String) async throws -> VolumeCredentials {
+        let record = try volumeRecord(name)
+        let volume = try await volume(named: name)
+        return VolumeCredentials(
+            user: record.chapUser, secret: record.chapSecret, mutualUser: record.mutualChapUser, mutualSecret: record.mutualChapSecret,
+            url: volume.target?.portals.first.map { "iscsi://\(record.chapUser)%\(record.chapSecret)@\($0)/\(record.iqn)/0" })
+    }
+
+    // MARK: Creating and deleting
+
+    func createVolume(_ request: VolumeCreate) async throws -> APIModels.Volume {
+        if let problem = NameRule.problem(request.name) { throw APIError.invalid("name", "\(problem)") }
+        let disk = try knownDisk(request.disk)
+        if disk.isReadOnly {
+            throw APIError.conflict(
+                "disk_read_only", "The disk is read-only", detail: "disk \(disk.name) is declared read-only",
+                action: "a volume takes writes home; use a disk that may be written")
+        }
+        if (try? store.volume(request.name)) != nil { throw APIError.exists("volume", request.name) }
+        let edge = request.attach == false ? nil : try chooseEdge(request.edge)
+        let chap = try Self.checkedCredentials(request)
+        let policy = try request.policy.map { try Self.checkedPolicy($0) }
+        let record = VolumeRecord(
+            name: request.name, identifier: VolumeIdentifier.random().description, disk: disk.name, iqn: Self.targetName(request.name),
+            chapUser: chap.user, chapSecret: chap.secret, mutualChapUser: chap.mutualUser, mutualChapSecret: chap.mutualSecret,
+            allowedInitiators: (request.allowedInitiators ?? []).map { $0.lowercased() }, dataKey: try Self.newKey(),
+            recoveryPointObjectiveSeconds: policy?.recoveryPointObjectiveSeconds ?? 0, sealBytes: Int64(clamping: policy?.sealBytes ?? 0))
+        try store.addVolume(record)
+        environment.recorder.record("volume.created", subject: request.name, "volume \(request.name) is on disk \(disk.name)")
+        guard let edge else { return try await volume(named: request.name) }
+        do {
+            return try await attach(request.name, to: edge)
+        } catch {
+            // A volume whose first attach is refused was not created.
+            if (try? store.volume(request.name).state) == .detached { try? store.deleteVolume(request.name) }
+            throw error
+        }
+    }
+
+    func deleteVolume(named name: String) async throws {
+        let record = try volumeRecord(name)
+        if record.state == .attached || busyVolumes.contains(name) {
+            throw APIError.conflict(
+                "volume_attached", "The volume is attached", detail: "volume \(name) is attached to edge \(record.edge ?? "")",
+                action: "detach it first: `causeway volume detach \(name)`")
+        }
+        try store.deleteVolume(name)
+        environment.recorder.record("volume.deleted", subject: name, "volume \(name) and its keys are gone; the disk was not touched")
+    }
+
+    /// The edge that is meant, or the only one there is.
+    func chooseEdge(_ wanted: String?) throws -> String {
+        let edges = try store.edges().filter { $0.revokedAt == nil && $0.role == APIModels.EdgeRole.cloud.rawValue }
+        if let wanted {
+            guard let edge = edges.first(where: { $0.id == wanted || $0.name == wanted }) else { throw APIError.notFound("edge", wanted) }
+            return edge.id
+        }
+        guard let only = edges.first else {
+            throw APIError.conflict(
+                "no_edge", "No cloud edge is paired", detail: "there is no cloud edge that could serve the volume",
+                action: "pair one: `causeway pair` here, `causeway join TOKEN` there")
+        }
+        guard edges.count == 1 else {
+            throw APIError.invalid("edge", "there are \(edges.count) cloud edges; say which: \(edges.map(\.name).joined(separator: ", "))")
+        }
+        return only.id
+    }
+
+    private static func checkedCredentials(_ request: VolumeCreate) throws -> VolumeCreate.Chap {
+        guard let chap = request.chap else {
+            return VolumeCreate.Chap(user: request.name, secret: randomSecret(length: chapSecretLengths.upperBound))
+        }
+        for (field, secret) in [("chap.secret", chap.secret), ("chap.mutualSecret", chap.mutualSecret)] {
+            guard let secret else { continue }
+            guard (chapSecretLengths.lowerBound...255).contains(secret.utf8.count) else {
+                throw APIError.invalid(
+                    field, "a CHAP secret has at least \(chapSecretLengths.lowerBound) characters; some initiators take no more than 16")
+            }
+        }
+        if chap.mutualSecret == chap.secret { throw APIError.invalid("chap.mutualSecret", "both secrets are the same; they must differ") }
+        if (chap.mutualUser == nil) != (chap.mutualSecret == nil) {
+            throw APIError.invalid("chap.mutualUser", "mutual CHAP needs both mutualUser and mutualSecret")
+        }
+        return chap
+    }
+
+    /// The policy that the volume was given; nil when it follows its cloud edge's.
+    static func ownPolicy(of record: VolumeRecord) -> APIModels.Volume.Policy? {
+        if record.recoveryPointObjectiveSeconds <= 0 { return nil }
+        return .init(
+            recoveryPointObjectiveSeconds: record.recoveryPointObjectiveSeconds, sealBytes: UInt64(clamping: record.sealBytes))
+    }
+
+    private static func checkedPolicy(_ policy: APIModels.Volume.Policy) throws -> APIModels.Volume.Policy {
+        guard (0.05...86_400).contains(policy.recoveryPointObjectiveSeconds) else {
+            throw APIError.invalid("policy.recoveryPointObjectiveSeconds", "it is between 0.05 and 86400 seconds")
+        }
+        guard (UInt64(1 << 20)...(1 << 30)).contains(policy.sealBytes) else {
+            throw APIError.invalid("policy.sealBytes", "it is between 1 MiB and 1 GiB")
+        }
+        return policy
+    }
+
+    static func newKey() throws -> Data { try SecretKey.random().withUnsafeBytes { Data($0) } }
+
+    /// The iSCSI name of a volume's target. Names have lower-case letters, digits, dots and hyphens only; where that
+    /// changes the volume's name, a piece of its hash keeps the result unique.
+    static func targetName(_ volume: String) -> String {
+        let plain = String(volume.lowercased().map { $0 == "_" ? "-" : $0 })
+        if plain == volume { return "iqn.2026-11.io.causeway:\(plain)" }
+        let hash = SHA256.hash(data: Data(volume.utf8)).prefix(4).map { String($0, radix: 16) }.joined()
+        return "iqn.2026-11.io.causeway:\(plain).\(hash)"
+    }
+
+    // MARK: Sealing
+
+    func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult {
+        let record = try volumeRecord(name)
+        guard let edge = record.edge, record.state == .attached else {
+            throw APIError.conflict(
+                "volume_detached", "The volume is detached", detail: "volume \(name) is not attached: all of it is at home",
+                action: "there is nothing to seal")
+        }
+        let seconds = max(1, timeout.components.seconds)
+        return try await call(edge, ControlMethod.seal, SealCall(name: name, until: wait, seconds: seconds), timeout: .seconds(seconds + 5))
+    }
+}

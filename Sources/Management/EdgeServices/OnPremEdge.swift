@@ -1,0 +1,173 @@
+import APIModels
+import Blocks
+import EdgeConfiguration
+import Files
+import Foundation
+import Link
+import ManagementAPI
+import NIOCore
+import Pairing
+import StateStore
+import Volumes
+
+/// The control plane as the data plane knows it: it does not keep it alive.
+struct WeakEdge<Edge: Actor>: Sendable {
+    weak let value: Edge?
+
+    init(_ edge: Edge?) { value = edge }
+}
+
+/// The on-prem edge: the authority over disks, volumes, leases, keys and edges.
+///
+/// Every change is durable in the state store before it is acted on.
+actor OnPremEdge: EdgeController {
+    nonisolated let events: EventLog
+    let environment: EdgeEnvironment
+    let store: StateStore
+    let authority: CertificateAuthority
+    /// What edges' cache keys are derived from.
+    let masterKey: MasterKey
+    let identifier: String
+    let startedAt = Date()
+    var plane: LoopConfined<HomePlane>?
+    var configuredDisks: [Configuration.Disk]
+    var linkAddress: String?
+    var apiAddress: String?
+    var warnings: [String] = []
+    /// The leases of attached volumes, by volume identifier; the incarnation is only known here.
+    var leases: [String: VolumeLease] = [:]
+    /// Why a volume's disk could not be opened, by volume name.
+    var diskFailures: [String: String] = [:]
+    /// Names of volumes that are being attached, detached or deleted: one at a time.
+    var busyVolumes: Set<String> = []
+    /// Those among them that are being detached.
+    var detachingVolumes: Set<String> = []
+    /// Opens of a volume come one after the other: the last one that began.
+    var opening: [String: Task<VolumeOpenReply, any Error>] = [:]
+    var reopening: Task<Void, Never>?
+
+    init(environment: EdgeEnvironment, onPrem: Configuration.OnPrem) throws {
+        self.environment = environment
+        events = environment.recorder.log
+        configuredDisks = onPrem.disks
+        do {
+            store = try StateStore(directory: environment.directory)
+            authority = try CertificateAuthority.load(in: environment.directory, name: environment.configuration.name)
+            masterKey = try MasterKey.load(in: environment.directory)
+            identifier = try Self.loadIdentifier(in: environment.directory)
+        } catch let failure as EdgeFailure {
+            throw failure
+        } catch {
+            throw EdgeFailure(.state, "the state directory \(environment.directory.path) can't be used: \(error)")
+        }
+    }
+
+    private static func loadIdentifier(in directory: OpenDirectory) throws -> String {
+        do {
+            let bytes = try directory.readFile("identifier", byteCountMax: 64)
+            let text = String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+            if EdgeIdentifier.isValid(text) { return text }
+            throw EdgeFailure(.state, "\(directory.path)/identifier is damaged; put the right file back")
+        } catch let error as FileSystemError {
+            // Only a file that was never there is made: cloud edges trust the name in it.
+            if !error.isNotFound { throw error }
+        }
+        let text = "onprem-" + VolumeIdentifier.random().description.prefix(12)
+        try directory.replaceFile("identifier", with: Array(text.utf8))
+        return text
+    }
+
+    /// Opens the disks of attached volumes, then listens for links.
+    func start(_ onPrem: Configuration.OnPrem) async throws {
+        let environment = environment
+        let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self] in
+            let edge = WeakEdge(self)
+            return HomePlane(
+                eventLoop: environment.eventLoop, threadPool: environment.threadPool, recorder: environment.recorder,
+                onRequest: { peer, session, method, body in
+                    guard let self = edge.value else { return ControlAnswer(status: 503, body: ByteBuffer()) }
+                    return await self.answer(peer, session, method, body)
+                },
+                onJoin: { request in await edge.value?.join(request) ?? ByteBuffer() },
+                onSeen: { peer in await edge.value?.noteSeen(peer) })
+        }
+        self.plane = plane
+        for edge in try store.edges() where edge.revokedAt == nil {
+            let identifier = edge.id
+            try await plane.run { $0.trust(edge: identifier) }
+        }
+        await openAttachedDisks()
+        try await listen(onPrem.linkListen, plane)
+        reopening = Task { [weak self] in
+            // A disk that was missing or locked is tried again: no event tells when that ends.
+            while !Task.isCancelled {
+                try? await Task.sleep(for: .seconds(5))
+                await self?.openAttachedDisks()
+            }
+        }
+    }
+
+    private func listen(_ address: NetworkAddress, _ plane: LoopConfined<HomePlane>) async throws {
+        let key = EdgeKey()
+        // The server's certificate is made anew at each start: the peers trust the authority, not this certificate.
+        let certificate = try authority.issue(
+            key: key, edge: identifier, role: .onprem, validitySeconds: CertificateAuthority.validitySeconds / 2)
+        let credentials = LinkCredentials(
+            certificateChainPEM: certificate.pem + "\n" + authority.certificatePEM, privateKeyPEM: key.pem,
+            authorityPEM: authority.certificatePEM)
+        let logger = environment.logger
+        do {
+            let bound = try await plane.eventLoop.flatSubmit { [plane] in
+                plane.future { try $0.listen(host: address.host, port: Int(address.port), credentials: credentials, logger: logger) }
+            }.get()
+            linkAddress = bound.hostAndPort
+        } catch {
+            throw EdgeFailure(.unavailable, "link.listen: can't listen at \(address): \(error)")
+        }
+        environment.recorder.record("edge.listening", "listening for links at \(linkAddress ?? "")")
+    }
+
+    func setAPIAddress(_ address: String) { apiAddress = address }
+
+    func noteSeen(_ edge: String) { try? store.markEdgeSeen(edge) }
+
+    /// Ends links and closes disks; what was received and not applied stays in the journals.
+    func stop() async {
+        reopening?.cancel()
+        if let plane {
+            _ = try? await plane.call { (plane: HomePlane, done: @escaping (Result<Bool, any Error>) -> Void) in
+                plane.stop { done(.success(true)) }
+            }
+        }
+        // The store stays open: calls of edges that are on their way may still read it, every change in it is durable when it
+        // returns, and the process ends now.
+    }
+
+    /// Takes over what a reload may change: disks that were added to the configuration, or removed and not in use.
+    func reload(_ onPrem: Configuration.OnPrem) { configuredDisks = onPrem.disks }
+
+    func needPlane() throws -> LoopConfined<HomePlane> {
+        guard let plane else {
+            throw APIError.unavailable(
+                "starting", "The edge is starting", detail: "its data plane is not up yet", action: "Try again in a second.")
+        }
+        return plane
+    }
+
+    // MARK: The edge itself
+
+    func edge() async throws -> EdgeStatus {
+        EdgeStatus(
+            name: environment.configuration.name, identifier: identifier, role: .onprem, version: edgeVersion, startedAt: startedAt,
+            state: plane == nil ? .starting : diskFailures.isEmpty ? .running : .degraded,
+            stateDirectory: environment.directory.path,
+            addresses: .init(api: apiAddress, link: linkAddress), warnings: warnings + diskFailures.values.sorted())
+    }
+
+    func health() async -> Health {
+        let problems = diskFailures.isEmpty ? [] : ["\(diskFailures.count) disks of attached volumes can't be opened"]
+        return Health(
+            healthy: plane != nil && linkAddress != nil, state: plane == nil ? .starting : problems.isEmpty ? .running : .degraded,
+            problems: problems)
+    }
+}

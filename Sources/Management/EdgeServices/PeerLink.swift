@@ -1,0 +1,109 @@
+import APIModels
+import Link
+import LinkProtocol
+import NIOCore
+
+/// The answer to a call: an HTTP status and a body in JSON.
+struct ControlAnswer: Sendable {
+    let status: UInt16
+    let body: ByteBuffer
+
+    /// Runs `body` and makes its result, or its error, an answer.
+    static func from<Value: Encodable>(
+        isolation: isolated (any Actor)? = #isolation, _ body: () async throws -> Value
+    ) async -> ControlAnswer {
+        do {
+            return ControlAnswer(status: 200, body: try ControlCoding.encode(try await body()))
+        } catch {
+            let problem = Problem(describing: error)
+            let body = (try? ControlCoding.encode(problem)) ?? ByteBuffer()
+            return ControlAnswer(status: UInt16(clamping: problem.status), body: body)
+        }
+    }
+}
+
+/// The link to one peer as a role sees it: calls both ways, and the messages of volumes. Lives on the data loop.
+final class PeerLink: LinkDelegate {
+    /// How many calls of the peer may be in hand; one more is answered with 503 at once.
+    static let requestsMax = 256
+    /// The reason with which home closes the link of an edge whose rights have ended.
+    static let revokedReason = "this edge was revoked"
+
+    /// The identifier of the edge at the other end.
+    let peer: String
+    let endpoint: LinkEndpoint
+    /// Answers a call of the peer; runs on the control plane.
+    var onRequest: @Sendable (_ session: UInt64, _ method: String, _ body: ByteBuffer) async -> ControlAnswer = { _, method, _ in
+        await ControlAnswer.from { () async throws -> Empty in throw Problem.unknownCall(method) }
+    }
+    var onNotice: (_ method: String) -> Void = { _ in }
+    var onSessionStarted: () -> Void = {}
+    var onConnectivityChanged: (_ isConnected: Bool) -> Void = { _ in }
+    var onWritable: () -> Void = {}
+    /// A message that belongs to a volume.
+    var onMessage: (LinkMessage) -> Void = { _ in }
+
+    private let eventLoop: any EventLoop
+    private let calls = ControlCalls()
+    private var requestsInHand = 0
+    /// Counts sessions: an answer belongs to the session of its call.
+    private(set) var session: UInt64 = 0
+
+    init(peer: String, endpoint: LinkEndpoint, eventLoop: any EventLoop) {
+        self.peer = peer
+        self.endpoint = endpoint
+        self.eventLoop = eventLoop
+    }
+
+    /// Makes a call to the peer.
+    func call(_ method: String, body: ByteBuffer, timeout: TimeAmount, completion: @escaping (Result<ByteBuffer, any Error>) -> Void) {
+        calls.call(
+            method, body: body, timeout: timeout, send: { endpoint.send($0, class: .control, bulk: false) }, completion: completion)
+    }
+
+    /// Tells the peer something that has no answer. It is lost when the link is down: the next session starts with the calls anyway.
+    func notify(_ method: String) {
+        _ = endpoint.send(.notice(method: method, body: ByteBuffer()), class: .control, bulk: false)
+    }
+
+    /// Fails calls whose time is over.
+    func tick() { calls.tick(now: .now()) }
+
+    func linkSessionStarted(_ link: LinkEndpoint) {
+        session &+= 1
+        calls.sessionLost()
+        onSessionStarted()
+    }
+
+    func linkConnectivityChanged(_ link: LinkEndpoint) { onConnectivityChanged(link.isConnected) }
+
+    func link(_ link: LinkEndpoint, writable class: TrafficClass) { onWritable() }
+
+    func link(_ link: LinkEndpoint, received message: LinkMessage, class: TrafficClass) {
+        switch message {
+        case .request(let call, let method, let body): answer(call, method, body)
+        case .reply(let call, let status, let body): calls.receive(call: call, status: status, body: body)
+        case .notice(let method, _): onNotice(method)
+        default: onMessage(message)
+        }
+    }
+
+    private func answer(_ call: UInt64, _ method: String, _ body: ByteBuffer) {
+        guard requestsInHand < Self.requestsMax else {
+            _ = endpoint.send(.reply(call: call, status: 503, body: ByteBuffer()), class: .control, bulk: false)
+            return
+        }
+        requestsInHand += 1
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        let session = session
+        Task { [onRequest, eventLoop] in
+            let answer = await onRequest(session, method, body)
+            eventLoop.execute {
+                let link = bound.value
+                link.requestsInHand -= 1
+                guard session == link.session else { return }
+                _ = link.endpoint.send(.reply(call: call, status: answer.status, body: answer.body), class: .control, bulk: false)
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+import APIModels
+import Blocks
+import Disks
+import LocalFiles
+import ManagementAPI
+
+extension Problem {
+    /// The problem that an error is to whoever called: itself, if it is one.
+    init(describing error: any Error) {
+        switch error {
+        case let problem as Problem: self = problem
+        case let error as APIError: self = error.problem
+        default:
+            self.init(
+                status: 500, code: "internal", title: "Internal error", detail: "\(error)",
+                action: "look at this edge's log; if it does not help, report this with the log")
+        }
+    }
+
+    /// A call that this edge does not know.
+    static func unknownCall(_ method: String) -> Problem {
+        Problem(
+            status: 404, code: "unknown_call", title: "Unknown call", detail: "this edge does not know the call \(method)",
+            action: "run the same version of causewayd on both edges")
+    }
+}
+
+extension Problem {
+    /// The problem that a block device's error is to a caller of the API.
+    init(describing error: BlockDeviceError, volume: String) {
+        let (status, code, detail): (Int, String, String) =
+            switch error {
+            case .unreachable(let text): (503, "link_down", text)
+            case .noSpace(let text): (507, "no_space", text)
+            case .stopped(let text): (409, "volume_stopped", text)
+            case .medium(let text): (500, "medium_error", text)
+            case .outOfRange, .writeProtected: (409, "volume_refused", "\(error)")
+            }
+        self.init(
+            status: status, code: code, title: "The volume could not do it", detail: "volume \(volume): \(detail)",
+            action: "look at `causeway volume show \(volume)` and `causeway events`")
+    }
+}
+
+extension Problem {
+    /// The volume is not open at the cloud edge, so nobody can say what its log holds.
+    static var notOpenHere: Problem {
+        Problem(
+            status: 503, code: "volume_not_open", title: "The volume is not open at the cloud edge",
+            detail: "the cloud edge has not opened this volume yet, or can't: its log may hold writes that are not home",
+            action: "look at `causeway volume show` on the cloud edge, and try again when it serves; or give them up with --force")
+    }
+
+    /// The volume's disk is not open here.
+    static var notServed: Problem {
+        Problem(
+            status: 503, code: "disk_unavailable", title: "The disk is not available",
+            detail: "the on-prem edge could not open the volume's disk", action: "look at `causeway disk list` at home")
+    }
+
+    /// The problem that a disk is, which can't be opened.
+    init(describing error: LocalDiskError) {
+        self.init(
+            status: 409, code: "disk_unavailable", title: "The disk can't be used", detail: "\(error)",
+            action: "see to it that the path exists, is a raw file or a block device, and that nothing else uses it")
+    }
+
+    /// The problem that a journal is.
+    init(describing error: PointJournalError, disk: String) {
+        self.init(
+            status: 500, code: "journal_failed", title: "The point journal failed", detail: "disk \(disk): \(error)",
+            action: "free space or mend the disk, then try again; received points are kept in the state directory")
+    }
+}

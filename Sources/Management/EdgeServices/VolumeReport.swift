@@ -1,0 +1,103 @@
+import APIModels
+import Blocks
+import LocalFiles
+import ManagementAPI
+import NIOCore
+import SecureCache
+import Volumes
+
+/// A served volume as the API, home and the metrics see it. All is called on the data loop.
+enum VolumeReport {
+    static func status(
+        of entry: CloudPlane.Served, cache: SecureCache<LocalFile>?, portals: [String], failure: String?
+    ) -> VolumeStatus {
+        let volume = entry.volume
+        let unsent = volume.unsent
+        let points = volume.pointNumbers
+        var state: APIModels.Volume.State
+        var message = failure
+        switch volume.state {
+        case .serving: state = .serving
+        case .linkDown: state = .linkDown
+        case .fenced: state = .fenced
+        case .stopped(let reason):
+            state = .stopped
+            message = reason
+        }
+        if volume.isServable, volume.isFileSystemFull {
+            message = "the file system of this edge's state directory is full: free space there; nothing that was acknowledged is lost"
+        } else if volume.isServable, volume.isLogFull {
+            message = volume.state == .linkDown ? "the write log is full, and the link is down" : "the write log is full: writers wait"
+        }
+        if volume.isServable {
+            if entry.isReleasing {
+                state = .detaching
+            } else if !entry.isExported {
+                state = .attaching
+            } else if volume.isLogFull {
+                state = .full
+            }
+        }
+        let blocks = cache?.blocksHeld(of: volume.identifier) ?? 0
+        return VolumeStatus(
+            identifier: volume.identifier.description, state: state, message: message,
+            unsent: .init(
+                bytes: unsent.bytes, points: unsent.points,
+                oldestSeconds: unsent.oldestAppendAt.map { Double((NIODeadline.now() - $0).nanoseconds) / 1e9 }),
+            points: .init(lastSealed: points.lastSealed, received: points.received, applied: points.applied),
+            cache: .init(
+                blocks: blocks, bytes: blocks * UInt64(BlockGeometry.blockBytes), hits: volume.statistics.hitBlocks,
+                misses: volume.statistics.missedBlocks, corrupt: cache?.statistics.corrupt ?? 0),
+            io: .init(
+                readBytes: volume.statistics.readBytes, writtenBytes: volume.statistics.writtenBytes, reads: volume.statistics.reads,
+                writes: volume.statistics.writes),
+            policy: .init(
+                recoveryPointObjectiveSeconds: Double(volume.policy.recoveryPointObjective.nanoseconds) / 1e9,
+                sealBytes: UInt64(clamping: volume.policy.sealBytes)),
+            portals: portals)
+    }
+
+    static func volume(_ grant: VolumeGrant, _ status: VolumeStatus?, edge: String?, generation: UInt64, failure: String?)
+        -> APIModels.Volume
+    {
+        APIModels.Volume(
+            name: grant.name, identifier: grant.identifier, disk: grant.disk, edge: edge,
+            state: status?.state ?? (failure == nil ? .attaching : .stopped), message: status?.message ?? failure,
+            sizeBytes: grant.sectorCount * UInt64(BlockGeometry.sectorBytes),
+            target: .init(
+                iqn: grant.target, portals: status?.portals ?? [], chapUser: grant.chap.user, mutual: grant.chap.mutualUser != nil),
+            url: status?.portals.first.map { "iscsi://\(grant.chap.user)@\($0)/\(grant.target)/0" }, generation: generation,
+            points: status?.points ?? .init(), unsent: status?.unsent, cache: status?.cache,
+            policy: status?.policy ?? grant.policy ?? .init(),
+            io: status?.io ?? .init())
+    }
+
+    static func metrics(of volumes: [APIModels.Volume]) -> [MetricSample] {
+        volumes.flatMap { volume in
+            let labels = [("volume", volume.name)]
+            let gauge = { (name: String, help: String, value: Double) in
+                MetricSample("causeway_volume_\(name)", help: help, kind: .gauge, labels: labels, value: value)
+            }
+            let counter = { (name: String, help: String, value: UInt64) in
+                MetricSample("causeway_volume_\(name)_total", help: help, kind: .counter, labels: labels, value: Double(value))
+            }
+            return [
+                gauge("serving", "1 while the volume serves and the link is up.", volume.state == .serving ? 1 : 0),
+                gauge("unsent_bytes", "Bytes that are not durable at home.", Double(volume.unsent?.bytes ?? 0)),
+                gauge("unsent_points", "Sealed points that home has not received.", Double(volume.unsent?.points ?? 0)),
+                gauge(
+                    "unsent_oldest_seconds", "The age of the oldest write that is not durable at home.", volume.unsent?.oldestSeconds ?? 0),
+                gauge("point_sealed", "The last sealed point.", Double(volume.points.lastSealed)),
+                gauge("point_received", "The last point that is durable at home.", Double(volume.points.received)),
+                gauge("point_applied", "The last point that is on the disk at home.", Double(volume.points.applied)),
+                gauge("cache_blocks", "Blocks in the cache.", Double(volume.cache?.blocks ?? 0)),
+                counter("cache_hit_blocks", "Blocks that reads found here.", volume.cache?.hits ?? 0),
+                counter("cache_missed_blocks", "Blocks that reads had to fetch.", volume.cache?.misses ?? 0),
+                counter("read_bytes", "Bytes read by initiators.", volume.io.readBytes),
+                counter("written_bytes", "Bytes written by initiators.", volume.io.writtenBytes),
+                counter("reads", "Reads of initiators.", volume.io.reads),
+                counter("writes", "Writes of initiators.", volume.io.writes),
+            ]
+        }
+    }
+}

@@ -1,0 +1,67 @@
+import APIModels
+
+/// What an edge gives to its management API. One role does not have everything: what it leaves out answers 409 `wrong_role`.
+///
+/// Methods throw `APIError`, or a `Problem` as it came from the other edge, for what the caller can understand; any other error
+/// becomes a 500 without details, and a line in the log. Lists may come in any order: the API sorts and pages them.
+public protocol EdgeController: Sendable {
+    /// The edge's events, which the API lists and streams.
+    var events: EventLog { get }
+
+    func edge() async throws -> EdgeStatus
+    /// Anyone who can connect may ask: its sentences name nothing that an outsider should not know.
+    func health() async -> Health
+    func metrics() async -> [MetricSample]
+
+    func edges() async throws -> [PeerEdge]
+    /// Revokes the peer's certificate and cuts its link.
+    func revokeEdge(identifier: String) async throws
+    func links() async throws -> [Link]
+
+    func disks() async throws -> [Disk]
+    func disk(named name: String) async throws -> Disk
+    func createDisk(_ request: DiskCreate) async throws -> Disk
+    /// Forgets the disk; what is on it stays.
+    func deleteDisk(named name: String) async throws
+
+    func volumes() async throws -> [Volume]
+    func volume(named name: String) async throws -> Volume
+    func createVolume(_ request: VolumeCreate) async throws -> Volume
+    func deleteVolume(named name: String) async throws
+    func attachVolume(named name: String, _ request: AttachRequest) async throws -> Volume
+    func detachVolume(named name: String, force: Bool) async throws -> DetachResult
+    /// Seals a point and waits until it has come as far as asked, or until the time is over: the result says how far it came.
+    func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult
+    func credentials(ofVolume name: String) async throws -> VolumeCredentials
+
+    func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken
+    /// Joins the on-prem edge that made the token, and answers with it.
+    func join(_ request: JoinRequestBody) async throws -> PeerEdge
+}
+
+/// What a role does not have.
+extension EdgeController {
+    public func edges() async throws -> [PeerEdge] { throw APIError.wrongRole() }
+    public func revokeEdge(identifier: String) async throws { throw APIError.wrongRole(.onprem) }
+    public func links() async throws -> [Link] { throw APIError.wrongRole() }
+    public func disks() async throws -> [Disk] { throw APIError.wrongRole(.onprem) }
+    public func disk(named name: String) async throws -> Disk { throw APIError.wrongRole(.onprem) }
+    public func createDisk(_ request: DiskCreate) async throws -> Disk { throw APIError.wrongRole(.onprem) }
+    public func deleteDisk(named name: String) async throws { throw APIError.wrongRole(.onprem) }
+    public func volumes() async throws -> [Volume] { throw APIError.wrongRole() }
+    public func volume(named name: String) async throws -> Volume { throw APIError.wrongRole() }
+    public func createVolume(_ request: VolumeCreate) async throws -> Volume { throw APIError.wrongRole(.onprem) }
+    public func deleteVolume(named name: String) async throws { throw APIError.wrongRole(.onprem) }
+    public func attachVolume(named name: String, _ request: AttachRequest) async throws -> Volume {
+        throw APIError.wrongRole(.onprem)
+    }
+    public func detachVolume(named name: String, force: Bool) async throws -> DetachResult { throw APIError.wrongRole(.onprem) }
+    public func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult {
+        throw APIError.wrongRole()
+    }
+    public func credentials(ofVolume name: String) async throws -> VolumeCredentials { throw APIError.wrongRole(.onprem) }
+    public func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken {
+        throw APIError.wrongRole(.onprem)
+    }
+    public func join(_ request: JoinRequestBody) async throws -> PeerEdge { throw APIError.wrongRole(.cloud) }
+}

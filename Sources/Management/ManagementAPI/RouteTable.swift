@@ -1,0 +1,151 @@
+import APIModels
+import Hummingbird
+
+/// Every operation of the API.
+enum RouteTable {
+    static func all(openMetrics: Bool) -> [Route] {
+        service(openMetrics: openMetrics) + edges + disks + volumes + pairing + events
+    }
+
+    private static func service(openMetrics: Bool) -> [Route] {
+        [
+            Route(
+                method: .get, path: "/healthz", identifier: "getHealth", tag: "service",
+                summary: "Whether the edge does its work.",
+                open: true,
+                answers: [
+                    .init(status: 200, content: [.json("Health")], summary: "It does."),
+                    .init(status: 503, content: [.json("Health")], summary: "It does not, or not yet."),
+                ]
+            ) { call in
+                let health = await call.controller.health()
+                return try .json(health, status: health.healthy ? .ok : .serviceUnavailable)
+            },
+            Route(
+                method: .get, path: "/metrics", identifier: "getMetrics", tag: "service", summary: "Numbers for Prometheus.",
+                open: openMetrics,
+                answers: [
+                    .init(
+                        status: 200, content: [.other("text/plain", "The Prometheus text format.")], summary: "The numbers now.")
+                ]
+            ) { call in
+                .text(MetricsText.render(await call.controller.metrics()), type: MetricsText.contentType)
+            },
+            Route(
+                method: .get, path: "/openapi.json", identifier: "getDocument", tag: "service", summary: "This document.",
+                open: true,
+                answers: [.init(status: 200, content: [.other("application/json", "OpenAPI 3.1.")], summary: "The document.")]
+            ) { call in
+                try .json(call.services.document)
+            },
+        ]
+    }
+
+    private static let edges: [Route] = [
+        Route(
+            method: .get, path: "/v1/edge", identifier: "getEdge", tag: "edges", summary: "The edge that answers.",
+            answers: [.init(status: 200, content: [.json("EdgeStatus")], summary: "The edge.")]
+        ) { try .json(try await $0.controller.edge()) },
+        Route(
+            method: .get, path: "/v1/edges", identifier: "listEdges", tag: "edges",
+            summary: "The edges that are or were paired with this one.",
+            query: Paging.parameters,
+            answers: [.init(status: 200, content: [.json("PeerEdgePage")], summary: "A page of edges.")],
+            errors: [409]
+        ) { try Paging.page($0, try await $0.controller.edges(), by: \.identifier) },
+        Route(
+            method: .delete, path: "/v1/edges/{identifier}", identifier: "revokeEdge", tag: "edges",
+            summary: "Revoke an edge: its certificate is refused from now on, and its link is cut.",
+            answers: [.init(status: 204, content: [.none], summary: "It is revoked.")], errors: [409]
+        ) { call in
+            try await call.controller.revokeEdge(identifier: call.parameter("identifier"))
+            return Response(status: .noContent)
+        },
+        Route(
+            method: .get, path: "/v1/links", identifier: "listLinks", tag: "links", summary: "The connections to peers.",
+            query: Paging.parameters + [.init(name: "state", schema: .words("Only links in this state.", Link.State.self))],
+            answers: [.init(status: 200, content: [.json("LinkPage")], summary: "A page of links.")], errors: [409]
+        ) { call in
+            let state = call.query["state"]
+            return try Paging.page(
+                call, try await call.controller.links().filter { state == nil || $0.state.rawValue == state }, by: \.peer)
+        },
+    ]
+
+    private static let disks: [Route] = [
+        Route(
+            method: .get, path: "/v1/disks", identifier: "listDisks", tag: "disks", summary: "The disks of this edge.",
+            query: Paging.parameters + [.init(name: "state", schema: .words("Only disks in this state.", Disk.State.self))],
+            answers: [.init(status: 200, content: [.json("DiskPage")], summary: "A page of disks.")], errors: [409]
+        ) { call in
+            let state = call.query["state"]
+            return try Paging.page(
+                call, try await call.controller.disks().filter { state == nil || $0.state.rawValue == state }, by: \.name)
+        },
+        Route(
+            method: .post, path: "/v1/disks", identifier: "createDisk", tag: "disks", summary: "Add a disk.",
+            body: .init(schema: "DiskCreate"), idempotent: true,
+            answers: [.init(status: 201, content: [.json("Disk")], summary: "The disk.")], errors: [409, 422]
+        ) { call in
+            let disk = try await call.controller.createDisk(call.decode(DiskCreate.self))
+            return try .created(disk, at: "/v1/disks/\(pathSegment(disk.name))")
+        },
+        Route(
+            method: .get, path: "/v1/disks/{name}", identifier: "getDisk", tag: "disks", summary: "One disk.",
+            answers: [.init(status: 200, content: [.json("Disk")], summary: "The disk.")], errors: [409]
+        ) { try .json(try await $0.controller.disk(named: $0.parameter("name"))) },
+        Route(
+            method: .delete, path: "/v1/disks/{name}", identifier: "deleteDisk", tag: "disks",
+            summary: "Forget a disk. What is on it stays.",
+            answers: [.init(status: 204, content: [.none], summary: "It is forgotten.")],
+            errors: [409]
+        ) { call in
+            try await call.controller.deleteDisk(named: call.parameter("name"))
+            return Response(status: .noContent)
+        },
+    ]
+
+    private static let pairing: [Route] = [
+        Route(
+            method: .post, path: "/v1/pairing/tokens", identifier: "createPairingToken", tag: "pairing",
+            summary: "Make a token that lets one cloud edge join, once. On-prem edges only.",
+            body: .init(schema: "PairingTokenCreate", required: false),
+            answers: [.init(status: 201, content: [.json("PairingToken")], summary: "The token.")], errors: [409]
+        ) { call in
+            try .json(try await call.controller.createPairingToken(call.decode(PairingTokenCreate.self)), status: .created)
+        },
+        Route(
+            method: .post, path: "/v1/pairing/join", identifier: "join", tag: "pairing",
+            summary: "Join the on-prem edge that made the token. Cloud edges only.", body: .init(schema: "JoinRequestBody"),
+            answers: [.init(status: 200, content: [.json("PeerEdge")], summary: "The on-prem edge.")], errors: [409, 503]
+        ) { call in
+            try .json(try await call.controller.join(call.decode(JoinRequestBody.self)))
+        },
+    ]
+
+    private static let events: [Route] = [
+        Route(
+            method: .get, path: "/v1/events", identifier: "listEvents", tag: "events",
+            summary: "Events, oldest first: a page of the newest that are kept, or a stream with “Accept: text/event-stream”. "
+                + "A stream begins after “Last-Event-ID” or “after”, else with the next event.",
+            query: Paging.parameters + [
+                .init(name: "subject", schema: .text("Only events of this subject, for example volume/mail.")),
+                .init(name: "severity", schema: .words("Only events of this severity.", Event.Severity.self)),
+            ],
+            answers: [
+                .init(
+                    status: 200,
+                    content: [.json("EventPage"), .other("text/event-stream", "One server-sent event for each event.")],
+                    summary: "A page, or a stream.")
+            ], errors: [503]
+        ) { call in
+            if let after = call.query["after"], UInt64(after) == nil {
+                throw APIError.invalid("after", "must be a sequence number")
+            }
+            guard call.headers[.accept]?.lowercased().contains("text/event-stream") == true else {
+                return try Paging.events(call)
+            }
+            return try EventStream.response(call)
+        }
+    ]
+}

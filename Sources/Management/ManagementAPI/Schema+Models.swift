@@ -1,0 +1,180 @@
+import APIModels
+
+// One description for each type of APIModels. A test encodes a value of each type with all its fields and with as few as it can,
+// and holds it against its description, so that neither can change alone.
+
+extension Schema {
+    /// Every named schema of the API.
+    static let named: [String: Schema] = Dictionary(
+        uniqueKeysWithValues: edgeSchemas + diskSchemas + volumeSchemas + requestSchemas + eventSchemas)
+
+    /// The name of a page of items.
+    static func page(of name: String) -> String { "\(name)Page" }
+
+    static func page(_ item: String) -> (String, Schema) {
+        (
+            page(of: item),
+            .object(
+                "A page of a list.",
+                [
+                    .required("items", .list("The items of this page.", of: .reference(item))),
+                    .optional("next", .text("The value for “after” that gives the next page; missing on the last page.")),
+                ])
+        )
+    }
+
+    private static let edgeSchemas: [(String, Schema)] = [
+        (
+            "EdgeStatus",
+            .object(
+                "The edge that answers.",
+                [
+                    .required("name", .text("The configured name.")),
+                    .required("identifier", .text("The identifier from pairing; empty on a cloud edge that was never paired.")),
+                    .required("role", .words("What the edge does.", EdgeRole.self)),
+                    .required("version", .text("The version of the software.")),
+                    .required("startedAt", .time("When the process started.")),
+                    .required("state", .words("Whether it does its work.", EdgeStatus.State.self)),
+                    .optional("stateDirectory", .text("Where it keeps its state.")),
+                    .required(
+                        "addresses",
+                        .object(
+                            "Where it listens, as host:port.",
+                            [
+                                .optional("api", .text("The management API.")),
+                                .optional("link", .text("The link between edges.")),
+                                .required("iscsi", .list("The iSCSI portals.", of: .text("host:port"))),
+                            ])),
+                    .required("warnings", .list("What an operator should look at.", of: .text("One sentence."))),
+                ])
+        ),
+        (
+            "PeerEdge",
+            .object(
+                "An edge that is or was paired with this one.",
+                [
+                    .required("identifier", .text("The identifier from pairing.")), .required("name", .text("The edge's name.")),
+                    .required("role", .words("What the edge does.", EdgeRole.self)),
+                    .required("connected", .flag("True while its link is up.")),
+                    .required("pairedAt", .time("When it was paired.")),
+                    .required("revoked", .flag("True once it may not connect again.")),
+                    .optional("lastSeen", .time("When a frame of it last arrived.")),
+                ])
+        ),
+        page("PeerEdge"),
+        (
+            "Link",
+            .object(
+                "The encrypted connection to a peer.",
+                [
+                    .required("peer", .text("The identifier of the peer edge.")),
+                    .required("state", .words("Whether frames pass.", Link.State.self)),
+                    .required("connections", .count("Open connections.")),
+                    .optional("roundTripMilliseconds", .number("The smoothed round trip.")),
+                    .optional("baseRoundTripMilliseconds", .number("The round trip of the line without queues.")),
+                    .optional("lastError", .text("Why the link last failed.")),
+                    .required("traffic", .list("Bytes of each priority class since the start.", of: .reference("LinkTraffic"))),
+                    .required("reconnects", .count("How many times it came up again since the start.")),
+                    .required("since", .time("When it entered its state.")),
+                ])
+        ),
+        page("Link"),
+        (
+            "LinkTraffic",
+            .object(
+                "Bytes of one priority class.",
+                [
+                    .required("class", .text("The priority class.")), .required("sentBytes", .count("Sent, before compression.")),
+                    .required("sentWireBytes", .count("Sent, after compression and framing.")),
+                    .required("receivedBytes", .count("Received, after decompression.")),
+                    .required("receivedWireBytes", .count("Received, before decompression.")),
+                ])
+        ),
+    ]
+
+    private static let diskSchemas: [(String, Schema)] = [
+        (
+            "Disk",
+            .object(
+                "Storage that an on-prem edge owns.",
+                [
+                    .required("name", .text("The disk's name.")), .required("path", .text("Its path on the on-prem edge.")),
+                    .required("kind", .words("What lies at the path.", Disk.Kind.self)),
+                    .required("sizeBytes", .count("Its size.")),
+                    .required("state", .words("Whether it can be used.", Disk.State.self)),
+                    .required("readOnly", .flag("True when volumes of it refuse writes.")),
+                    .optional("usedBy", .text("The volume that uses it.")),
+                    .optional("message", .text("What is wrong and what to do.")),
+                ])
+        ),
+        page("Disk"),
+        (
+            "DiskCreate",
+            .object(
+                "A disk to add.",
+                [
+                    .required("name", .text("The disk's name.", .name)),
+                    .required("path", .text("Absolute path of a file or block device.", .absolutePath)),
+                    .optional("readOnly", .flag("Refuse writes; false when left out.")),
+                ])
+        ),
+    ]
+
+    private static let eventSchemas: [(String, Schema)] = [
+        (
+            "Event",
+            .object(
+                "Something that happened.",
+                [
+                    .required("sequence", .count("Grows with each event.")), .required("time", .time("When it happened.")),
+                    .required("kind", .text("What happened, for example link.up.")),
+                    .optional("subject", .text("What it happened to, for example volume/mail.")),
+                    .required("message", .text("One sentence.")),
+                    .required("severity", .words("How much an operator should care.", Event.Severity.self)),
+                ])
+        ),
+        page("Event"),
+        (
+            "Health",
+            .object(
+                "Whether the edge does its work.",
+                [
+                    .required("healthy", .flag("True with 200, false with 503.")),
+                    .required("state", .words("The edge's state.", EdgeStatus.State.self)),
+                    .required("problems", .list("Why it is not healthy.", of: .text("One sentence."))),
+                ])
+        ),
+        (
+            "Problem",
+            .object(
+                "An error (RFC 9457).",
+                [
+                    .required("type", .text("The kind of problem, as a URI.")), .required("title", .text("The kind of problem.")),
+                    .required("status", .count("The HTTP status.", 400...599)),
+                    .optional("detail", .text("What went wrong this time.")),
+                    .optional("instance", .text("The path of the request.")),
+                    .required("code", .text("A stable word for programs.")),
+                    .optional("action", .text("What to do about it.")),
+                    .optional("errors", .list("The wrong parts of the request.", of: .reference("InvalidField"))),
+                ])
+        ),
+        (
+            "InvalidField",
+            .object(
+                "A wrong part of a request.",
+                [
+                    .required("field", .text("The field's path or the parameter's name.")),
+                    .required("message", .text("What is wrong.")),
+                ])
+        ),
+        (
+            "APIToken",
+            .object(
+                "A bearer token, without its value.",
+                [
+                    .required("name", .text("The token's name.")), .required("fingerprint", .text("The begin of its SHA-256.")),
+                    .optional("createdAt", .time("When it was made.")),
+                ])
+        ),
+    ]
+}

@@ -1,0 +1,191 @@
+import APIModels
+
+extension Schema {
+    static let volumeSchemas: [(String, Schema)] = [
+        (
+            "Volume",
+            .object(
+                "A disk as it is served to a machine at another edge.",
+                [
+                    .required("name", .text("The volume's name.")), .required("identifier", .text("Random and permanent.")),
+                    .optional("disk", .text("The name of its disk.")), .optional("edge", .text("The cloud edge that serves it.")),
+                    .required("state", .words("Where it is in its life.", Volume.State.self)),
+                    .optional("message", .text("What is wrong and what to do.")), .required("sizeBytes", .count("Its size.")),
+                    .optional("target", .reference("VolumeTarget")),
+                    .optional("url", .text("libiscsi's URL, with SECRET in the secret's place.")),
+                    .required("generation", .count("The generation of its lease.")),
+                    .required("points", .reference("VolumePoints")), .optional("unsent", .reference("VolumeUnsent")),
+                    .optional("cache", .reference("VolumeCache")), .required("policy", .reference("VolumePolicy")),
+                    .required("io", .reference("VolumeIO")),
+                ])
+        ),
+        page("Volume"),
+        (
+            "VolumeTarget",
+            .object(
+                "Where a machine finds the volume.",
+                [
+                    .required("iqn", .text("The iSCSI qualified name.")),
+                    .required("logicalUnit", .count("The logical unit number.")),
+                    .required("portals", .list("host:port of each portal.", of: .text("host:port"))),
+                    .optional("chapUser", .text("The user that the initiator logs in as.")),
+                    .required("mutual", .flag("True when the target proves itself too.")),
+                ])
+        ),
+        (
+            "VolumePoints",
+            .object(
+                "The newest consistency points, by number; zero means none.",
+                [
+                    .required("lastSealed", .count("Sealed at the cloud edge.")),
+                    .required("received", .count("Durable at the on-prem edge.")),
+                    .required("applied", .count("On the disk.")),
+                ])
+        ),
+        (
+            "VolumeUnsent",
+            .object(
+                "Acknowledged writes that the on-prem edge does not have yet.",
+                [
+                    .required("bytes", .count("Their size.")), .required("points", .count("Sealed points among them.")),
+                    .optional("oldestSeconds", .number("The age of the oldest one; missing when there is none.")),
+                ])
+        ),
+        (
+            "VolumeCache",
+            .object(
+                "What the cache holds of the volume, and how it served since the start.",
+                [
+                    .required("blocks", .count("Blocks of 4 KiB.")), .required("bytes", .count("Their size.")),
+                    .required("hits", .count("Blocks read that were there.")),
+                    .required("misses", .count("Blocks read that were fetched.")),
+                    .required("corrupt", .count("Blocks found damaged and fetched again.")),
+                ])
+        ),
+        (
+            "VolumePolicy",
+            .object(
+                "When points are sealed.",
+                [
+                    .required(
+                        "recoveryPointObjectiveSeconds", .number("At least this often while there are writes.", 0.05...86_400)),
+                    .required("sealBytes", .count("As soon as this much was written.", (1 << 20)...(1 << 30))),
+                ])
+        ),
+        (
+            "VolumeIO",
+            .object(
+                "What machines asked for since the start.",
+                [
+                    .required("readBytes", .count("Bytes read.")), .required("writtenBytes", .count("Bytes written.")),
+                    .required("reads", .count("Read commands.")), .required("writes", .count("Write commands.")),
+                ])
+        ),
+        (
+            "VolumeCredentials",
+            .object(
+                "How a machine logs in. Keep it secret.",
+                [
+                    .required("user", .text("The CHAP user.")), .required("secret", .text("The CHAP secret.")),
+                    .optional("mutualUser", .text("The user that the target proves to be.")),
+                    .optional("mutualSecret", .text("The secret that it proves it with.")),
+                    .optional("url", .text("libiscsi's URL with user and secret; missing while no edge serves the volume.")),
+                ])
+        ),
+        (
+            "SealResult",
+            .object(
+                "A sealed point.",
+                [
+                    .required("volume", .text("The volume's name.")), .required("point", .count("The point's number.")),
+                    .required("state", .words("How far it had come.", SealResult.State.self)),
+                ])
+        ),
+        (
+            "DetachResult",
+            .object(
+                "What a detach gave up.",
+                [
+                    .required("volume", .text("The volume's name.")),
+                    .optional("unsentBytes", .count("Acknowledged writes that were given up; missing when not known.")),
+                    .required("forced", .flag("True when it did not wait for the writes.")),
+                ])
+        ),
+    ]
+
+    static let requestSchemas: [(String, Schema)] = [
+        (
+            "VolumeCreate",
+            .object(
+                "A volume to make.",
+                [
+                    .required("name", .text("The volume's name.", .name)),
+                    .required("disk", .text("The name of its disk.", .name)),
+                    .optional(
+                        "edge",
+                        .text("The cloud edge, by identifier or name; the only paired one when left out.", .bytes(1...255))),
+                    .optional("chap", .reference("Chap", "Generated when left out.")),
+                    .optional(
+                        "allowedInitiators",
+                        .list(
+                            "Initiator names that may log in; all that have the secret when left out.",
+                            of: .text("An iSCSI name.", .bytes(1...223)), most: 256)),
+                    .optional("policy", .reference("VolumePolicy", "The edge's own when left out.")),
+                    .optional("attach", .flag("Serve it at once; true when left out.")),
+                ])
+        ),
+        (
+            "Chap",
+            .object(
+                "The names and secrets of CHAP.",
+                [
+                    .required("user", .text("The user that the initiator logs in as.", .bytes(1...255))),
+                    .required("secret", .text("12 to 255 bytes.", .bytes(12...255))),
+                    .optional(
+                        "mutualUser", .text("The user that the target proves to be; together with mutualSecret.", .bytes(1...255))
+                    ),
+                    .optional("mutualSecret", .text("12 to 255 bytes, other than the secret.", .bytes(12...255))),
+                ])
+        ),
+        (
+            "AttachRequest",
+            .object(
+                "Where to attach.",
+                [
+                    .optional(
+                        "edge",
+                        .text("The cloud edge, by identifier or name; the last or only one when left out.", .bytes(1...255)))
+                ])
+        ),
+        (
+            "DetachRequest",
+            .object(
+                "How to detach.",
+                [.optional("force", .flag("Detach although writes are unsent, and lose them; false when left out."))])
+        ),
+        (
+            "PairingTokenCreate",
+            .object(
+                "A token to make.",
+                [.optional("validSeconds", .count("How long it may be used; 900 when left out.", 1...604_800))])
+        ),
+        (
+            "PairingToken",
+            .object(
+                "A token that lets one cloud edge join, once.",
+                [.required("token", .text("The token. Keep it secret.")), .required("expiresAt", .time("When it ends."))])
+        ),
+        (
+            "JoinRequestBody",
+            .object(
+                "How to join.",
+                [
+                    .required("token", .text("The token from the on-prem edge.", .bytes(1...8_192))),
+                    .optional("name", .text("The name to be known by there; the configured one when left out.", .name)),
+                    .optional(
+                        "connect",
+                        .text("host:port of the on-prem edge's link; the configured one when left out.", .bytes(3...300))),
+                ])
+        ),
+    ]
+}

@@ -1,0 +1,137 @@
+import Foundation
+import GRDB
+
+/// An edge that was paired, or this one.
+public struct EdgeRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "edge"
+    public var id: String
+    public var name: String
+    /// "onprem" or "cloud".
+    public var role: String
+    /// The serial number of its certificate in hexadecimal digits.
+    public var certificateSerial: String
+    public var createdAt: Date
+    /// Set when the edge is no longer let in.
+    public var revokedAt: Date?
+    public var lastSeen: Date?
+
+    public init(id: String, name: String, role: String, certificateSerial: String, createdAt: Date = Date()) {
+        self.id = id
+        self.name = name
+        self.role = role
+        self.certificateSerial = certificateSerial
+        self.createdAt = createdAt
+    }
+}
+
+/// A pairing token that was given out, known by the hash of its secret.
+public struct PairingTokenRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "pairingToken"
+    public var hash: String
+    public var expires: Date
+    public var used: Bool
+
+    public init(hash: String, expires: Date, used: Bool = false) {
+        self.hash = hash
+        self.expires = expires
+        self.used = used
+    }
+}
+
+/// A disk that was made known by the API.
+public struct DiskRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "disk"
+    public var name: String
+    public var path: String
+
+    public init(name: String, path: String) {
+        self.name = name
+        self.path = path
+    }
+}
+
+/// Where a volume stands.
+public enum VolumeState: String, Codable, Sendable {
+    /// An edge has the lease on its disk.
+    case attached
+    /// No edge has: the disk is at home, and nothing of it is elsewhere.
+    case detached
+}
+
+/// A volume: a disk as an edge serves it.
+public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "volume"
+    public var name: String
+    /// The identifier of the attachment, 32 hexadecimal digits.
+    public var identifier: String
+    /// The name of its disk.
+    public var disk: String
+    /// The edge that serves it; nil when it is detached.
+    public var edge: String?
+    public var state: VolumeState
+    /// The name of the iSCSI target.
+    public var iqn: String
+    public var chapUser: String
+    public var chapSecret: String
+    public var mutualChapUser: String?
+    public var mutualChapSecret: String?
+    /// The initiators that may use the target, one name a line; empty for all that know the secret.
+    public var allowedInitiators: String
+    /// The key of its data at rest, 32 bytes.
+    public var dataKey: Data
+    /// The generation of its lease.
+    public var generation: UInt64
+    /// The write log at the cloud edge, once that has said which.
+    public var logIdentifier: String?
+    /// Policy: a point is sealed when the oldest write in it is this old; 0 when the volume follows its edge.
+    public var recoveryPointObjectiveSeconds: Double
+    /// Policy: a point is sealed when it has this many bytes.
+    public var sealBytes: Int64
+
+    public init(
+        name: String, identifier: String, disk: String, iqn: String, chapUser: String, chapSecret: String,
+        mutualChapUser: String? = nil, mutualChapSecret: String? = nil, allowedInitiators: [String] = [], dataKey: Data,
+        recoveryPointObjectiveSeconds: Double, sealBytes: Int64
+    ) {
+        self.name = name
+        self.identifier = identifier
+        self.disk = disk
+        self.iqn = iqn
+        self.chapUser = chapUser
+        self.chapSecret = chapSecret
+        self.mutualChapUser = mutualChapUser
+        self.mutualChapSecret = mutualChapSecret
+        self.allowedInitiators = allowedInitiators.joined(separator: "\n")
+        self.dataKey = dataKey
+        self.recoveryPointObjectiveSeconds = recoveryPointObjectiveSeconds
+        self.sealBytes = sealBytes
+        state = .detached
+        generation = 0
+    }
+}
+
+/// A token of the HTTP API, known by its hash.
+public struct APITokenRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "apiToken"
+    public var hash: String
+    public var name: String
+    public var role: String
+
+    public init(hash: String, name: String, role: String) {
+        self.hash = hash
+        self.name = name
+        self.role = role
+    }
+}
+
+/// Something that happened.
+public struct EventRecord: Codable, Equatable, Sendable, FetchableRecord {
+    /// Grows with each event, and is never used again.
+    public var sequence: Int64
+    public var time: Date
+    /// What kind of thing: `volume.attached`, `link.lost`.
+    public var kind: String
+    /// What it happened to.
+    public var subject: String
+    public var message: String
+}

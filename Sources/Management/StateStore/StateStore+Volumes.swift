@@ -1,0 +1,147 @@
+import Foundation
+import GRDB
+
+extension StateStore {
+    /// Adds a disk.
+    public func addDisk(_ disk: DiskRecord) throws(StateStoreError) { try insert(disk, kind: "disk", name: disk.name) }
+
+    /// All disks that were added, by name.
+    public func disks() throws(StateStoreError) -> [DiskRecord] { try read { try DiskRecord.order(Column("name")).fetchAll($0) } }
+
+    /// Forgets a disk. Its bytes stay where they are; a volume must not need it.
+    public func removeDisk(_ name: String) throws(StateStoreError) {
+        try write { database in
+            if let volume = try VolumeRecord.filter(Column("disk") == name).fetchOne(database) {
+                throw StateStoreError.conflict("the disk \"\(name)\" is used by the volume \"\(volume.name)\": delete that first")
+            }
+            guard try DiskRecord.deleteOne(database, key: name) else { throw StateStoreError.notFound(kind: "disk", name: name) }
+        }
+    }
+
+    /// Adds a volume, which is detached at first.
+    public func addVolume(_ volume: VolumeRecord) throws(StateStoreError) {
+        guard volume.dataKey.count == 32 else { throw .failed("a data key has 32 bytes") }
+        try insert(volume, kind: "volume", name: volume.name)
+    }
+
+    /// All volumes by name.
+    public func volumes() throws(StateStoreError) -> [VolumeRecord] {
+        try read { try VolumeRecord.order(Column("name")).fetchAll($0) }
+    }
+
+    /// The volume of that name.
+    public func volume(_ name: String) throws(StateStoreError) -> VolumeRecord {
+        guard let volume = try read({ try VolumeRecord.fetchOne($0, key: name) }) else {
+            throw .notFound(kind: "volume", name: name)
+        }
+        return volume
+    }
+
+    /// The volume whose attachment has that identifier.
+    public func volume(identifier: String) throws(StateStoreError) -> VolumeRecord {
+        let found = try read { try VolumeRecord.filter(Column("identifier") == identifier).fetchOne($0) }
+        guard let found else { throw .notFound(kind: "volume", name: identifier) }
+        return found
+    }
+
+    /// Gives an edge the lease on a volume's disk: a new identifier, a new key, the next generation.
+    public func attachVolume(_ name: String, edge: String, identifier: String, dataKey: Data) throws(StateStoreError)
+        -> VolumeRecord
+    {
+        try updateVolume(name) { database, volume in
+            if volume.state == .attached {
+                throw StateStoreError.conflict(
+                    "the volume \"\(name)\" is attached to the edge \"\(volume.edge ?? "")\": detach it there first")
+            }
+            guard let record = try EdgeRecord.fetchOne(database, key: edge) else {
+                throw StateStoreError.notFound(kind: "edge", name: edge)
+            }
+            if record.revokedAt != nil { throw StateStoreError.conflict("the edge \"\(edge)\" has been revoked: pair it again") }
+            let others = VolumeRecord.filter(Column("disk") == volume.disk && Column("state") == VolumeState.attached.rawValue)
+            if let other = try others.fetchOne(database) {
+                throw StateStoreError.conflict(
+                    "the disk \"\(volume.disk)\" is attached as the volume \"\(other.name)\": detach that first")
+            }
+            guard dataKey.count == 32 else { throw StateStoreError.failed("a data key has 32 bytes") }
+            volume.state = .attached
+            volume.edge = edge
+            volume.identifier = identifier
+            volume.dataKey = dataKey
+            volume.logIdentifier = nil
+            volume.generation += 1
+        }
+    }
+
+    /// Takes the lease back; what comes with the old generation is fenced from then on. Detaching again changes nothing.
+    public func detachVolume(_ name: String) throws(StateStoreError) -> VolumeRecord {
+        try updateVolume(name) { _, volume in
+            if volume.state == .detached { return }
+            volume.state = .detached
+            volume.edge = nil
+            volume.generation += 1
+        }
+    }
+
+    /// Gives the lease a new generation without moving it, as when an attached edge opens its volume anew.
+    public func renewLease(_ name: String) throws(StateStoreError) -> VolumeRecord {
+        try updateVolume(name) { _, volume in
+            if volume.state != .attached { throw StateStoreError.conflict("the volume \"\(name)\" is not attached") }
+            volume.generation += 1
+        }
+    }
+
+    /// Notes which write log at the cloud edge belongs to the attachment.
+    public func setLogIdentifier(_ identifier: String?, ofVolume name: String) throws(StateStoreError) {
+        _ = try updateVolume(name) { _, volume in volume.logIdentifier = identifier }
+    }
+
+    /// Changes when points are sealed.
+    public func setPolicy(
+        ofVolume name: String, recoveryPointObjectiveSeconds: Double, sealBytes: Int64
+    ) throws(StateStoreError) -> VolumeRecord {
+        try updateVolume(name) { _, volume in
+            volume.recoveryPointObjectiveSeconds = recoveryPointObjectiveSeconds
+            volume.sealBytes = sealBytes
+        }
+    }
+
+    /// Deletes a volume that is detached, and its key with it, beyond recovery from the database's files.
+    public func deleteVolume(_ name: String) throws(StateStoreError) {
+        try write { database in
+            guard var volume = try VolumeRecord.fetchOne(database, key: name) else {
+                throw StateStoreError.notFound(kind: "volume", name: name)
+            }
+            if volume.state == .attached {
+                throw StateStoreError.conflict(
+                    "the volume \"\(name)\" is attached: detach it first, so that its writes come home")
+            }
+            volume.dataKey = Data(count: 32)
+            volume.chapSecret = ""
+            volume.mutualChapSecret = nil
+            try volume.update(database)
+            try volume.delete(database)
+        }
+        // The write-ahead log still has the pages from before; emptying it leaves only the overwritten ones.
+        do {
+            try database.writeWithoutTransaction { database in _ = try database.checkpoint(.truncate) }
+        } catch { throw StateStoreError(error) }
+    }
+
+    private func updateVolume(
+        _ name: String, _ change: (Database, inout VolumeRecord) throws -> Void
+    ) throws(StateStoreError) -> VolumeRecord {
+        try write { database in
+            guard var volume = try VolumeRecord.fetchOne(database, key: name) else {
+                throw StateStoreError.notFound(kind: "volume", name: name)
+            }
+            try change(database, &volume)
+            do {
+                try volume.update(database)
+            } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
+                throw StateStoreError.conflict(
+                    "the volume \"\(name)\" can't be changed so: \(error.message ?? "a constraint forbids it")")
+            }
+            return volume
+        }
+    }
+}

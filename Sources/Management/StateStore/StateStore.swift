@@ -1,0 +1,92 @@
+import Files
+import Foundation
+import GRDB
+
+/// The memory of an on-prem edge. Calls block for a disk's time, so they are made off the event loops.
+public final class StateStore: Sendable {
+    /// The name of the database in the state directory.
+    public static let fileName = "state.sqlite"
+    /// Events that are kept; the oldest go.
+    public static let eventsMax = 10_000
+
+    let database: DatabaseQueue
+
+    /// Opens the store in a state directory, makes it when it is missing, and brings it to this version's tables.
+    public init(directory: OpenDirectory) throws(StateStoreError) {
+        do {
+            // Made here and not by SQLite, so that it is never there with other rights; SQLite's log gets the same.
+            try directory.open(Self.fileName, [.write, .create], permissions: 0o600).setPermissions(0o600)
+            var configuration = Configuration()
+            configuration.prepareDatabase { database in
+                try database.execute(sql: "PRAGMA journal_mode = WAL")
+                try database.execute(sql: "PRAGMA synchronous = FULL")
+                try database.execute(sql: "PRAGMA secure_delete = ON")
+            }
+            database = try DatabaseQueue(path: "\(directory.path)/\(Self.fileName)", configuration: configuration)
+            let migrator = Self.migrator
+            if try database.read({ try migrator.hasBeenSuperseded($0) }) {
+                throw StateStoreError.failed("it was written by a newer version of causewayd: install that one")
+            }
+            try migrator.migrate(database)
+        } catch { throw StateStoreError(error) }
+    }
+
+    /// Closes the database. No call may follow.
+    public func close() throws(StateStoreError) {
+        do { try database.close() } catch { throw StateStoreError(error) }
+    }
+
+    func write<Value>(_ body: (Database) throws -> Value) throws(StateStoreError) -> Value {
+        do { return try database.write(body) } catch { throw StateStoreError(error) }
+    }
+
+    func read<Value>(_ body: (Database) throws -> Value) throws(StateStoreError) -> Value {
+        do { return try database.read(body) } catch { throw StateStoreError(error) }
+    }
+
+    /// Inserts a record whose name must be new.
+    func insert(_ record: some PersistableRecord, kind: String, name: String) throws(StateStoreError) {
+        try write { database in
+            do {
+                try record.insert(database)
+            } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
+                if error.extendedResultCode == .SQLITE_CONSTRAINT_FOREIGNKEY {
+                    throw StateStoreError.conflict("\(kind) \"\(name)\" refers to something that is not there")
+                }
+                throw StateStoreError.exists(kind: kind, name: name)
+            }
+        }
+    }
+
+    private static var migrator: DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE edge (
+                        id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL,
+                        certificateSerial TEXT NOT NULL, createdAt TEXT NOT NULL, revokedAt TEXT, lastSeen TEXT
+                    ) STRICT;
+                    CREATE TABLE pairingToken (
+                        hash TEXT NOT NULL PRIMARY KEY, expires TEXT NOT NULL, used INTEGER NOT NULL
+                    );
+                    CREATE TABLE disk (name TEXT NOT NULL PRIMARY KEY, path TEXT NOT NULL UNIQUE) STRICT;
+                    CREATE TABLE volume (
+                        name TEXT NOT NULL PRIMARY KEY, identifier TEXT NOT NULL UNIQUE, disk TEXT NOT NULL,
+                        edge TEXT REFERENCES edge(id), state TEXT NOT NULL, iqn TEXT NOT NULL UNIQUE,
+                        chapUser TEXT NOT NULL, chapSecret TEXT NOT NULL, mutualChapUser TEXT, mutualChapSecret TEXT,
+                        allowedInitiators TEXT NOT NULL,
+                        dataKey BLOB NOT NULL CHECK (length(dataKey) = 32), generation INTEGER NOT NULL, logIdentifier TEXT,
+                        recoveryPointObjectiveSeconds REAL NOT NULL, sealBytes INTEGER NOT NULL
+                    ) STRICT;
+                    CREATE UNIQUE INDEX volumeOfDisk ON volume(disk) WHERE state = 'attached';
+                    CREATE TABLE apiToken (hash TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL) STRICT;
+                    CREATE TABLE event (
+                        sequence INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, kind TEXT NOT NULL,
+                        subject TEXT NOT NULL, message TEXT NOT NULL
+                    );
+                    """)
+        }
+        return migrator
+    }
+}

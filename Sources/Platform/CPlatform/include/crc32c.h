@@ -1,0 +1,11 @@
+#ifndef CAUSEWAY_CRC32C_H
+#define CAUSEWAY_CRC32C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/// CRC-32C (Castagnoli, RFC 3720 appendix B.4) of `length` bytes, continued from `crc`.
+/// A computation starts with 0 and may be cut anywhere: the result of one part is the `crc` of the next.
+uint32_t causeway_crc32c(uint32_t crc, const void *_Nullable bytes, size_t length);
+
+#endif

@@ -1,0 +1,25 @@
+#ifndef CAUSEWAY_PROCESS_H
+#define CAUSEWAY_PROCESS_H
+
+#include <stddef.h>
+
+/// Keeps this process out of core files, and other processes of the same user out of its memory:
+/// RLIMIT_CORE becomes 0 (soft and hard), PR_SET_DUMPABLE is cleared, and the signals of a crash end the process at once:
+/// the language's own crash handler would print memory into the log.
+/// Returns 0, or the errno of the call that failed.
+int causeway_forbid_core_dumps(void);
+
+/// The length of one secret, in bytes.
+#define CAUSEWAY_SECRET_BYTES 32
+
+/// Room for one secret in memory that is locked, left out of core files and empty after a fork.
+/// Secrets share pages, so that many fit into a small RLIMIT_MEMLOCK. Returns NULL when there is no memory.
+void *_Nullable causeway_secret_allocate(void);
+
+/// Wipes the secret and gives its room back.
+void causeway_secret_free(void *_Nonnull secret);
+
+/// How many pages of secrets could not be locked, so that they might reach a swap device: 0 is well.
+size_t causeway_secret_unlocked_pages(void);
+
+#endif

@@ -1,0 +1,52 @@
+import CPlatform
+import Glibc
+
+/// Why a state directory could not be taken.
+public enum StateDirectoryError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// Another process has it; its identifier, when it could be read.
+    case inUse(path: String, processIdentifier: Int?)
+    /// The lock file could not be opened or written.
+    case failed(FileSystemError)
+
+    public var description: String {
+        switch self {
+        case .inUse(let path, let identifier?):
+            "the state directory \(path) is in use by process \(identifier): stop it, or give this one a directory of its own"
+        case .inUse(let path, nil):
+            "the state directory \(path) is in use by another process: stop it, or give this one a directory of its own"
+        case .failed(let error): "the state directory can't be locked: \(error)"
+        }
+    }
+}
+
+/// The right to use a state directory, held as long as this object lives. The kernel drops the lock with the process,
+/// however it ends, so nothing is ever left behind that would need cleaning up.
+public final class StateDirectoryLock: Sendable {
+    /// The name of the lock file. It holds the process identifier of the holder, for messages.
+    public static let fileName = "lock"
+    private let file: OpenFile
+
+    /// Takes the lock, or says who has it.
+    public init(directory: OpenDirectory) throws(StateDirectoryError) {
+        do throws(FileSystemError) {
+            file = try directory.open(Self.fileName, [.write, .create])
+        } catch { throw .failed(error) }
+        do throws(FileSystemError) {
+            try file.lockExclusively()
+        } catch {
+            if !error.isLocked { throw .failed(error) }
+            let text = (try? directory.readFile(Self.fileName, byteCountMax: 32)) ?? []
+            let digits = text.prefix { $0 >= 0x30 && $0 <= 0x39 }
+            throw .inUse(path: directory.path, processIdentifier: Int(String(decoding: digits, as: UTF8.self)))
+        }
+        do throws(FileSystemError) {
+            try file.truncate(to: 0)
+            var failure: FileSystemError?
+            let text = Array("\(causeway_process_identifier())\n".utf8)
+            text.withUnsafeBytes { raw in
+                do throws(FileSystemError) { try file.write(raw, at: 0) } catch { failure = error }
+            }
+            if let failure { throw failure }
+        } catch { throw .failed(error) }
+    }
+}

@@ -1,0 +1,60 @@
+import NIOCore
+
+/// The limits of the link, each with what happens at it.
+public enum LinkLimits {
+    /// The data in one piece of an answer or of a point. Callers cut; a message with more is refused by `enqueue`.
+    public static let pieceBytes = 16 * 1024
+    /// The payload of one frame: a piece and the fields before it. A frame that announces more ends its connection.
+    public static let framePayloadBytes = pieceBytes + 64
+    /// The encoded size of a call, an answer or a notice. Bigger ones are refused by `enqueue`; a reassembly that
+    /// grows beyond it ends the session.
+    public static let controlMessageBytes = 1024 * 1024
+    /// The length of a method's name in bytes.
+    public static let methodBytes = 255
+    /// The length of the text of a goodbye in bytes; longer ones are cut.
+    public static let goodbyeTextBytes = 256
+    /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.
+    public static let windowFrames = 4096
+    /// Connections of one session. More are closed at once.
+    public static let connections = 8
+
+    /// Bytes of a class, frame headers included, that may be queued or on their way: the sender's memory and the
+    /// credit that the receiver grants. `enqueue` refuses at it.
+    public static func outstandingBytes(_ trafficClass: TrafficClass) -> Int {
+        switch trafficClass {
+        case .demand: 8 * 1024 * 1024
+        case .control: 2 * 1024 * 1024
+        case .writeBehind, .prefetch, .migration: 4 * 1024 * 1024
+        }
+    }
+
+    /// Bytes of a class that may wait to be sent for the first time. `enqueue` refuses at it, so that what is
+    /// decided late (which answer comes first) is not decided by a long queue.
+    public static func queuedBytes(_ trafficClass: TrafficClass) -> Int {
+        trafficClass == .control ? 2 * 1024 * 1024 : 1024 * 1024
+    }
+}
+
+/// The times of a session. The defaults are for a WAN; tests shorten them.
+public struct LinkTimes: Sendable {
+    /// How often a connection is pinged.
+    public var pingInterval: TimeAmount = .seconds(2)
+    /// A connection on which nothing arrived for so long is dead.
+    public var silenceLimit: TimeAmount = .seconds(10)
+    /// How long the other side may take for its hello.
+    public var helloLimit: TimeAmount = .seconds(10)
+    /// The longest that an acknowledgement waits for company.
+    public var acknowledgementDelay: TimeAmount = .milliseconds(1)
+
+    public init() {}
+}
+
+extension TrafficClass {
+    /// True for the classes that are delivered in the order of sending.
+    public var isOrdered: Bool {
+        switch self {
+        case .control, .writeBehind, .migration: true
+        case .demand, .prefetch: false
+        }
+    }
+}

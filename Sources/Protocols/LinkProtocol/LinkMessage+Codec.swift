@@ -1,0 +1,226 @@
+import Blocks
+import NIOCore
+
+// An encoded message: one byte of kind, fixed fields, and for the kinds that carry bytes the rest of the payload.
+//
+//   1  request       call u64, method length u8, method, body
+//   2  reply         call u64, status u16, body
+//   3  notice        method length u8, method, body
+//   16 readRequest   read u64, volume 16, start u64, count u64
+//   17 readData      read u64, offset u32, data
+//   18 readZeroes    read u64, offset u32, bytes u32
+//   19 readFailed    read u64, status u8
+//   32 pointBegin    volume 16, generation u64, point u64
+//   33 pointData     volume 16, point u64, start u64, data (whole sectors)
+//   34 pointZeroes   volume 16, point u64, start u64, count u64
+//   35 pointCommit   volume 16, point u64, pieces u64, digest u32
+//   36 pointReceived volume 16, point u64
+//   37 pointApplied  volume 16, point u64
+//   38 pointRefused  volume 16, point u64, refusal u8
+
+private enum MessageKind: UInt8 {
+    case request = 1
+    case reply = 2
+    case notice = 3
+    case readRequest = 16
+    case readData = 17
+    case readZeroes = 18
+    case readFailed = 19
+    case pointBegin = 32
+    case pointData = 33
+    case pointZeroes = 34
+    case pointCommit = 35
+    case pointReceived = 36
+    case pointApplied = 37
+    case pointRefused = 38
+}
+
+extension LinkMessage {
+    /// The encoded size, without what a frame adds.
+    public var encodedBytes: Int {
+        switch self {
+        case .request(_, let method, let body): 10 + method.utf8.count + body.readableBytes
+        case .reply(_, _, let body): 11 + body.readableBytes
+        case .notice(let method, let body): 2 + method.utf8.count + body.readableBytes
+        case .readRequest: 41
+        case .readData(_, _, let data): 13 + data.readableBytes
+        case .readZeroes: 17
+        case .readFailed: 10
+        case .pointBegin: 33
+        case .pointData(_, _, _, let data): 33 + data.readableBytes
+        case .pointZeroes: 41
+        case .pointCommit: 37
+        case .pointReceived, .pointApplied: 25
+        case .pointRefused: 26
+        }
+    }
+
+    /// True when the message keeps the limits of the protocol and may be sent.
+    var isEncodable: Bool {
+        switch self {
+        case .request(_, let method, _), .notice(let method, _):
+            (1...LinkLimits.methodBytes).contains(method.utf8.count) && encodedBytes <= LinkLimits.controlMessageBytes
+        case .reply: encodedBytes <= LinkLimits.controlMessageBytes
+        case .readData(_, _, let data): (1...LinkLimits.pieceBytes).contains(data.readableBytes)
+        case .pointData(_, _, let start, let data):
+            (1...LinkLimits.pieceBytes).contains(data.readableBytes) && data.readableBytes % BlockGeometry.sectorBytes == 0
+                && SectorRange(start: start, count: UInt64(data.readableBytes / BlockGeometry.sectorBytes)) != nil
+        default: true
+        }
+    }
+
+    /// Appends the encoded message.
+    public func encode(into buffer: inout ByteBuffer) {
+        switch self {
+        case .request(let call, let method, let body):
+            buffer.writeMultipleIntegers(MessageKind.request.rawValue, call)
+            Self.write(method: method, body: body, into: &buffer)
+        case .reply(let call, let status, let body):
+            buffer.writeMultipleIntegers(MessageKind.reply.rawValue, call, status)
+            buffer.writeImmutableBuffer(body)
+        case .notice(let method, let body):
+            buffer.writeInteger(MessageKind.notice.rawValue)
+            Self.write(method: method, body: body, into: &buffer)
+        case .readRequest(let read, let volume, let range):
+            buffer.writeMultipleIntegers(
+                MessageKind.readRequest.rawValue, read, volume.high, volume.low, range.start, range.count)
+        case .readData(let read, let offset, let data):
+            buffer.writeMultipleIntegers(MessageKind.readData.rawValue, read, offset)
+            buffer.writeImmutableBuffer(data)
+        case .readZeroes(let read, let offset, let byteCount):
+            buffer.writeMultipleIntegers(MessageKind.readZeroes.rawValue, read, offset, byteCount)
+        case .readFailed(let read, let status):
+            buffer.writeMultipleIntegers(MessageKind.readFailed.rawValue, read, status.rawValue)
+        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused:
+            encodePoint(into: &buffer)
+        }
+    }
+
+    private func encodePoint(into buffer: inout ByteBuffer) {
+        switch self {
+        case .pointBegin(let volume, let generation, let point):
+            buffer.writeMultipleIntegers(MessageKind.pointBegin.rawValue, volume.high, volume.low, generation, point)
+        case .pointData(let volume, let point, let start, let data):
+            buffer.writeMultipleIntegers(MessageKind.pointData.rawValue, volume.high, volume.low, point, start)
+            buffer.writeImmutableBuffer(data)
+        case .pointZeroes(let volume, let point, let range):
+            buffer.writeMultipleIntegers(
+                MessageKind.pointZeroes.rawValue, volume.high, volume.low, point, range.start, range.count)
+        case .pointCommit(let volume, let point, let pieces, let digest):
+            buffer.writeMultipleIntegers(MessageKind.pointCommit.rawValue, volume.high, volume.low, point, pieces, digest)
+        case .pointReceived(let volume, let point):
+            buffer.writeMultipleIntegers(MessageKind.pointReceived.rawValue, volume.high, volume.low, point)
+        case .pointApplied(let volume, let point):
+            buffer.writeMultipleIntegers(MessageKind.pointApplied.rawValue, volume.high, volume.low, point)
+        case .pointRefused(let volume, let point, let refusal):
+            buffer.writeMultipleIntegers(MessageKind.pointRefused.rawValue, volume.high, volume.low, point, refusal.rawValue)
+        default: break
+        }
+    }
+
+    private static func write(method: String, body: ByteBuffer, into buffer: inout ByteBuffer) {
+        buffer.writeInteger(UInt8(truncatingIfNeeded: method.utf8.count))
+        buffer.writeString(method)
+        buffer.writeImmutableBuffer(body)
+    }
+}
+
+extension LinkMessage {
+    /// Reads a message that is the whole of `payload`. Bodies and data are slices of it.
+    public static func decode(_ payload: ByteBuffer) throws(LinkViolation) -> LinkMessage {
+        var buffer = payload
+        guard let kindByte = buffer.readInteger(as: UInt8.self), let kind = MessageKind(rawValue: kindByte) else {
+            throw LinkViolation("unknown kind of message")
+        }
+        guard let message = decode(kind, from: &buffer), buffer.readableBytes == 0 else {
+            throw LinkViolation("damaged message of kind \(kindByte)")
+        }
+        return message
+    }
+
+    private static func decode(_ kind: MessageKind, from buffer: inout ByteBuffer) -> LinkMessage? {
+        switch kind {
+        case .request:
+            guard let call = buffer.readInteger(as: UInt64.self), let method = readMethod(from: &buffer) else { return nil }
+            return .request(call: call, method: method, body: rest(of: &buffer))
+        case .reply:
+            guard let (call, status) = buffer.readMultipleIntegers(as: (UInt64, UInt16).self) else { return nil }
+            return .reply(call: call, status: status, body: rest(of: &buffer))
+        case .notice:
+            guard let method = readMethod(from: &buffer) else { return nil }
+            return .notice(method: method, body: rest(of: &buffer))
+        case .readRequest:
+            guard let read = buffer.readInteger(as: UInt64.self), let volume = readVolume(from: &buffer),
+                let range = readRange(from: &buffer)
+            else { return nil }
+            return .readRequest(read: read, volume: volume, range: range)
+        case .readData:
+            guard let (read, offset) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self),
+                (1...LinkLimits.pieceBytes).contains(buffer.readableBytes)
+            else { return nil }
+            return .readData(read: read, offset: offset, data: rest(of: &buffer))
+        case .readZeroes:
+            guard let (read, offset, byteCount) = buffer.readMultipleIntegers(as: (UInt64, UInt32, UInt32).self) else {
+                return nil
+            }
+            return .readZeroes(read: read, offset: offset, byteCount: byteCount)
+        case .readFailed:
+            guard let (read, statusByte) = buffer.readMultipleIntegers(as: (UInt64, UInt8).self),
+                let status = ReadStatus(rawValue: statusByte)
+            else { return nil }
+            return .readFailed(read: read, status: status)
+        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused:
+            guard let volume = readVolume(from: &buffer) else { return nil }
+            return decodePoint(kind, volume: volume, from: &buffer)
+        }
+    }
+
+    private static func decodePoint(_ kind: MessageKind, volume: VolumeIdentifier, from buffer: inout ByteBuffer) -> LinkMessage? {
+        guard let first = buffer.readInteger(as: UInt64.self) else { return nil }
+        switch kind {
+        case .pointBegin:
+            guard let point = buffer.readInteger(as: UInt64.self) else { return nil }
+            return .pointBegin(volume: volume, generation: first, point: point)
+        case .pointData:
+            guard let start = buffer.readInteger(as: UInt64.self) else { return nil }
+            let message = LinkMessage.pointData(volume: volume, point: first, start: start, data: rest(of: &buffer))
+            return message.isEncodable ? message : nil
+        case .pointZeroes:
+            guard let range = readRange(from: &buffer) else { return nil }
+            return .pointZeroes(volume: volume, point: first, range: range)
+        case .pointCommit:
+            guard let (pieces, digest) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self) else { return nil }
+            return .pointCommit(volume: volume, point: first, pieces: pieces, digest: digest)
+        case .pointReceived: return .pointReceived(volume: volume, point: first)
+        case .pointApplied: return .pointApplied(volume: volume, point: first)
+        case .pointRefused:
+            guard let byte = buffer.readInteger(as: UInt8.self), let refusal = PointRefusal(rawValue: byte) else { return nil }
+            return .pointRefused(volume: volume, point: first, refusal: refusal)
+        default: return nil
+        }
+    }
+
+    private static func readVolume(from buffer: inout ByteBuffer) -> VolumeIdentifier? {
+        guard let (high, low) = buffer.readMultipleIntegers(as: (UInt64, UInt64).self) else { return nil }
+        return VolumeIdentifier(high: high, low: low)
+    }
+
+    private static func readRange(from buffer: inout ByteBuffer) -> SectorRange? {
+        guard let (start, count) = buffer.readMultipleIntegers(as: (UInt64, UInt64).self) else { return nil }
+        return SectorRange(start: start, count: count)
+    }
+
+    private static func readMethod(from buffer: inout ByteBuffer) -> String? {
+        guard let length = buffer.readInteger(as: UInt8.self), length > 0, let bytes = buffer.readSlice(length: Int(length))
+        else {
+            return nil
+        }
+        return String(validating: bytes.readableBytesView, as: UTF8.self)
+    }
+
+    private static func rest(of buffer: inout ByteBuffer) -> ByteBuffer {
+        let bytes = buffer.slice()
+        buffer.moveReaderIndex(to: buffer.writerIndex)
+        return bytes
+    }
+}

@@ -1,0 +1,85 @@
+import Blocks
+import NIOCore
+
+/// The classes of traffic on a link, in the order in which they are served (X2).
+public enum TrafficClass: UInt8, CaseIterable, Sendable, Comparable {
+    /// Reads that a machine is waiting for. Delivered as they come, in no order.
+    case demand = 0
+    /// Calls between the edges. Delivered in order.
+    case control = 1
+    /// Points on their way home. Delivered in order.
+    case writeBehind = 2
+    /// Blocks that will probably be read. Delivered as they come.
+    case prefetch = 3
+    /// Everything that may take its time. Delivered in order.
+    case migration = 4
+
+    public static func < (left: TrafficClass, right: TrafficClass) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// How a read at home ended.
+public enum ReadStatus: UInt8, Sendable {
+    case success = 0
+    /// The volume is not open for this edge, or its lease went to another.
+    case notOpen = 1
+    case outOfRange = 2
+    /// The disk at home failed.
+    case medium = 3
+    /// The other side is too busy to take the request now.
+    case busy = 4
+}
+
+/// Why a point was refused at home.
+public enum PointRefusal: UInt8, Sendable {
+    /// The generation is older than the lease's: another writer has taken over (W7).
+    case fenced = 0
+    /// The volume is not open for this edge.
+    case notOpen = 1
+    /// The number is not the one that follows the last received point.
+    case outOfSequence = 2
+    /// Count, size or digest differ from what arrived; send it again.
+    case damaged = 3
+    /// The journal at home has no room; send it again later.
+    case noSpace = 4
+    /// The disk or the journal at home failed.
+    case medium = 5
+}
+
+/// What the edges say to each other: the payload of a frame of the link.
+///
+/// Reads are idempotent and are asked again when a session is lost; points are numbered and are
+/// sent again until they are received. So nothing here needs more of the link than that it
+/// delivers each message of a session once.
+public enum LinkMessage: Equatable, Sendable {
+    /// A call: `method` names it, `body` is JSON in UTF-8. Answered by exactly one `reply` with the same `call`.
+    case request(call: UInt64, method: String, body: ByteBuffer)
+    /// The answer to a call: `status` is an HTTP status, `body` is JSON (a problem document unless 2xx).
+    case reply(call: UInt64, status: UInt16, body: ByteBuffer)
+    /// Something happened that has no answer (`method` names it).
+    case notice(method: String, body: ByteBuffer)
+
+    /// Asks for the bytes of `range`. `read` is chosen by the asker and comes back with the data.
+    case readRequest(read: UInt64, volume: VolumeIdentifier, range: SectorRange)
+    /// A piece of an answer: `data` belongs at `offset` bytes from the start of the range. The pieces
+    /// of one answer may arrive in any order; the asker counts bytes.
+    case readData(read: UInt64, offset: UInt32, data: ByteBuffer)
+    /// A piece of an answer that is all zeroes.
+    case readZeroes(read: UInt64, offset: UInt32, byteCount: UInt32)
+    /// The whole answer, when it failed.
+    case readFailed(read: UInt64, status: ReadStatus)
+
+    /// A point begins. Pieces follow in order, on the same stream, and `pointCommit` ends it.
+    case pointBegin(volume: VolumeIdentifier, generation: LeaseGeneration, point: PointNumber)
+    /// The new bytes of a run of sectors (`data` is a whole number of sectors).
+    case pointData(volume: VolumeIdentifier, point: PointNumber, start: UInt64, data: ByteBuffer)
+    /// A run of sectors that now reads as zeroes.
+    case pointZeroes(volume: VolumeIdentifier, point: PointNumber, range: SectorRange)
+    /// The point is complete: it has this many pieces, and this digest (CRC-32C over the pieces, see docs/reference).
+    case pointCommit(volume: VolumeIdentifier, point: PointNumber, pieces: UInt64, digest: UInt32)
+    /// Home: the point is durable in the journal.
+    case pointReceived(volume: VolumeIdentifier, point: PointNumber)
+    /// Home: the point is on the disk, and durable there.
+    case pointApplied(volume: VolumeIdentifier, point: PointNumber)
+    /// Home: the point was not taken.
+    case pointRefused(volume: VolumeIdentifier, point: PointNumber, refusal: PointRefusal)
+}

@@ -1,0 +1,181 @@
+import NIOCore
+
+extension LinkSession {
+    /// A connection is up, its other side is known to be the peer, and nothing was sent on it yet. It counts as writable.
+    public func connectionOpened(_ identifier: ConnectionIdentifier, now: NIODeadline) {
+        guard !isClosed, connections.count < LinkLimits.connections, !connections.contains(where: { $0.identifier == identifier })
+        else {
+            actions.append(
+                .closeConnection(identifier, isClosed ? .closed("this edge has closed the link") : .tooManyConnections))
+            return
+        }
+        connections.append(
+            Connection(
+                identifier: identifier, needsHello: role == .initiator, openedAt: now, heardAt: now,
+                pingAt: now + times.pingInterval))
+    }
+
+    /// The connection is gone, whoever closed it.
+    public func connectionClosed(_ identifier: ConnectionIdentifier, now: NIODeadline) {
+        forget(identifier)
+        if sessionIdentifier != 0, !connections.isEmpty {
+            // An acknowledgement may have been lost with it.
+            for trafficClass in TrafficClass.allCases { report(trafficClass, by: now) }
+        }
+    }
+
+    /// Says whether the connection can take a frame at once.
+    public func connectionWritable(_ identifier: ConnectionIdentifier, _ isWritable: Bool) {
+        if let index = index(of: identifier) { connections[index].isWritable = isWritable }
+    }
+
+    /// What arrived on the connection is not a stream of frames.
+    public func violation(_ violation: LinkViolation, on identifier: ConnectionIdentifier) {
+        end(identifier, .violation(violation.description))
+    }
+
+    /// When `tick` wants to be called; nil when only events matter.
+    public var nextDeadline: NIODeadline? {
+        var earliest: NIODeadline?
+        func consider(_ deadline: NIODeadline?) {
+            guard let deadline else { return }
+            earliest = earliest.map { min($0, deadline) } ?? deadline
+        }
+        for connection in connections {
+            if !connection.isEstablished { consider(connection.openedAt + times.helloLimit) }
+            if connection.isEstablished, !connection.pingDue { consider(connection.pingAt) }
+            consider(connection.heardAt + times.silenceLimit)
+        }
+        // A report that is due already waits for a connection, not for a time.
+        if unreported != 0, framesSinceReport < 2, connections.contains(where: { $0.isEstablished && $0.isWritable }) {
+            consider(reportAt)
+        }
+        consider(paceUntil)
+        return earliest
+    }
+
+    /// Does what the time asks for: pings, and the end of connections that are silent.
+    public func tick(now: NIODeadline) {
+        if let until = paceUntil, until <= now { paceUntil = nil }
+        for connection in connections {
+            if !connection.isEstablished, now >= connection.openedAt + times.helloLimit {
+                end(connection.identifier, .silent)
+            } else if now >= connection.heardAt + times.silenceLimit {
+                end(connection.identifier, .silent)
+            } else if connection.isEstablished, now >= connection.pingAt, let index = index(of: connection.identifier) {
+                connections[index].pingDue = true
+                connections[index].pingAt = now + times.pingInterval
+            }
+        }
+    }
+
+    func index(of identifier: ConnectionIdentifier) -> Int? { connections.firstIndex { $0.identifier == identifier } }
+
+    /// Takes a connection out, and lets what was on its way on it be sent again.
+    private func forget(_ identifier: ConnectionIdentifier) {
+        guard let index = index(of: identifier) else { return }
+        connections.remove(at: index)
+        counters.connectionsLost += 1
+        for index in senders.indices {
+            senders[index].connectionLost(identifier) { window.lost($0.wireBytes) }
+        }
+        noteConnectivity()
+    }
+
+    /// Ends a connection from this side.
+    func end(_ identifier: ConnectionIdentifier, _ reason: LinkCloseReason) {
+        guard index(of: identifier) != nil else { return }
+        actions.append(.closeConnection(identifier, reason))
+        forget(identifier)
+    }
+
+    func endAllConnections(_ reason: LinkCloseReason, except kept: ConnectionIdentifier? = nil, onlyEstablished: Bool = false) {
+        for connection in connections where connection.identifier != kept && (connection.isEstablished || !onlyEstablished) {
+            end(connection.identifier, reason)
+        }
+    }
+
+    func noteConnectivity() {
+        let now = isConnected
+        if now != wasConnected {
+            wasConnected = now
+            actions.append(.connectivityChanged(isConnected: now))
+        }
+    }
+
+    /// Drops everything of the session, and leaves none.
+    func resetSession() {
+        window.lost(window.inFlightBytes)
+        for index in connections.indices { connections[index].inFlightBytes = 0 }
+        senders = TrafficClass.allCases.map { ClassSender($0) }
+        receivers = TrafficClass.allCases.map { ClassReceiver($0) }
+        scheduler = LaneScheduler()
+        sessionIdentifier = 0
+        peerIncarnation = 0
+        unreported = 0
+        framesSinceReport = 0
+        reportAt = nil
+        paceUntil = nil
+    }
+
+    /// The other side sent what would be just as wrong when it is sent again: nothing but a new session helps.
+    func failSession(_ violation: LinkViolation) {
+        endAllConnections(.violation(violation.description))
+        resetSession()
+        incarnation = drawIdentifier()
+    }
+
+    func receiveHello(_ hello: HelloBody, on index: Int, now: NIODeadline) throws(LinkViolation) {
+        guard !connections[index].isEstablished else { throw LinkViolation("a second hello") }
+        let identifier = connections[index].identifier
+        switch role {
+        case .acceptor: acceptHello(hello, on: index)
+        case .initiator: try adoptHello(hello, on: index)
+        }
+        // Other connections, or this one, may have ended meanwhile.
+        guard let place = self.index(of: identifier) else { return }
+        if let sentAt = connections[place].helloSentAt { window.measured(roundTrip: now - sentAt, now: now) }
+        connections[place].isEstablished = true
+        connections[place].pingDue = true
+        noteConnectivity()
+    }
+
+    /// The acceptor's side: it decides which session the connection belongs to.
+    private func acceptHello(_ hello: HelloBody, on index: Int) {
+        connections[index].needsHello = true
+        if sessionIdentifier != 0, hello.incarnation == peerIncarnation {
+            if hello.session == sessionIdentifier { takePositions(hello.positions) }
+            return
+        }
+        startSession(drawIdentifier(), peer: hello.incarnation, on: connections[index].identifier)
+    }
+
+    /// The initiator's side: it goes where the acceptor says.
+    private func adoptHello(_ hello: HelloBody, on index: Int) throws(LinkViolation) {
+        guard hello.session != 0 else { throw LinkViolation("a hello without a session") }
+        if hello.session != sessionIdentifier {
+            startSession(hello.session, peer: hello.incarnation, on: connections[index].identifier)
+        } else {
+            takePositions(hello.positions)
+        }
+    }
+
+    private func startSession(_ identifier: UInt64, peer: UInt64, on connection: ConnectionIdentifier) {
+        endAllConnections(.sessionEnded, except: connection, onlyEstablished: true)
+        resetSession()
+        sessionIdentifier = identifier
+        peerIncarnation = peer
+        counters.sessionsStarted += 1
+        actions.append(.sessionStarted)
+    }
+
+    /// The positions in a hello are an acknowledgement that came late.
+    private func takePositions(_ positions: [ClassPosition]) {
+        do throws(LinkViolation) {
+            for position in positions { try take(position) }
+            noteRoom()
+        } catch {
+            failSession(error)
+        }
+    }
+}

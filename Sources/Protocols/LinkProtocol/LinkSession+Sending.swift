@@ -1,0 +1,109 @@
+import NIOCore
+
+extension LinkSession {
+    /// The frame to send next, on the connection that it names; nil when there is none, or nobody can take it.
+    ///
+    /// The frame counts as sent when this returns. When the connection then cannot take another one, say so by
+    /// `connectionWritable`.
+    public func nextTransmission(now: NIODeadline) -> LinkTransmission? {
+        for index in connections.indices where connections[index].isWritable {
+            if let frame = connectionFrame(index, now: now) {
+                return LinkTransmission(connection: connections[index].identifier, header: frame.header, bytes: frame.encoded())
+            }
+        }
+        return acknowledgementTransmission(now: now) ?? dataTransmission(now: now)
+    }
+
+    /// Says that a data frame took fewer bytes on the line than were counted, because it was compressed.
+    public func compressed(_ transmission: LinkTransmission, wireBytes: Int) {
+        guard transmission.header.kind == .data else { return }
+        let trafficClass = transmission.header.trafficClass
+        let saved = senders[Int(trafficClass.rawValue)].setWireBytes(wireBytes, sequence: transmission.header.sequence)
+        guard saved > 0 else { return }
+        window.shrink(by: saved)
+        counters[trafficClass].wireBytesSent -= UInt64(saved)
+        if let index = index(of: transmission.connection) { connections[index].inFlightBytes -= saved }
+    }
+
+    /// What belongs to the connection itself: hello, pong, ping.
+    private func connectionFrame(_ index: Int, now: NIODeadline) -> Frame? {
+        if connections[index].needsHello {
+            connections[index].needsHello = false
+            connections[index].helloSentAt = role == .initiator ? now : nil
+            let hello = HelloBody(session: sessionIdentifier, incarnation: incarnation, positions: receivers.map { $0.position })
+            return hello.frame()
+        }
+        if let token = connections[index].pongDue {
+            connections[index].pongDue = nil
+            return Frame(header: FrameHeader(kind: .pong, sequence: token))
+        }
+        if connections[index].pingDue, connections[index].isEstablished {
+            connections[index].pingDue = false
+            connections[index].pingToken = random.next()
+            connections[index].pingSentAt = now
+            return Frame(header: FrameHeader(kind: .ping, sequence: connections[index].pingToken))
+        }
+        return nil
+    }
+
+    /// The connection for the next frame: the one that has the least on its way.
+    private func bestConnection() -> Int? {
+        var best: Int?
+        for index in connections.indices where connections[index].isEstablished && connections[index].isWritable {
+            if let other = best, connections[other].inFlightBytes <= connections[index].inFlightBytes { continue }
+            best = index
+        }
+        return best
+    }
+
+    private func acknowledgementTransmission(now: NIODeadline) -> LinkTransmission? {
+        guard unreported != 0, framesSinceReport >= 2 || reportAt.map({ $0 <= now }) ?? true else { return nil }
+        var place = lastHeardConnection.flatMap { index(of: $0) }
+        if let index = place, !connections[index].isEstablished || !connections[index].isWritable { place = nil }
+        guard let index = place ?? bestConnection() else { return nil }
+        let delay = newestArrival.map { (now - $0).nanoseconds / 1000 } ?? 0
+        let positions = receivers.filter { unreported & (1 << $0.trafficClass.rawValue) != 0 }.map { $0.position }
+        unreported = 0
+        reportAt = nil
+        framesSinceReport = 0
+        let frame = AcknowledgementBody(delayMicroseconds: UInt32(clamping: delay), positions: positions).frame()
+        return LinkTransmission(connection: connections[index].identifier, header: frame.header, bytes: frame.encoded())
+    }
+
+    private func dataTransmission(now: NIODeadline) -> LinkTransmission? {
+        guard senders.contains(where: { $0.outstandingBytes > 0 }), let index = bestConnection() else { return nil }
+        let urgent = window.verdict(isUrgent: true, now: now) == .send
+        guard urgent else { return nil }
+        var normal: DelayWindow.Verdict?
+        let choice = scheduler.choose { lane in
+            guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane) else { return nil }
+            if lane == .urgentDemand { return byteCount }
+            if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
+            return normal == .send ? byteCount : nil
+        }
+        if case .sendAfter(let time) = normal, choice == nil { paceUntil = time }
+        guard let choice else { return nil }
+        return send(choice.lane, isFloor: choice.isFloor, on: index, now: now)
+    }
+
+    private func send(_ lane: Lane, isFloor: Bool, on index: Int, now: NIODeadline) -> LinkTransmission? {
+        let trafficClass = lane.trafficClass
+        let place = Int(trafficClass.rawValue)
+        let before = senders[place].nextSequence
+        guard
+            let bytes = senders[place].take(lane, on: connections[index].identifier, inFlight: window.inFlightBytes, now: now)
+        else { return nil }
+        let byteCount = bytes.readableBytes
+        window.sent(byteCount, now: now)
+        connections[index].inFlightBytes += byteCount
+        scheduler.sent(lane, byteCount: byteCount, isFloor: isFloor) { senders[Int($0.trafficClass.rawValue)].isWaiting($0) }
+        counters[trafficClass].framesSent += 1
+        counters[trafficClass].plainBytesSent += UInt64(byteCount)
+        counters[trafficClass].wireBytesSent += UInt64(byteCount)
+        if senders[place].nextSequence == before { counters[trafficClass].framesSentAgain += 1 }
+        noteRoom()
+        var header = bytes
+        guard let decoded = try? FrameHeader.decode(from: &header) else { return nil }
+        return LinkTransmission(connection: connections[index].identifier, header: decoded, bytes: bytes)
+    }
+}

@@ -1,0 +1,177 @@
+import Blocks
+import Checksums
+import NIOCore
+
+// A point file. All integers are big-endian; docs/reference/point-journal-format.md has the fields.
+//
+//      header 64 │ piece header 32 │ data │ piece header 32 │ data │ ... │ commit record 32
+//
+// The commit record is the last thing that is written. Its checksum covers the header too, and its
+// digest every piece, so a file is complete exactly when it ends in a commit record that agrees with
+// all that comes before it; no order of writes within the file is relied on.
+
+/// The encoding of a point file.
+enum PointFormat {
+    static let magic: UInt64 = 0x4357_504f_494e_5431  // "CWPOINT1"
+    static let version: UInt16 = 1
+    static let headerBytes = 64
+    static let pieceHeaderBytes = 32
+    static let commitBytes = 32
+    static let pieceTag: UInt32 = 0x5049_4543  // "PIEC"
+    static let commitTag: UInt32 = 0x434d_4954  // "CMIT"
+
+    private static let prefix = "point-"
+    private static let suffix = ".journal"
+
+    /// The name of a point's file.
+    static func fileName(_ point: PointNumber) -> String {
+        let digits = String(point, radix: 16)
+        return prefix + String(repeating: "0", count: 16 - digits.count) + digits + suffix
+    }
+
+    /// The point whose file has that name.
+    static func point(ofFile name: String) -> PointNumber? {
+        guard name.hasPrefix(prefix), name.hasSuffix(suffix), name.utf8.count == prefix.utf8.count + 16 + suffix.utf8.count
+        else { return nil }
+        guard let point = PointNumber(name.dropFirst(prefix.count).prefix(16), radix: 16), fileName(point) == name else {
+            return nil
+        }
+        return point
+    }
+}
+
+/// What a point file says about itself.
+struct PointHeader: Equatable {
+    let volume: VolumeIdentifier
+    let generation: LeaseGeneration
+    let point: PointNumber
+    /// The size of the disk when the point was received.
+    let sectorCount: UInt64
+
+    func encoded() -> ByteBuffer {
+        var buffer = ByteBuffer()
+        buffer.writeInteger(PointFormat.magic)
+        buffer.writeInteger(PointFormat.version)
+        buffer.writeRepeatingByte(0, count: 6)
+        buffer.writeInteger(volume.high)
+        buffer.writeInteger(volume.low)
+        buffer.writeInteger(generation)
+        buffer.writeInteger(point)
+        buffer.writeInteger(sectorCount)
+        buffer.writeRepeatingByte(0, count: 4)
+        buffer.writeInteger(CRC32C.checksum(of: buffer))
+        return buffer
+    }
+
+    init(volume: VolumeIdentifier, generation: LeaseGeneration, point: PointNumber, sectorCount: UInt64) {
+        self.volume = volume
+        self.generation = generation
+        self.point = point
+        self.sectorCount = sectorCount
+    }
+
+    /// Nil when the bytes are not a whole header of this version.
+    init?(_ bytes: ByteBuffer) {
+        var buffer = bytes
+        guard let covered = buffer.getSlice(at: buffer.readerIndex, length: PointFormat.headerBytes - 4),
+            buffer.readInteger(as: UInt64.self) == PointFormat.magic, buffer.readInteger(as: UInt16.self) == PointFormat.version,
+            buffer.readSlice(length: 6) != nil, let high = buffer.readInteger(as: UInt64.self),
+            let low = buffer.readInteger(as: UInt64.self), let generation = buffer.readInteger(as: UInt64.self),
+            let point = buffer.readInteger(as: UInt64.self), let sectorCount = buffer.readInteger(as: UInt64.self),
+            buffer.readSlice(length: 4) != nil, buffer.readInteger(as: UInt32.self) == CRC32C.checksum(of: covered)
+        else { return nil }
+        self.init(volume: VolumeIdentifier(high: high, low: low), generation: generation, point: point, sectorCount: sectorCount)
+    }
+}
+
+/// One piece of a point, as the memory knows it.
+struct PointPiece: Equatable {
+    let range: SectorRange
+    /// Where its data stands in the point file; nil when the sectors become zeroes.
+    let dataOffset: UInt64?
+    /// CRC-32C of the data; 0 without data.
+    let checksum: UInt32
+
+    /// The bytes of data in the file.
+    var dataBytes: Int { dataOffset == nil ? 0 : range.byteCount }
+
+    func writeHeader(to buffer: inout ByteBuffer) {
+        let start = buffer.writerIndex
+        buffer.writeInteger(PointFormat.pieceTag)
+        buffer.writeInteger(UInt8(dataOffset == nil ? 1 : 0))
+        buffer.writeRepeatingByte(0, count: 3)
+        buffer.writeInteger(range.start)
+        buffer.writeInteger(range.count)
+        buffer.writeInteger(checksum)
+        var crc = CRC32C()
+        buffer.withUnsafeReadableBytes { bytes in
+            let first = start - buffer.readerIndex
+            crc.update(UnsafeRawBufferPointer(rebasing: bytes[first..<first + PointFormat.pieceHeaderBytes - 4]))
+        }
+        buffer.writeInteger(crc.value)
+    }
+
+    /// Reads a piece header that stands at `offset` of the file; nil when it is none.
+    init?(header bytes: ByteBuffer, at offset: UInt64) {
+        var buffer = bytes
+        guard let covered = buffer.getSlice(at: buffer.readerIndex, length: PointFormat.pieceHeaderBytes - 4),
+            buffer.readInteger(as: UInt32.self) == PointFormat.pieceTag, let kind = buffer.readInteger(as: UInt8.self), kind <= 1,
+            buffer.readSlice(length: 3) != nil, let start = buffer.readInteger(as: UInt64.self),
+            let count = buffer.readInteger(as: UInt64.self), let checksum = buffer.readInteger(as: UInt32.self),
+            buffer.readInteger(as: UInt32.self) == CRC32C.checksum(of: covered),
+            let range = SectorRange(start: start, count: count), !range.isEmpty
+        else { return nil }
+        self.init(
+            range: range, dataOffset: kind == 0 ? offset &+ UInt64(PointFormat.pieceHeaderBytes) : nil,
+            checksum: checksum)
+    }
+
+    init(range: SectorRange, dataOffset: UInt64?, checksum: UInt32) {
+        self.range = range
+        self.dataOffset = dataOffset
+        self.checksum = checksum
+    }
+}
+
+/// The record that makes a point file complete.
+struct PointCommit: Equatable {
+    let pieces: UInt64
+    let digest: UInt32
+    /// Where the record stands in the file.
+    let offset: UInt64
+
+    init(pieces: UInt64, digest: UInt32, offset: UInt64) {
+        self.pieces = pieces
+        self.digest = digest
+        self.offset = offset
+    }
+
+    func encoded(after header: PointHeader) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        buffer.writeInteger(PointFormat.commitTag)
+        buffer.writeInteger(digest)
+        buffer.writeInteger(pieces)
+        buffer.writeInteger(offset)
+        buffer.writeRepeatingByte(0, count: 4)
+        buffer.writeInteger(Self.checksum(header, buffer))
+        return buffer
+    }
+
+    /// Nil when the bytes are not a commit record that belongs to `header`.
+    init?(_ bytes: ByteBuffer, after header: PointHeader) {
+        var buffer = bytes
+        guard let covered = buffer.getSlice(at: buffer.readerIndex, length: PointFormat.commitBytes - 4),
+            buffer.readInteger(as: UInt32.self) == PointFormat.commitTag, let digest = buffer.readInteger(as: UInt32.self),
+            let pieces = buffer.readInteger(as: UInt64.self), let offset = buffer.readInteger(as: UInt64.self),
+            buffer.readSlice(length: 4) != nil, buffer.readInteger(as: UInt32.self) == Self.checksum(header, covered)
+        else { return nil }
+        self.init(pieces: pieces, digest: digest, offset: offset)
+    }
+
+    private static func checksum(_ header: PointHeader, _ record: ByteBuffer) -> UInt32 {
+        var crc = CRC32C()
+        crc.update(header.encoded())
+        crc.update(record)
+        return crc.value
+    }
+}

@@ -1,0 +1,174 @@
+import Blocks
+import NIOCore
+
+// Opening:
+//
+//   list ─> read position (or make it), make it durable ─> scan the files behind it, and make the complete ones durable
+//        ─> apply them in order
+//        ─> take the position over for a new attachment ─> remove what is left over ─> directory durable
+//
+// What a crash can leave: at most one incomplete file, that of the point after the last received one;
+// files at or before the applied position, and files of an earlier attachment, whose removal was not
+// durable. Anything else, a hole in the received points above all, is damage, and the journal says so
+// instead of guessing.
+
+extension PointJournal {
+    private typealias Done = (Result<Void, PointJournalError>) -> Void
+
+    func recover(_ completion: @escaping (Result<Void, PointJournalError>) -> Void) {
+        directory.list { [self] result in
+            switch result {
+            case .failure(let error): completion(.failure(PointJournalError(journal: error)))
+            case .success(let names):
+                let points = names.compactMap { PointFormat.point(ofFile: $0) }.sorted()
+                if names.contains(PositionRecord.fileName) { return readPosition(points, completion) }
+                guard points.isEmpty else {
+                    return completion(.failure(.corrupt("there are point files and no file `\(PositionRecord.fileName)`")))
+                }
+                createPosition(completion)
+            }
+        }
+    }
+
+    /// Makes the position file whole under another name, so that it never exists without a valid slot.
+    private func createPosition(_ completion: @escaping Done) {
+        let fail = { (error: StorageFileError) in completion(.failure(PointJournalError(journal: error))) }
+        directory.open(PositionRecord.temporaryName, create: true) { [self] result in
+            guard case .success(let file) = result else { return result.failure.map(fail) ?? () }
+            positionFile = file
+            var both = PositionRecord(sequence: 0, volume: volume, position: position).encoded()
+            record = PositionRecord(sequence: 1, volume: volume, position: position)
+            var second = record.encoded()
+            both.writeBuffer(&second)
+            file.write(both, at: 0) { [self] result in
+                if let error = result.failure { return fail(error) }
+                file.synchronize { [self] result in
+                    if let error = result.failure { return fail(error) }
+                    directory.rename(PositionRecord.temporaryName, to: PositionRecord.fileName) { [self] result in
+                        if let error = result.failure { return fail(error) }
+                        directory.synchronize { completion($0.mapError { PointJournalError(journal: $0) }) }
+                    }
+                }
+            }
+        }
+    }
+
+    private func readPosition(_ points: [PointNumber], _ completion: @escaping Done) {
+        directory.open(PositionRecord.fileName, create: false) { [self] result in
+            guard case .success(let file) = result else {
+                return result.failure.map { completion(.failure(PointJournalError(journal: $0))) } ?? ()
+            }
+            positionFile = file
+            file.read(at: 0, byteCount: 2 * PositionRecord.slotBytes) { [self] result in
+                switch result {
+                case .failure(let error): completion(.failure(PointJournalError(journal: error)))
+                case .success(let buffer):
+                    guard let found = PositionRecord(file: buffer) else {
+                        return completion(.failure(.corrupt("neither slot of the file `\(PositionRecord.fileName)` is valid")))
+                    }
+                    record = found
+                    position = found.position
+                    // What a killed process wrote last may be in memory only. Files are removed because of it, so it has
+                    // to be durable before they are.
+                    file.synchronize { [self] result in
+                        if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
+                        let applied = found.position.applied
+                        scan(points.filter { $0 > applied }[...], leftOver: points.filter { $0 <= applied }, completion)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at the files behind the position, one by one, and queues those that were received.
+    private func scan(_ points: ArraySlice<PointNumber>, leftOver: [PointNumber], _ completion: @escaping Done) {
+        guard let point = points.first else {
+            let last = queue.last?.index.point ?? record.position.applied
+            guard last >= record.position.received else {
+                return completion(
+                    .failure(.corrupt("point \(last &+ 1) was received and its file is missing or damaged")))
+            }
+            position.received = last
+            guard !queue.isEmpty else { return applyAll(leftOver, completion) }
+            return directory.synchronize { [self] result in
+                if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
+                applyAll(leftOver, completion)
+            }
+        }
+        directory.open(PointFormat.fileName(point), create: false) { [self] result in
+            guard case .success(let file) = result else {
+                return result.failure.map { completion(.failure(PointJournalError(journal: $0))) } ?? ()
+            }
+            PointFileScan(file: file, limits: limits) { [self] result in
+                switch result {
+                case .failure(let error): completion(.failure(PointJournalError(journal: error)))
+                case .success(.complete(let header, let index)) where header.volume == record.volume && header.point == point:
+                    let expected = (queue.last?.index.point ?? record.position.applied) &+ 1
+                    if point != expected {
+                        return completion(
+                            .failure(.corrupt("point \(point) is there and point \(expected) is missing or damaged")))
+                    }
+                    if header.sectorCount > sectorCount {
+                        return completion(
+                            .failure(
+                                .disk("it has \(sectorCount) sectors now and had \(header.sectorCount) when point \(point) came"))
+                        )
+                    }
+                    // A process that was killed between writing and synchronizing leaves a file that is complete in
+                    // memory only. Half of it on the disk and the file gone would be beyond repair.
+                    file.synchronize { [self] result in
+                        if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
+                        piecesQueued += index.pieces.count
+                        queue.append(ReceivedPoint(index: index, file: file))
+                        scan(points.dropFirst(), leftOver: leftOver, completion)
+                    }
+                case .success:
+                    file.close()
+                    scan(points.dropFirst(), leftOver: leftOver + [point], completion)
+                }
+            }.run()
+        }
+    }
+
+    private func applyAll(_ leftOver: [PointNumber], _ completion: @escaping Done) {
+        whenAllApplied { [self] result in
+            switch result {
+            case .failure(let error): completion(.failure(error))
+            case .success: takeOver(leftOver, completion)
+            }
+        }
+        startApplying()
+    }
+
+    /// Starts anew when the directory belonged to another attachment.
+    private func takeOver(_ leftOver: [PointNumber], _ completion: @escaping Done) {
+        let leftOver = leftOver + recoveredPoints
+        guard record.volume != volume else { return remove(leftOver[...], completion) }
+        let fresh = PositionRecord(
+            sequence: record.sequence &+ 1, volume: volume, position: PointPosition(received: 0, applied: 0))
+        writePosition(fresh) { [self] result in
+            if case .failure = result { return completion(result) }
+            position = fresh.position
+            remove(leftOver[...], completion)
+        }
+    }
+
+    private func remove(_ leftOver: ArraySlice<PointNumber>, _ completion: @escaping Done) {
+        guard let point = leftOver.first else {
+            return directory.remove(PositionRecord.temporaryName) { [self] _ in
+                directory.synchronize { completion($0.mapError { PointJournalError(journal: $0) }) }
+            }
+        }
+        directory.remove(PointFormat.fileName(point)) { [self] result in
+            if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
+            remove(leftOver.dropFirst(), completion)
+        }
+    }
+}
+
+extension Result {
+    /// The error, if it is one.
+    fileprivate var failure: Failure? {
+        if case .failure(let error) = self { error } else { nil }
+    }
+}

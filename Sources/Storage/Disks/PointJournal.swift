@@ -1,0 +1,196 @@
+import Blocks
+import DequeModule
+import NIOCore
+
+// The way of a point:
+//
+//   begin ─> add ... ─> commit ─> [file durable] ─> RECEIVED ─> [pieces on the disk] ─> [disk durable]
+//                                                              ─> [position durable] ─> APPLIED ─> file removed
+//
+//   receiving   at most one point (`incoming`); a lost session or an error drops it and its file
+//   received    at most `pointsQueuedMax` points (`queue`), applied one after the other
+//   reads       wait for the last received point that overlaps them; a point waits, before it is
+//               applied, for the reads that were there before it and overlap it
+//
+// After a crash: complete files behind the position are applied again in order, others are removed.
+
+/// The redo journal of one on-prem disk: points come in whole, and reach the disk whole and in order.
+///
+/// All calls are made on the owner's event loop; completions and callbacks run there too, some of them before the
+/// call returns.
+public final class PointJournal<Disk: StorageFile, Directory: StorageDirectory> {
+    /// The attachment whose points the journal takes.
+    public let volume: VolumeIdentifier
+    /// The size of the disk.
+    public let sectorCount: UInt64
+    /// The limits in force.
+    public let limits: PointJournalLimits
+    /// How far the points have come.
+    public internal(set) var position = PointPosition(received: 0, applied: 0)
+    /// Whether the journal works.
+    public internal(set) var state = PointJournalState.recovering
+    /// The generation whose points are taken; nil while nobody has a lease.
+    public private(set) var lease: LeaseGeneration?
+    /// Called each time a point is durable on the disk.
+    public var onApplied: ((PointNumber) -> Void)?
+    /// Called once, when the journal stops.
+    public var onFailed: ((PointJournalError) -> Void)?
+
+    let disk: Disk
+    let directory: Directory
+    var positionFile: Directory.File?
+    var record: PositionRecord
+
+    var incoming: IncomingPoint<Directory.File>?
+    /// A refused point whose file is being removed. The next point's file is opened after that.
+    var cleaning: IncomingPoint<Directory.File>?
+    /// Those who wait until no point is arriving, being committed or being cleaned away.
+    var settleWaiters: [() -> Void] = []
+
+    var queue = Deque<ReceivedPoint<Directory.File>>()
+    var piecesQueued = 0
+    var applying: PointApplication<Directory.File>?
+    var appliedWaiters: [(point: PointNumber, completion: (Result<PointPosition, PointJournalError>) -> Void)] = []
+    var removalsInFlight = 0
+    /// Points that recovery has applied and whose files it has to remove.
+    var recoveredPoints: [PointNumber] = []
+
+    var readsInFlight: [UInt64: SectorRange] = [:]
+    var readsReady = Deque<WaitingRead>()
+    var readsBlocked: [WaitingRead] = []
+    var readSerial: UInt64 = 0
+
+    var closeCompletion: (() -> Void)?
+
+    init(
+        disk: Disk, sectorCount: UInt64, directory: Directory, volume: VolumeIdentifier, limits: PointJournalLimits
+    ) {
+        self.disk = disk
+        self.sectorCount = sectorCount
+        self.directory = directory
+        self.volume = volume
+        self.limits = limits
+        record = PositionRecord(sequence: 0, volume: volume, position: PointPosition(received: 0, applied: 0))
+    }
+
+    /// Opens the journal in `directory`, which it has for itself, and brings the disk to the last received point first.
+    ///
+    /// When the directory belongs to another attachment, what that one left is applied, and the points of `volume`
+    /// start at 1. The disk stays the caller's to close, after `close`.
+    public static func open(
+        disk: Disk, sectorCount: UInt64, directory: Directory, volume: VolumeIdentifier,
+        limits: PointJournalLimits = PointJournalLimits(),
+        completion: @escaping (Result<PointJournal, PointJournalError>) -> Void
+    ) {
+        let journal = PointJournal(disk: disk, sectorCount: sectorCount, directory: directory, volume: volume, limits: limits)
+        journal.recover { result in
+            switch result {
+            case .success:
+                journal.state = .open
+                completion(.success(journal))
+            case .failure(let error):
+                if journal.state == .recovering { journal.state = .failed(error) }
+                journal.closeFiles()
+                completion(.failure(error))
+            }
+        }
+    }
+
+    /// Points that are received and not applied.
+    public var pointsQueued: Int { queue.count }
+
+    /// The point that is arriving, if one is.
+    public var unfinishedPoint: PointNumber? { incoming?.header.point }
+
+    /// From now on only points of `generation` are taken (nil: none). An unfinished point of another is dropped; the
+    /// completion runs when it is gone, or committed when that was under way: then `position` is final for the old lease.
+    public func setLease(_ generation: LeaseGeneration?, completion: @escaping () -> Void = {}) {
+        lease = generation
+        if let incoming, incoming.header.generation != generation, incoming.commitCompletion == nil {
+            refuse(incoming, .fenced(lease: generation, offered: incoming.header.generation))
+        }
+        whenSettled(completion)
+    }
+
+    /// Completes when every point that is received now is durable on the disk.
+    public func whenAllApplied(completion: @escaping (Result<PointPosition, PointJournalError>) -> Void) {
+        if case .failed(let error) = state { return completion(.failure(error)) }
+        if state == .closed { return completion(.failure(.closed)) }
+        if position.applied >= position.received { return completion(.success(position)) }
+        appliedWaiters.append((position.received, completion))
+    }
+
+    /// Stops: drops an unfinished point and lets what is in flight end. Received points that are not applied stay in
+    /// the journal for the next `open`. Call it once.
+    public func close(completion: @escaping () -> Void) {
+        if case .failed = state {} else { state = .closed }
+        if let incoming, incoming.commitCompletion == nil { refuse(incoming, .closed) }
+        failWaiters(.closed)
+        closeCompletion = completion
+        finishCloseIfIdle()
+    }
+
+    func finishCloseIfIdle() {
+        guard closeCompletion != nil, incoming == nil || incoming?.failure != nil, cleaning == nil, applying == nil,
+            readsInFlight.isEmpty, removalsInFlight == 0
+        else { return }
+        let completion = closeCompletion
+        closeCompletion = nil
+        closeFiles()
+        completion?()
+    }
+
+    private func closeFiles() {
+        for point in queue { point.file.close() }
+        positionFile?.close()
+        positionFile = nil
+    }
+
+    /// Stops the journal for good: nothing is applied any more, and everybody who waits hears why.
+    func fail(_ error: PointJournalError) {
+        if case .failed = state { return }
+        let wasOpen = state == .open
+        state = .failed(error)
+        if let incoming, incoming.commitCompletion == nil { refuse(incoming, error) }
+        failWaiters(error)
+        if wasOpen { onFailed?(error) }
+        finishCloseIfIdle()
+    }
+
+    private func failWaiters(_ error: PointJournalError) {
+        let reads = readsBlocked + readsReady
+        readsBlocked = []
+        readsReady = []
+        let waiters = appliedWaiters
+        appliedWaiters = []
+        for read in reads { read.completion(.failure(error)) }
+        for waiter in waiters { waiter.completion(.failure(error)) }
+    }
+
+    /// The error of a journal that takes nothing at the moment.
+    var refusal: PointJournalError? {
+        switch state {
+        case .open: nil
+        case .recovering: .busy("the journal is recovering")
+        case .failed(let error): error
+        case .closed: .closed
+        }
+    }
+}
+
+extension PointJournalError {
+    /// The error of a file of the journal.
+    init(journal error: StorageFileError) {
+        switch error {
+        case .noSpace(let text): self = .noSpace(text)
+        case .notFound(let text), .denied(let text), .locked(let text), .failed(let text): self = .journal(text)
+        }
+    }
+
+    /// The error of the disk.
+    init(disk error: StorageFileError) {
+        switch error {
+        case .noSpace(let text), .notFound(let text), .denied(let text), .locked(let text), .failed(let text): self = .disk(text)
+        }
+    }
+}

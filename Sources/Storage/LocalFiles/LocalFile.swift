@@ -1,0 +1,108 @@
+import Blocks
+import Files
+import NIOCore
+import NIOPosix
+
+/// A regular file through the page cache.
+///
+/// The operations in flight keep the file open; `close` lets go of it, and the descriptor is closed by
+/// whoever ends last.
+public final class LocalFile: StorageFile {
+    private var file: OpenFile?
+    private let path: String
+    private let calls: BlockingCalls
+
+    /// A file that is open already. Must be made and used on `eventLoop`.
+    public init(_ file: OpenFile, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
+        self.file = file
+        path = file.path
+        calls = BlockingCalls(eventLoop: eventLoop, threadPool: threadPool)
+    }
+
+    private func run<Value: Sendable>(
+        _ completion: @escaping (Result<Value, StorageFileError>) -> Void,
+        _ body: @escaping @Sendable (OpenFile) throws(FileSystemError) -> Value
+    ) {
+        guard let file else { return calls.fail(completion, .failed("\(path) has been closed")) }
+        calls.run(completion) { () throws(FileSystemError) in try body(file) }
+    }
+
+    public func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool {
+        file?.appendResident(at: offset, byteCount: byteCount, to: &buffer) ?? false
+    }
+
+    public func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
+        run(completion) { file throws(FileSystemError) in try file.readBuffer(at: offset, byteCount: byteCount) }
+    }
+
+    public func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        run(completion) { file throws(FileSystemError) in try file.writeBuffer(data, at: offset) }
+    }
+
+    public func writeZeroes(
+        at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void
+    ) {
+        run(completion) { file throws(FileSystemError) in try file.writeZeroes(at: offset, byteCount: byteCount) }
+    }
+
+    public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        run(completion) { file throws(FileSystemError) in try file.synchronizeData() }
+    }
+
+    public func size(completion: @escaping (Result<UInt64, StorageFileError>) -> Void) {
+        run(completion) { file throws(FileSystemError) in try file.information().size }
+    }
+
+    public func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        run(completion) { file throws(FileSystemError) in try file.truncate(to: byteCount) }
+    }
+
+    public func close() { file = nil }
+}
+
+/// A real directory.
+public final class LocalDirectory: StorageDirectory {
+    private let directory: OpenDirectory
+    private let calls: BlockingCalls
+
+    /// A directory that is open already. Must be made and used on `eventLoop`.
+    public init(_ directory: OpenDirectory, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
+        self.directory = directory
+        calls = BlockingCalls(eventLoop: eventLoop, threadPool: threadPool)
+    }
+
+    /// Opens a directory, made when it is missing. For the time of starting: it blocks.
+    public convenience init(path: String, eventLoop: any EventLoop, threadPool: NIOThreadPool) throws(StorageFileError) {
+        let directory: OpenDirectory
+        do throws(FileSystemError) { directory = try OpenDirectory(path, create: true) } catch { throw StorageFileError(error) }
+        self.init(directory, eventLoop: eventLoop, threadPool: threadPool)
+    }
+
+    public func list(completion: @escaping (Result<[String], StorageFileError>) -> Void) {
+        calls.run(completion) { [directory] () throws(FileSystemError) in try directory.list() }
+    }
+
+    public func open(_ name: String, create: Bool, completion: @escaping (Result<LocalFile, StorageFileError>) -> Void) {
+        let calls = self.calls
+        let opened = { (result: Result<OpenFile, StorageFileError>) in
+            completion(result.map { LocalFile($0, eventLoop: calls.eventLoop, threadPool: calls.threadPool) })
+        }
+        calls.run(opened) { [directory] () throws(FileSystemError) in
+            try directory.open(name, create ? [.write, .create] : [.write])
+        }
+    }
+
+    public func remove(_ name: String, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        calls.run(completion) { [directory] () throws(FileSystemError) in try directory.remove(name) }
+    }
+
+    public func rename(
+        _ name: String, to newName: String, completion: @escaping (Result<Void, StorageFileError>) -> Void
+    ) {
+        calls.run(completion) { [directory] () throws(FileSystemError) in try directory.rename(name, to: newName) }
+    }
+
+    public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        calls.run(completion) { [directory] () throws(FileSystemError) in try directory.synchronize() }
+    }
+}

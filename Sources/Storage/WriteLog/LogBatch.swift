@@ -1,0 +1,175 @@
+import Blocks
+import Ciphers
+import NIOCore
+
+/// What one record of a batch does.
+enum LogRecordKind: UInt8 {
+    case data = 0
+    case zeroes = 1
+    /// Ends the epoch, whose number stands where the first sector does.
+    case seal = 2
+}
+
+/// One write in a batch.
+struct LogRecord {
+    let kind: LogRecordKind
+    let start: UInt64
+    let count: UInt64
+    /// Where the sealed bytes begin, counted from the batch's first, and the number of the first chunk.
+    var sealedOffset = 0
+    var firstChunk: UInt32 = 0
+    /// The plaintext, until a file holds it.
+    var data: ByteBuffer?
+
+    /// The length of the plaintext.
+    var byteCount: Int { kind == .data ? Int(count) * BlockGeometry.sectorBytes : 0 }
+
+    /// How many sectors chunk `index` of this record holds.
+    func sectorsInChunk(_ index: UInt64) -> UInt64 { min(LogFormat.sectorsPerChunk, count - index * LogFormat.sectorsPerChunk) }
+}
+
+/// Some writes that go to the file together. It lives as long as an extent points at it, and keeps its file open so long.
+final class LogBatch {
+    let epoch: PointNumber
+    let sequence: UInt64
+    private(set) var records: [LogRecord] = []
+    /// The sealed length of all data so far.
+    private(set) var sealedBytes = 0
+    private(set) var chunkCount: UInt32 = 0
+    /// The plaintext bytes that no file holds yet.
+    private(set) var unwrittenBytes = 0
+    /// Where the batch is, once it was written: the file, and the position of its first data byte there.
+    private(set) var file: LogFileHandle?
+    private(set) var dataOffset: UInt64 = 0
+
+    init(epoch: PointNumber, sequence: UInt64) {
+        self.epoch = epoch
+        self.sequence = sequence
+    }
+
+    /// The sealed length of the descriptors.
+    var descriptorBytes: Int { records.count * LogFormat.descriptorBytes + BlockCipher.tagByteCount }
+    var isEmpty: Bool { records.isEmpty }
+
+    /// Adds a record and gives its extent.
+    func add(_ kind: LogRecordKind, start: UInt64, count: UInt64, data: ByteBuffer?) -> LogExtent {
+        var record = LogRecord(kind: kind, start: start, count: count, sealedOffset: sealedBytes, firstChunk: chunkCount)
+        record.data = data
+        let byteCount = record.byteCount
+        sealedBytes += LogFormat.sealedBytes(byteCount)
+        chunkCount += UInt32((byteCount + LogFormat.chunkBytes - 1) / LogFormat.chunkBytes)
+        if data != nil { unwrittenBytes += byteCount }
+        records.append(record)
+        return LogExtent(batch: self, record: UInt32(records.count - 1), skip: 0)
+    }
+
+    /// The bytes are in `file` now, and leave the memory.
+    func place(in file: LogFileHandle, dataOffset: UInt64) {
+        self.file = file
+        self.dataOffset = dataOffset
+        unwrittenBytes = 0
+        for index in records.indices { records[index].data = nil }
+    }
+}
+
+/// The value of the log's maps: which record holds a sector, and how far into it.
+struct LogExtent: ExtentValue {
+    let batch: LogBatch
+    let record: UInt32
+    /// Sectors of the record before this one. Zeroes may be longer than this counts; it says nothing for them.
+    let skip: UInt32
+
+    func dropping(sectors: UInt64) -> LogExtent {
+        LogExtent(batch: batch, record: record, skip: skip &+ UInt32(truncatingIfNeeded: sectors))
+    }
+
+    var content: LogContent {
+        batch.records[Int(record)].kind == .data ? .data(LogLocation(extent: self)) : .zeroes
+    }
+}
+
+/// What reading needs of a file, whatever kind of file it is.
+class LogFileHandle {
+    let name: String
+    let epoch: PointNumber
+    let cipher: BlockCipher
+
+    init(name: String, epoch: PointNumber, cipher: BlockCipher) {
+        self.name = name
+        self.epoch = epoch
+        self.cipher = cipher
+    }
+
+    func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool { false }
+
+    func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
+        completion(.failure(.failed("\(name) is not a file")))
+    }
+}
+
+/// One file of the log. It is closed when the last batch, segment or read that needs it is gone.
+final class LogFile<File: StorageFile>: LogFileHandle {
+    let file: File
+    /// Where the next batch goes.
+    var writeOffset = UInt64(LogFormat.headerBytes)
+    /// Something was written that no sync has covered.
+    var isDirty = false
+    /// The header survives a crash; and its name does too.
+    var isHeaderDurable = false
+    var isEstablished = false
+
+    init(file: File, name: String, epoch: PointNumber, cipher: BlockCipher) {
+        self.file = file
+        super.init(name: name, epoch: epoch, cipher: cipher)
+    }
+
+    deinit { file.close() }
+
+    override func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool {
+        file.readIfResident(at: offset, byteCount: byteCount, into: &buffer)
+    }
+
+    override func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
+        file.read(at: offset, byteCount: byteCount) { [self] result in
+            withExtendedLifetime(self) { completion(result) }
+        }
+    }
+}
+
+/// One epoch that was not released.
+final class LogEpoch<File: StorageFile> {
+    let number: PointNumber
+    /// The epoch's own writes, each sector once.
+    var map = ExtentMap<LogExtent>()
+    /// Sectors with data in `map`.
+    var dataSectors: UInt64 = 0
+    var files: [LogFile<File>] = []
+    /// The first batch of the epoch, once there is one.
+    var firstBatch: UInt64?
+    /// When the first write was appended.
+    var firstAppendAt: NIODeadline?
+    /// When it was closed, and the batch with the seal.
+    var sealedAt: NIODeadline?
+    var sealBatch: UInt64?
+    /// The seal is durable.
+    var isSealed = false
+
+    init(number: PointNumber) {
+        self.number = number
+    }
+
+    var hasWrites: Bool { firstAppendAt != nil }
+    var byteCount: UInt64 { dataSectors * UInt64(BlockGeometry.sectorBytes) }
+
+    /// Takes a write into the epoch's map.
+    func insert(_ range: SectorRange, _ extent: LogExtent, isData: Bool) {
+        var replaced: UInt64 = 0
+        map.insert(range, extent) { old in
+            if old.value.batch.records[Int(old.value.record)].kind == .data { replaced += old.range.count }
+        }
+        dataSectors = dataSectors - replaced + (isData ? range.count : 0)
+    }
+
+    /// The bytes of the epoch's files.
+    var fileBytes: UInt64 { files.reduce(0) { $0 + $1.writeOffset } }
+}

@@ -1,0 +1,149 @@
+import Blocks
+import Checksums
+import Ciphers
+import NIOCore
+
+/// Turning batches into the bytes of a file, and back.
+struct LogEncoding {
+    let volume: VolumeIdentifier
+
+    /// What a chunk is bound to: where in which volume it belongs, and to which epoch.
+    func context(epoch: PointNumber, start: UInt64, sectors: UInt64) -> CipherContext {
+        CipherContext(volume.high, volume.low, epoch, start, sectors)
+    }
+
+    /// The bytes that a batch's descriptors are bound to.
+    private func boundBytes(of header: LogBatchHeader) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        header.encodeBound(into: &buffer)
+        buffer.writeInteger(volume.high)
+        buffer.writeInteger(volume.low)
+        return buffer
+    }
+
+    // MARK: Encoding
+
+    /// Writes a batch, as it stands in the file, to `buffer`, which is empty.
+    /// - Returns: false when the cipher refused.
+    func encode(_ batch: LogBatch, durableThrough: UInt64, cipher: BlockCipher, into buffer: inout ByteBuffer) -> Bool {
+        let header = LogBatchHeader(
+            epoch: batch.epoch, sequence: batch.sequence, durableThrough: durableThrough,
+            descriptorBytes: UInt32(batch.descriptorBytes), dataBytes: UInt32(batch.sealedBytes))
+        buffer.reserveCapacity(header.byteCount)
+        header.encodeBound(into: &buffer)
+        buffer.writeInteger(UInt64(0))  // the two checksums
+        var descriptors = ByteBuffer()
+        descriptors.reserveCapacity(batch.records.count * LogFormat.descriptorBytes)
+        for record in batch.records {
+            descriptors.writeInteger(record.kind.rawValue)
+            descriptors.writeInteger(record.start)
+            descriptors.writeInteger(record.count)
+        }
+        let bound = boundBytes(of: header)
+        var sealed = false
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: batch.descriptorBytes) { destination in
+            sealed = descriptors.withUnsafeReadableBytes { plaintext in
+                bound.withUnsafeReadableBytes { bound in
+                    cipher.seal(
+                        plaintext, nonce: CipherNonce(sequence: batch.sequence, index: 0), authenticating: bound,
+                        into: destination)
+                }
+            }
+            return sealed ? batch.descriptorBytes : 0
+        }
+        guard sealed else { return false }
+        for record in batch.records where record.kind == .data {
+            guard encodeData(of: record, batch: batch, cipher: cipher, into: &buffer) else { return false }
+        }
+        var checksum = CRC32C()
+        buffer.withUnsafeReadableBytes { checksum.update(UnsafeRawBufferPointer(rebasing: $0[LogFormat.batchHeaderBytes...])) }
+        buffer.setInteger(checksum.value, at: LogFormat.batchHeaderBoundBytes)
+        var headerChecksum = CRC32C()
+        buffer.withUnsafeReadableBytes {
+            headerChecksum.update(UnsafeRawBufferPointer(rebasing: $0[..<(LogFormat.batchHeaderBytes - 4)]))
+        }
+        buffer.setInteger(headerChecksum.value, at: LogFormat.batchHeaderBytes - 4)
+        buffer.writeRepeatingByte(0, count: header.byteCount - buffer.readableBytes)
+        return true
+    }
+
+    private func encodeData(of record: LogRecord, batch: LogBatch, cipher: BlockCipher, into buffer: inout ByteBuffer) -> Bool {
+        guard let data = record.data, data.readableBytes == record.byteCount else { return false }
+        return data.withUnsafeReadableBytes { bytes in
+            var chunk: UInt64 = 0
+            var position = 0
+            while position < bytes.count {
+                let end = min(position + LogFormat.chunkBytes, bytes.count)
+                let sealed = cipher.seal(
+                    UnsafeRawBufferPointer(rebasing: bytes[position..<end]),
+                    nonce: CipherNonce(sequence: batch.sequence, index: 1 + record.firstChunk + UInt32(chunk)),
+                    context: context(
+                        epoch: batch.epoch, start: record.start + chunk * LogFormat.sectorsPerChunk,
+                        sectors: record.sectorsInChunk(chunk)),
+                    appendingTo: &buffer)
+                if !sealed { return false }
+                position = end
+                chunk += 1
+            }
+            return true
+        }
+    }
+
+    // MARK: Decoding
+
+    enum BatchError: Error, Equatable {
+        /// The checksum does not fit: the batch was torn, or its medium decayed.
+        case torn
+        /// The checksum fits, but this was not sealed under the file's key.
+        case forged
+    }
+
+    /// Opens the batch at the reader index of `bytes`, which holds all of it.
+    /// - Returns: the batch, without the bytes of its data.
+    func decode(_ header: LogBatchHeader, from bytes: ByteBuffer, cipher: BlockCipher) throws(BatchError) -> LogBatch {
+        let payloadBytes = Int(header.descriptorBytes) + Int(header.dataBytes)
+        guard let payload = bytes.getSlice(at: bytes.readerIndex + LogFormat.batchHeaderBytes, length: payloadBytes),
+            CRC32C.checksum(of: payload) == header.payloadChecksum,
+            let sealed = payload.getSlice(at: payload.readerIndex, length: Int(header.descriptorBytes))
+        else { throw .torn }
+        var descriptors = ByteBuffer()
+        let bound = boundBytes(of: header)
+        let size = Int(header.descriptorBytes) - BlockCipher.tagByteCount
+        var opened = false
+        descriptors.writeWithUnsafeMutableBytes(minimumWritableBytes: size) { destination in
+            opened = sealed.withUnsafeReadableBytes { sealed in
+                bound.withUnsafeReadableBytes { bound in
+                    cipher.open(
+                        sealed, nonce: CipherNonce(sequence: header.sequence, index: 0), authenticating: bound, into: destination)
+                }
+            }
+            return opened ? size : 0
+        }
+        guard opened, let batch = parse(&descriptors, of: header) else { throw .forged }
+        return batch
+    }
+
+    /// Parses descriptors; nil when they break a rule, which authentic ones never do.
+    func parse(_ descriptors: inout ByteBuffer, of header: LogBatchHeader) -> LogBatch? {
+        let batch = LogBatch(epoch: header.epoch, sequence: header.sequence)
+        var isSealed = false
+        while descriptors.readableBytes > 0 {
+            guard !isSealed, let (kindValue, start, count) = descriptors.readMultipleIntegers(as: (UInt8, UInt64, UInt64).self),
+                let kind = LogRecordKind(rawValue: kindValue)
+            else { return nil }
+            switch kind {
+            case .seal:
+                guard start == header.epoch, count == 0 else { return nil }
+                isSealed = true
+            case .zeroes:
+                guard count > 0, SectorRange(start: start, count: count) != nil else { return nil }
+            case .data:
+                let sectorsMax = UInt64(LogFormat.batchDataBytesMax / BlockGeometry.sectorBytes)
+                guard count > 0, count <= sectorsMax, SectorRange(start: start, count: count) != nil else { return nil }
+            }
+            _ = batch.add(kind, start: start, count: count, data: nil)
+            guard batch.sealedBytes <= Int(header.dataBytes) else { return nil }
+        }
+        return batch.sealedBytes == Int(header.dataBytes) && !batch.isEmpty ? batch : nil
+    }
+}

@@ -1,0 +1,128 @@
+import Blocks
+import Ciphers
+import NIOCore
+
+extension LogRecovery {
+    /// Makes of what was found a log that can go on.
+    func settle() {
+        guard let expected, let log = logIdentifier else {
+            if vanishingEpoch != nil { return fail(.corrupt("the log begins in the middle of an epoch, and nothing follows it")) }
+            return makeFresh()
+        }
+        guard claimedDurable < expected else {
+            return fail(.corrupt("batch \(claimedDurable) was durable, but the log ends before batch \(expected)"))
+        }
+        cutTornEnd { [self] in
+            synchronize(epochs.flatMap(\.files)[...]) { [self] in
+                // The newest first: until the last of them is gone the row stays broken where it is.
+                remove(discarded.reversed()[...]) { [self] in
+                    directory.synchronize { result in
+                        self.step(result) { _ in self.goOn(log: log, at: expected) }
+                    }
+                }
+            }
+        }
+    }
+
+    private func cutTornEnd(then next: @escaping () -> Void) {
+        guard let last = lastParts.last, last.size > last.file.writeOffset else { return next() }
+        last.file.file.truncate(to: last.file.writeOffset) { [self] in step($0, next) }
+    }
+
+    private func synchronize(_ files: ArraySlice<File>, then next: @escaping () -> Void) {
+        guard let file = files.first else { return next() }
+        file.isHeaderDurable = true
+        file.isEstablished = true
+        file.file.synchronize { [self] result in step(result) { self.synchronize(files.dropFirst(), then: next) } }
+    }
+
+    private func remove(_ names: ArraySlice<String>, then next: @escaping () -> Void) {
+        guard let name = names.first else { return next() }
+        directory.remove(name) { [self] result in step(result) { self.remove(names.dropFirst(), then: next) } }
+    }
+
+    // MARK: Going on
+
+    /// Makes the file that takes the next batches: a new epoch's, or a new part of the open one.
+    private func goOn(log: LogIdentifier, at sequence: UInt64) {
+        guard let last = epochs.last else { return fail(.corrupt("the log has a name and no epoch")) }
+        if last.sealBatch != nil {
+            guard last.number < .max else { return fail(.corrupt("epoch numbers have run out")) }
+            let epoch = Epoch(number: last.number + 1)
+            epochs.append(epoch)
+            return makeFile(log: log, epoch: epoch, part: 0, sequence: sequence) { [self] in finish(log: log, at: sequence) }
+        }
+        guard let part = lastParts.last, part.number < .max else {
+            return fail(.corrupt("part numbers of an epoch have run out"))
+        }
+        makeFile(log: log, epoch: last, part: part.number + 1, sequence: sequence) { [self] in
+            // Parts without batches add nothing, and each restart would leave one more.
+            let empty = lastParts.filter { $0.batchCount == 0 }.map(\.file.name)
+            last.files.removeAll { empty.contains($0.name) }
+            remove(empty[...]) { [self] in finish(log: log, at: sequence) }
+        }
+    }
+
+    private func makeFresh() {
+        guard firstEpoch > 0 else { return fail(.corrupt("the first epoch has number 0")) }
+        let log = LogIdentifier(high: random.next(), low: random.next())
+        let epoch = Epoch(number: firstEpoch)
+        epochs = [epoch]
+        remove(discarded[...]) { [self] in
+            makeFile(log: log, epoch: epoch, part: 0, sequence: 1) { [self] in finish(log: log, at: 1) }
+        }
+    }
+
+    /// Makes a file with a durable header and a durable name.
+    private func makeFile(log: LogIdentifier, epoch: Epoch, part: UInt32, sequence: UInt64, then next: @escaping () -> Void) {
+        let header = LogFileHeader(
+            volume: volume, log: log, epoch: epoch.number, part: part, firstBatch: sequence,
+            epochFirstBatch: epoch.firstBatch ?? sequence, durableThrough: sequence - 1, salt: random.bytes(LogFormat.saltBytes))
+        let cipher: BlockCipher
+        do throws(CipherError) {
+            cipher = BlockCipher(key: try key.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
+        } catch {
+            return fail(.cipher("\(error)"))
+        }
+        guard let bytes = header.encoded(cipher: cipher) else { return fail(.cipher("AES-256-GCM refused to seal a header")) }
+        let name = LogFormat.fileName(epoch: epoch.number, part: part)
+        directory.open(name, create: true) { [self] result in
+            step(result) { opened in
+                let file = File(file: opened, name: name, epoch: epoch.number, cipher: cipher)
+                epoch.files.append(file)
+                opened.write(bytes, at: 0) { result in
+                    self.step(result) { _ in
+                        self.synchronize([file]) {
+                            self.directory.synchronize { result in self.step(result) { _ in next() } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    private func finish(log: LogIdentifier, at sequence: UInt64) {
+        succeed(RecoveredLog(volume: volume, logIdentifier: log, epochs: epochs, map: map, nextSequence: sequence))
+    }
+}
+
+extension WriteLog {
+    /// Opens the log in `directory`, which it has for itself, or makes one there.
+    ///
+    /// - Parameters:
+    ///   - now: becomes the age of what is found: a log does not know how long its machine was off.
+    ///   - firstEpoch: the number of the first point of a log that is made.
+    public static func open(
+        directory: Directory, volume: VolumeIdentifier, key: SecretKey, limits: WriteLogLimits = WriteLogLimits(),
+        random: RandomSource,
+        now: NIODeadline, firstEpoch: PointNumber = 1, completion: @escaping (Result<WriteLog, WriteLogError>) -> Void
+    ) {
+        let recovery = LogRecovery(
+            directory: directory, volume: volume, key: key, random: random, now: now, firstEpoch: firstEpoch
+        ) { result in
+            completion(
+                result.map { WriteLog(recovered: $0, directory: directory, key: key, limits: limits, random: random) })
+        }
+        recovery.start()
+    }
+}

@@ -1,0 +1,115 @@
+import Blocks
+import NIOCore
+
+/// Why the write log could not do what it was asked.
+public enum WriteLogError: Error, Equatable, Sendable {
+    /// The files are of this volume, but were not sealed under this key.
+    case wrongKey
+    /// A file holds what was not written there, or lost what had been made durable; the text says where.
+    case corrupt(String)
+    /// The files belong to another volume.
+    case foreign(VolumeIdentifier)
+    /// The file system failed. The log takes no more writes; what is in memory can still be read.
+    case file(StorageFileError)
+    /// There is no room in the log, or in its file system, and waiting for it took too long.
+    case noSpace(String)
+    /// One write had more bytes than a batch may hold.
+    case tooLarge(Int)
+    /// The cipher refused to work; the text names the call.
+    case cipher(String)
+    /// The log was closed.
+    case closed
+}
+
+/// The name of one log: 16 random bytes, made when the log is first created and the same in all its files.
+///
+/// A log that is made anew, because its directory was lost, numbers its points from the start; this
+/// identifier is how the other edge notices.
+public struct LogIdentifier: Hashable, Sendable, CustomStringConvertible {
+    public let high: UInt64
+    public let low: UInt64
+
+    public init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    /// From 32 hexadecimal digits; nil for anything else.
+    public init?(hexadecimal: String) {
+        guard let parsed = VolumeIdentifier(hexadecimal: hexadecimal) else { return nil }
+        self.init(high: parsed.high, low: parsed.low)
+    }
+
+    /// 32 hexadecimal digits.
+    public var description: String { VolumeIdentifier(high: high, low: low).description }
+}
+
+/// The bounds of a log, and what happens at each.
+public struct WriteLogLimits: Sendable {
+    /// Bytes of writes in memory that no file holds yet. Beyond it appends are ordered but their completions wait.
+    public var unwrittenBytesMax: Int
+    /// Bytes in files and on their way to them. Beyond it appends wait, unordered, until points are released;
+    /// after `failWaiting` they fail.
+    public var logBytesMax: UInt64
+    /// A batch that gathers while another is written is closed when it holds this many bytes.
+    public var batchBytesMax: Int
+
+    public init(unwrittenBytesMax: Int = 32 << 20, logBytesMax: UInt64 = 1 << 30, batchBytesMax: Int = 1 << 20) {
+        self.unwrittenBytesMax = unwrittenBytesMax
+        self.logBytesMax = logBytesMax
+        self.batchBytesMax = min(max(batchBytesMax, 4096), LogFormat.batchDataBytesMax / 4)
+    }
+}
+
+/// A point that was sealed, is durable in the log and was not released yet.
+public struct SealedPoint: Equatable, Sendable {
+    /// Its number.
+    public let number: PointNumber
+    /// The bytes of data that it holds after overlaps were removed; zeroes count nothing.
+    public let byteCount: UInt64
+    /// When it was sealed; after a restart, when it was found.
+    public let sealedAt: NIODeadline
+}
+
+/// A run of sectors in the log, and where its newest content is.
+public struct LogSegment {
+    /// The sectors.
+    public let range: SectorRange
+    /// What they hold.
+    public let content: LogContent
+}
+
+/// What a run of sectors in the log holds.
+public enum LogContent {
+    /// Zeroes.
+    case zeroes
+    /// Bytes, in memory or in a file.
+    case data(LogLocation)
+}
+
+/// Where bytes of the log are. Holding one keeps them readable, even after their point was released.
+public struct LogLocation {
+    let extent: LogExtent
+}
+
+/// What a log has done and holds, for the owner to show.
+public struct WriteLogStatistics: Equatable, Sendable {
+    /// Bytes of data that were not released, after overlaps within each point were removed.
+    public var unsentBytes: UInt64 = 0
+    /// Bytes in files.
+    public var fileBytes: UInt64 = 0
+    /// Bytes of writes in memory that no file holds yet.
+    public var unwrittenBytes: Int = 0
+    /// When the oldest write that was not released was appended; nil when there is none.
+    public var oldestUnsentAppendAt: NIODeadline?
+    /// Bytes of data that were ever appended by this process.
+    public var appendedBytes: UInt64 = 0
+    /// Completed fdatasyncs of log files.
+    public var syncs: UInt64 = 0
+    /// Batches that were written.
+    public var batches: UInt64 = 0
+    /// Appends that wait for room.
+    public var waitingAppends: Int = 0
+
+    public init() {}
+}

@@ -1,0 +1,82 @@
+import Blocks
+import NIOCore
+
+extension WriteLog {
+    /// The points that are sealed, durable and not released, in order.
+    public var sealedPoints: [SealedPoint] {
+        epochs.compactMap { epoch in
+            guard epoch.isSealed, let sealedAt = epoch.sealedAt else { return nil }
+            return SealedPoint(number: epoch.number, byteCount: epoch.byteCount, sealedAt: sealedAt)
+        }
+    }
+
+    /// What a point holds: each sector once, in ascending order. Empty for a point that is not in `sealedPoints`.
+    public func contents(of point: PointNumber) -> [LogSegment] {
+        guard let epoch = epochs.first(where: { $0.number == point && $0.isSealed }) else { return [] }
+        var segments: [LogSegment] = []
+        segments.reserveCapacity(epoch.map.count)
+        epoch.map.forEach { segments.append(LogSegment(range: $0.range, content: $0.value.content)) }
+        return segments
+    }
+
+    /// Forgets the points up to `point`, which are sealed, at once, and removes their files, oldest first.
+    ///
+    /// Completes when the removal is durable. A crash before that may bring the points back; then they are released again.
+    public func release(through point: PointNumber, completion: @escaping (Result<Void, WriteLogError>) -> Void) {
+        if let refusal { return completion(.failure(refusal)) }
+        let count = epochs.prefix { $0.isSealed && $0.number <= point }.count
+        let released = Array(epochs.prefix(count))
+        epochs.removeFirst(count)
+        for epoch in released { forget(epoch) }
+        let files = released.flatMap(\.files)
+        releases.append((point, files, completion))
+        removeReleased()
+        synchronizeIfNeeded()
+        pump()
+    }
+
+    /// Takes from the overlay what is still the newest of an epoch that goes.
+    private func forget(_ epoch: Epoch) {
+        epoch.map.forEach { extent in
+            var stale: [SectorRange] = []
+            map.forEach(in: extent.range) { newest in
+                if newest.value.batch.epoch == epoch.number { stale.append(newest.range) }
+            }
+            for range in stale { map.remove(range) }
+        }
+        epoch.map.removeAll()
+    }
+
+    /// Removes the files of released epochs, once the log's name and numbers are durable in a file that stays.
+    func removeReleased() {
+        guard failure == nil, !isReleasing, let release = releases.first else { return }
+        guard release.files.isEmpty || epochs[0].files.first?.isEstablished == true else { return }
+        isReleasing = true
+        remove(release.files[...]) { [self] in
+            isReleasing = false
+            guard let done = releases.popFirst() else { return }
+            done.completion(.success(()))
+            if isOutOfSpace {
+                isOutOfSpace = false
+                pump()
+            }
+            admitHeld()
+            removeReleased()
+        }
+    }
+
+    /// Removes files one by one, each removal durable before the next: a crash leaves no hole in the row of files.
+    private func remove(_ files: ArraySlice<File>, then done: @escaping () -> Void) {
+        guard let file = files.first else { return done() }
+        directory.remove(file.name) { [self] removed in
+            guard failure == nil else { return }
+            if case .failure(let error) = removed { return poison(.file(error)) }
+            directory.synchronize { [self] synchronized in
+                guard failure == nil else { return }
+                if case .failure(let error) = synchronized { return poison(.file(error)) }
+                fileBytes -= file.writeOffset
+                remove(files.dropFirst(), then: done)
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+import Blocks
+import Ciphers
+import DequeModule
+import NIOCore
+
+// The life of a write in the log:
+//
+//     append ──► held (no room) ──► ordered: in `map`, in the batch that gathers ──► written ──► durable
+//                                       │                                                │          │
+//                                       └ acknowledged here, unless memory is full       │          └ flush answered
+//                                                                                        └ leaves the memory
+//
+// One batch is written at a time. What arrives meanwhile gathers in the next one, and what waits
+// for durability is answered by one round of fdatasyncs. Epochs follow one another in the same
+// sequence of batches:
+//
+//     epoch:   gathering ──seal()──► closed ──(seal durable)──► sealed ──release()──► gone
+
+/// The write log of one volume. See the module's README for what it promises.
+///
+/// All calls are made on one event loop, where all completions run too, possibly before the call returns.
+public final class WriteLog<Directory: StorageDirectory> {
+    /// The volume whose writes these are.
+    public let volume: VolumeIdentifier
+    /// The name of this log, the same for all its life.
+    public let logIdentifier: LogIdentifier
+    /// The bounds in force.
+    public let limits: WriteLogLimits
+    /// The highest point that was sealed and is durable; the number before the first epoch when there was none.
+    public internal(set) var lastSealedPoint: PointNumber
+    /// Why the log takes no more writes; nil while it does.
+    public internal(set) var failure: WriteLogError?
+    /// Is called when `wantsSeal` becomes true.
+    public var onWantsSeal: (() -> Void)?
+
+    typealias Epoch = LogEpoch<Directory.File>
+    typealias File = LogFile<Directory.File>
+    typealias Completion = (Result<Void, WriteLogError>) -> Void
+
+    let directory: Directory
+    let key: SecretKey
+    let encoding: LogEncoding
+    var random: RandomSource
+
+    /// All unreleased epochs in order; the last one gathers.
+    var epochs: [Epoch]
+    /// The newest content of every sector, over all unreleased epochs.
+    var map: ExtentMap<LogExtent>
+
+    /// The batch that takes writes, and those behind it on the way to the file.
+    var gathering: LogBatch?
+    var queue: Deque<LogBatch> = []
+    /// The sequence number of the next batch, and how far batches were written and made durable.
+    var nextSequence: UInt64
+    var writtenThrough: UInt64
+    var durableThrough: UInt64
+    /// A file operation of the writer is in flight; a round of syncs is; the directory has unsynchronised names.
+    var isWriting = false
+    var isSynchronizing = false
+    var isDirectoryDirty = false
+    /// The file system is full: the writer waits for the next tick.
+    var isOutOfSpace = false
+    /// The batch in flight as it stands in the file. It is kept over a retry: the same nonce must seal the same bytes.
+    var encoded: ByteBuffer?
+    var encodeBuffer = ByteBuffer()
+    /// The same for the header of a file in the making.
+    var fileInTheMaking: (file: File, header: ByteBuffer)?
+
+    struct HeldAppend {
+        let range: SectorRange
+        let data: ByteBuffer?
+        let now: NIODeadline
+        let completion: Completion
+    }
+    /// Appends that wait, unordered, for room.
+    var held: Deque<HeldAppend> = []
+    /// Completions of ordered appends that wait for memory.
+    var memoryWaiters: Deque<Completion> = []
+    /// What waits until a batch is durable.
+    var durabilityWaiters: Deque<(sequence: UInt64, completion: Completion)> = []
+    /// Releases whose files are still there.
+    var releases: Deque<(through: PointNumber, files: [File], completion: Completion)> = []
+    var isReleasing = false
+    var isClosed = false
+    var closeCompletion: Completion?
+
+    var unwrittenBytes = 0
+    /// Bytes of all files that stand in the directory.
+    var fileBytes: UInt64
+    var appendedBytes: UInt64 = 0
+    var syncs: UInt64 = 0
+    var batches: UInt64 = 0
+    var hasAskedForSeal = false
+    var scratch = ByteBuffer()
+
+    init(
+        recovered state: RecoveredLog<Directory>, directory: Directory, key: SecretKey, limits: WriteLogLimits,
+        random: RandomSource
+    ) {
+        volume = state.volume
+        logIdentifier = state.logIdentifier
+        self.limits = limits
+        self.directory = directory
+        self.key = key
+        self.random = random
+        encoding = LogEncoding(volume: state.volume)
+        epochs = state.epochs
+        map = state.map
+        fileBytes = state.epochs.reduce(0) { $0 + $1.fileBytes }
+        nextSequence = state.nextSequence
+        writtenThrough = state.nextSequence - 1
+        durableThrough = state.nextSequence - 1
+        lastSealedPoint = (state.epochs.last?.number ?? 1) - 1
+    }
+
+    // MARK: State
+
+    /// The epoch that gathers. There always is one.
+    var current: Epoch { epochs[epochs.count - 1] }
+    /// The number of the epoch that gathers: the next point.
+    public var currentEpoch: PointNumber { current.number }
+    /// The oldest epoch that was not released.
+    public var oldestEpoch: PointNumber { epochs[0].number }
+
+    /// True while appends wait for room, in the log or in its file system.
+    public var isWaitingForSpace: Bool { isOutOfSpace || !held.isEmpty }
+
+    /// True when only a seal brings room: the log is full or nearly so, and the epoch that gathers holds a good part of it.
+    public var wantsSeal: Bool {
+        guard failure == nil, current.hasWrites else { return false }
+        if !held.isEmpty && !isOutOfSpace { return true }
+        return usedBytes >= limits.logBytesMax / 4 * 3 && current.fileBytes >= limits.logBytesMax / 4
+    }
+
+    /// Bytes in files, and bytes that will be.
+    var usedBytes: UInt64 { fileBytes + UInt64(unwrittenBytes) }
+
+    /// What the log has done and holds.
+    public var statistics: WriteLogStatistics {
+        var statistics = WriteLogStatistics()
+        statistics.unsentBytes = epochs.reduce(0) { $0 + $1.byteCount }
+        statistics.fileBytes = fileBytes
+        statistics.unwrittenBytes = unwrittenBytes
+        statistics.oldestUnsentAppendAt = epochs.first { $0.hasWrites }?.firstAppendAt
+        statistics.appendedBytes = appendedBytes
+        statistics.syncs = syncs
+        statistics.batches = batches
+        statistics.waitingAppends = held.count
+        return statistics
+    }
+
+    // MARK: Appending
+
+    /// Orders a write behind all before it. `data` has exactly `range.byteCount` readable bytes.
+    ///
+    /// Completes when the write is ordered and every later read sees it; a crash may lose it until a
+    /// flush has completed. At a limit the completion waits (see `WriteLogLimits`).
+    public func append(
+        _ range: SectorRange, data: ByteBuffer, now: NIODeadline, completion: @escaping (Result<Void, WriteLogError>) -> Void
+    ) {
+        assert(data.readableBytes == range.byteCount, "a write has as many bytes as its range")
+        guard data.readableBytes == range.byteCount, range.byteCount <= LogFormat.batchDataBytesMax / 4 else {
+            return completion(.failure(.tooLarge(data.readableBytes)))
+        }
+        take(HeldAppend(range: range, data: data, now: now, completion: completion))
+    }
+
+    /// Orders the zeroing of a range behind all writes before it. Completes as `append` does.
+    public func appendZeroes(
+        _ range: SectorRange, now: NIODeadline, completion: @escaping (Result<Void, WriteLogError>) -> Void
+    ) {
+        take(HeldAppend(range: range, data: nil, now: now, completion: completion))
+    }
+
+    private func take(_ append: HeldAppend) {
+        if let refusal { return append.completion(.failure(refusal)) }
+        if append.range.isEmpty { return append.completion(.success(())) }
+        let cost = fileCost(of: append)
+        if cost > limits.logBytesMax {
+            return append.completion(.failure(.noSpace("a write of \(append.range.byteCount) bytes is larger than the log")))
+        }
+        if !held.isEmpty || !hasRoom(for: cost) {
+            held.append(append)
+            askForSeal()
+            return
+        }
+        order(append)
+        pump()
+        askForSeal()
+    }
+
+    /// The error that answers every change; nil while the log takes them.
+    var refusal: WriteLogError? { failure ?? (isClosed ? .closed : nil) }
+
+    /// What an append takes in a file when it is a batch of its own.
+    private func fileCost(of append: HeldAppend) -> UInt64 {
+        UInt64(LogFormat.aligned(LogFormat.batchHeaderBytes + 64 + LogFormat.sealedBytes(append.data?.readableBytes ?? 0)))
+    }
+
+    private func hasRoom(for cost: UInt64) -> Bool {
+        !isOutOfSpace && usedBytes + cost + UInt64(LogFormat.headerBytes) <= limits.logBytesMax
+    }
+
+    /// Gives the append its place in the journal and in the maps, in that order.
+    private func order(_ append: HeldAppend) {
+        let batch = openBatch()
+        let extent = batch.add(
+            append.data == nil ? .zeroes : .data, start: append.range.start, count: append.range.count, data: append.data)
+        let epoch = current
+        epoch.insert(append.range, extent, isData: append.data != nil)
+        map.insert(append.range, extent)
+        if epoch.firstAppendAt == nil { epoch.firstAppendAt = append.now }
+        let byteCount = append.data?.readableBytes ?? 0
+        unwrittenBytes += byteCount
+        appendedBytes += UInt64(byteCount)
+        if batch.sealedBytes >= limits.batchBytesMax || batch.records.count >= LogFormat.batchRecordsMax - 1 { closeBatch() }
+        if unwrittenBytes > limits.unwrittenBytesMax {
+            memoryWaiters.append(append.completion)
+        } else {
+            append.completion(.success(()))
+        }
+    }
+
+    /// The batch that takes writes.
+    func openBatch() -> LogBatch {
+        if let gathering { return gathering }
+        let batch = LogBatch(epoch: current.number, sequence: nextSequence)
+        if current.firstBatch == nil { current.firstBatch = nextSequence }
+        nextSequence += 1
+        gathering = batch
+        return batch
+    }
+
+    /// Sends the batch that gathers on its way.
+    func closeBatch() {
+        guard let batch = gathering else { return }
+        gathering = nil
+        queue.append(batch)
+    }
+
+    /// Orders held appends as long as there is room.
+    func admitHeld() {
+        while failure == nil, let first = held.first, hasRoom(for: fileCost(of: first)) {
+            held.removeFirst()
+            order(first)
+        }
+        pump()
+        askForSeal()
+    }
+
+    /// Completes ordered appends as long as there is memory.
+    func releaseMemoryWaiters() {
+        while unwrittenBytes <= limits.unwrittenBytesMax, let completion = memoryWaiters.popFirst() { completion(.success(())) }
+    }
+
+    /// Tells the owner once when a seal would bring room.
+    func askForSeal() {
+        let wants = wantsSeal
+        defer { hasAskedForSeal = wants }
+        if wants, !hasAskedForSeal { onWantsSeal?() }
+    }
+
+    // MARK: Time and trouble
+
+    /// Tries again what the file system had no room for. The owner calls it about once a second.
+    public func tick(now: NIODeadline) {
+        guard failure == nil, isOutOfSpace else { return }
+        isOutOfSpace = false
+        pump()
+        admitHeld()
+    }
+
+    /// Fails what waits for room: the owner's deadline for it has passed. What was ordered stays in the log.
+    public func failWaiting(_ error: WriteLogError) {
+        var failing = held.map(\.completion)
+        held.removeAll()
+        failing += memoryWaiters
+        memoryWaiters.removeAll()
+        if isOutOfSpace {
+            failing += durabilityWaiters.map(\.completion)
+            durabilityWaiters.removeAll()
+        }
+        for completion in failing { completion(.failure(error)) }
+    }
+
+    /// The file system is full. What was acknowledged stays in memory for the next try; when the log is
+    /// being closed there is none, and the owner hears it.
+    func ranOutOfSpace(_ text: String) {
+        if isClosed { poison(.noSpace(text)) } else { isOutOfSpace = true }
+    }
+
+    /// Ends the log for writing: whatever waits fails, loudly, and everything later too.
+    func poison(_ error: WriteLogError) {
+        if failure != nil { return }
+        failure = error
+        var failing = held.map(\.completion)
+        failing += memoryWaiters
+        failing += durabilityWaiters.map(\.completion)
+        failing += releases.map(\.completion)
+        held.removeAll()
+        memoryWaiters.removeAll()
+        durabilityWaiters.removeAll()
+        releases.removeAll()
+        for completion in failing { completion(.failure(error)) }
+    }
+}

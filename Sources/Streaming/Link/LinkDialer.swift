@@ -1,0 +1,178 @@
+import LinkProtocol
+import Logging
+import NIOCore
+import NIOPosix
+import NIOSSL
+import NIOTLS
+
+/// Keeps connections up to the other edge, and gives them to an endpoint. Confined to the endpoint's event loop.
+public final class LinkDialer {
+    /// How long a TCP connection and then TLS may take.
+    static let connectTimeout = TimeAmount.seconds(10)
+    /// The pause before a connection is tried again: doubled from the first to the last, with jitter.
+    static let firstPauseMilliseconds: Int64 = 200
+    static let lastPauseMilliseconds: Int64 = 5000
+    /// A connection that lasted so long makes the next pause short again.
+    static let provenAfter = TimeAmount.seconds(5)
+
+    private let endpoint: LinkEndpoint
+    private let host: String
+    private let port: Int
+    private let context: NIOSSLContext
+    private let authorize: (PeerCertificate) -> PeerIdentity?
+    private let logger: Logger
+    private let connectionCount: Int
+    private var pauses: [Int64]
+    private var channels: [(any Channel)?]
+    private var isStopped = false
+
+    fileprivate var failure: String?
+
+    /// Why there is no connection, in words for the operator; nil while there is one.
+    public var lastError: String? { endpoint.isConnected ? nil : failure }
+
+    /// Prepares dialling. Call `start` on the endpoint's event loop.
+    /// - Parameter authorize: says who a certificate of the authority belongs to; nil when it is not one of an on-prem edge.
+    public init(
+        endpoint: LinkEndpoint, host: String, port: Int, credentials: LinkCredentials, connections: Int = 2, logger: Logger,
+        authorize: @escaping (PeerCertificate) -> PeerIdentity?
+    ) throws {
+        self.endpoint = endpoint
+        self.host = host
+        self.port = port
+        self.context = try credentials.clientContext()
+        self.authorize = authorize
+        self.logger = logger
+        self.connectionCount = min(max(1, connections), LinkLimits.connections / 2)
+        self.pauses = [Int64](repeating: Self.firstPauseMilliseconds, count: connectionCount)
+        self.channels = [(any Channel)?](repeating: nil, count: connectionCount)
+    }
+
+    /// Begins to dial, and goes on until `stop`.
+    public func start() {
+        endpoint.eventLoop.preconditionInEventLoop()
+        for slot in 0..<connectionCount { dial(slot) }
+    }
+
+    /// Stops dialling and closes what is being set up. The endpoint's connections are closed by `endpoint.close`.
+    public func stop() {
+        isStopped = true
+        for channel in channels { channel?.close(promise: nil) }
+    }
+
+    private func dial(_ slot: Int) {
+        guard !isStopped else { return }
+        let bound = NIOLoopBound(self, eventLoop: endpoint.eventLoop)
+        let context = context
+        ClientBootstrap(group: endpoint.eventLoop)
+            .connectTimeout(Self.connectTimeout)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try LinkChannel.configure(channel)
+                    try channel.pipeline.syncOperations.addHandlers(
+                        NIOSSLClientHandler(context: context, serverHostname: nil),
+                        DialedHandler(bound.value, slot))
+                }
+            }
+            .connect(host: host, port: port)
+            .whenComplete { result in
+                let dialer = bound.value
+                switch result {
+                case .success(let channel):
+                    dialer.channels[slot] = channel
+                    if dialer.isStopped { channel.close(promise: nil) }
+                case .failure(let error): dialer.failed(slot, "cannot connect to \(dialer.host):\(dialer.port): \(error)")
+                }
+            }
+    }
+
+    /// A try came to nothing, or a connection has ended.
+    fileprivate func failed(_ slot: Int, _ text: String?) {
+        channels[slot] = nil
+        if let text {
+            if failure != text { logger.warning("link is not connected", metadata: ["reason": "\(text)"]) }
+            failure = text
+        }
+        guard !isStopped else { return }
+        let pause = pauses[slot]
+        pauses[slot] = min(pause * 2, Self.lastPauseMilliseconds)
+        let jittered = Int64.random(in: pause / 2...pause)
+        endpoint.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(jittered)) { [weak self] in self?.dial(slot) }
+    }
+
+    /// TLS is up: checks who answered, and hands the channel over.
+    fileprivate func ready(_ slot: Int, _ channel: any Channel, negotiated: String?) -> (
+        any ChannelHandler & RemovableChannelHandler
+    )? {
+        guard !isStopped, negotiated == LinkApplicationProtocol.link else { return nil }
+        guard let certificate = PeerCertificate(try? channel.pipeline.syncOperations.nioSSL_peerCertificate()),
+            authorize(certificate) != nil
+        else {
+            failure = "\(host):\(port) has a certificate of our authority, but not that of the on-prem edge"
+            return nil
+        }
+        let since = NIODeadline.now()
+        return endpoint.attach(channel) { [weak self] reason in
+            guard let self else { return }
+            if NIODeadline.now() - since >= Self.provenAfter { self.pauses[slot] = Self.firstPauseMilliseconds }
+            self.failed(slot, reason ?? "the connection to \(self.host):\(self.port) was lost")
+        }
+    }
+
+}
+
+/// Waits for the end of the TLS handshake of a dialled channel.
+private final class DialedHandler: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let dialer: LinkDialer
+    private let slot: Int
+    private var isDone = false
+    private var failure: String?
+    private var timeout: Scheduled<Void>?
+
+    init(_ dialer: LinkDialer, _ slot: Int) {
+        self.dialer = dialer
+        self.slot = slot
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        let channel = context.channel
+        timeout = context.eventLoop.assumeIsolated().scheduleTask(in: LinkDialer.connectTimeout) { [weak self] in
+            self?.failure = "the TLS handshake took too long"
+            channel.close(promise: nil)
+        }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) { timeout?.cancel() }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard case .handshakeCompleted(let negotiated)? = event as? TLSUserEvent else {
+            context.fireUserInboundEventTriggered(event)
+            return
+        }
+        guard let next = dialer.ready(slot, context.channel, negotiated: negotiated) else {
+            failure = dialer.failure ?? "the other side does not speak the link protocol"
+            context.close(promise: nil)
+            return
+        }
+        isDone = true
+        do {
+            try context.pipeline.syncOperations.addHandler(next, position: .after(self))
+            context.pipeline.syncOperations.removeHandler(self, promise: nil)
+        } catch {
+            context.close(promise: nil)
+        }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        failure = "\(error)"
+        context.close(promise: nil)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        if !isDone { dialer.failed(slot, failure ?? "the other side closed the connection during the TLS handshake") }
+        isDone = true
+        context.fireChannelInactive()
+    }
+}

@@ -1,0 +1,315 @@
+import Blocks
+import Compression
+import LinkProtocol
+import Logging
+import NIOCore
+
+/// What hears of a link. All calls are made on the link's event loop; they may call the link.
+public protocol LinkDelegate: AnyObject {
+    /// A new session: nothing of an earlier one survived. Only from now on are messages accepted.
+    func linkSessionStarted(_ link: LinkEndpoint)
+    /// `link.isConnected` has changed. A session goes on over a loss of all connections.
+    func linkConnectivityChanged(_ link: LinkEndpoint)
+    func link(_ link: LinkEndpoint, received message: LinkMessage, class trafficClass: TrafficClass)
+    /// A class in which a message was refused, or that was full, takes messages again.
+    func link(_ link: LinkEndpoint, writable trafficClass: TrafficClass)
+}
+
+/// One end of a link: a session, and the channels that carry it. Confined to one event loop.
+public final class LinkEndpoint {
+    final class Connection {
+        let identifier: ConnectionIdentifier
+        let channel: any Channel
+        /// Written and not flushed.
+        var unflushedBytes = 0
+        let ended: (String?) -> Void
+
+        init(_ identifier: ConnectionIdentifier, _ channel: any Channel, ended: @escaping (String?) -> Void) {
+            self.identifier = identifier
+            self.channel = channel
+            self.ended = ended
+        }
+    }
+
+    /// The loop on which the link lives.
+    public let eventLoop: any EventLoop
+    public weak var delegate: (any LinkDelegate)?
+    /// Why the last connection ended, for the operator.
+    public private(set) var lastCloseReason: LinkCloseReason?
+
+    private let session: LinkSession
+    private let logger: Logger
+    private let compressor = Compressor()
+    private var choosers = [CompressionChooser](repeating: CompressionChooser(), count: TrafficClass.allCases.count)
+    private var connections: [ConnectionIdentifier: Connection] = [:]
+    private var nextConnection: UInt64 = 1
+    private var isPumping = false
+    private var isPumpScheduled = false
+    private var timer: Scheduled<Void>?
+    private var timerDeadline: NIODeadline?
+
+    /// Makes an end without connections.
+    public init(
+        role: LinkRole, eventLoop: any EventLoop, logger: Logger, times: LinkTimes = LinkTimes(), random: RandomSource = .system
+    ) {
+        self.eventLoop = eventLoop
+        self.logger = logger
+        self.session = LinkSession(role: role, times: times, random: random)
+    }
+
+    /// True while a connection is established.
+    public var isConnected: Bool { session.isConnected }
+    /// What the link has done, and how the line is.
+    public var statistics: LinkStatistics { session.statistics }
+    /// How big pieces of data should be cut on this line (4 to 16 KiB).
+    public var preferredPieceBytes: Int { session.preferredPieceBytes }
+
+    /// True when `send` takes a message of the class.
+    public func isWritable(_ trafficClass: TrafficClass, bulk: Bool = false) -> Bool {
+        session.isWritable(trafficClass, isBulk: bulk)
+    }
+
+    /// Queues a message; it leaves in this turn of the event loop if it may.
+    /// - Parameter bulk: in `demand`, a piece of a long answer, which short ones may overtake.
+    /// - Returns: false when there is no session yet, or when the class is full; `writable` follows then.
+    public func send(_ message: LinkMessage, class trafficClass: TrafficClass, bulk: Bool = false) -> Bool {
+        eventLoop.preconditionInEventLoop()
+        guard session.enqueue(message, trafficClass, isBulk: bulk) else { return false }
+        schedulePump()
+        return true
+    }
+
+    /// Holds the other side back in a class while the layers above are behind, or lets it go on.
+    public func setReceiving(_ isReceiving: Bool, class trafficClass: TrafficClass) {
+        session.setReceiving(isReceiving, trafficClass, now: .now())
+        schedulePump()
+    }
+
+    /// Closes all connections and ends the link for good.
+    public func close(reason: String) {
+        session.close(reason)
+        pump()
+        timer?.cancel()
+        timer = nil
+    }
+
+    /// Takes a channel whose TLS is up and whose peer is who it should be.
+    /// - Parameter ended: called once, when the channel is no longer used, with the reason if there is one to tell.
+    func attach(_ channel: any Channel, ended: @escaping (String?) -> Void) -> any ChannelHandler & RemovableChannelHandler {
+        let identifier = ConnectionIdentifier(nextConnection)
+        nextConnection += 1
+        connections[identifier] = Connection(identifier, channel, ended: ended)
+        session.connectionOpened(identifier, now: .now())
+        return LinkFrameHandler(self, identifier)
+    }
+
+    // What the channels say.
+
+    func received(_ frame: Frame, on identifier: ConnectionIdentifier) {
+        let now = NIODeadline.now()
+        guard let algorithm = frame.header.algorithm else {
+            session.receive(frame, on: identifier, now: now)
+            drain()
+            return
+        }
+        do {
+            let plain = try compressor.decompress(frame.payload, using: algorithm, expecting: frame.header.plainBytes)
+            session.receive(
+                Frame(header: frame.header, payload: plain), wireBytes: FrameHeader.byteCount + frame.header.payloadBytes,
+                on: identifier, now: now)
+        } catch {
+            session.violation(LinkViolation("a payload that does not decompress"), on: identifier)
+        }
+        drain()
+    }
+
+    func violated(_ violation: LinkViolation, on identifier: ConnectionIdentifier) {
+        session.violation(violation, on: identifier)
+        pump()
+    }
+
+    func writabilityChanged(_ isWritable: Bool, on identifier: ConnectionIdentifier) {
+        session.connectionWritable(identifier, isWritable)
+        if isWritable { pump() }
+    }
+
+    func inactive(_ identifier: ConnectionIdentifier, error: String?) {
+        session.connectionClosed(identifier, now: .now())
+        connections.removeValue(forKey: identifier)?.ended(error)
+        pump()
+    }
+
+    // What the session says.
+
+    private func schedulePump() {
+        guard !isPumping, !isPumpScheduled else { return }
+        isPumpScheduled = true
+        eventLoop.assumeIsolated().execute {
+            self.isPumpScheduled = false
+            self.pump()
+        }
+    }
+
+    /// Delivers what has arrived, sends what may be sent, and sees to the next deadline.
+    func pump() {
+        guard !isPumping else { return }
+        isPumping = true
+        drain()
+        // What the layers above send when they hear of room goes out in the same turn.
+        repeat { transmit() } while drain()
+        isPumping = false
+        arm()
+    }
+
+    /// Does what the session asks for.
+    /// - Returns: false when it asked for nothing.
+    @discardableResult
+    private func drain() -> Bool {
+        var hadAction = false
+        while let action = session.nextAction() {
+            hadAction = true
+            switch action {
+            case .sessionStarted:
+                choosers = [CompressionChooser](repeating: CompressionChooser(), count: TrafficClass.allCases.count)
+                delegate?.linkSessionStarted(self)
+            case .connectivityChanged: delegate?.linkConnectivityChanged(self)
+            case .deliver(let message, let trafficClass): delegate?.link(self, received: message, class: trafficClass)
+            case .becameWritable(let trafficClass): delegate?.link(self, writable: trafficClass)
+            case .closeConnection(let identifier, let reason): end(identifier, reason)
+            }
+        }
+        return hadAction
+    }
+
+    private func end(_ identifier: ConnectionIdentifier, _ reason: LinkCloseReason) {
+        guard let connection = connections.removeValue(forKey: identifier) else { return }
+        lastCloseReason = reason
+        logger.debug("link connection ended", metadata: ["reason": "\(reason)"])
+        connection.channel.writeAndFlush(reason.goodbyeFrame.encoded(), promise: nil)
+        connection.channel.close(promise: nil)
+        connection.ended("\(reason)")
+    }
+
+    private func transmit() {
+        while let transmission = session.nextTransmission(now: .now()) {
+            guard let connection = connections[transmission.connection] else {
+                session.connectionClosed(transmission.connection, now: .now())
+                continue
+            }
+            let bytes = encode(transmission)
+            connection.unflushedBytes += bytes.readableBytes
+            connection.channel.write(bytes, promise: nil)
+            if connection.unflushedBytes >= LinkLimits.pieceBytes { flush(connection) }
+        }
+        for connection in connections.values where connection.unflushedBytes > 0 { flush(connection) }
+    }
+
+    private func flush(_ connection: Connection) {
+        connection.unflushedBytes = 0
+        connection.channel.flush()
+        if !connection.channel.isWritable { session.connectionWritable(connection.identifier, false) }
+    }
+
+    /// The frame as it goes on the line: compressed when that pays.
+    private func encode(_ transmission: LinkTransmission) -> ByteBuffer {
+        guard transmission.header.kind == .data else { return transmission.bytes }
+        let index = Int(transmission.header.trafficClass.rawValue)
+        let line = session.window.bytesPerSecond
+        guard let algorithm = choosers[index].choose(byteCount: transmission.header.payloadBytes, lineBytesPerSecond: line) else {
+            return transmission.bytes
+        }
+        let start = NIODeadline.now()
+        let compressed = compressor.compress(transmission.payload, using: algorithm, headroom: FrameHeader.byteCount)
+        let payloadBytes = compressed.map { $0.readableBytes - FrameHeader.byteCount }
+        choosers[index].record(
+            algorithm, inputBytes: transmission.header.payloadBytes, outputBytes: payloadBytes,
+            nanoseconds: (NIODeadline.now() - start).nanoseconds)
+        guard var frame = compressed, let payloadBytes else { return transmission.bytes }
+        var header = transmission.header
+        header.compression = FrameCompression(algorithm)
+        header.payloadBytes = payloadBytes
+        let end = frame.writerIndex
+        frame.moveWriterIndex(to: frame.readerIndex)
+        header.encode(into: &frame)
+        frame.moveWriterIndex(to: end)
+        session.compressed(transmission, wireBytes: frame.readableBytes)
+        return frame
+    }
+
+    /// Sees to it that `tick` is called in time. An earlier timer is left alone: it will look again.
+    private func arm() {
+        guard let deadline = session.nextDeadline else { return }
+        if let armed = timerDeadline, armed <= deadline { return }
+        timer?.cancel()
+        timerDeadline = deadline
+        timer = eventLoop.assumeIsolated().scheduleTask(deadline: deadline) { [weak self] in
+            guard let self else { return }
+            self.timerDeadline = nil
+            self.session.tick(now: .now())
+            self.pump()
+        }
+    }
+}
+
+extension FrameHeader {
+    /// The algorithm that opens the payload; nil when it is plain.
+    var algorithm: CompressionAlgorithm? {
+        switch compression {
+        case .none: nil
+        case .lz4: .lz4
+        case .zstandard: .zstandard
+        }
+    }
+}
+
+extension FrameCompression {
+    init(_ algorithm: CompressionAlgorithm) {
+        switch algorithm {
+        case .lz4: self = .lz4
+        case .zstandard: self = .zstandard
+        }
+    }
+}
+
+/// The end of a channel's pipeline: bytes to frames, and frames to the endpoint.
+final class LinkFrameHandler: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let endpoint: LinkEndpoint
+    private let identifier: ConnectionIdentifier
+    private var decoder = FrameDecoder()
+    private var isBroken = false
+    private var failure: String?
+
+    init(_ endpoint: LinkEndpoint, _ identifier: ConnectionIdentifier) {
+        self.endpoint = endpoint
+        self.identifier = identifier
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) { endpoint.pump() }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isBroken else { return }
+        decoder.append(unwrapInboundIn(data))
+        do throws(LinkViolation) {
+            while let frame = try decoder.next() { endpoint.received(frame, on: identifier) }
+        } catch {
+            isBroken = true
+            endpoint.violated(error, on: identifier)
+        }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) { endpoint.pump() }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        endpoint.writabilityChanged(context.channel.isWritable, on: identifier)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) { endpoint.inactive(identifier, error: failure) }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        isBroken = true
+        failure = "\(error)"
+        context.close(promise: nil)
+    }
+}

@@ -1,0 +1,204 @@
+import Crypto
+import LinkProtocol
+import NIOCore
+import NIOPosix
+import NIOSSL
+import NIOTLS
+
+/// Why a join exchange came to nothing.
+public enum LinkJoinError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The other side does not prove itself by the authority that the token names.
+    case otherAuthority
+    /// The request is longer than may be sent.
+    case requestTooLong
+    /// The other side closed the connection before its answer was complete.
+    case noAnswer
+    /// The other side took too long.
+    case timedOut
+    /// Network or TLS failed; the text says how.
+    case failed(String)
+
+    public var description: String {
+        switch self {
+        case .otherAuthority:
+            "the other side is not the edge that the token was made by: its certificates come from another authority"
+        case .requestTooLong: "the request is longer than \(LengthPrefixedMessage.maximumBytes) bytes"
+        case .noAnswer: "the other side closed the connection without an answer"
+        case .timedOut: "the other side took too long"
+        case .failed(let text): text
+        }
+    }
+}
+
+/// The exchange of an edge that has no certificate yet.
+public enum LinkJoin {
+    /// How long the whole of a connection may take.
+    static let timeout = TimeAmount.seconds(45)
+
+    /// Sends one request to the listening edge, and gives its answer.
+    ///
+    /// The first connection only fetches the authority's certificate and compares its SHA-256 with the expected one; nothing
+    /// is said on it. The second is verified in full against that certificate, so whoever sits between cannot answer it.
+    /// - Parameter expectedAuthorityFingerprint: SHA-256 of the authority's certificate in DER, from the pairing token.
+    public static func exchange(
+        host: String, port: Int, expectedAuthorityFingerprint: [UInt8], request: ByteBuffer,
+        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+    ) async throws(LinkJoinError) -> ByteBuffer {
+        guard request.readableBytes <= LengthPrefixedMessage.maximumBytes else { throw .requestTooLong }
+        do {
+            let authority = try await fetchAuthority(
+                host: host, port: port, fingerprint: expectedAuthorityFingerprint, group: group)
+            return try await ask(host: host, port: port, authority: authority, request: request, group: group)
+        } catch let error as LinkJoinError {
+            throw error
+        } catch {
+            throw .failed("\(error)")
+        }
+    }
+
+    private static func fetchAuthority(
+        host: String, port: Int, fingerprint: [UInt8], group: any EventLoopGroup
+    ) async throws -> NIOSSLCertificate {
+        let eventLoop = group.next()
+        let found = eventLoop.makePromise(of: NIOSSLCertificate.self)
+        let context = try NIOSSLContext(configuration: configuration(verification: .noHostnameVerification, roots: []))
+        let channel = try await connect(host: host, port: port, on: eventLoop, failing: found) {
+            let verify: NIOSSLCustomVerificationCallback = { chain, verdict in
+                let match = chain.first { certificate in
+                    guard let der = try? certificate.toDERBytes() else { return false }
+                    return Array(SHA256.hash(data: der)) == fingerprint
+                }
+                if let match { found.succeed(match) } else { found.fail(LinkJoinError.otherAuthority) }
+                // Nothing is said on this connection, so it ends here either way.
+                verdict.succeed(.failed)
+            }
+            return try NIOSSLClientHandler(context: context, serverHostname: nil, customVerificationCallback: verify)
+        }
+        defer { channel.close(promise: nil) }
+        return try await found.futureResult.get()
+    }
+
+    private static func ask(
+        host: String, port: Int, authority: NIOSSLCertificate, request: ByteBuffer, group: any EventLoopGroup
+    ) async throws -> ByteBuffer {
+        let eventLoop = group.next()
+        let answer = eventLoop.makePromise(of: ByteBuffer.self)
+        let context = try NIOSSLContext(configuration: configuration(verification: .noHostnameVerification, roots: [authority]))
+        let channel = try await connect(host: host, port: port, on: eventLoop, failing: answer) {
+            try NIOSSLClientHandler(context: context, serverHostname: nil)
+        } then: {
+            JoinClientHandler(request, answer)
+        }
+        defer { channel.close(promise: nil) }
+        return try await answer.futureResult.get()
+    }
+
+    private static func configuration(verification: CertificateVerification, roots: [NIOSSLCertificate]) -> TLSConfiguration {
+        var configuration = TLSConfiguration.makeClientConfiguration()
+        configuration.minimumTLSVersion = .tlsv13
+        configuration.certificateVerification = verification
+        configuration.trustRoots = .certificates(roots)
+        configuration.applicationProtocols = [LinkApplicationProtocol.join]
+        return configuration
+    }
+
+    /// Connects, and sees to it that the promise is fulfilled whatever happens to the channel.
+    private static func connect<Value>(
+        host: String, port: Int, on eventLoop: any EventLoop, failing promise: EventLoopPromise<Value>,
+        tls: @escaping @Sendable () throws -> NIOSSLClientHandler,
+        then handler: (@Sendable () -> any ChannelHandler)? = nil
+    ) async throws -> any Channel {
+        do {
+            return try await ClientBootstrap(group: eventLoop)
+                .connectTimeout(.seconds(10))
+                .channelInitializer { channel in
+                    channel.closeFuture.whenComplete { _ in promise.fail(LinkJoinError.noAnswer) }
+                    channel.eventLoop.scheduleTask(in: timeout) {
+                        promise.fail(LinkJoinError.timedOut)
+                        channel.close(promise: nil)
+                    }
+                    return channel.eventLoop.makeCompletedFuture {
+                        try channel.pipeline.syncOperations.addHandler(tls())
+                        if let handler { try channel.pipeline.syncOperations.addHandler(handler()) }
+                        try channel.pipeline.syncOperations.addHandler(FailureHandler(promise))
+                    }
+                }
+                .connect(host: host, port: port)
+                .get()
+        } catch {
+            promise.fail(error)
+            throw LinkJoinError.failed("cannot connect to \(host):\(port): \(error)")
+        }
+    }
+}
+
+/// Hands the first error of a channel to a promise.
+private final class FailureHandler<Value>: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let promise: EventLoopPromise<Value>
+
+    init(_ promise: EventLoopPromise<Value>) { self.promise = promise }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        promise.fail(LinkJoinError.failed("\(error)"))
+        context.close(promise: nil)
+    }
+}
+
+/// Sends the request once TLS is up, and waits for the answer.
+private final class JoinClientHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private let request: ByteBuffer
+    private let answer: EventLoopPromise<ByteBuffer>
+    private var reader = LengthPrefixedMessage()
+
+    init(_ request: ByteBuffer, _ answer: EventLoopPromise<ByteBuffer>) {
+        self.request = request
+        self.answer = answer
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .handshakeCompleted? = event as? TLSUserEvent {
+            context.writeAndFlush(wrapOutboundOut(LengthPrefixedMessage.encode(request)), promise: nil)
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        do {
+            if let reply = try reader.append(unwrapInboundIn(data)) { answer.succeed(reply) }
+        } catch {
+            answer.fail(LinkJoinError.failed("the answer is none: \(error)"))
+            context.close(promise: nil)
+        }
+    }
+}
+
+/// One message with its length before it (4 bytes, big-endian), and nothing behind it.
+struct LengthPrefixedMessage {
+    /// The longest message. One that announces more is refused before anything is kept of it.
+    static let maximumBytes = 64 * 1024
+
+    private var pending = ByteBuffer()
+
+    static func encode(_ message: ByteBuffer) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        buffer.reserveCapacity(4 + message.readableBytes)
+        buffer.writeInteger(UInt32(truncatingIfNeeded: message.readableBytes))
+        buffer.writeImmutableBuffer(message)
+        return buffer
+    }
+
+    /// Takes bytes, and gives the message once it is whole.
+    mutating func append(_ bytes: ByteBuffer) throws(LinkViolation) -> ByteBuffer? {
+        pending.writeImmutableBuffer(bytes)
+        guard let length = pending.getInteger(at: pending.readerIndex, as: UInt32.self) else { return nil }
+        guard length <= UInt32(Self.maximumBytes) else { throw LinkViolation("\(length) bytes are too many") }
+        guard pending.readableBytes >= 4 + Int(length) else { return nil }
+        guard pending.readableBytes == 4 + Int(length) else { throw LinkViolation("bytes behind the message") }
+        return pending.getSlice(at: pending.readerIndex + 4, length: Int(length))
+    }
+}

@@ -1,0 +1,244 @@
+import LinkProtocol
+import Logging
+import NIOCore
+import NIOPosix
+import NIOSSL
+import NIOTLS
+
+/// What decides for a listener. All calls are made on its event loop.
+public protocol LinkListenerDelegate: AnyObject {
+    /// Says who a verified certificate belongs to; nil when it is revoked, or none of a cloud edge.
+    func linkListener(_ listener: LinkListener, authorize certificate: PeerCertificate) -> PeerIdentity?
+    /// A peer connects for the first time, or again after it was dropped: set the delegate of its end here.
+    func linkListener(_ listener: LinkListener, created link: LinkEndpoint, for peer: PeerIdentity)
+    /// An edge without a certificate asks to join; call `reply` once, on the event loop.
+    func linkListener(
+        _ listener: LinkListener, join request: ByteBuffer, from address: SocketAddress?, reply: @escaping (ByteBuffer) -> Void)
+}
+
+/// Accepts links and join requests on one port. Confined to one event loop.
+public final class LinkListener {
+    /// Connections that have not proved who they are yet. More are closed at once.
+    public static let maximumUnauthenticated = 64
+    /// How long a connection may take for TLS, and then for a join request.
+    static let handshakeTimeout = TimeAmount.seconds(10)
+
+    /// The loop on which the listener and its links live.
+    public let eventLoop: any EventLoop
+    public weak var delegate: (any LinkListenerDelegate)?
+    /// The peers that have connected since the start, with their ends.
+    public private(set) var links: [PeerIdentity: LinkEndpoint] = [:]
+
+    private let context: NIOSSLContext
+    private let logger: Logger
+    private let times: LinkTimes
+    private var strangersLog = RateLimitedLog()
+    private var unauthenticated = 0
+    private var serverChannel: (any Channel)?
+    private var joining: [ObjectIdentifier: any Channel] = [:]
+
+    /// Prepares listening. Call `start` on the event loop.
+    public init(eventLoop: any EventLoop, credentials: LinkCredentials, logger: Logger, times: LinkTimes = LinkTimes()) throws {
+        self.eventLoop = eventLoop
+        self.context = try credentials.serverContext()
+        self.logger = logger
+        self.times = times
+    }
+
+    /// Binds, and tells the address, whose port the system chose if `port` is 0.
+    public func start(host: String, port: Int) -> EventLoopFuture<SocketAddress> {
+        eventLoop.preconditionInEventLoop()
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        return ServerBootstrap(group: eventLoop)
+            .serverChannelOption(.backlog, value: 128)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }
+            }
+            .bind(host: host, port: port)
+            .flatMapThrowing { channel in
+                guard let address = channel.localAddress else { throw ChannelError.unknownLocalAddress }
+                bound.value.serverChannel = channel
+                return address
+            }
+    }
+
+    /// Stops listening, and closes every link.
+    public func stop(reason: String) {
+        serverChannel?.close(promise: nil)
+        serverChannel = nil
+        for channel in joining.values { channel.close(promise: nil) }
+        for link in links.values { link.close(reason: reason) }
+        links = [:]
+    }
+
+    /// Closes a peer's link, and forgets it; when the peer may come again, it gets a new one.
+    public func drop(_ peer: PeerIdentity, reason: String) {
+        links.removeValue(forKey: peer)?.close(reason: reason)
+    }
+
+    private func accept(_ channel: any Channel) throws {
+        guard unauthenticated < Self.maximumUnauthenticated else {
+            stranger("too many connections that have not proved who they are", channel)
+            throw ChannelError.operationUnsupported
+        }
+        try LinkChannel.configure(channel)
+        try channel.pipeline.syncOperations.addHandlers(NIOSSLServerHandler(context: context), AcceptedHandler(self))
+    }
+
+    fileprivate func stranger(_ text: String, _ channel: any Channel) {
+        strangersLog.notice(text, peer: channel.remoteAddress, logger: logger, now: .now())
+    }
+
+    fileprivate func handshakeFailed(_ channel: any Channel, _ error: any Error) {
+        logger.debug("a TLS handshake failed", metadata: ["peer": "\(channel.remoteAddress?.description ?? "")", "error": "\(error)"])
+    }
+
+    fileprivate func began(_ channel: any Channel) {
+        unauthenticated += 1
+        joining[ObjectIdentifier(channel)] = channel
+    }
+
+    fileprivate func ended(_ channel: any Channel) {
+        unauthenticated -= 1
+        joining[ObjectIdentifier(channel)] = nil
+    }
+
+    /// TLS is up: finds out who this is, and gives the handler that goes on with the channel.
+    fileprivate func ready(_ channel: any Channel, negotiated: String?) -> (any ChannelHandler & RemovableChannelHandler)? {
+        switch negotiated {
+        case LinkApplicationProtocol.join: return JoinServerHandler(self)
+        case LinkApplicationProtocol.link: break
+        default:
+            stranger("a connection without a known protocol", channel)
+            return nil
+        }
+        guard let certificate = PeerCertificate(try? channel.pipeline.syncOperations.nioSSL_peerCertificate()) else {
+            stranger("a link without a certificate", channel)
+            return nil
+        }
+        guard let peer = delegate?.linkListener(self, authorize: certificate) else {
+            stranger("a link with a certificate that is not authorised", channel)
+            return nil
+        }
+        return link(of: peer).attach(channel) { _ in }
+    }
+
+    private func link(of peer: PeerIdentity) -> LinkEndpoint {
+        if let link = links[peer] { return link }
+        let link = LinkEndpoint(role: .acceptor, eventLoop: eventLoop, logger: logger, times: times)
+        links[peer] = link
+        delegate?.linkListener(self, created: link, for: peer)
+        return link
+    }
+
+    fileprivate func join(_ request: ByteBuffer, from channel: any Channel, reply: @escaping (ByteBuffer) -> Void) {
+        delegate?.linkListener(self, join: request, from: channel.remoteAddress, reply: reply)
+    }
+}
+
+/// A channel that was accepted, until its TLS is up.
+private final class AcceptedHandler: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let listener: LinkListener
+    private var timeout: Scheduled<Void>?
+    private var isCounted = false
+
+    init(_ listener: LinkListener) { self.listener = listener }
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        let channel = context.channel
+        isCounted = true
+        listener.began(channel)
+        timeout = context.eventLoop.assumeIsolated().scheduleTask(in: LinkListener.handshakeTimeout) {
+            channel.close(promise: nil)
+        }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        timeout?.cancel()
+        if isCounted { listener.ended(context.channel) }
+        isCounted = false
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard case .handshakeCompleted(let negotiated)? = event as? TLSUserEvent else {
+            context.fireUserInboundEventTriggered(event)
+            return
+        }
+        guard let next = listener.ready(context.channel, negotiated: negotiated) else {
+            context.close(promise: nil)
+            return
+        }
+        do {
+            try context.pipeline.syncOperations.addHandler(next, position: .after(self))
+            context.pipeline.syncOperations.removeHandler(self, promise: nil)
+        } catch {
+            context.close(promise: nil)
+        }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // The first connection of a join ends so: it only looks at the certificate.
+        if error is NIOSSLError {
+            listener.handshakeFailed(context.channel, error)
+        } else {
+            listener.stranger("a connection failed before it was known: \(error)", context.channel)
+        }
+        context.close(promise: nil)
+    }
+}
+
+/// One join request and its answer.
+private final class JoinServerHandler: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    /// How long an answer may take to be made and taken.
+    static let answerTimeout = TimeAmount.seconds(30)
+
+    private let listener: LinkListener
+    private var reader = LengthPrefixedMessage()
+    private var timeout: Scheduled<Void>?
+    private var isCounted = false
+    private var isAsked = false
+
+    init(_ listener: LinkListener) { self.listener = listener }
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        isCounted = true
+        listener.began(context.channel)
+        closeAfter(LinkListener.handshakeTimeout, context.channel)
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        timeout?.cancel()
+        if isCounted { listener.ended(context.channel) }
+        isCounted = false
+    }
+
+    private func closeAfter(_ time: TimeAmount, _ channel: any Channel) {
+        timeout?.cancel()
+        timeout = channel.eventLoop.assumeIsolated().scheduleTask(in: time) { channel.close(promise: nil) }
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        // One request is all that a joining edge has to say.
+        guard !isAsked else { return context.close(promise: nil) }
+        do {
+            guard let request = try reader.append(unwrapInboundIn(data)) else { return }
+            isAsked = true
+            let channel = context.channel
+            closeAfter(Self.answerTimeout, channel)
+            listener.join(request, from: channel) { reply in
+                channel.writeAndFlush(LengthPrefixedMessage.encode(reply)).whenComplete { _ in channel.close(promise: nil) }
+            }
+        } catch {
+            listener.stranger("a join request that is none: \(error)", context.channel)
+            context.close(promise: nil)
+        }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+}

@@ -1,0 +1,181 @@
+import Blocks
+import NIOCore
+
+// The table of fetches: blocks that are on their way from home (R4).
+//
+// A fetch is a run of blocks with the reads that wait for it. A read that misses a block joins the
+// fetch that brings it, if there is one, so nothing crosses twice.
+//
+// A fetch may hold bytes older than a point that home received after it had answered. The log
+// overlays such a point's sectors until it is released; from then on nobody may join the fetch, and
+// what it brings must not enter the cache. `close(overlapping:)` marks that.
+
+/// One run of blocks on its way.
+final class Fetch {
+    /// The number under which home is asked; a new one each time it is asked anew, so that late answers to an old question count nothing.
+    fileprivate(set) var identifier: UInt64
+    let blocks: Range<UInt64>
+    /// What is asked of home: the blocks, cut at the end of the disk.
+    let range: SectorRange
+    let startedAt: NIODeadline
+    /// A long sequential read, which short ones may overtake.
+    let isBulk: Bool
+    var data: ByteBuffer
+    var missingBytes: Int
+    var waiters: [(operation: ReadOperation, piece: SectorRange)] = []
+    /// False from the moment when home may know newer bytes: no more joining, no caching.
+    var isOpen = true
+    var isSent = false
+
+    init(identifier: UInt64, blocks: Range<UInt64>, sectorCount: UInt64, isBulk: Bool, now: NIODeadline) {
+        self.identifier = identifier
+        self.blocks = blocks
+        self.isBulk = isBulk
+        startedAt = now
+        let whole = SectorRange(
+            from: blocks.lowerBound * BlockGeometry.sectorsPerBlock, to: blocks.upperBound * BlockGeometry.sectorsPerBlock)
+        range = whole.intersection(SectorRange(from: 0, to: sectorCount))
+        data = ByteBufferAllocator().buffer(capacity: whole.byteCount)
+        data.writeRepeatingByte(0, count: whole.byteCount)
+        missingBytes = range.byteCount
+    }
+}
+
+/// The fetches of one volume.
+struct FetchTable {
+    /// The longest run that one fetch asks for: 128 KiB.
+    static let fetchBlocksMax: UInt64 = 32
+    /// How much may be asked of home at once; what is beyond waits in the table, short reads first.
+    static let bytesInFlightMax = 16 << 20
+
+    private var fetches: [UInt64: Fetch] = [:]
+    private var openFetchByBlock: [UInt64: Fetch] = [:]
+    /// Long fetches of blocks that a short one fetches too: they are not joined there, and are closed like the others.
+    private var overtakenByBlock: [UInt64: Fetch] = [:]
+    private var waitingShort: [Fetch] = []
+    private var waitingBulk: [Fetch] = []
+    private var nextIdentifier: UInt64
+    private(set) var bytesInFlight = 0
+
+    /// Fetches are numbered upwards from `firstIdentifier`.
+    init(firstIdentifier: UInt64) { nextIdentifier = firstIdentifier }
+
+    var isEmpty: Bool { fetches.isEmpty }
+    var count: Int { fetches.count }
+
+    /// The fetch that a read which misses `block` joins. A short read does not join a long one's: that stands in a queue
+    /// behind the rest of its stream, and a few blocks that cross twice cost less than the wait.
+    func fetch(of block: UInt64, fitFor isBulk: Bool) -> Fetch? {
+        openFetchByBlock[block].flatMap { $0.isBulk && !isBulk ? nil : $0 }
+    }
+
+    /// A new fetch, which waits to be sent.
+    mutating func start(blocks: Range<UInt64>, sectorCount: UInt64, isBulk: Bool, now: NIODeadline) -> Fetch {
+        let fetch = Fetch(identifier: nextIdentifier, blocks: blocks, sectorCount: sectorCount, isBulk: isBulk, now: now)
+        nextIdentifier &+= 1
+        fetches[fetch.identifier] = fetch
+        for block in blocks {
+            guard let overtaken = openFetchByBlock.updateValue(fetch, forKey: block) else { continue }
+            // The table remembers one; an older one is closed at once, to be safe.
+            if let older = overtakenByBlock.updateValue(overtaken, forKey: block), older !== overtaken { close(older) }
+        }
+        if isBulk { waitingBulk.append(fetch) } else { waitingShort.append(fetch) }
+        return fetch
+    }
+
+    /// The next fetch to send, if the limit leaves room for it.
+    func nextToSend() -> Fetch? {
+        guard let fetch = waitingShort.first ?? waitingBulk.first else { return nil }
+        if bytesInFlight > 0, bytesInFlight + fetch.range.byteCount > Self.bytesInFlightMax { return nil }
+        return fetch
+    }
+
+    /// `fetch`, which `nextToSend` returned, was taken by the link.
+    mutating func markSent(_ fetch: Fetch) {
+        if waitingShort.first === fetch { waitingShort.removeFirst() } else if waitingBulk.first === fetch { waitingBulk.removeFirst() }
+        fetch.isSent = true
+        bytesInFlight += fetch.range.byteCount
+    }
+
+    /// A piece of an answer. Returns the fetch when it is complete and out of the table.
+    mutating func receive(identifier: UInt64, offset: UInt32, data: ByteBuffer?, byteCount: Int) -> Fetch? {
+        guard let fetch = fetches[identifier], fetch.isSent, byteCount > 0, let offset = Int(exactly: offset),
+            offset + byteCount <= fetch.range.byteCount, byteCount <= fetch.missingBytes
+        else { return nil }
+        if let data { fetch.data.setBuffer(data, at: offset) }
+        fetch.missingBytes -= byteCount
+        if fetch.missingBytes > 0 { return nil }
+        remove(fetch)
+        return fetch
+    }
+
+    /// Takes a fetch out of the table; nil when there is none of that identifier.
+    mutating func remove(identifier: UInt64) -> Fetch? {
+        guard let fetch = fetches[identifier] else { return nil }
+        remove(fetch)
+        return fetch
+    }
+
+    /// Home may know newer bytes of `range` than the fetches in flight bring.
+    mutating func close(overlapping range: SectorRange) {
+        if openFetchByBlock.isEmpty, overtakenByBlock.isEmpty { return }
+        for block in range.blocks {
+            if let fetch = openFetchByBlock[block] { close(fetch) }
+            if let fetch = overtakenByBlock[block] { close(fetch) }
+        }
+    }
+
+    /// Takes out every fetch that began before `deadline`.
+    mutating func removeAll(startedBefore deadline: NIODeadline) -> [Fetch] {
+        let expired = fetches.values.filter { $0.startedAt < deadline }.sorted { $0.identifier < $1.identifier }
+        for fetch in expired { remove(fetch) }
+        return expired
+    }
+
+    /// Home is asked anew for every fetch: the session was lost, or the volume was opened again within it.
+    ///
+    /// Answers to the old questions may still be on their way, so each fetch gets a new number, and what it had received is void.
+    mutating func restart() {
+        let all = fetches.values.sorted { $0.identifier < $1.identifier }
+        fetches = [:]
+        for fetch in all {
+            fetch.identifier = nextIdentifier
+            nextIdentifier &+= 1
+            fetches[fetch.identifier] = fetch
+            fetch.data.clear()
+            fetch.data.writeRepeatingByte(0, count: Int(fetch.blocks.upperBound - fetch.blocks.lowerBound) * BlockGeometry.blockBytes)
+        }
+        waitingShort = all.filter { !$0.isBulk }
+        waitingBulk = all.filter { $0.isBulk }
+        bytesInFlight = 0
+        for fetch in all {
+            fetch.isSent = false
+            fetch.missingBytes = fetch.range.byteCount
+        }
+    }
+
+    private mutating func close(_ fetch: Fetch) {
+        fetch.isOpen = false
+        for block in fetch.blocks {
+            if openFetchByBlock[block] === fetch { openFetchByBlock[block] = nil }
+            if overtakenByBlock[block] === fetch { overtakenByBlock[block] = nil }
+        }
+    }
+
+    private mutating func remove(_ fetch: Fetch) {
+        close(fetch.isOpen, of: fetch)
+        fetches[fetch.identifier] = nil
+        if fetch.isSent {
+            bytesInFlight -= fetch.range.byteCount
+        } else {
+            waitingShort.removeAll { $0 === fetch }
+            waitingBulk.removeAll { $0 === fetch }
+        }
+    }
+
+    /// Removes the block entries of `fetch` but keeps whether its bytes may be cached.
+    private mutating func close(_ wasOpen: Bool, of fetch: Fetch) {
+        close(fetch)
+        fetch.isOpen = wasOpen
+    }
+}

@@ -1,0 +1,336 @@
+import Blocks
+import DequeModule
+import Disks
+import LinkProtocol
+import NIOCore
+
+// The other half of a volume, at the edge that owns the disk: it answers reads, and takes points.
+//
+// Messages of points are taken in order, one at a time: the next waits while a point is being
+// committed or the journal has enough to write. When many wait, the owner holds back the link's
+// credit for write-behind.
+//
+// Answers that the link does not take at once wait here, short ones before long ones; their number
+// is bounded by the journal's limit on reads and by what the asker may have in flight.
+
+/// A disk at home that is served at another edge.
+public final class HomeVolume<Disk: StorageFile, Directory: StorageDirectory> {
+    /// An answer that is on its way out.
+    private struct Answer {
+        let read: UInt64
+        let data: ByteBuffer
+        var offset = 0
+    }
+
+    /// Counters since the volume was opened here.
+    public struct Statistics: Equatable, Sendable {
+        public var reads: UInt64 = 0
+        public var readBytes: UInt64 = 0
+        public var points: UInt64 = 0
+        public var pointBytes: UInt64 = 0
+        public var refusals: UInt64 = 0
+    }
+
+    /// Answers up to this size overtake longer ones.
+    static var shortAnswerBytesMax: Int { 16 << 10 }
+    /// Messages of points that wait before the volume asks for no more, and before it asks again. What the link has granted by
+    /// then still comes, so the memory is bounded by that and by `waitingMessagesMax` pieces.
+    static var waitingMessagesMax: Int { 128 }
+    static var waitingMessagesLow: Int { 32 }
+    /// Reads of the disk and answers that may be under way; one more is answered as busy.
+    static var answersMax: Int { 4_096 }
+    /// The bytes of them; beyond it a read is answered as busy too.
+    static var answerBytesMax: Int { 64 << 20 }
+    /// The longest read that is answered.
+    static var readBytesMax: Int { 1 << 20 }
+    /// Notices that may wait for the link. A peer that lets more pile up does not listen, and misses the next ones.
+    static var noticesMax: Int { 16_384 }
+
+    public let identifier: VolumeIdentifier
+    public let journal: PointJournal<Disk, Directory>
+    public private(set) var statistics = Statistics()
+    /// Hands a message to the link; false when its class takes no more, then `linkWritable` will be called.
+    public var downlink: (LinkMessage, TrafficClass, Bool) -> Bool = { _, _, _ in false }
+    /// How long a piece of an answer should be on this line: at most what one frame carries, less where a frame takes long.
+    public var preferredPieceBytes: () -> Int = { 16 << 10 }
+    /// A point was refused, for this reason.
+    public var onRefused: (PointNumber, PointRefusal) -> Void = { _, _ in }
+    /// Asks for no more messages of points (false), and for the next ones again (true): the owner holds the link's credit back.
+    public var onReceiving: (Bool) -> Void = { _ in }
+
+    private var isOpen = false
+    private var readsUnderWay = 0
+    /// What the reads under way and the answers that wait take.
+    private var answerBytes = 0
+    private var shortAnswers = Deque<Answer>()
+    private var longAnswers = Deque<Answer>()
+    private var notices = Deque<(message: LinkMessage, trafficClass: TrafficClass)>()
+    private var waitingMessages = Deque<LinkMessage>()
+    private var isTaking = false
+    private var isReceiving = true
+    /// The point that was refused last: its pieces are still on their way, and one answer is enough.
+    private var refusedPoint: PointNumber?
+    /// Grows with each session, so that what a lost one began is not answered in the next.
+    private var session: UInt64 = 0
+
+    public init(identifier: VolumeIdentifier, journal: PointJournal<Disk, Directory>) {
+        self.identifier = identifier
+        self.journal = journal
+        journal.onApplied = { [weak self] point in
+            guard let self else { return }
+            self.say(.pointApplied(volume: self.identifier, point: point))
+        }
+    }
+
+    /// The edge that holds the lease has opened the volume; what an earlier session left unfinished is dropped.
+    public func opened(generation: LeaseGeneration, completion: @escaping (PointPosition) -> Void) {
+        sessionLost { [self] in
+            journal.setLease(generation) { [self] in
+                isOpen = true
+                completion(journal.position)
+            }
+        }
+    }
+
+    /// The session with the edge is gone: nothing of it will be answered, and a half point is dropped.
+    public func sessionLost(completion: @escaping () -> Void = {}) {
+        session &+= 1
+        isOpen = false
+        refusedPoint = nil
+        answerBytes -= (shortAnswers + longAnswers).reduce(0) { $0 + $1.data.readableBytes }
+        shortAnswers.removeAll()
+        longAnswers.removeAll()
+        notices.removeAll()
+        waitingMessages.removeAll()
+        isTaking = false
+        controlReceiving()
+        journal.discardUnfinished(completion: completion)
+    }
+
+    /// A message of the edge that may have opened the volume.
+    public func receive(_ message: LinkMessage) {
+        switch message {
+        case .readRequest(let read, _, let range): answer(read, range)
+        case .pointBegin, .pointData, .pointZeroes, .pointCommit:
+            waitingMessages.append(message)
+            takeMessages()
+            controlReceiving()
+        default: break
+        }
+    }
+
+    /// The link takes messages again.
+    public func linkWritable() {
+        sendNotices()
+        sendAnswers()
+    }
+
+    // MARK: Reads
+
+    private func answer(_ read: UInt64, _ range: SectorRange) {
+        guard isOpen else { return say(.readFailed(read: read, status: .notOpen)) }
+        guard range.byteCount <= Self.readBytesMax else { return say(.readFailed(read: read, status: .outOfRange)) }
+        guard readsUnderWay + shortAnswers.count + longAnswers.count < Self.answersMax,
+            answerBytes + range.byteCount <= Self.answerBytesMax
+        else {
+            return say(.readFailed(read: read, status: .busy))
+        }
+        let session = session
+        readsUnderWay += 1
+        answerBytes += range.byteCount
+        journal.read(range) { [self] result in
+            readsUnderWay -= 1
+            guard session == self.session else {
+                answerBytes -= range.byteCount
+                return
+            }
+            switch result {
+            case .success(let data):
+                statistics.reads &+= 1
+                statistics.readBytes &+= UInt64(data.readableBytes)
+                let answer = Answer(read: read, data: data)
+                if data.readableBytes <= Self.shortAnswerBytesMax { shortAnswers.append(answer) } else { longAnswers.append(answer) }
+                sendAnswers()
+            case .failure(let error):
+                answerBytes -= range.byteCount
+                say(.readFailed(read: read, status: Self.status(of: error)))
+            }
+        }
+    }
+
+    private static func status(of error: PointJournalError) -> ReadStatus {
+        switch error {
+        case .outOfRange: .outOfRange
+        case .busy: .busy
+        case .closed, .fenced: .notOpen
+        default: .medium
+        }
+    }
+
+    private func sendAnswers() {
+        while let answer = shortAnswers.first {
+            guard downlink(message(for: answer, byteCount: answer.data.readableBytes), .demand, false) else { return }
+            shortAnswers.removeFirst()
+            answerBytes -= answer.data.readableBytes
+        }
+        let pieceBytes = preferredPieceBytes()
+        while var answer = longAnswers.popFirst() {
+            while answer.offset < answer.data.readableBytes {
+                let byteCount = min(pieceBytes, answer.data.readableBytes - answer.offset)
+                guard downlink(message(for: answer, byteCount: byteCount), .demand, true) else {
+                    longAnswers.prepend(answer)
+                    return
+                }
+                answer.offset += byteCount
+            }
+            answerBytes -= answer.data.readableBytes
+        }
+    }
+
+    private func message(for answer: Answer, byteCount: Int) -> LinkMessage {
+        let offset = UInt32(clamping: answer.offset)
+        guard let piece = answer.data.getSlice(at: answer.data.readerIndex + answer.offset, length: byteCount) else {
+            return .readFailed(read: answer.read, status: .medium)
+        }
+        if piece.isAllZeroes { return .readZeroes(read: answer.read, offset: offset, byteCount: UInt32(clamping: byteCount)) }
+        return .readData(read: answer.read, offset: offset, data: piece)
+    }
+
+    // MARK: Points
+
+    private func takeMessages() {
+        while !isTaking, let message = waitingMessages.popFirst() { take(message) }
+        controlReceiving()
+    }
+
+    private func controlReceiving() {
+        if isReceiving, waitingMessages.count >= Self.waitingMessagesMax {
+            isReceiving = false
+            onReceiving(false)
+        } else if !isReceiving, waitingMessages.count <= Self.waitingMessagesLow {
+            isReceiving = true
+            onReceiving(true)
+        }
+    }
+
+    private func take(_ message: LinkMessage) {
+        switch message {
+        case .pointBegin(_, let generation, let point): begin(point, generation)
+        case .pointData(_, let point, let start, let data):
+            let count = UInt64(data.readableBytes / BlockGeometry.sectorBytes)
+            guard let range = SectorRange(start: start, count: count), range.byteCount == data.readableBytes else { return drop(point) }
+            statistics.pointBytes &+= UInt64(data.readableBytes)
+            add(to: point) { () throws(PointJournalError) in try journal.addData(range, data: data) }
+        case .pointZeroes(_, let point, let range):
+            add(to: point) { () throws(PointJournalError) in try journal.addZeroes(range) }
+        case .pointCommit(_, let point, let pieces, let digest): commit(point, pieces: pieces, digest: digest)
+        default: break
+        }
+    }
+
+    private func begin(_ point: PointNumber, _ generation: LeaseGeneration) {
+        guard isOpen else { return refuse(point, .notOpen) }
+        refusedPoint = nil
+        do {
+            switch try journal.begin(point: point, generation: generation) {
+            case .accepted: break
+            case .alreadyReceived:
+                say(.pointReceived(volume: identifier, point: point))
+                if point <= journal.position.applied { say(.pointApplied(volume: identifier, point: point)) }
+            }
+        } catch {
+            refuse(point, Self.refusal(of: error))
+        }
+    }
+
+    /// Adds a piece to the point that is arriving; pieces of one that was refused or is here already are dropped.
+    private func add(to point: PointNumber, _ piece: () throws(PointJournalError) -> Void) {
+        guard point != refusedPoint, journal.unfinishedPoint == point else { return }
+        do {
+            try piece()
+        } catch {
+            journal.discardUnfinished()
+            return refuse(point, Self.refusal(of: error))
+        }
+        if journal.isBusy {
+            isTaking = true
+            let session = session
+            journal.whenReady { [self] in
+                guard session == self.session else { return }
+                isTaking = false
+                takeMessages()
+            }
+        }
+    }
+
+    private func commit(_ point: PointNumber, pieces: UInt64, digest: UInt32) {
+        guard point != refusedPoint, journal.unfinishedPoint == point else { return }
+        isTaking = true
+        let session = session
+        journal.commit(pieces: pieces, digest: digest) { [self] result in
+            guard session == self.session else { return }
+            switch result {
+            case .success:
+                statistics.points &+= 1
+                say(.pointReceived(volume: identifier, point: point))
+            case .failure(let error): refuse(point, Self.refusal(of: error))
+            }
+            isTaking = false
+            takeMessages()
+        }
+    }
+
+    /// A piece that makes no sense: the point can't be right any more.
+    private func drop(_ point: PointNumber) {
+        journal.discardUnfinished()
+        refuse(point, .damaged)
+    }
+
+    private func refuse(_ point: PointNumber, _ refusal: PointRefusal) {
+        statistics.refusals &+= 1
+        refusedPoint = point
+        onRefused(point, refusal)
+        say(.pointRefused(volume: identifier, point: point, refusal: refusal))
+    }
+
+    private static func refusal(of error: PointJournalError) -> PointRefusal {
+        switch error {
+        case .fenced: .fenced
+        case .outOfSequence, .notBegun: .outOfSequence
+        case .damaged, .outOfRange: .damaged
+        case .noSpace, .busy: .noSpace
+        case .closed: .notOpen
+        case .disk, .journal, .corrupt: .medium
+        }
+    }
+
+    // MARK: Notices
+
+    /// Sends a short message; what concerns points goes in order, in the control class. The link's refusal only delays it.
+    private func say(_ message: LinkMessage) {
+        guard notices.count < Self.noticesMax else { return }
+        if case .readFailed = message { notices.append((message, .demand)) } else { notices.append((message, .control)) }
+        sendNotices()
+    }
+
+    private func sendNotices() {
+        while let notice = notices.first {
+            guard downlink(notice.message, notice.trafficClass, false) else { return }
+            notices.removeFirst()
+        }
+    }
+}
+
+extension ByteBuffer {
+    /// True when every readable byte is zero.
+    var isAllZeroes: Bool {
+        withUnsafeReadableBytes { bytes in
+            var offset = 0
+            while offset + 8 <= bytes.count {
+                if bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) != 0 { return false }
+                offset += 8
+            }
+            return bytes[offset...].allSatisfy { $0 == 0 }
+        }
+    }
+}

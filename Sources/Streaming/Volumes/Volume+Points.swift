@@ -1,0 +1,289 @@
+import Blocks
+import LinkProtocol
+import NIOCore
+import WriteLog
+
+// Sealing, sending, and letting go of points (W4, W5). PointState.swift draws the way of a point.
+
+extension Volume {
+    /// The points, as the API shows them.
+    public var pointNumbers: (lastSealed: PointNumber, received: PointNumber, applied: PointNumber) {
+        (log.lastSealedPoint, points.received, points.applied)
+    }
+
+    /// The lease's generation that this edge holds.
+    public var generation: LeaseGeneration { points.generation }
+
+    /// What has been written here and is not yet durable at home.
+    public var unsent: (bytes: UInt64, points: Int, oldestAppendAt: NIODeadline?) {
+        (log.statistics.unsentBytes, log.sealedPoints.count, log.statistics.oldestUnsentAppendAt)
+    }
+
+    /// Seals what has been written so far, and completes when it has come as far as `progress`.
+    ///
+    /// With nothing unsent it completes at once, with the number of the last point.
+    public func seal(
+        until progress: PointProgress, completion: @escaping (Result<PointNumber, BlockDeviceError>) -> Void
+    ) {
+        if let refusal { return completion(.failure(refusal)) }
+        if points.waiters.count >= Self.sealWaitersMax || log.sealedPoints.count >= Self.pointsSealedMax {
+            return completion(.failure(.unreachable("too many points of this volume wait to go home; try again later")))
+        }
+        log.seal(now: clock()) { [self] result in
+            switch result {
+            case .success(let point):
+                if let refusal { return completion(.failure(refusal)) }
+                points.waiters.append(PointWaiter(point: point, progress: progress, completion: completion))
+                pointWasSealed(point)
+            case .failure(let error): completion(.failure(deviceError(error)))
+            }
+        }
+    }
+
+    /// Runs of sectors from which on a point is sealed: home bounds the pieces of a point.
+    static var extentsPerPointMax: Int { 1 << 17 }
+    /// Unsent points from which on age alone seals no more.
+    static var pointsSealedByTimeMax: Int { 64 }
+    /// Unsent points from which on nobody may ask for one more.
+    static var pointsSealedMax: Int { 1_024 }
+    /// How many callers of `seal` may wait at once.
+    static var sealWaitersMax: Int { 1_000 }
+
+    /// Seals when the oldest write is old enough, the epoch is large enough, or the log wants room.
+    func sealIfDue(now: NIODeadline) {
+        if points.isSealing || refusal != nil { return }
+        let isOld = log.currentEpochStartedAt.map { now - $0 >= policy.recoveryPointObjective } ?? false
+        // Each sealed point holds a file open: in a long outage of the link, points grow by size, not in number.
+        let maySealByTime = log.sealedPoints.count < Self.pointsSealedByTimeMax
+        guard
+            isOld && maySealByTime || log.currentEpochBytes >= UInt64(clamping: policy.sealBytes) || log.wantsSeal
+                || log.currentEpochExtents >= Self.extentsPerPointMax
+        else { return }
+        points.isSealing = true
+        log.seal(now: now) { [self] result in
+            points.isSealing = false
+            if refusal != nil { return }
+            switch result {
+            case .success(let point): pointWasSealed(point)
+            case .failure(let error): _ = deviceError(error)
+            }
+        }
+    }
+
+    private func pointWasSealed(_ point: PointNumber) {
+        onEvent(.point(point, .sealed))
+        answerWaiters()
+        sendPoints()
+    }
+
+    private func answerWaiters() {
+        for waiter in points.fulfilledWaiters(sealed: log.lastSealedPoint) { waiter.completion(.success(waiter.point)) }
+    }
+
+    func failSealWaiters(_ error: BlockDeviceError) {
+        let waiters = points.waiters
+        points.waiters = []
+        for waiter in waiters { waiter.completion(.failure(error)) }
+    }
+
+    // MARK: Sending
+
+    /// Hands messages of points to the link until it takes no more or there are none.
+    func sendPoints() {
+        guard isOpenAtHome, !points.isReading, points.pausedUntil == nil else { return }
+        while true {
+            while let message = points.outbox.first {
+                guard uplink(message, .writeBehind, true) else { return }
+                points.outbox.removeFirst()
+            }
+            guard prepareMessages() else { return }
+        }
+    }
+
+    /// Fills the outbox with what comes next; false when nothing does, or when it has to be read first.
+    private func prepareMessages() -> Bool {
+        guard var transmission = points.transmission else {
+            guard let point = points.nextToSend(lastSealed: log.lastSealedPoint) else { return false }
+            points.transmission = PointTransmission(point: point, segments: log.contents(of: point))
+            points.outbox.append(.pointBegin(volume: identifier, generation: points.generation, point: point))
+            return true
+        }
+        guard let run = transmission.nextRun() else {
+            points.outbox.append(transmission.commit(volume: identifier))
+            points.transmission = nil
+            points.sent = transmission.point
+            statistics.pointsSent &+= 1
+            return true
+        }
+        if case .zeroes = run.content {
+            points.outbox.append(transmission.message(forZeroes: run.range, volume: identifier))
+            points.transmission = transmission
+            return true
+        }
+        var data = ByteBufferAllocator().buffer(capacity: run.range.byteCount)
+        if log.readIfResident(run, into: &data) {
+            addToOutbox(run.range, data, &transmission)
+            points.transmission = transmission
+            return true
+        }
+        points.transmission = transmission
+        readForPoint(run)
+        return false
+    }
+
+    private func addToOutbox(_ range: SectorRange, _ data: ByteBuffer, _ transmission: inout PointTransmission) {
+        statistics.pointBytesSent &+= UInt64(range.byteCount)
+        points.outbox.append(
+            contentsOf: transmission.messages(for: range, data: data, pieceBytes: preferredPieceBytes(), volume: identifier))
+    }
+
+    private func readForPoint(_ run: LogSegment) {
+        points.isReading = true
+        let session = points.session
+        log.read(run) { [self] result in
+            guard session == points.session, var transmission = points.transmission else { return }
+            points.isReading = false
+            switch result {
+            case .success(let data):
+                addToOutbox(run.range, data, &transmission)
+                points.transmission = transmission
+                sendPoints()
+            case .failure(let error): _ = deviceError(error)
+            }
+        }
+    }
+
+    // MARK: Answers from home
+
+    func pointWasReceived(_ point: PointNumber) {
+        // Home can't have what was never sealed here; the open has checked that, so such a number is damage.
+        guard point > points.received, point <= log.lastSealedPoint else { return }
+        points.received = point
+        onEvent(.point(point, .received))
+        answerWaiters()
+        promoteNext()
+        sendPoints()
+    }
+
+    func pointWasApplied(_ point: PointNumber) {
+        pointWasReceived(point)
+        guard point > points.applied, point <= log.lastSealedPoint else { return }
+        points.applied = point
+        onEvent(.point(point, .applied))
+        answerWaiters()
+    }
+
+    func pointWasRefused(_ point: PointNumber, _ refusal: PointRefusal) {
+        switch refusal {
+        case .fenced:
+            stop(.fenced, error: .stopped("another edge holds the lease on volume \(identifier)"))
+            onEvent(.fenced)
+        case .notOpen:
+            points.sessionLost()
+            if isOpenAtHome { askForOpen() }
+        case .outOfSequence, .damaged, .noSpace, .medium:
+            points.sessionLost()
+            points.pausedUntil = clock() + PointState.retryDelay
+            onEvent(.pointDelayed(point, refusal))
+        }
+    }
+
+    func retryPoints(now: NIODeadline) {
+        promoteNext()
+        guard let until = points.pausedUntil, now >= until else { return }
+        points.pausedUntil = nil
+        // Home has forgotten the half of a point that it refused; the open tells where to begin again.
+        askForOpen()
+    }
+
+    // MARK: Promotion
+
+    /// Moves the blocks of the next received point from the log into the cache, then releases it.
+    private func promoteNext() {
+        guard !points.isPromoting, refusal == nil, points.promotionPausedUntil.map({ clock() >= $0 }) ?? true,
+            let next = log.sealedPoints.first?.number, next <= points.received
+        else { return }
+        points.isPromoting = true
+        points.promotionPausedUntil = nil
+        let segments = log.contents(of: next)
+        // From here on home answers with this point or a later one; what was asked before may be older.
+        for segment in segments { fetches.close(overlapping: segment.range) }
+        promote(segments[...], unsynchronizedBytes: 0) { [self] in
+            cache.synchronize { [self] result in
+                guard case .success = result else { return finishPromotion(of: next, isSynchronized: false) }
+                finishPromotion(of: next, isSynchronized: true)
+            }
+        }
+    }
+
+    private func finishPromotion(of point: PointNumber, isSynchronized: Bool) {
+        guard isSynchronized else {
+            // The cache disk failed. Its index in memory is right, so reads go on; but a restart could
+            // find an older block, so the log keeps the point and the promotion is tried again.
+            points.isPromoting = false
+            points.promotionPausedUntil = clock() + PointState.promotionRetryDelay
+            onEvent(.cacheFailed)
+            return
+        }
+        log.release(through: point) { [self] result in
+            points.isPromoting = false
+            if case .failure(let error) = result { _ = deviceError(error) }
+            promoteNext()
+        }
+    }
+
+    /// Takes over one run of blocks after the other, so that the loop serves others in between.
+    private func promote(_ segments: ArraySlice<LogSegment>, unsynchronizedBytes: Int, completion: @escaping () -> Void) {
+        if unsynchronizedBytes >= Self.promotionBytesMax {
+            // The cache's own back pressure: more than it can hold unwritten would be forgotten, not kept.
+            cache.synchronize { [self] _ in promote(segments, unsynchronizedBytes: 0, completion: completion) }
+            return
+        }
+        var rest = segments
+        while let segment = rest.popFirst() {
+            let whole = segment.range.wholeBlocks
+            invalidateEdges(of: segment.range, whole: whole)
+            if whole.isEmpty { continue }
+            if case .zeroes = segment.content {
+                cache.insertZeroes(identifier, blocks: whole)
+                continue
+            }
+            promote(segment, blocks: whole, unsynchronizedBytes: unsynchronizedBytes) { [self] bytes in
+                promote(rest, unsynchronizedBytes: bytes, completion: completion)
+            }
+            return
+        }
+        completion()
+    }
+
+    private func promote(
+        _ segment: LogSegment, blocks: Range<UInt64>, unsynchronizedBytes: Int, completion: @escaping (Int) -> Void
+    ) {
+        let batch = blocks.prefix(Int(FetchTable.fetchBlocksMax))
+        guard let first = batch.first, let last = batch.last else { return completion(unsynchronizedBytes) }
+        let run = segment.clipped(to: Self.sectors(of: first..<last + 1))
+        log.read(run) { [self] result in
+            switch result {
+            case .success(let data): cache.insert(identifier, block: first, data: data)
+            case .failure: cache.invalidate(identifier, blocks: first..<last + 1)
+            }
+            promote(
+                segment, blocks: last + 1..<blocks.upperBound, unsynchronizedBytes: unsynchronizedBytes + run.range.byteCount,
+                completion: completion)
+        }
+    }
+
+    /// How much is inserted into the cache between two synchronisations.
+    private static var promotionBytesMax: Int { 4 << 20 }
+
+    /// Blocks that the point wrote in part: the cache forgets them, home has them whole.
+    private func invalidateEdges(of range: SectorRange, whole: Range<UInt64>) {
+        let blocks = range.blocks
+        if whole.isEmpty {
+            cache.invalidate(identifier, blocks: blocks)
+            return
+        }
+        if blocks.lowerBound < whole.lowerBound { cache.invalidate(identifier, blocks: blocks.lowerBound..<whole.lowerBound) }
+        if whole.upperBound < blocks.upperBound { cache.invalidate(identifier, blocks: whole.upperBound..<blocks.upperBound) }
+    }
+}

@@ -1,0 +1,197 @@
+import Blocks
+import LinkProtocol
+import NIOCore
+import SecureCache
+import WriteLog
+
+// The read path (R1, R4, R5).
+//
+// The unsent writes that overlay a range are looked up first, once. What they leave open is read
+// in whole blocks from the cache, or joined to a fetch. A block that the cache can't give after
+// all (evicted meanwhile, or damaged) becomes a fetch.
+
+extension Volume {
+    public func readIfResident(_ range: SectorRange, into buffer: inout ByteBuffer) -> Bool {
+        if check(range) != nil { return false }
+        let start = buffer.writerIndex
+        if !log.hasUnsent(overlapping: range) {
+            if !readCachedIfResident(range, into: &buffer) { return false }
+        } else {
+            var position = range.start
+            for segment in log.segments(in: range) {
+                let gap = SectorRange(from: position, to: segment.range.start)
+                guard gap.isEmpty || readCachedIfResident(gap, into: &buffer), log.readIfResident(segment, into: &buffer) else {
+                    buffer.moveWriterIndex(to: start)
+                    return false
+                }
+                position = segment.range.end
+            }
+            let rest = SectorRange(from: position, to: range.end)
+            if !rest.isEmpty, !readCachedIfResident(rest, into: &buffer) {
+                buffer.moveWriterIndex(to: start)
+                return false
+            }
+        }
+        count(range)
+        statistics.hitBlocks &+= UInt64(range.blocks.count)
+        return true
+    }
+
+    public func read(_ range: SectorRange, completion: @escaping (Result<ByteBuffer, BlockDeviceError>) -> Void) {
+        if let error = check(range) { return completion(.failure(error)) }
+        count(range)
+        let operation = ReadOperation(range, completion: completion)
+        var position = range.start
+        for segment in log.segments(in: range) {
+            readThroughCache(SectorRange(from: position, to: segment.range.start), operation)
+            readUnsent(segment, operation)
+            position = segment.range.end
+        }
+        readThroughCache(SectorRange(from: position, to: range.end), operation)
+        operation.allPiecesExpected()
+        sendFetches()
+    }
+
+    private func count(_ range: SectorRange) {
+        statistics.reads &+= 1
+        statistics.readBytes &+= UInt64(range.byteCount)
+    }
+
+    private func readCachedIfResident(_ range: SectorRange, into buffer: inout ByteBuffer) -> Bool {
+        let blocks = range.blocks
+        let whole = SectorRange(
+            from: blocks.lowerBound * BlockGeometry.sectorsPerBlock, to: blocks.upperBound * BlockGeometry.sectorsPerBlock)
+        if whole == range { return cache.readIfResident(identifier, blocks: blocks, into: &buffer) }
+        var scratch = ByteBufferAllocator().buffer(capacity: whole.byteCount)
+        guard cache.readIfResident(identifier, blocks: blocks, into: &scratch),
+            let slice = scratch.getSlice(at: Int(clamping: range.byteOffset - whole.byteOffset), length: range.byteCount)
+        else { return false }
+        buffer.writeImmutableBuffer(slice)
+        return true
+    }
+
+    private func readUnsent(_ segment: LogSegment, _ operation: ReadOperation) {
+        statistics.hitBlocks &+= UInt64(segment.range.blocks.count)
+        if case .zeroes = segment.content { return }
+        operation.expectPiece()
+        log.read(segment) { [identifier] result in
+            switch result {
+            case .success(let data): operation.fill(segment.range, from: data, sourceOffset: 0)
+            case .failure(let error):
+                operation.fail(.medium("the write log of volume \(identifier) could not give \(segment.range) back: \(error)"))
+            }
+        }
+    }
+
+    /// Reads sectors that no unsent write covers: runs of cached blocks from the cache, the rest from home.
+    private func readThroughCache(_ range: SectorRange, _ operation: ReadOperation) {
+        if range.isEmpty { return }
+        let blocks = range.blocks
+        var block = blocks.lowerBound
+        while block < blocks.upperBound {
+            let isCached = cache.contains(identifier, block: block)
+            var end = block + 1
+            while end < blocks.upperBound, cache.contains(identifier, block: end) == isCached { end += 1 }
+            if isCached {
+                readCached(block..<end, of: range, operation)
+            } else {
+                fetch(block..<end, of: range, operation)
+            }
+            block = end
+        }
+    }
+
+    private func readCached(_ blocks: Range<UInt64>, of range: SectorRange, _ operation: ReadOperation) {
+        operation.expectPiece()
+        cache.read(identifier, blocks: blocks) { [self] result in
+            let run = Self.sectors(of: blocks)
+            let piece = run.intersection(range)
+            switch result {
+            case .success(let data):
+                statistics.hitBlocks &+= UInt64(blocks.count)
+                operation.fill(piece, from: data, sourceOffset: Int(clamping: piece.byteOffset - run.byteOffset))
+            case .failure:
+                // Evicted meanwhile, or damaged: home has it.
+                if let refusal { return operation.fail(refusal) }
+                fetch(blocks, of: range, operation)
+                operation.skip()
+                sendFetches()
+            }
+        }
+    }
+
+    private func fetch(_ blocks: Range<UInt64>, of range: SectorRange, _ operation: ReadOperation) {
+        statistics.missedBlocks &+= UInt64(blocks.count)
+        let isBulk = operation.range.byteCount > Self.shortReadBytesMax
+        var block = blocks.lowerBound
+        while block < blocks.upperBound {
+            let fetch: Fetch
+            if let joined = fetches.fetch(of: block, fitFor: isBulk) {
+                fetch = joined
+            } else {
+                var end = block + 1
+                while end < blocks.upperBound, end - block < FetchTable.fetchBlocksMax, fetches.fetch(of: end, fitFor: isBulk) == nil {
+                    end += 1
+                }
+                fetch = fetches.start(blocks: block..<end, sectorCount: sectorCount, isBulk: isBulk, now: clock())
+                statistics.fetches &+= 1
+            }
+            let end = min(fetch.blocks.upperBound, blocks.upperBound)
+            operation.expectPiece()
+            fetch.waiters.append((operation, Self.sectors(of: block..<end).intersection(range)))
+            block = end
+        }
+    }
+
+    /// Reads up to this size overtake longer ones on the link.
+    static var shortReadBytesMax: Int { 16 << 10 }
+
+    static func sectors(of blocks: Range<UInt64>) -> SectorRange {
+        SectorRange(from: blocks.lowerBound * BlockGeometry.sectorsPerBlock, to: blocks.upperBound * BlockGeometry.sectorsPerBlock)
+    }
+
+    func sendFetches() {
+        guard isOpenAtHome else { return }
+        while let fetch = fetches.nextToSend() {
+            guard uplink(.readRequest(read: fetch.identifier, volume: identifier, range: fetch.range), .demand, false) else { return }
+            fetches.markSent(fetch)
+        }
+    }
+
+    /// A piece of an answer has come.
+    func receiveRead(_ identifier: UInt64, offset: UInt32, data: ByteBuffer?, byteCount: Int) {
+        guard let fetch = fetches.receive(identifier: identifier, offset: offset, data: data, byteCount: byteCount) else { return }
+        let start = Self.sectors(of: fetch.blocks).byteOffset
+        for waiter in fetch.waiters {
+            waiter.operation.fill(waiter.piece, from: fetch.data, sourceOffset: Int(clamping: waiter.piece.byteOffset - start))
+        }
+        if fetch.isOpen { cache.insert(self.identifier, block: fetch.blocks.lowerBound, data: fetch.data) }
+        sendFetches()
+    }
+
+    /// Home could not answer a read.
+    func receiveReadFailure(_ identifier: UInt64, status: ReadStatus) {
+        if status == .notOpen {
+            // The session at home is not what we think it is; the fetch stays and is sent again after the open.
+            if isOpenAtHome { askForOpen() }
+            return
+        }
+        guard let fetch = fetches.remove(identifier: identifier) else { return }
+        let error: BlockDeviceError
+        switch status {
+        case .outOfRange: error = .outOfRange
+        case .busy: error = .unreachable("home is too busy to read \(fetch.range)")
+        default: error = .medium("the disk at home could not read \(fetch.range)")
+        }
+        for waiter in fetch.waiters { waiter.operation.fail(error) }
+        sendFetches()
+    }
+
+    func expireReads(now: NIODeadline) {
+        if isConnected && isOpenAtHome || fetches.isEmpty { return }
+        let error = BlockDeviceError.unreachable("the link to the on-prem edge is down, and the blocks are not in the cache")
+        for fetch in fetches.removeAll(startedBefore: now - policy.readTimeout) {
+            for waiter in fetch.waiters { waiter.operation.fail(error) }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+import Blocks
+import NIOCore
+import WriteLog
+
+// The write path (W3). A write is acknowledged when the log has ordered it, and with FUA when the
+// log is durable. A full log makes writers wait, up to the policy's deadline.
+
+extension Volume {
+    public func write(
+        _ range: SectorRange, data: ByteBuffer, durability: WriteDurability,
+        completion: @escaping (Result<Void, BlockDeviceError>) -> Void
+    ) {
+        if let error = check(range) { return completion(.failure(error)) }
+        if data.readableBytes != range.byteCount { return completion(.failure(.outOfRange)) }
+        if range.isEmpty { return completion(.success(())) }
+        beginWrite(range)
+        log.append(range, data: data, now: clock()) { [self] result in finishWrite(result, durability, completion) }
+    }
+
+    public func writeZeroes(
+        _ range: SectorRange, durability: WriteDurability, completion: @escaping (Result<Void, BlockDeviceError>) -> Void
+    ) {
+        if let error = check(range) { return completion(.failure(error)) }
+        if range.isEmpty { return completion(.success(())) }
+        beginWrite(range)
+        log.appendZeroes(range, now: clock()) { [self] result in finishWrite(result, durability, completion) }
+    }
+
+    public func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) {
+        if let refusal { return completion(.failure(refusal)) }
+        statistics.flushes &+= 1
+        log.flush { [self] result in completion(result.mapError { deviceError($0) }) }
+    }
+
+    private func beginWrite(_ range: SectorRange) {
+        statistics.writes &+= 1
+        statistics.writtenBytes &+= UInt64(range.byteCount)
+    }
+
+    private func finishWrite(
+        _ result: Result<Void, WriteLogError>, _ durability: WriteDurability,
+        _ completion: @escaping (Result<Void, BlockDeviceError>) -> Void
+    ) {
+        switch (result, durability) {
+        case (.failure(let error), _): completion(.failure(deviceError(error)))
+        case (.success, .ordered): completion(.success(()))
+        case (.success, .durable): log.flush { [self] result in completion(result.mapError { deviceError($0) }) }
+        }
+    }
+
+    /// Fails writes that have waited for room longer than the policy allows; the others keep their places.
+    func expireWrites(now: NIODeadline) {
+        let full = WriteLogError.noSpace("it empties when the link carries points home")
+        log.failHeld(appendedBefore: now - policy.writeTimeout, full)
+        if log.isWaitingForSpace != isLogFullTold {
+            isLogFullTold = log.isWaitingForSpace
+            if isLogFullTold { onEvent(.logFull) }
+        }
+        guard log.isFileSystemFull else {
+            // Just after a retry nobody knows yet.
+            if logRetriedAt.map({ now - $0 > TimeAmount.nanoseconds(Self.logRetryDelay.nanoseconds / 2) }) ?? true {
+                fileSystemFullSince = nil
+            }
+            return
+        }
+        if fileSystemFullSince == nil { onEvent(.fileSystemFull) }
+        let since = fileSystemFullSince ?? now
+        fileSystemFullSince = since
+        if now - since > policy.writeTimeout {
+            fileSystemFullSince = nil
+            log.failWaiting(.noSpace("the file system of the write log is full"))
+        }
+    }
+
+    /// How often a log whose file system was full is tried again.
+    static var logRetryDelay: TimeAmount { .seconds(1) }
+
+    func retryLog(now: NIODeadline) {
+        if let last = logRetriedAt, now - last < Self.logRetryDelay { return }
+        logRetriedAt = now
+        log.tick(now: now)
+    }
+
+    func deviceError(_ error: WriteLogError) -> BlockDeviceError {
+        switch error {
+        case .noSpace(let reason): return .noSpace("the write log of volume \(identifier) has no room: \(reason)")
+        case .closed: return refusal ?? .stopped("the volume is closed")
+        case .tooLarge: return .outOfRange
+        default:
+            let reason = "the write log of volume \(identifier) failed: \(error)"
+            stop(.stopped(reason), error: .stopped(reason))
+            onEvent(.stopped(reason))
+            return .medium(reason)
+        }
+    }
+}

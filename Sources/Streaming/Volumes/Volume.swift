@@ -1,0 +1,210 @@
+import Blocks
+import LinkProtocol
+import NIOCore
+import SecureCache
+import WriteLog
+
+// A disk as the cloud edge serves it.
+//
+// Reads:   unsent writes (log) -> cache -> link; Volume+Read.swift.
+// Writes:  log, acknowledged when ordered, or when durable for FUA and FLUSH; Volume+Write.swift.
+// Points:  the log's epochs, sealed by time, size or demand, sent in order, released when home has
+//          received them and the cache has taken their blocks; Volume+Points.swift.
+// Link:    sessions come and go, the volume goes on; Volume+Link.swift.
+//
+//            linkLost                    pointRefused(fenced)
+//   serving ----------> linkDown   any ---------------------> fenced
+//           <----------            any ---------------------> stopped (log failed, or detached)
+//             opened
+
+/// How a volume treats its writes and how long it waits.
+public struct VolumePolicy: Equatable, Sendable {
+    /// A point is sealed when its oldest write is this old.
+    public var recoveryPointObjective: TimeAmount
+    /// A point is sealed when it holds this many bytes.
+    public var sealBytes: Int
+    /// How long a read of missing blocks waits while the link is down. Less than the 30 s after which initiators lose patience:
+    /// they try again what is answered in time.
+    public var readTimeout: TimeAmount
+    /// How long a write waits for room in a full log.
+    public var writeTimeout: TimeAmount
+
+    public init(
+        recoveryPointObjective: TimeAmount = .seconds(5), sealBytes: Int = 64 << 20, readTimeout: TimeAmount = .seconds(20),
+        writeTimeout: TimeAmount = .seconds(20)
+    ) {
+        self.recoveryPointObjective = recoveryPointObjective
+        self.sealBytes = sealBytes
+        self.readTimeout = readTimeout
+        self.writeTimeout = writeTimeout
+    }
+}
+
+/// How far a point has come.
+public enum PointProgress: Int, Comparable, Sendable {
+    /// Durable in the cloud edge's log.
+    case sealed
+    /// Durable in the journal at home.
+    case received
+    /// On the disk at home.
+    case applied
+
+    public static func < (left: PointProgress, right: PointProgress) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// What a volume tells its owner.
+public enum VolumeEvent: Equatable, Sendable {
+    /// Home does not know this session (any more): open the volume again and call `opened`.
+    case needsOpen
+    /// A point has come this far.
+    case point(PointNumber, PointProgress)
+    /// Another writer has the lease; nothing is served any more.
+    case fenced
+    /// The volume stopped itself, for the reason given.
+    case stopped(String)
+    /// Home could not take a point, for now; it is tried again.
+    case pointDelayed(PointNumber, PointRefusal)
+    /// The log has no room; writers wait.
+    case logFull
+    /// The file system under the log is full; what is ordered is kept in memory, and it is tried again.
+    case fileSystemFull
+    /// The cache can't be made durable, so points that are at home stay in the log; it is tried again.
+    case cacheFailed
+}
+
+/// A disk that lives at home and is served here.
+public final class Volume<Directory: StorageDirectory>: BlockDevice {
+    /// What the volume is doing.
+    public enum State: Equatable, Sendable {
+        case serving
+        case linkDown
+        case fenced
+        case stopped(String)
+    }
+
+    /// Counters since the volume was opened here.
+    public struct Statistics: Equatable, Sendable {
+        public var reads: UInt64 = 0
+        public var writes: UInt64 = 0
+        public var flushes: UInt64 = 0
+        public var readBytes: UInt64 = 0
+        public var writtenBytes: UInt64 = 0
+        /// Blocks that a read found in the cache or the log, and those that it had to fetch.
+        public var hitBlocks: UInt64 = 0
+        public var missedBlocks: UInt64 = 0
+        public var fetches: UInt64 = 0
+        public var pointsSent: UInt64 = 0
+        public var pointBytesSent: UInt64 = 0
+    }
+
+    public let identifier: VolumeIdentifier
+    public let sectorCount: UInt64
+    /// Policy in force; may be changed while serving.
+    public var policy: VolumePolicy
+    public internal(set) var state: State = .linkDown
+    public internal(set) var statistics = Statistics()
+    /// Hands a message to the link; false when its class takes no more, then `linkWritable` will be called.
+    public var uplink: (LinkMessage, TrafficClass, Bool) -> Bool = { _, _, _ in false }
+    /// How long a piece of a point should be on this line: at most what one frame carries, less where a frame takes long.
+    public var preferredPieceBytes: () -> Int = { 16 << 10 }
+    /// What the owner hears.
+    public var onEvent: (VolumeEvent) -> Void = { _ in }
+
+    let log: WriteLog<Directory>
+    let cache: SecureCache<Directory.File>
+    let clock: () -> NIODeadline
+    var fetches: FetchTable
+    var points = PointState()
+    var isOpenAtHome = false
+    var isConnected = false
+    /// When home was last asked to open the volume.
+    var openAskedAt: NIODeadline?
+    var isLogFullTold = false
+    var fileSystemFullSince: NIODeadline?
+    var logRetriedAt: NIODeadline?
+
+    /// A volume over its log, which has been opened, and the edge's cache, to which its key is attached.
+    ///
+    /// `routingTag` is what the owner routes answers by: it stands in the upper 16 bits of each read's number.
+    public init(
+        identifier: VolumeIdentifier, routingTag: UInt16, sectorCount: UInt64, policy: VolumePolicy, log: WriteLog<Directory>,
+        cache: SecureCache<Directory.File>, clock: @escaping () -> NIODeadline
+    ) {
+        fetches = FetchTable(firstIdentifier: UInt64(routingTag) << 48)
+        self.identifier = identifier
+        self.sectorCount = sectorCount
+        self.policy = policy
+        self.log = log
+        self.cache = cache
+        self.clock = clock
+    }
+
+    public var isWriteProtected: Bool { false }
+
+    /// What `opened` is called with comes from home's answer to this.
+    public func openRequest(incarnation: UInt64) -> VolumeOpenRequest {
+        VolumeOpenRequest(
+            volume: identifier.description, logIdentifier: log.logIdentifier.description, incarnation: incarnation,
+            oldestPoint: log.oldestEpoch, lastSealedPoint: log.lastSealedPoint)
+    }
+
+    /// Work that falls due with time: seals by age, expiry of reads, retries. Called every 100 ms or sooner.
+    public func tick() {
+        let now = clock()
+        expireReads(now: now)
+        expireWrites(now: now)
+        retryLog(now: now)
+        sealIfDue(now: now)
+        retryPoints(now: now)
+        retryOpen(now: now)
+    }
+
+    /// Takes no more requests and lets go of the log; what is unsent stays in it.
+    public func close(reason: String, completion: @escaping () -> Void) {
+        onEvent = { _ in }
+        stop(.stopped(reason), error: .stopped(reason))
+        log.close { _ in completion() }
+    }
+
+    /// The error that a request gets in a state in which nothing is served.
+    var refusal: BlockDeviceError? {
+        switch state {
+        case .serving, .linkDown: return nil
+        case .fenced: return .stopped("another edge holds the lease on volume \(identifier); this one must not serve it")
+        case .stopped(let reason): return .stopped(reason)
+        }
+    }
+
+    func stop(_ newState: State, error: BlockDeviceError) {
+        if refusal != nil { return }
+        state = newState
+        isOpenAtHome = false
+        for fetch in fetches.removeAll(startedBefore: .distantFuture) {
+            for waiter in fetch.waiters { waiter.operation.fail(error) }
+        }
+        log.failWaiting(.closed)
+        failSealWaiters(error)
+    }
+
+    /// The range as the device takes it, or the reason why not.
+    func check(_ range: SectorRange) -> BlockDeviceError? {
+        if let refusal { return refusal }
+        return range.end > sectorCount ? .outOfRange : nil
+    }
+}
+
+extension Volume {
+    /// True when everything that was ever written is on the disk at home.
+    public var isAllHome: Bool { log.currentEpochStartedAt == nil && points.applied >= log.lastSealedPoint }
+
+    /// True while requests are taken, whether or not the link is up.
+    public var isServable: Bool { refusal == nil }
+}
+
+extension Volume {
+    /// True while the file system under the log has no room.
+    public var isFileSystemFull: Bool { log.isFileSystemFull }
+
+    /// True while writers wait for room in the log.
+    public var isLogFull: Bool { log.isWaitingForSpace }
+}

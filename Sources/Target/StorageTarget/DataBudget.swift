@@ -1,0 +1,55 @@
+import DequeModule
+
+/// How many bytes of data the server may hold for one direction, and who waits for room, first come first served.
+///
+/// A request that is larger than the whole budget is granted when nothing else is held, so that it is served too.
+final class DataBudget {
+    let limit: Int
+    private(set) var heldByteCount = 0
+    /// What the waiting ones want.
+    private(set) var waitingByteCount = 0
+    private var waiters: Deque<Waiter> = []
+    private var isGranting = false
+
+    private struct Waiter {
+        let byteCount: Int
+        let grant: () -> Bool
+    }
+
+    init(limit: Int) { self.limit = limit }
+
+    /// Takes the bytes if there is room now and nobody waits.
+    func reserve(_ byteCount: Int) -> Bool {
+        guard waiters.isEmpty, fits(byteCount) else { return false }
+        heldByteCount += byteCount
+        return true
+    }
+
+    /// Takes the bytes when there is room. `grant` runs then, and returns false when they are no longer wanted.
+    func wait(for byteCount: Int, grant: @escaping () -> Bool) {
+        waiters.append(Waiter(byteCount: byteCount, grant: grant))
+        waitingByteCount += byteCount
+        serve()
+    }
+
+    /// Gives bytes back.
+    func release(_ byteCount: Int) {
+        heldByteCount -= byteCount
+        serve()
+    }
+
+    private func fits(_ byteCount: Int) -> Bool { heldByteCount == 0 || heldByteCount + byteCount <= limit }
+
+    /// A loop, not a recursion: a grant may release at once.
+    private func serve() {
+        if isGranting { return }
+        isGranting = true
+        defer { isGranting = false }
+        while let next = waiters.first, fits(next.byteCount) {
+            waiters.removeFirst()
+            waitingByteCount -= next.byteCount
+            heldByteCount += next.byteCount
+            if !next.grant() { heldByteCount -= next.byteCount }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+import Blocks
+import NIOCore
+import SCSI
+
+extension LogicalUnit {
+    /// The most blocks that one read of a PRE-FETCH asks for: 1 MiB.
+    private static var prefetchBlocks: UInt64 { 2048 }
+
+    /// Carries out a command that reads, writes or flushes the medium. The range was checked by admission.
+    func executeOnMedium(_ task: SCSITask, completion: @escaping (SCSIResponse) -> Void) {
+        switch task.command {
+        case .read(let transfer): read(task, transfer, completion)
+        case .write(let transfer): write(task, transfer, completion)
+        case .writeAndVerify(let transfer, let check): writeAndVerify(task, transfer, check, completion)
+        case .verify(let transfer, let check): verify(task, transfer, check, completion)
+        case .compareAndWrite(let transfer): compareAndWrite(task, transfer, completion)
+        case .orWrite(let transfer): orWrite(task, transfer, completion)
+        case .prefetch(let transfer, let isImmediate): prefetch(task, transfer, isImmediate, completion)
+        case .synchronizeCache(_, let isImmediate): synchronizeCache(task, isImmediate: isImmediate, completion)
+        case .unmap: unmap(task, completion)
+        case .writeSame(let transfer, let unmap, let hasData): writeSame(task, transfer, unmap, hasData, completion)
+        case .startStopUnit(let request): startStop(task, request, completion)
+        default: completion(.checkCondition(.invalidOperationCode))
+        }
+    }
+
+    private func read(_ task: SCSITask, _ transfer: BlockTransfer, _ completion: @escaping (SCSIResponse) -> Void) {
+        guard let range = sectorRange(of: transfer) else { return completion(formatted(.checkCondition(.outOfRange))) }
+        if range.isEmpty { return completion(.good) }
+        runOnMedium(task, range, .shared, completion: completion) { running in
+            let read = {
+                self.device.read(range) { result in
+                    switch result {
+                    case .success(let data): self.finish(running, .good(data))
+                    case .failure(let error): self.finish(running, self.response(to: error, isWrite: false))
+                    }
+                }
+            }
+            // FUA: what the cache holds and the medium does not must be on the medium first (SBC-3, Caches).
+            if transfer.forceUnitAccess {
+                self.step(running, { self.device.flush(completion: $0) }, then: read)
+            } else {
+                read()
+            }
+        }
+    }
+
+    private func write(_ task: SCSITask, _ transfer: BlockTransfer, _ completion: @escaping (SCSIResponse) -> Void) {
+        switch dataToWrite(task, transfer) {
+        case .failure(let sense): completion(formatted(.checkCondition(sense)))
+        case .success(nil): completion(.good)
+        case .success(let piece?):
+            runOnMedium(task, piece.range, .shared, completion: completion) { running in
+                let durability = self.durability(forceUnitAccess: transfer.forceUnitAccess)
+                self.device.write(piece.range, data: piece.data, durability: durability) { result in
+                    self.finish(running, self.response(to: result))
+                }
+            }
+        }
+    }
+
+    /// The blocks of a write for which data came. An initiator that offers less than the command says has the whole blocks
+    /// that it sent written, and learns of the rest by the residual; a part of a block is refused.
+    private func dataToWrite(_ task: SCSITask, _ transfer: BlockTransfer)
+        -> Result<(range: SectorRange, data: ByteBuffer)?, SenseData>
+    {
+        guard let whole = sectorRange(of: transfer) else { return .failure(.outOfRange) }
+        let data = (task.dataOut ?? ByteBuffer()).truncated(to: whole.byteCount)
+        let (count, rest) = data.readableBytes.quotientAndRemainder(dividingBy: Self.blockBytes)
+        if rest != 0 { return .failure(SenseData(.illegalRequest, .invalidFieldInCommandInformationUnit)) }
+        guard count > 0, let range = SectorRange(start: whole.start, count: UInt64(count)) else { return .success(nil) }
+        return .success((range, data))
+    }
+
+    private func writeAndVerify(
+        _ task: SCSITask, _ transfer: BlockTransfer, _ check: ByteCheck, _ completion: @escaping (SCSIResponse) -> Void
+    ) {
+        switch dataToWrite(task, transfer) {
+        case .failure(let sense): completion(formatted(.checkCondition(sense)))
+        case .success(nil): completion(.good)
+        case .success(let piece?):
+            runOnMedium(task, piece.range, .exclusive, completion: completion) { running in
+                // What is verified is the medium, so the write goes there first (SBC-3, WRITE AND VERIFY (10)).
+                let verify = {
+                    let data = check == .mediumOnly ? nil : piece.data
+                    self.compare(running, piece.range, with: data, check) { self.finish(running, .good) }
+                }
+                self.step(
+                    running, { self.device.write(piece.range, data: piece.data, durability: .durable, completion: $0) },
+                    then: verify)
+            }
+        }
+    }
+
+    private func verify(
+        _ task: SCSITask, _ transfer: BlockTransfer, _ check: ByteCheck, _ completion: @escaping (SCSIResponse) -> Void
+    ) {
+        guard let range = sectorRange(of: transfer) else { return completion(formatted(.checkCondition(.outOfRange))) }
+        if range.isEmpty { return completion(.good) }
+        let needed = expectedTransfer(of: task.command).byteCount
+        let data = (task.dataOut ?? ByteBuffer()).truncated(to: needed)
+        if check != .mediumOnly && data.readableBytes != needed {
+            return completion(formatted(.checkCondition(transfer.invalidLength)))
+        }
+        runOnMedium(task, range, .shared, completion: completion) { running in
+            self.compare(running, range, with: check == .mediumOnly ? nil : data, check) { self.finish(running, .good) }
+        }
+    }
+
+    /// Reads a range and compares it with `data`; a difference ends the task with MISCOMPARE.
+    func compare(
+        _ running: LogicalUnitRunningTask, _ range: SectorRange, with data: ByteBuffer?, _ check: ByteCheck,
+        then next: @escaping () -> Void
+    ) {
+        device.read(range) { result in
+            if running.isAborted { return self.finish(running, SCSIResponse(status: .taskAborted)) }
+            switch result {
+            case .failure(let error): self.finish(running, self.response(to: error, isWrite: false))
+            case .success(let medium):
+                guard let data, let offset = medium.firstDifference(from: data, repeating: check == .oneBlock) else {
+                    return next()
+                }
+                let sense = SenseData(
+                    .miscompare, .miscompareDuringVerifyOperation, information: UInt64(offset))
+                self.finish(running, .checkCondition(sense))
+            }
+        }
+    }
+
+    /// One step of a task that has several: an error or an abortion ends the task, else the next step follows.
+    func step(
+        _ running: LogicalUnitRunningTask,
+        _ action: (@escaping (Result<Void, BlockDeviceError>) -> Void) -> Void, then next: @escaping () -> Void
+    ) {
+        action { result in
+            switch result {
+            case .failure(let error): self.finish(running, self.response(to: error, isWrite: true))
+            case .success where running.isAborted: self.finish(running, SCSIResponse(status: .taskAborted))
+            case .success: next()
+            }
+        }
+    }
+
+    private func synchronizeCache(
+        _ task: SCSITask, isImmediate: Bool, _ completion: @escaping (SCSIResponse) -> Void
+    ) {
+        // All of the cache is flushed, whatever the range: that is allowed, and the log has only one tail.
+        runOnMedium(task, SectorRange(from: 0, to: 0), .shared, completion: completion) { running in
+            if isImmediate {
+                // IMMED: the answer does not wait; an error of the flush comes with the next one.
+                self.device.flush { _ in }
+                return self.finish(running, .good)
+            }
+            self.device.flush { result in self.finish(running, self.response(to: result)) }
+        }
+    }
+
+    /// START STOP UNIT: there is no motor. To stop is to be told that the power may go, so it flushes unless told not to.
+    private func startStop(_ task: SCSITask, _ request: StartStopUnit, _ completion: @escaping (SCSIResponse) -> Void) {
+        // The medium cannot be taken out.
+        if request.loadEject { return completion(formatted(.checkCondition(.invalidFieldInCDB(byte: 4, bit: 1)))) }
+        if request.start || request.noFlush || device.isWriteProtected { return completion(.good) }
+        synchronizeCache(task, isImmediate: false, completion)
+    }
+
+    /// PRE-FETCH is a hint: the blocks are read, so that the device has them, in pieces and one command at a time; a
+    /// second one is answered at once and does nothing.
+    private func prefetch(
+        _ task: SCSITask, _ transfer: BlockTransfer, _ isImmediate: Bool, _ completion: @escaping (SCSIResponse) -> Void
+    ) {
+        let wanted = transfer.blockCount == 0 ? UInt64.max : UInt64(transfer.blockCount)
+        let end = min(device.sectorCount, transfer.logicalBlockAddress &+ min(wanted, UInt64(limits.maximumPrefetch)))
+        let range = SectorRange(from: transfer.logicalBlockAddress, to: end)
+        if isPrefetching || range.isEmpty { return completion(.good) }
+        isPrefetching = true
+        if isImmediate {
+            prefetchPieces(of: range, isStopped: { false }, then: { self.isPrefetching = false })
+            return completion(.good)
+        }
+        let ended: (SCSIResponse) -> Void = { response in
+            self.isPrefetching = false
+            completion(response)
+        }
+        runOnMedium(task, range, .shared, completion: ended) { running in
+            self.prefetchPieces(of: range, isStopped: { running.isAborted }, then: { self.finish(running, .good) })
+        }
+    }
+
+    private func prefetchPieces(of range: SectorRange, isStopped: @escaping () -> Bool, then done: @escaping () -> Void) {
+        if range.isEmpty || isStopped() { return done() }
+        let piece = SectorRange(from: range.start, to: min(range.end, range.start + Self.prefetchBlocks))
+        device.read(piece) { result in
+            // An error here is nobody's: the read that wants the blocks will meet it.
+            guard case .success = result else { return done() }
+            self.prefetchPieces(of: SectorRange(from: piece.end, to: range.end), isStopped: isStopped, then: done)
+        }
+    }
+}

@@ -1,0 +1,80 @@
+import SCSI
+
+/// What a logical unit remembers about one I_T nexus.
+final class LogicalUnitNexus {
+    /// The most unit attentions that wait; a new one then takes the place of the last. Each stands once.
+    static let maximumAttentions = 8
+
+    let identifier: NexusIdentifier
+    let registrant: Registrant
+    var attentions: [AdditionalSenseCode] = []
+
+    init(identifier: NexusIdentifier, registrant: Registrant) {
+        self.identifier = identifier
+        self.registrant = registrant
+    }
+}
+
+extension LogicalUnit {
+    /// Makes a session known. Its first command is told POWER ON, RESET, OR BUS DEVICE RESET OCCURRED.
+    /// - Parameter initiatorPortName: `<initiator name>,i,0x<ISID>`, to which persistent registrations belong.
+    /// - Returns: false when there are as many nexuses as there may be; the login is to be refused.
+    public func addNexus(_ identifier: NexusIdentifier, initiatorPortName: String) -> Bool {
+        guard nexuses[identifier] == nil, nexuses.count < Self.maximumNexuses else { return false }
+        let registrant = Registrant(initiatorPortName: initiatorPortName, relativeTargetPort: identity.relativeTargetPort)
+        let nexus = LogicalUnitNexus(identifier: identifier, registrant: registrant)
+        nexuses[identifier] = nexus
+        establish(.powerOnResetOrBusDeviceReset, for: nexus)
+        return true
+    }
+
+    /// Forgets a session: its tasks are aborted and its RESERVE (6) is released; persistent registrations stay
+    /// (SAM-5, 6.3.4). `completion` runs when none of its tasks can touch the medium any more.
+    public func removeNexus(_ identifier: NexusIdentifier, completion: @escaping () -> Void = {}) {
+        guard let nexus = nexuses.removeValue(forKey: identifier) else {
+            completion()
+            return
+        }
+        if !nexus.attentions.isEmpty { attentiveNexusCount -= 1 }
+        if legacyHolder == identifier { legacyHolder = nil }
+        abortTasks(.nexus(identifier), completion: completion)
+    }
+
+    /// Tells every initiator that the disk has another size now.
+    public func capacityDidChange() {
+        for nexus in nexuses.values { establish(.capacityDataHasChanged, for: nexus) }
+    }
+
+    /// Tells every initiator that the target has other logical units now.
+    public func reportedNumbersDidChange() {
+        for nexus in nexuses.values { establish(.reportedLUNsDataHasChanged, for: nexus) }
+    }
+
+    /// Has the next command of a nexus, but for the few that pass, answered with a unit attention (SAM-5, 5.14).
+    func establish(_ code: AdditionalSenseCode, for nexus: LogicalUnitNexus) {
+        if nexus.attentions.isEmpty { attentiveNexusCount += 1 }
+        // A reset makes everything before it unimportant (SAM-5, Unit attention conditions).
+        if code == .busDeviceResetFunctionOccurred { nexus.attentions.removeAll() }
+        if nexus.attentions.contains(code) { return }
+        if nexus.attentions.count == LogicalUnitNexus.maximumAttentions { nexus.attentions.removeLast() }
+        nexus.attentions.append(code)
+    }
+
+    func establish(_ attention: PersistentReservations.Effects.Attention) {
+        for nexus in nexuses.values where nexus.registrant == attention.registrant { establish(attention.code, for: nexus) }
+    }
+
+    func takeAttention(of nexus: LogicalUnitNexus) -> AdditionalSenseCode? {
+        guard !nexus.attentions.isEmpty else { return nil }
+        let code = nexus.attentions.removeFirst()
+        if nexus.attentions.isEmpty { attentiveNexusCount -= 1 }
+        return code
+    }
+
+    /// REPORT LUNS tells all about changed units, so it ends that attention and no other (SPC-4, 6.33).
+    func clearReportedNumbersAttention(of nexus: LogicalUnitNexus) {
+        guard let index = nexus.attentions.firstIndex(of: .reportedLUNsDataHasChanged) else { return }
+        nexus.attentions.remove(at: index)
+        if nexus.attentions.isEmpty { attentiveNexusCount -= 1 }
+    }
+}

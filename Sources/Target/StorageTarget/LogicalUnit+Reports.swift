@@ -1,0 +1,90 @@
+import Blocks
+import NIOCore
+import SCSI
+
+extension LogicalUnit {
+    /// Answers a command that does not touch the medium.
+    func answer(_ task: SCSITask) -> SCSIResponse {
+        guard let nexus = nexuses[task.nexus] else { return .checkCondition(SenseData(.abortedCommand, .nexusLossOccurred)) }
+        do throws(SenseData) {
+            switch task.command {
+            case .testUnitReady, .preventAllowMediumRemoval: return .good
+            case .inquiry(let page, let count): return .good(try inquiry(page).truncated(to: Int(count)))
+            case .reportLUNs(let select, let count):
+                let list = try LogicalUnitList.report(reportedNumbers(), selectReport: select)
+                // The list must have room for its header and one number (SPC-4, 6.33).
+                if count < 16 { throw .invalidFieldInCDB(byte: 6) }
+                clearReportedNumbersAttention(of: nexus)
+                return .good(list.truncated(to: Int(count)))
+            case .requestSense(let format, let count):
+                return .good(requestSense(nexus, format).dataIn(allocationByteCount: Int(count)))
+            case .readCapacity10:
+                return .good(CapacityData.short(blockCount: device.sectorCount, blockBytes: UInt32(Self.blockBytes)))
+            case .readCapacity16(let count):
+                let data = CapacityData.long(blockCount: device.sectorCount, blockBytes: UInt32(Self.blockBytes))
+                return .good(data.truncated(to: Int(count)))
+            case .getLBAStatus(let address, let count):
+                let extents = blockStatus(from: address, allocationByteCount: Int(count))
+                return .good(BlockStatusExtent.report(extents).truncated(to: Int(count)))
+            case .modeSense(let request):
+                let data = try parameters.sense(
+                    request, blockCount: device.sectorCount, blockBytes: UInt32(Self.blockBytes),
+                    isWriteProtected: device.isWriteProtected)
+                return .good(data.truncated(to: Int(request.allocationByteCount)))
+            case .modeSelect(let count, let isTenByte): return try modeSelect(task, nexus, Int(count), isTenByte)
+            case .reportSupportedOperationCodes(let request):
+                return .good(try SupportedOperations.report(request).truncated(to: Int(request.allocationByteCount)))
+            case .reportTargetPortGroups(let isExtended, let count):
+                return .good(TargetPortGroups.report(identity, hasExtendedHeader: isExtended).truncated(to: Int(count)))
+            case .persistentReserveIn(let action, let count):
+                return .good(reservations.report(action).truncated(to: Int(count)))
+            case .reserve6:
+                // Another holder was a conflict already.
+                legacyHolder = nexus.identifier
+                return .good
+            case .release6:
+                if legacyHolder == nexus.identifier { legacyHolder = nil }
+                return .good
+            default: throw .invalidOperationCode
+            }
+        } catch {
+            return .checkCondition(error)
+        }
+    }
+
+    private func inquiry(_ page: UInt8?) throws(SenseData) -> ByteBuffer {
+        guard let page else { return InquiryData.standard(identity) }
+        guard let data = VitalProductData.page(page, identity: identity, limits: limits) else {
+            throw .invalidFieldInCDB(byte: 2)
+        }
+        return data
+    }
+
+    /// REQUEST SENSE takes a pending unit attention as its data (SPC-4, 6.39).
+    private func requestSense(_ nexus: LogicalUnitNexus, _ format: SenseFormat) -> SenseData {
+        var sense = takeAttention(of: nexus).map { SenseData(.unitAttention, $0) } ?? .none
+        sense.format = format
+        return sense
+    }
+
+    private func modeSelect(_ task: SCSITask, _ nexus: LogicalUnitNexus, _ count: Int, _ isTenByte: Bool) throws(SenseData)
+        -> SCSIResponse
+    {
+        let list = (task.dataOut ?? ByteBuffer()).truncated(to: count)
+        guard list.readableBytes == count else { throw .parameterListLength }
+        let selected = try parameters.selecting(list, isTenByte: isTenByte, blockBytes: UInt32(Self.blockBytes))
+        if selected == parameters { return .good }
+        parameters = selected
+        for other in nexuses.values where other !== nexus { establish(.modeParametersChanged, for: other) }
+        return .good
+    }
+}
+
+extension SenseData {
+    /// The sense data as the data of REQUEST SENSE.
+    func dataIn(allocationByteCount: Int) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        write(into: &buffer)
+        return buffer.truncated(to: allocationByteCount)
+    }
+}

@@ -1,0 +1,123 @@
+import Blocks
+import SCSI
+
+/// A task on the medium, or waiting for its range.
+final class LogicalUnitRunningTask {
+    let identifier: UInt64
+    let nexus: NexusIdentifier
+    let tag: UInt64
+    let completion: (SCSIResponse) -> Void
+    /// What is to be done when the range is held; nil once it has begun.
+    var body: ((LogicalUnitRunningTask) -> Void)?
+    /// Set when the task was aborted while the device was at work for it: it starts nothing more.
+    var isAborted = false
+    /// Who waits for the end of this task.
+    var waiters: [LogicalUnitAbortion] = []
+
+    init(
+        identifier: UInt64, nexus: NexusIdentifier, tag: UInt64, completion: @escaping (SCSIResponse) -> Void,
+        body: @escaping (LogicalUnitRunningTask) -> Void
+    ) {
+        self.identifier = identifier
+        self.nexus = nexus
+        self.tag = tag
+        self.completion = completion
+        self.body = body
+    }
+}
+
+/// A task management function that waits for tasks which the device cannot give up.
+final class LogicalUnitAbortion {
+    var remaining = 1
+    let completion: () -> Void
+
+    init(completion: @escaping () -> Void) { self.completion = completion }
+
+    func countDown() {
+        remaining -= 1
+        if remaining == 0 { completion() }
+    }
+}
+
+extension LogicalUnit {
+    /// Runs `body` when the range is held. `body` ends by `finish`.
+    func runOnMedium(
+        _ task: SCSITask, _ range: SectorRange, _ mode: LogicalUnitRangeLocks.Mode,
+        completion: @escaping (SCSIResponse) -> Void, body: @escaping (LogicalUnitRunningTask) -> Void
+    ) {
+        guard runningTasks.count < Self.maximumTasks else {
+            completion(SCSIResponse(status: .taskSetFull))
+            return
+        }
+        lastTaskIdentifier &+= 1
+        let running = LogicalUnitRunningTask(
+            identifier: lastTaskIdentifier, nexus: task.nexus, tag: task.tag, completion: completion, body: body)
+        runningTasks[running.identifier] = running
+        let isOrdered = task.attribute == .ordered
+        let isHeld = locks.acquire(
+            running.identifier, isOrdered ? LogicalUnitRangeLocks.everything : range, isOrdered ? .exclusive : mode,
+            atFront: task.attribute == .headOfQueue)
+        if isHeld { start([running.identifier]) }
+    }
+
+    /// Ends a task: gives its range to those that wait, and answers.
+    func finish(_ running: LogicalUnitRunningTask, _ response: SCSIResponse) {
+        guard runningTasks.removeValue(forKey: running.identifier) != nil else { return }
+        let granted = locks.release(running.identifier)
+        running.completion(running.isAborted ? SCSIResponse(status: .taskAborted) : formatted(response))
+        for waiter in running.waiters { waiter.countDown() }
+        if !granted.isEmpty { start(granted) }
+    }
+
+    /// Starts tasks one after the other, also when one of them ends at once and releases more: a queue, not a recursion.
+    private func start(_ identifiers: [UInt64]) {
+        readyTasks += identifiers
+        if isStartingTasks { return }
+        isStartingTasks = true
+        defer { isStartingTasks = false }
+        var next = 0
+        while next < readyTasks.count {
+            if let running = runningTasks[readyTasks[next]], let body = running.body {
+                running.body = nil
+                body(running)
+            }
+            next += 1
+        }
+        readyTasks.removeAll(keepingCapacity: true)
+    }
+
+    /// Aborts tasks. Those that wait end at once; those that the device is working on end when it has answered, because
+    /// only then can they no longer touch the medium, and `completion` runs after the last of them.
+    public func abortTasks(_ selection: SCSITaskSelection, completion: @escaping () -> Void) {
+        let abortion = LogicalUnitAbortion(completion: completion)
+        for running in runningTasks.values.sorted(by: { $0.identifier < $1.identifier }) where selects(selection, running) {
+            running.isAborted = true
+            if running.body != nil {
+                running.body = nil
+                finish(running, SCSIResponse(status: .taskAborted))
+            } else {
+                abortion.remaining += 1
+                running.waiters.append(abortion)
+            }
+        }
+        abortion.countDown()
+    }
+
+    private func selects(_ selection: SCSITaskSelection, _ running: LogicalUnitRunningTask) -> Bool {
+        switch selection {
+        case .task(let nexus, let tag): running.nexus == nexus && running.tag == tag
+        case .nexus(let nexus): running.nexus == nexus
+        case .all: true
+        }
+    }
+
+    /// LOGICAL UNIT RESET (SAM-5, 6.3.3): aborts all tasks, releases a RESERVE (6), brings the default mode parameters
+    /// back, and tells every initiator. Persistent reservations stay. `completion` runs when no aborted task can touch the
+    /// medium any more.
+    public func reset(completion: @escaping () -> Void) {
+        legacyHolder = nil
+        parameters = ModeParameters()
+        for nexus in nexuses.values { establish(.busDeviceResetFunctionOccurred, for: nexus) }
+        abortTasks(.all, completion: completion)
+    }
+}

@@ -1,0 +1,121 @@
+// A logical unit is what an initiator sees of a block device. A command passes through it so:
+//
+//   CDB --parse--> command --admit--> task --execute--> response
+//                    |        |                 |
+//                    |        |                 +-- on the medium: range lock, device, answer
+//                    |        +-- unit attention, reservation, write protection, range and limits
+//                    +-- sense data: unknown command, invalid field
+//
+// Admission comes before Data-Out is asked for, so that a command that must fail costs no transfer and no memory. It looks
+// at reservations again when the task is executed, because another initiator may have come between.
+
+import Blocks
+import NIOCore
+import SCSI
+
+/// Executes SCSI commands on a block device, on that device's event loop only.
+public final class LogicalUnit<Device: BlockDevice> {
+    /// The most tasks on the medium or waiting for it; one more is answered with TASK SET FULL.
+    public static var maximumTasks: Int { 1024 }
+    /// The most I_T nexuses; one more is refused by `addNexus`.
+    public static var maximumNexuses: Int { 1024 }
+    /// The bytes of a logical block.
+    public static var blockBytes: Int { BlockGeometry.sectorBytes }
+
+    public let device: Device
+    public let identity: LogicalUnitIdentity
+    public let number: LogicalUnitNumber
+    public let limits: BlockLimits
+    /// The units that REPORT LUNS names; this one alone unless the target says otherwise.
+    public var reportedNumbers: () -> [LogicalUnitNumber]
+
+    var parameters = ModeParameters()
+    var reservations = PersistentReservations()
+    /// Who holds the unit by RESERVE (6).
+    var legacyHolder: NexusIdentifier?
+
+    var nexuses: [NexusIdentifier: LogicalUnitNexus] = [:]
+    /// How many nexuses have a unit attention pending, so that a cached read asks one number instead of a table.
+    var attentiveNexusCount = 0
+
+    var locks = LogicalUnitRangeLocks()
+    var runningTasks: [UInt64: LogicalUnitRunningTask] = [:]
+    var lastTaskIdentifier: UInt64 = 0
+    var readyTasks: [UInt64] = []
+    var isStartingTasks = false
+    var isPrefetching = false
+
+    public init(
+        device: Device, identity: LogicalUnitIdentity, number: LogicalUnitNumber = LogicalUnitNumber(rawValue: 0),
+        limits: BlockLimits = BlockLimits()
+    ) {
+        self.device = device
+        self.identity = identity
+        self.number = number
+        self.limits = limits
+        self.reportedNumbers = { [number] }
+    }
+
+    /// How much data the command moves and which way, from SCSI's side.
+    public func expectedTransfer(of command: SCSICommand) -> DataTransfer {
+        command.dataTransfer(blockBytes: Self.blockBytes)
+    }
+
+    /// Answers a plain read from memory, when nothing stands in the way and every byte is at hand.
+    ///
+    /// `transfer` comes from `CommandDescriptorBlock.plainRead`, and the task's attribute is simple. The caller compares
+    /// the length with the initiator's expectation first. Without `nexus`, a unit attention of any initiator stands in the way.
+    /// - Returns: false, with `buffer` unchanged, when the command must go through `admit` and `execute`.
+    public func readIfResident(_ transfer: BlockTransfer, nexus: NexusIdentifier? = nil, into buffer: inout ByteBuffer) -> Bool {
+        // An initiator that never takes its attention must not slow down the others, so the table is asked in the end.
+        if attentiveNexusCount > 0 {
+            guard let nexus, let found = nexuses[nexus], found.attentions.isEmpty else { return false }
+        }
+        guard legacyHolder == nil, reservations.reservation == nil, !locks.hasExclusive,
+            transfer.blockCount <= limits.maximumTransfer, !transfer.forceUnitAccess, let range = sectorRange(of: transfer)
+        else { return false }
+        return device.readIfResident(range, into: &buffer)
+    }
+
+    /// Carries out a task; `completion` runs once, perhaps before this returns.
+    ///
+    /// A task that `abortTasks`, `reset` or `removeNexus` ended completes with TASK ABORTED. For an initiator that aborted
+    /// its own task, the target sends no response (SAM-5, Aborting commands).
+    public func execute(_ task: SCSITask, completion: @escaping (SCSIResponse) -> Void) {
+        if let refusal = task.isAdmitted ? readmission(of: task) : refusal(of: task) {
+            completion(formatted(refusal))
+            return
+        }
+        switch task.command {
+        case .read, .write, .writeAndVerify, .verify, .compareAndWrite, .orWrite, .prefetch, .synchronizeCache, .unmap,
+            .writeSame, .startStopUnit:
+            executeOnMedium(task, completion: completion)
+        case .persistentReserveOut(let command):
+            persistentReserveOut(task, command, completion: completion)
+        default:
+            completion(formatted(answer(task)))
+        }
+    }
+
+    /// Sense data in the format that the control mode page asks for.
+    func formatted(_ response: SCSIResponse) -> SCSIResponse {
+        guard parameters.usesDescriptorSense, var sense = response.sense else { return response }
+        sense.format = .descriptor
+        return SCSIResponse(status: response.status, sense: sense, dataIn: response.dataIn)
+    }
+
+    /// The sectors of a transfer; nil when they are not all on the disk.
+    func sectorRange(of transfer: BlockTransfer) -> SectorRange? {
+        sectorRange(transfer.logicalBlockAddress, UInt64(transfer.blockCount))
+    }
+
+    func sectorRange(_ address: UInt64, _ count: UInt64) -> SectorRange? {
+        guard let range = SectorRange(start: address, count: count), range.end <= device.sectorCount else { return nil }
+        return range
+    }
+
+    /// What a plain write promises: with the write cache off, all that a FUA write does.
+    func durability(forceUnitAccess: Bool = false) -> WriteDurability {
+        forceUnitAccess || !parameters.isWriteCacheEnabled ? .durable : .ordered
+    }
+}

@@ -1,0 +1,239 @@
+import Blocks
+import ISCSI
+import Logging
+import NIOCore
+import NIOPosix
+import SCSI
+
+/// Serves block devices over iSCSI.
+///
+/// The server, its connections and its devices live on one event loop; every call is made there.
+public final class StorageTargetServer<Device: BlockDevice> {
+    public let eventLoop: any EventLoop
+    public let limits: StorageTargetLimits
+    /// False while targets may be missing that will be there soon: a login to an unknown one is then answered
+    /// with "service unavailable", which initiators try again, instead of "not found".
+    public var isReady: Bool
+
+    var random: RandomSource
+    let dataOut: DataBudget
+    let dataIn: DataBudget
+    var targets: [String: ServedTarget<Device>] = [:]
+    var connections: [ObjectIdentifier: TargetConnection<Device>] = [:]
+    private(set) var isStopped = false
+
+    private var listeners: [any Channel] = []
+    private var logger: Logger
+    private var logLimiter = LogLimiter()
+    private var sweep: RepeatedTask?
+    private var lastTSIH: UInt16 = 0
+    private var lastNexus: UInt64 = 0
+
+    public init(
+        eventLoop: any EventLoop, limits: StorageTargetLimits = StorageTargetLimits(), logger: Logger,
+        random: RandomSource = .system, isReady: Bool = true
+    ) {
+        self.eventLoop = eventLoop
+        self.limits = limits
+        self.logger = logger
+        self.random = random
+        self.isReady = isReady
+        dataOut = DataBudget(limit: limits.dataOutByteCount)
+        dataIn = DataBudget(limit: limits.dataInByteCount)
+    }
+
+    // MARK: Listening
+
+    /// Listens on one more address, such as 127.0.0.1 or ::, and port; port 0 takes a free one.
+    /// - Returns: the address with the port in use.
+    public func listen(host: String, port: Int) -> EventLoopFuture<SocketAddress> {
+        eventLoop.preconditionInEventLoop()
+        guard !isStopped else { return eventLoop.makeFailedFuture(StorageTargetError.stopped) }
+        startSweep()
+        // What crosses into NIO's sendable closures is a closure bound to the loop, whose type does not name the device.
+        let accept: (any Channel) throws -> Void = { [self] channel in
+            try channel.pipeline.syncOperations.addHandler(TargetConnection(server: self, channel: channel))
+        }
+        let boundAccept = NIOLoopBound(accept, eventLoop: eventLoop)
+        let bootstrap = ServerBootstrap(group: eventLoop)
+            .serverChannelOption(.backlog, value: 256)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.socketOption(.so_keepalive), value: 1)
+            .childChannelOption(
+                .writeBufferWaterMark, value: .init(low: limits.outboundByteCount / 2, high: limits.outboundByteCount)
+            )
+            .childChannelOption(
+                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 16_384, maximum: 131_072)
+            )
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try boundAccept.value(channel) }
+            }
+        let keep: (any Channel) throws -> SocketAddress = { [self] channel in
+            guard !isStopped, let address = channel.localAddress else {
+                channel.close(promise: nil)
+                throw StorageTargetError.stopped
+            }
+            listeners.append(channel)
+            return address
+        }
+        let boundKeep = NIOLoopBound(keep, eventLoop: eventLoop)
+        return bootstrap.bind(host: host, port: port).flatMapThrowing { try boundKeep.value($0) }
+    }
+
+    /// The addresses that the server listens on.
+    public var localAddresses: [SocketAddress] { listeners.compactMap { $0.localAddress } }
+
+    // MARK: Targets
+
+    /// Adds a target; initiators see it at once.
+    public func addTarget(_ description: TargetDescription<Device>) throws(StorageTargetError) {
+        eventLoop.preconditionInEventLoop()
+        guard !isStopped else { throw .stopped }
+        guard targets.count < limits.targets else { throw .tooManyTargets }
+        let name = description.name.lowercased()
+        guard TargetName.isValid(name) else { throw .invalidDescription("target name") }
+        guard targets[name] == nil else { throw .nameInUse }
+        targets[name] = try ServedTarget(description)
+    }
+
+    /// Takes a target away. Its sessions take no more commands; those in flight finish, then the sessions are closed
+    /// and `completion` runs. A name that is not there completes at once.
+    public func removeTarget(_ name: String, completion: @escaping () -> Void = {}) {
+        eventLoop.preconditionInEventLoop()
+        guard let target = targets.removeValue(forKey: name.lowercased()) else { return completion() }
+        retire(connections.values.filter { $0.target === target }, completion: completion)
+    }
+
+    /// The names of the targets.
+    public var targetNames: [String] { targets.keys.sorted() }
+
+    /// How many sessions are in the full feature phase, discovery sessions among them.
+    public var sessionCount: Int { connections.values.count { $0.session != nil } }
+
+    /// How many connections are open, with those that have not logged in.
+    public var connectionCount: Int { connections.count }
+
+    /// The sessions of a target.
+    public func sessions(ofTarget name: String) -> [StorageSessionDescription] {
+        guard let target = targets[name.lowercased()] else { return [] }
+        return connections.values.filter { $0.target === target }.compactMap { $0.sessionDescription }
+    }
+
+    /// Stops listening, lets commands in flight finish, closes all connections, then completes.
+    public func stop(completion: @escaping () -> Void = {}) {
+        eventLoop.preconditionInEventLoop()
+        isStopped = true
+        for listener in listeners { listener.close(promise: nil) }
+        listeners.removeAll()
+        retire(Array(connections.values)) { [self] in
+            sweep?.cancel()
+            sweep = nil
+            targets.removeAll()
+            completion()
+        }
+    }
+
+    /// Ends connections in the orderly way, and by force those that take longer than `stopTime`.
+    private func retire(_ ending: [TargetConnection<Device>], completion: @escaping () -> Void) {
+        guard !ending.isEmpty else { return completion() }
+        let latch = Countdown(ending.count, completion: completion)
+        for connection in ending { connection.retire { latch.arrive() } }
+        let close: () -> Void = { for connection in ending { connection.closeNow() } }
+        let bound = NIOLoopBound(close, eventLoop: eventLoop)
+        eventLoop.scheduleTask(in: limits.stopTime) { bound.value() }
+    }
+
+    // MARK: What connections ask
+
+    /// True when there is room for one more connection.
+    func open(_ connection: TargetConnection<Device>) -> Bool {
+        guard !isStopped, connections.count < limits.connections else { return false }
+        connections[ObjectIdentifier(connection)] = connection
+        return true
+    }
+
+    func closed(_ connection: TargetConnection<Device>) {
+        connections[ObjectIdentifier(connection)] = nil
+    }
+
+    /// Whether an initiator may log in (RFC 7143 section 11.13.5).
+    func admit(_ identity: LoginIdentity) -> LoginAdmission {
+        guard !isStopped else { return .refused(.serviceUnavailable, reason: "the server stops") }
+        guard let name = identity.targetName else { return .admitted(nil) }
+        guard let target = targets[name] else {
+            return isReady
+                ? .refused(.notFound, reason: "no such target")
+                : .refused(.serviceUnavailable, reason: "targets are not loaded yet")
+        }
+        guard target.allows(identity.initiatorName) else {
+            return .refused(.authorizationFailure, reason: "the initiator is not allowed to use \(target.description.label)")
+        }
+        return .admitted(target.description.chap)
+    }
+
+    /// What SendTargets tells an initiator at an address of ours.
+    func discover(_ name: String?, initiatorName: String, at address: String) -> [DiscoveredTarget] {
+        targets.values
+            .filter { (name == nil || $0.description.name.lowercased() == name) && $0.allows(initiatorName) }
+            .sorted { $0.description.name < $1.description.name }
+            .map { DiscoveredTarget(name: $0.description.name, alias: $0.description.alias, addresses: [address]) }
+    }
+
+    /// The other connection with the same session name, which a new login replaces (section 6.3.5).
+    func predecessor(of identity: LoginIdentity, besides connection: TargetConnection<Device>) -> TargetConnection<Device>? {
+        connections.values.first {
+            $0 !== connection && $0.identity?.isid == identity.isid && $0.identity?.initiatorName == identity.initiatorName
+                && $0.identity?.targetName == identity.targetName && identity.sessionType == .normal
+        }
+    }
+
+    /// A session handle that no session has.
+    func makeTSIH() -> UInt16 {
+        repeat { lastTSIH &+= 1 } while lastTSIH == 0 || connections.values.contains { $0.session?.tsih == lastTSIH }
+        return lastTSIH
+    }
+
+    func makeNexus() -> NexusIdentifier {
+        lastNexus += 1
+        return NexusIdentifier(lastNexus)
+    }
+
+    /// Writes a log line about what a peer did, unless there were too many.
+    func note(_ message: String, from address: SocketAddress?) {
+        guard let suppressed = logLimiter.admit(now: eventLoop.now) else { return }
+        var metadata: Logger.Metadata = ["peer": "\(address.map { String(describing: $0) } ?? "unknown")"]
+        if suppressed > 0 { metadata["suppressedLines"] = "\(suppressed)" }
+        logger.notice("\(message)", metadata: metadata)
+    }
+
+    // MARK: Time
+
+    /// One timer looks after all connections.
+    private func startSweep() {
+        guard sweep == nil else { return }
+        let look: () -> Void = { [weak self] in
+            guard let self else { return }
+            let now = eventLoop.now
+            for connection in Array(connections.values) { connection.lookAtClock(now) }
+        }
+        let bound = NIOLoopBound(look, eventLoop: eventLoop)
+        sweep = eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in bound.value() }
+    }
+}
+
+/// Runs a closure when a number of things have happened.
+final class Countdown {
+    private var remaining: Int
+    private let completion: () -> Void
+
+    init(_ count: Int, completion: @escaping () -> Void) {
+        remaining = count
+        self.completion = completion
+    }
+
+    func arrive() {
+        remaining -= 1
+        if remaining == 0 { completion() }
+    }
+}

@@ -1,0 +1,206 @@
+import Blocks
+import ISCSI
+import NIOCore
+import SCSI
+
+/// What the connection knows of a command between its arrival and its answer.
+struct CommandContext<Device: BlockDevice> {
+    var unit: LogicalUnit<Device>
+    var task: SCSITask
+    var transfer: DataTransfer
+    /// Bytes of the budget that the command holds, and whose budget.
+    var reservedByteCount = 0
+    /// True while a logical unit has it.
+    var isRunning = false
+}
+
+// Commands on their way from the session to a logical unit and back.
+extension TargetConnection {
+    /// A command arrived: a cached read is answered on the spot, anything else is looked at and waits for room.
+    func begin(_ handle: TaskHandle) {
+        guard let task = session?.task(handle) else { return }
+        let block = CommandDescriptorBlock(high: task.cdbHigh, low: task.cdbLow)
+        guard let unit = target?.unit(task.lun) else { return answerAbsent(handle, block) }
+        if task.attribute <= 1, let read = block.plainRead, answerInPlace(handle, task, read, unit) { return }
+        guard !task.hasExtendedCDB else { return answer(handle, .checkCondition(.invalidOperationCode), transferByteCount: 0) }
+        let admission = unit.admit(
+            block, nexus: nexus, tag: UInt64(task.initiatorTaskTag), attribute: Self.attribute(task.attribute),
+            offeredByteCount: task.writes ? task.expectedByteCount : 0)
+        switch admission {
+        case .rejected(let response): answer(handle, response, transferByteCount: 0)
+        case .accepted(let admitted): reserve(handle, unit, admitted)
+        }
+    }
+
+    private static func attribute(_ code: UInt8) -> SCSITask.Attribute {
+        switch code {
+        case 2: .ordered
+        case 3: .headOfQueue
+        default: .simple
+        }
+    }
+
+    /// The way of a cached read: header, data and digests go into the batch without a buffer in between.
+    private func answerInPlace(
+        _ handle: TaskHandle, _ task: SessionTask, _ read: BlockTransfer, _ unit: LogicalUnit<Device>
+    ) -> Bool {
+        let byteCount = Int(read.blockCount) &* LogicalUnit<Device>.blockBytes
+        guard read.blockCount <= unit.limits.maximumTransfer, session?.canAnswerInPlace(task, byteCount: byteCount) ?? false,
+            server.dataIn.reserve(byteCount)
+        else { return false }
+        let start = encoder.reserveHeader(in: &out)
+        guard unit.readIfResident(read, into: &out), let header = session?.completeInPlace(handle, byteCount: byteCount) else {
+            out.moveWriterIndex(to: start)
+            server.dataIn.release(byteCount)
+            return false
+        }
+        encoder.finish(header, reservedAt: start, in: &out)
+        unreleasedByteCount += byteCount
+        if out.readableBytes >= Self.batchByteCount { flush() }
+        return true
+    }
+
+    /// Reserves memory for the data of a command, or has it wait.
+    private func reserve(_ handle: TaskHandle, _ unit: LogicalUnit<Device>, _ task: SCSITask) {
+        let transfer = unit.expectedTransfer(of: task.command)
+        commands[handle] = CommandContext(unit: unit, task: task, transfer: transfer)
+        let wanted = transfer.direction == .fromInitiator ? transfer.byteCount : 0
+        let byteCount: Int
+        let budget: DataBudget
+        if case .read = task.command {
+            byteCount = transfer.byteCount
+            budget = server.dataIn
+        } else {
+            byteCount = session?.heldByteCount(handle, wanted: wanted) ?? 0
+            budget = server.dataOut
+        }
+        if byteCount == 0 || budget.reserve(byteCount) { return proceed(handle, byteCount, wanted) }
+        guard budget.waitingByteCount <= budget.limit else {
+            return answer(handle, SCSIResponse(status: .busy), transferByteCount: 0)
+        }
+        budget.wait(for: byteCount) { [self] in
+            guard commands[handle] != nil, session != nil else { return false }
+            proceed(handle, byteCount, wanted)
+            drain()
+            return true
+        }
+    }
+
+    private func proceed(_ handle: TaskHandle, _ byteCount: Int, _ wanted: Int) {
+        commands[handle]?.reservedByteCount = byteCount
+        session?.prepare(handle, wanted: wanted)
+    }
+
+    /// All data of a command is here.
+    func execute(_ handle: TaskHandle) {
+        guard var command = commands[handle], let data = session?.takeData(handle) else { return }
+        if command.transfer.direction == .fromInitiator { command.task.dataOut = data }
+        command.isRunning = true
+        commands[handle] = command
+        runningCount += 1
+        command.unit.execute(command.task) { [self] response in
+            runningCount -= 1
+            let transferByteCount = command.transfer.direction == .fromInitiator ? command.transfer.byteCount : 0
+            answer(handle, response, transferByteCount: transferByteCount)
+            drain()
+            commandDidEnd()
+        }
+    }
+
+    /// Answers a command and gives its memory back, in this order: who waits for the memory comes after the answer.
+    func answer(_ handle: TaskHandle, _ response: SCSIResponse, transferByteCount: Int) {
+        var completion = TargetSession.Completion(status: response.status.rawValue, transferByteCount: transferByteCount)
+        if let sense = response.sense { sense.write(into: &completion.sense) }
+        if let dataIn = response.dataIn { completion.dataIn = dataIn }
+        session?.complete(handle, completion)
+        settle(handle)
+    }
+
+    /// Forgets a command. The memory of a read is free when its data has left, that of anything else is free now.
+    private func settle(_ handle: TaskHandle) {
+        guard let command = commands.removeValue(forKey: handle), command.reservedByteCount > 0 else { return }
+        if case .read = command.task.command {
+            if session != nil {
+                unreleasedByteCount += command.reservedByteCount
+            } else {
+                server.dataIn.release(command.reservedByteCount)
+            }
+        } else {
+            server.dataOut.release(command.reservedByteCount)
+        }
+    }
+
+    /// A command is gone that no logical unit has seen.
+    func drop(_ handle: TaskHandle) {
+        settle(handle)
+    }
+
+    /// Nobody waits for a command; its unit may give it up.
+    func abort(_ handle: TaskHandle) {
+        guard let command = commands[handle], command.isRunning else { return }
+        command.unit.abortTasks(.task(nexus: nexus, tag: command.task.tag)) {}
+    }
+
+    private func answerAbsent(_ handle: TaskHandle, _ block: CommandDescriptorBlock) {
+        guard let target, let unit = target.anyUnit else {
+            return answer(handle, .checkCondition(SenseData(.illegalRequest, .logicalUnitNotSupported)), transferByteCount: 0)
+        }
+        let response = AbsentLogicalUnit.response(to: block, identity: unit.identity, reportedNumbers: target.numbers)
+        answer(handle, response, transferByteCount: 0)
+    }
+
+    /// The transport ended a command (RFC 7143 section 11.4.7.2).
+    func answer(_ handle: TaskHandle, _ failure: TransportFailure) {
+        let code: AdditionalSenseCode =
+            switch failure {
+            case .dataDigest, .dataSequence: AdditionalSenseCode(0x47, 0x05)
+            case .unexpectedUnsolicitedData: AdditionalSenseCode(0x0C, 0x0C)
+            case .incorrectAmountOfData: AdditionalSenseCode(0x0C, 0x0D)
+            }
+        answer(handle, .checkCondition(SenseData(.abortedCommand, code)), transferByteCount: 0)
+    }
+}
+
+// Task management that reaches beyond one session (SAM-5, clause 7; RFC 7143 section 4.2.3.3).
+extension TargetConnection {
+    func manage(_ request: TaskManagementRequest) {
+        guard let target, let function = request.function else { return }
+        let units: [LogicalUnit<Device>]
+        switch function {
+        case .clearTaskSet, .logicalUnitReset:
+            guard let unit = target.unit(request.lun) else { return finish(request, .lunDoesNotExist) }
+            units = [unit]
+        default: units = Array(target.units.values)
+        }
+        let lun: UInt64? = units.count == 1 && function.rawValue <= 5 ? request.lun : nil
+        let peers = server.connections.values.filter { $0.target === target && $0.session != nil }
+        let latch = Countdown(units.count + peers.count) { [self] in
+            finish(request, .functionComplete)
+            guard function == .targetColdReset else { return }
+            for peer in peers { peer.retire {} }
+        }
+        for unit in units {
+            if function == .clearTaskSet {
+                unit.abortTasks(.all) { latch.arrive() }
+            } else {
+                unit.reset { latch.arrive() }
+            }
+        }
+        for peer in peers { peer.abortTasks(onLUN: lun) { latch.arrive() } }
+    }
+
+    private func finish(_ request: TaskManagementRequest, _ response: TaskManagementResponse.Response) {
+        session?.answerTaskManagement(request, response)
+        drain()
+    }
+
+    /// Aborts tasks of this session for another; `completion` runs when the last of them is gone.
+    func abortTasks(onLUN lun: UInt64?, completion: @escaping () -> Void) {
+        guard let token = session?.abortTasks(onLUN: lun) else {
+            drain()
+            return completion()
+        }
+        abortWaiters[token] = completion
+        drain()
+    }
+}

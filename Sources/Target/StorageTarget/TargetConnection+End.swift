@@ -1,0 +1,96 @@
+import NIOCore
+
+// How a connection ends: in order (`retire`), after an answer (`closeAfterFlush`), or at once (`closeNow`). Each way ends in
+// `finishEnd`, when the last command has left its logical unit.
+extension TargetConnection {
+    /// Runs `completion` when no command of the connection can touch a medium any more.
+    func whenEnded(_ completion: @escaping () -> Void) {
+        if isEnded { completion() } else { endWaiters.append(completion) }
+    }
+
+    /// Takes no more commands, lets those in flight finish and answers them, then closes.
+    func retire(completion: @escaping () -> Void) {
+        whenEnded(completion)
+        guard phase != .ending else { return }
+        phase = .retiring
+        // What still waits for data or room will not get it.
+        for (handle, command) in commands where !command.isRunning {
+            drop(handle)
+        }
+        finishRetirement()
+    }
+
+    private func finishRetirement() {
+        guard phase == .retiring, runningCount == 0 else { return }
+        session?.announce(.dropsAllConnections)
+        drain()
+        closeAfterFlush()
+    }
+
+    /// Logs and closes; what was written before still leaves.
+    func fail(_ reason: String) {
+        guard phase != .ending else { return }
+        server.note(reason, from: channel.remoteAddress)
+        closeAfterFlush()
+    }
+
+    func closeAfterFlush() {
+        guard phase != .ending else { return }
+        phase = .ending
+        flush()
+        // The last answer must not be lost to a reset because of bytes that nobody read: the peer closes first, or time does.
+        let channel = channel
+        channel.close(mode: .output).whenComplete { _ in
+            channel.eventLoop.scheduleTask(in: .milliseconds(200)) { channel.close(promise: nil) }
+        }
+        end()
+    }
+
+    /// Closes without waiting for anything to be sent.
+    func closeNow() {
+        phase = .ending
+        channel.close(promise: nil)
+        end()
+    }
+
+    /// Leaves the target. The rest of the end comes with the last running command.
+    func end() {
+        phase = .ending
+        guard session != nil || hasNexus else { return finishEnd() }
+        session = nil
+        for (handle, command) in commands where !command.isRunning { drop(handle) }
+        let waiters = abortWaiters.values
+        abortWaiters.removeAll()
+        for waiter in waiters { waiter() }
+        guard hasNexus, let target else { return finishEnd() }
+        hasNexus = false
+        runningCount += 1
+        let latch = Countdown(target.units.count) { [self] in
+            runningCount -= 1
+            commandDidEnd()
+        }
+        for unit in target.units.values { unit.removeNexus(nexus) { latch.arrive() } }
+    }
+
+    /// Called after each command that leaves a logical unit.
+    func commandDidEnd() {
+        switch phase {
+        case .retiring: finishRetirement()
+        case .ending: finishEnd()
+        case .login, .replacing, .fullFeature: break
+        }
+    }
+
+    private func finishEnd() {
+        guard runningCount == 0, !isEnded, !hasNexus else { return }
+        isEnded = true
+        if unreleasedByteCount > 0 {
+            server.dataIn.release(unreleasedByteCount)
+            unreleasedByteCount = 0
+        }
+        server.closed(self)
+        let waiters = endWaiters
+        endWaiters.removeAll()
+        for waiter in waiters { waiter() }
+    }
+}

@@ -1,0 +1,348 @@
+import Blocks
+import ISCSI
+import NIOCore
+import SCSI
+
+// One connection, from accept to the end of its last command:
+//
+//   login --(finish)--> [a session of the same name ends] --> full feature --(logout, error, retire)--> ending --> ended
+//     |                                                                                                   ^
+//     +--------------------------------(refused, timeout, garbage, closed by the peer)--------------------+
+//
+// `ending` lasts until no command of the session can touch a medium any more; the socket may be gone long before.
+// Answers made during one turn of the event loop leave together.
+
+/// The channel handler of a connection.
+final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    /// Data of at least this many bytes goes out as a buffer of its own instead of being copied.
+    static var gatherByteCount: Int { 16_384 }
+    /// A batch of answers that has grown to this is handed to the channel.
+    static var batchByteCount: Int { 262_144 }
+
+    let server: StorageTargetServer<Device>
+    let channel: any Channel
+    var session: TargetSession?
+    /// The target of a normal session.
+    var target: ServedTarget<Device>?
+    /// Who logged in, from the end of the negotiation on.
+    var identity: LoginIdentity?
+    let nexus: NexusIdentifier
+    /// The commands of the session that are not answered yet.
+    var commands: [TaskHandle: CommandContext<Device>] = [:]
+    /// Commands that are with a logical unit.
+    var runningCount = 0
+    /// Who waits for tasks of this session to end, by the session's token.
+    var abortWaiters: [UInt32: () -> Void] = [:]
+
+    private var login: LoginNegotiator?
+    var decoder: PDUDecoder
+    var encoder = PDUEncoder()
+    /// The batch of answers.
+    var out: ByteBuffer
+    /// Bytes of Data-In that are in the batch or in the channel, to be given back once they have left.
+    var unreleasedByteCount = 0
+
+    enum Phase {
+        case login
+        /// A login is done, and waits for the session that it replaces.
+        case replacing
+        case fullFeature
+        /// No more commands are taken; those in flight finish.
+        case retiring
+        case ending
+    }
+    var phase = Phase.login
+    var isActive = false
+    private var isProcessing = false
+    private var isDraining = false
+    var isFlushScheduled = false
+    var hasNexus = false
+    private var isReadPending = false
+    private var sawTraffic = true
+    private var lastTraffic = NIODeadline.uptimeNanoseconds(0)
+    private var openedAt = NIODeadline.uptimeNanoseconds(0)
+    var endWaiters: [() -> Void] = []
+    var isEnded = false
+
+    init(server: StorageTargetServer<Device>, channel: any Channel) {
+        self.server = server
+        self.channel = channel
+        nexus = server.makeNexus()
+        decoder = PDUDecoder(maximumDataByteCount: LoginNegotiator.maximumTextByteCount)
+        out = channel.allocator.buffer(capacity: 1024)
+    }
+
+    // MARK: Channel events
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        if context.channel.isActive { start() }
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        start()
+        context.fireChannelActive()
+    }
+
+    private func start() {
+        guard !isActive else { return }
+        isActive = true
+        openedAt = channel.eventLoop.now
+        lastTraffic = openedAt
+        guard server.open(self) else {
+            phase = .ending
+            server.note("a connection was refused: there are too many", from: channel.remoteAddress)
+            channel.close(promise: nil)
+            return
+        }
+        let server = server
+        login = LoginNegotiator(
+            limits: server.limits.negotiation, tsih: server.makeTSIH(), random: { server.random.bytes($0) },
+            admit: { server.admit($0) })
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard phase != .ending else { return }
+        sawTraffic = true
+        decoder.append(unwrapInboundIn(data))
+        process()
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        flush()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        resume()
+        context.fireChannelWritabilityChanged()
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if isPaused { isReadPending = true } else { context.read() }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        end()
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        context.close(promise: nil)
+    }
+
+    /// True while nothing may be taken from the connection: its answers are not leaving, or it waits for something.
+    private var isPaused: Bool {
+        switch phase {
+        case .login, .fullFeature: !channel.isWritable
+        case .replacing, .retiring, .ending: true
+        }
+    }
+
+    private func resume() {
+        guard !isPaused else { return }
+        process()
+        flush()
+        if isReadPending, !isPaused {
+            isReadPending = false
+            channel.pipeline.syncOperations.read()
+        }
+    }
+
+    // MARK: Frames
+
+    private func process() {
+        guard !isProcessing else { return }
+        isProcessing = true
+        defer { isProcessing = false }
+        do {
+            while !isPaused, let frame = try decoder.next() {
+                switch phase {
+                case .login: try negotiate(frame)
+                case .fullFeature:
+                    session?.receive(frame)
+                    drain()
+                case .replacing, .retiring, .ending: break
+                }
+            }
+        } catch {
+            fail("not iSCSI: \(error)")
+        }
+    }
+
+    private func negotiate(_ frame: PDUFrame) throws(PDUError) {
+        guard case .loginRequest(let request) = try InitiatorPDU(frame) else { throw .malformed("a PDU before the login") }
+        switch login?.receive(request) {
+        case .respond(let response): write(.loginResponse(response))
+        case .fail(let response, let reason):
+            write(.loginResponse(response))
+            fail("a login was refused, status \(response.status): \(reason)")
+        case .finish(let response, let result): replace(response, result)
+        case nil: throw .malformed("a login without a negotiator")
+        }
+    }
+
+    /// A session with the same name ends first, with all its commands, so that none of them comes after one of ours.
+    private func replace(_ response: LoginResponse, _ result: LoginResult) {
+        guard let predecessor = server.predecessor(of: result.identity, besides: self) else { return enter(response, result) }
+        phase = .replacing
+        predecessor.whenEnded { [self] in
+            guard phase == .replacing else { return }
+            replace(response, result)
+            resume()
+        }
+        predecessor.closeNow()
+    }
+
+    private func enter(_ response: LoginResponse, _ result: LoginResult) {
+        var response = response
+        if let refusal = takePlace(result) {
+            response.status = refusal
+            response.transits = false
+            write(.loginResponse(response))
+            return fail("a login was refused, status \(refusal): no room or no target any more")
+        }
+        phase = .fullFeature
+        write(.loginResponse(response))
+        decoder.digests = result.parameters.digests
+        decoder.maximumDataByteCount = server.limits.negotiation.maxRecvDataSegmentLength
+        encoder.digests = result.parameters.digests
+        let server = server
+        let initiatorName = result.identity.initiatorName
+        let address = portalAddress
+        session = TargetSession(result, limits: server.limits.session) {
+            server.discover($0, initiatorName: initiatorName, at: address)
+        }
+        login = nil
+    }
+
+    /// Registers the session with its target and its logical units.
+    private func takePlace(_ result: LoginResult) -> LoginStatus? {
+        if result.identity.sessionType == .normal {
+            // The target may have gone while the login went on.
+            guard let name = result.identity.targetName, let found = server.targets[name] else { return .targetRemoved }
+            let isid = String(result.identity.isid.value, radix: 16)
+            let port = "\(result.identity.initiatorName),i,0x\(String(repeating: "0", count: 12 - isid.count))\(isid)"
+            target = found
+            hasNexus = true
+            for unit in found.units.values where !unit.addNexus(nexus, initiatorPortName: port) { return .outOfResources }
+        }
+        identity = result.identity
+        return nil
+    }
+
+    /// Our address as SendTargets tells it: the one that the initiator reached.
+    private var portalAddress: String {
+        let tag = server.limits.negotiation.targetPortalGroupTag
+        guard let address = channel.localAddress, let host = address.ipAddress, let port = address.port else { return "" }
+        return host.contains(":") ? "[\(host)]:\(port),\(tag)" : "\(host):\(port),\(tag)"
+    }
+
+    // MARK: Actions of the session
+
+    /// Carries out what the session wants. Commands that end at once add to the queue of the outermost call.
+    func drain() {
+        guard !isDraining else { return }
+        isDraining = true
+        defer { isDraining = false }
+        while let action = session?.popAction() { carryOut(action) }
+        if !isProcessing { scheduleFlush() }
+    }
+
+    private func carryOut(_ action: SessionAction) {
+        switch action {
+        case .send(let pdu): write(pdu)
+        case .started(let handle): begin(handle)
+        case .execute(let handle): execute(handle)
+        case .failed(let handle, let failure): answer(handle, failure)
+        case .dropped(let handle): drop(handle)
+        case .abort(let handle): abort(handle)
+        case .taskManagement(let request): manage(request)
+        case .aborted(let token): abortWaiters.removeValue(forKey: token)?()
+        case .close(.logout): closeAfterFlush()
+        case .close(.protocolError(let reason)): fail("protocol error: \(reason)")
+        }
+    }
+
+    func write(_ pdu: TargetPDU) {
+        guard isActive, channel.isActive else { return }
+        if case .dataIn(let data) = pdu, data.data.readableBytes >= Self.gatherByteCount {
+            encoder.writeHeader(data.header, dataByteCount: data.data.readableBytes, into: &out)
+            handOver()
+            channel.pipeline.syncOperations.write(NIOAny(data.data), promise: nil)
+            encoder.writeTrailer(for: data.data, into: &out)
+        } else {
+            encoder.write(pdu.frame, into: &out)
+        }
+        if out.readableBytes >= Self.batchByteCount { handOver() }
+    }
+
+    /// Gives the batch to the channel, which sends it at the next flush.
+    private func handOver() {
+        guard out.readableBytes > 0 else { return }
+        let batch = out
+        out = channel.allocator.buffer(capacity: min(batch.readableBytes, Self.batchByteCount) + 1024)
+        channel.pipeline.syncOperations.write(NIOAny(batch), promise: nil)
+    }
+
+    func flush() {
+        isFlushScheduled = false
+        guard channel.isActive else { return }
+        if unreleasedByteCount > 0 {
+            let byteCount = unreleasedByteCount
+            unreleasedByteCount = 0
+            let promise = channel.eventLoop.makePromise(of: Void.self)
+            let server = server
+            promise.futureResult.assumeIsolated().whenComplete { _ in server.dataIn.release(byteCount) }
+            let batch = out
+            out = channel.allocator.buffer(capacity: min(batch.readableBytes, Self.batchByteCount) + 1024)
+            channel.pipeline.syncOperations.write(NIOAny(batch), promise: promise)
+        } else {
+            handOver()
+        }
+        channel.pipeline.syncOperations.flush()
+    }
+
+    /// Flushes at the end of this turn of the event loop, so that completions that come together leave together.
+    func scheduleFlush() {
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        let flush: () -> Void = { [self] in self.flush() }
+        let bound = NIOLoopBound(flush, eventLoop: channel.eventLoop)
+        channel.eventLoop.execute { bound.value() }
+    }
+
+    // MARK: Time
+
+    func lookAtClock(_ now: NIODeadline) {
+        if sawTraffic {
+            sawTraffic = false
+            lastTraffic = now
+        }
+        switch phase {
+        case .login, .replacing:
+            if now - openedAt >= server.limits.loginTime, phase == .login { fail("no login in time") }
+        case .fullFeature:
+            guard let session else { return }
+            let silence = now - lastTraffic
+            if session.isPingOutstanding {
+                if silence >= server.limits.idleTime + server.limits.pingTime { fail("no answer to a ping") }
+            } else if silence >= server.limits.idleTime {
+                self.session?.ping()
+                drain()
+            }
+        case .retiring, .ending: break
+        }
+    }
+
+    /// The session for operators.
+    var sessionDescription: StorageSessionDescription? {
+        guard let session else { return nil }
+        return StorageSessionDescription(
+            initiatorName: session.identity.initiatorName, isid: session.identity.isid.value, tsih: session.tsih,
+            remoteAddress: channel.remoteAddress.map { String(describing: $0) } ?? "", commandsInFlight: session.taskCount,
+            hasHeaderDigest: session.parameters.digests.header, hasDataDigest: session.parameters.digests.data)
+    }
+}

@@ -1,0 +1,42 @@
+import ArgumentParser
+import Foundation
+
+/// The command line of Causeway: it speaks to an edge through the HTTP API and through nothing else.
+struct CausewayCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "causeway",
+        abstract: "Run machines in a cloud while their disks stay at home.",
+        discussion: """
+            Most commands ask one edge. It is named by --api and --token-file (or --token), or by CAUSEWAY_API and CAUSEWAY_TOKEN; \
+            without them it is the one at http://127.0.0.1:7480.
+
+            Exit statuses: 0 done, 1 failed or refused, 2 the edge cannot be reached, 3 not finished in time, 64 wrong usage.
+            """,
+        version: "0.1.0",
+        subcommands: [
+            StatusCommand.self, EdgeCommand.self, LinkCommand.self, DiskCommand.self, VolumeCommand.self, PairCommand.self,
+            JoinCommand.self, EventsCommand.self, MetricsCommand.self, LabCommand.self, RelayCommandLine.self,
+        ])
+}
+
+@main
+enum Main {
+    static func main() async {
+        // A reader that goes away (`causeway events | head`) ends us by an error of write, not in silence.
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            var command = try CausewayCommand.parseAsRoot()
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                try command.run()
+            }
+        } catch let failure as CommandFailure {
+            Terminal.error("causeway: \(failure.message)")
+            if let action = failure.action { Terminal.error("  \(action)") }
+            exit(failure.status.rawValue)
+        } catch {
+            CausewayCommand.exit(withError: error)
+        }
+    }
+}

@@ -1,0 +1,62 @@
+import APIModels
+import ArgumentParser
+import EdgeConfiguration
+
+extension VolumeCommand {
+    struct Create: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make a volume of a disk and serve it at a cloud edge.",
+            discussion: "The CHAP user and secret are made at random unless they are given: see causeway volume credentials.")
+
+        @Argument(help: "The name that the volume gets.")
+        var name: String
+
+        @Option(help: "The name of the disk. (default: the volume's own name)")
+        var disk: String?
+
+        @Option(help: "The identifier or name of the cloud edge. (default: the only one)")
+        var edge: String?
+
+        @Option(help: "The user that initiators log in as.")
+        var chapUser: String?
+
+        @Option(help: "The file that holds their secret, 12 to 255 bytes.", completion: .file())
+        var chapSecretFile: String?
+
+        @Option(name: .customLong("initiator"), help: "The name of an initiator that may log in; may be repeated. (default: all)")
+        var initiators: [String] = []
+
+        @Option(help: "How often a point is sealed while there are writes, like 5s.", transform: Quantities.duration)
+        var recoveryPointObjective: Duration?
+
+        @Option(help: "How much written data seals a point at once, like 64MiB.", transform: Quantities.size)
+        var sealSize: UInt64?
+
+        @Flag(help: "Only make it; causeway volume attach serves it.")
+        var noAttach = false
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func validate() throws {
+            if (chapUser == nil) != (chapSecretFile == nil) {
+                throw ValidationError("Give --chap-user and --chap-secret-file together.")
+            }
+        }
+
+        func run() async throws {
+            var request = VolumeCreate(name: name, disk: disk ?? name, edge: edge, attach: !noAttach)
+            if let chapUser, let chapSecretFile {
+                request.chap = .init(user: chapUser, secret: try readSecret(chapSecretFile, what: "secret"))
+            }
+            if !initiators.isEmpty { request.allowedInitiators = initiators }
+            if recoveryPointObjective != nil || sealSize != nil {
+                var policy = Volume.Policy()
+                if let recoveryPointObjective { policy.recoveryPointObjectiveSeconds = recoveryPointObjective.inSeconds }
+                if let sealSize { policy.sealBytes = sealSize }
+                request.policy = policy
+            }
+            let volume: Volume = try await connection.client().post("/v1/volumes", request)
+            try VolumeCommand.show(volume, connection.output)
+        }
+    }
+}

@@ -1,0 +1,143 @@
+import APIModels
+import ArgumentParser
+
+struct VolumeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "volume", abstract: "Disks as they are served to machines at a cloud edge.",
+        subcommands: [
+            List.self, Show.self, Create.self, Attach.self, Detach.self, Seal.self, Credentials.self, Delete.self,
+        ], defaultSubcommand: List.self)
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "List the volumes.")
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let volumes: [Volume] = try await connection.client().list("/v1/volumes")
+            if connection.output == .json { return try Terminal.json(volumes) }
+            Terminal.print(VolumeCommand.table(volumes))
+        }
+    }
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show one volume: its points, what is unsent, its cache.")
+
+        @Argument(help: "The name of the volume.")
+        var name: String
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            try VolumeCommand.show(try await connection.client().volume(name), connection.output)
+        }
+    }
+
+    struct Attach: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Serve a volume at a cloud edge.")
+
+        @Argument(help: "The name of the volume.")
+        var name: String
+
+        @Option(help: "The identifier or name of the cloud edge. (default: the last one, or the only one)")
+        var edge: String?
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let volume: Volume = try await connection.client().post(
+                "/v1/volumes/\(APIClient.part(name))/attach", AttachRequest(edge: edge))
+            try VolumeCommand.show(volume, connection.output)
+        }
+    }
+
+    struct Delete: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Delete a detached volume; its disk stays as it is.")
+
+        @Argument(help: "The name of the volume.")
+        var name: String
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            try await connection.client().delete("/v1/volumes/\(APIClient.part(name))")
+            if connection.output == .json { return try Terminal.json(["deleted": name]) }
+            Terminal.print("deleted volume \(name)")
+        }
+    }
+
+    struct Credentials: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show how a machine logs in to a volume. The answer holds secrets.")
+
+        @Argument(help: "The name of the volume.")
+        var name: String
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let credentials = try await connection.client().credentials(name)
+            if connection.output == .json { return try Terminal.json(credentials) }
+            Terminal.print(
+                Table.details([
+                    ("user", credentials.user), ("secret", credentials.secret), ("mutual user", credentials.mutualUser),
+                    ("mutual secret", credentials.mutualSecret), ("url", credentials.url),
+                ]))
+        }
+    }
+
+    // MARK: Output
+
+    static func table(_ volumes: [Volume]) -> String {
+        var table = Table([
+            .init("volume"), .init("state"), .init("size", isNumber: true), .init("disk"), .init("unsent", isNumber: true),
+            .init("age", isNumber: true), .init("point", isNumber: true), .init("at home", isNumber: true),
+            .init("cached", isNumber: true),
+        ])
+        for volume in volumes {
+            table.add(
+                volume.name, volume.state.rawValue, Human.bytes(volume.sizeBytes), volume.disk,
+                volume.unsent.map { Human.bytes($0.bytes) } ?? "?",
+                volume.unsent?.oldestSeconds.map(Human.seconds), String(volume.points.lastSealed), String(volume.points.applied),
+                volume.cache.map { Human.bytes($0.bytes) })
+        }
+        return table.text
+    }
+
+    static func show(_ volume: Volume, _ output: OutputFormat) throws {
+        if output == .json { return try Terminal.json(volume) }
+        let unsent = volume.unsent
+        let age = unsent?.oldestSeconds.map { ", the oldest write \(Human.seconds($0)) old" } ?? ""
+        Terminal.print(
+            Table.details([
+                ("volume", volume.name), ("identifier", volume.identifier), ("state", volume.state.rawValue),
+                ("message", volume.message),
+                ("disk", volume.disk), ("edge", volume.edge),
+                ("size", "\(Human.bytes(volume.sizeBytes)) (\(volume.sizeBytes) bytes)"),
+                ("target", volume.target?.iqn), ("portals", volume.target?.portals.joined(separator: ", ")), ("url", volume.url),
+                ("generation", String(volume.generation)),
+                (
+                    "points",
+                    "sealed \(volume.points.lastSealed), received \(volume.points.received), applied \(volume.points.applied)"
+                ),
+                (
+                    "unsent",
+                    unsent.map { "\(Human.bytes($0.bytes)) in \($0.points) sealed points and the open one\(age)" }
+                        ?? "not known: the cloud edge can't be asked"
+                ),
+                (
+                    "cache",
+                    volume.cache.map { "\(Human.bytes($0.bytes)), \($0.hits) hits, \($0.misses) misses, \($0.corrupt) damaged" }
+                ),
+                (
+                    "policy",
+                    "a point each \(Human.seconds(volume.policy.recoveryPointObjectiveSeconds)) or \(Human.bytes(volume.policy.sealBytes))"
+                ),
+                (
+                    "served",
+                    "\(volume.io.reads) reads (\(Human.bytes(volume.io.readBytes))), "
+                        + "\(volume.io.writes) writes (\(Human.bytes(volume.io.writtenBytes)))"
+                ),
+            ]))
+    }
+}

@@ -1,0 +1,108 @@
+import Foundation
+
+/// What `DIR/lab.json` says about a lab that is up.
+struct LabRecord: Codable, Sendable {
+    struct Edge: Codable, Sendable {
+        /// The address of its API.
+        var api: String
+        var token: String
+        var pid: Int32
+        /// Its configuration file: `causewayd --config` with it starts the edge again.
+        var config: String
+        /// Its state directory.
+        var state: String
+        var log: String
+    }
+
+    struct Relay: Codable, Sendable {
+        var pid: Int32
+        /// `host:port` of the control protocol.
+        var control: String
+        /// `host:port` where the cloud edge connects.
+        var listen: String
+        var log: String
+    }
+
+    struct Volume: Codable, Sendable {
+        var name: String
+        /// libiscsi's form, with user and secret.
+        var url: String
+        /// The path of the disk.
+        var disk: String
+    }
+
+    var onprem: Edge
+    var cloud: Edge
+    var relay: Relay?
+    var volumes: [Volume]
+}
+
+/// A path from the root, whatever the current directory is. Its `..` stay as they are: only the kernel knows where they lead
+/// behind a symbolic link.
+func absolutePath(_ path: String) -> String {
+    path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
+}
+
+/// The files of a lab.
+struct LabDirectory: Sendable {
+    let path: String
+
+    /// The directory, by its absolute path.
+    init(_ path: String) {
+        self.path = absolutePath(path)
+    }
+
+    var record: String { path + "/lab.json" }
+    /// The ports of the last time, so that addresses stay as they are.
+    var ports: String { path + "/ports.json" }
+
+    func configuration(_ role: String) -> String { "\(path)/\(role).yaml" }
+    func state(_ role: String) -> String { "\(path)/\(role)" }
+    func log(_ role: String) -> String { "\(path)/\(role).log" }
+
+    /// What the lab left about itself; nil when none is there.
+    func readRecord() throws -> LabRecord? {
+        guard let data = FileManager.default.contents(atPath: record) else { return nil }
+        do {
+            return try JSONDecoder().decode(LabRecord.self, from: data)
+        } catch {
+            throw CommandFailure("\(record) is not what a lab leaves", action: "Remove it, after ending what it names.")
+        }
+    }
+
+    func write(_ value: some Encodable, to path: String) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        try writePrivately(try encoder.encode(value) + Data("\n".utf8), to: path)
+    }
+
+    /// Writes a file as a whole, for its owner's eyes only.
+    func writePrivately(_ data: Data, to path: String) throws {
+        let temporary = "\(path).new"
+        try? FileManager.default.removeItem(atPath: temporary)
+        guard FileManager.default.createFile(atPath: temporary, contents: data, attributes: [.posixPermissions: 0o600]),
+            rename(temporary, path) == 0
+        else { throw CommandFailure("\(path) cannot be written: \(String(cString: strerror(errno)))") }
+    }
+
+    /// Runs `body` while no other `lab up` or `lab down` works in the directory.
+    func locked<Value>(_ body: () async throws -> Value) async throws -> Value {
+        let descriptor = open(path + "/lab.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw CommandFailure("\(path) cannot be written: \(String(cString: strerror(errno)))") }
+        defer { close(descriptor) }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            throw CommandFailure("another causeway lab is at work in \(path)", action: "Wait until it is done.")
+        }
+        return try await body()
+    }
+
+    /// The end of a log, for messages.
+    func tail(ofLog path: String, lines: Int = 12) -> String {
+        guard let handle = FileHandle(forReadingAtPath: path) else { return "" }
+        defer { try? handle.close() }
+        let size = (try? handle.seekToEnd()) ?? 0
+        try? handle.seek(toOffset: size > 16_384 ? size - 16_384 : 0)
+        let text = String(decoding: (try? handle.readToEnd()) ?? Data(), as: UTF8.self)
+        return text.split(separator: "\n").suffix(lines).map { "    " + $0 }.joined(separator: "\n")
+    }
+}

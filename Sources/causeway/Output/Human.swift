@@ -1,0 +1,37 @@
+import Foundation
+
+/// Amounts as people read them.
+enum Human {
+    /// `1.5 GiB`.
+    static func bytes(_ count: UInt64) -> String {
+        var value = Double(count)
+        for unit in ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] {
+            if value < 1024 || unit == "PiB" {
+                if unit == "B" || value >= 100 { return "\(Int(value.rounded())) \(unit)" }
+                return "\(String(format: "%.1f", value)) \(unit)"
+            }
+            value /= 1024
+        }
+        return "\(count) B"
+    }
+
+    /// `3 s`, `2 min`, `4 h`, `5 d`: one unit, rounded down.
+    static func seconds(_ seconds: Double) -> String {
+        switch seconds {
+        case ..<1: return "\(Int(max(seconds, 0) * 1000)) ms"
+        case ..<120: return "\(Int(seconds)) s"
+        case ..<7200: return "\(Int(seconds / 60)) min"
+        case ..<172_800: return "\(Int(seconds / 3600)) h"
+        default: return "\(Int(min(seconds / 86_400, 1e9))) d"
+        }
+    }
+
+    /// `3 s ago`.
+    static func ago(_ date: Date?) -> String? {
+        date.map { seconds(Date().timeIntervalSince($0)) + " ago" }
+    }
+
+    static func milliseconds(_ value: Double?) -> String? {
+        value.map { String(format: "%.1f ms", $0) }
+    }
+}

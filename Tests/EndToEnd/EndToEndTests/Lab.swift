@@ -1,0 +1,190 @@
+import APIModels
+import Foundation
+
+/// A pair of real daemons on this machine, started by the CLI as a user would.
+final class Lab {
+    struct Description: Decodable {
+        struct Edge: Decodable {
+            var api: String
+            var token: String
+            var pid: Int32
+            var config: String
+            var state: String
+        }
+        struct Relay: Decodable {
+            var pid: Int32
+            var control: String
+        }
+        struct Volume: Decodable {
+            var name: String
+            var url: String
+            var disk: String
+        }
+        var onprem: Edge
+        var cloud: Edge
+        var relay: Relay?
+        var volumes: [Volume]
+    }
+
+    enum Side { case onprem, cloud }
+
+    let directory: URL
+    private(set) var description: Description
+    /// Daemons that this test started itself, in place of killed ones.
+    private var restarted: [RunningCommand] = []
+
+    /// A directory for one test; removed by `down`.
+    static func makeDirectory() throws -> URL {
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent("causeway-e2e-\(UUID().uuidString.prefix(8))")
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        return directory
+    }
+
+    /// Starts a pair that serves `disks` (name to path).
+    static func up(in directory: URL, disks: [(name: String, path: String)], options: [String] = []) async throws -> Lab {
+        var arguments = ["lab", "up", "--directory", directory.appendingPathComponent("lab").path, "--detach", "--output", "json"]
+        for disk in disks { arguments += ["--disk", "\(disk.name)=\(disk.path)"] }
+        let output = try await Command.check("causeway", arguments + options, seconds: 120)
+        let description = try JSONDecoder().decode(Description.self, from: Data(output.utf8))
+        return Lab(directory: directory, description: description)
+    }
+
+    private init(directory: URL, description: Description) {
+        self.directory = directory
+        self.description = description
+    }
+
+    /// Runs `body` with a lab and takes it down whatever happens.
+    static func with(
+        disks: [(name: String, bytes: Int)], options: [String] = [], _ body: (Lab) async throws -> Void
+    ) async throws {
+        let directory = try makeDirectory()
+        var paths: [(name: String, path: String)] = []
+        for disk in disks {
+            let path = directory.appendingPathComponent("\(disk.name).img").path
+            _ = FileManager.default.createFile(atPath: path, contents: nil)
+            guard truncate(path, disk.bytes) == 0 else { throw CommandFailure(description: "can't make \(path)") }
+            paths.append((disk.name, path))
+        }
+        let lab = try await up(in: directory, disks: paths, options: options)
+        do {
+            try await body(lab)
+        } catch {
+            let logs = lab.logTails()
+            await lab.down(force: true)
+            throw CommandFailure(description: "\(error)\n\(logs)")
+        }
+        await lab.down(force: false)
+    }
+
+    func edge(_ side: Side) -> Description.Edge { side == .onprem ? description.onprem : description.cloud }
+    func volume(_ name: String) -> Description.Volume? { description.volumes.first { $0.name == name } }
+    func url(_ name: String) -> String { volume(name)?.url ?? "" }
+    func disk(_ name: String) -> String { directory.appendingPathComponent("\(name).img").path }
+
+    /// Runs the CLI against one side.
+    @discardableResult
+    func causeway(_ side: Side, _ arguments: String..., seconds: Double = 120) async throws -> CommandResult {
+        let edge = edge(side)
+        return try await Command.run(
+            "causeway", arguments, environment: ["CAUSEWAY_API": edge.api, "CAUSEWAY_TOKEN": edge.token], seconds: seconds)
+    }
+
+    /// A volume as the cloud edge's API shows it.
+    func status(_ name: String) async throws -> APIModels.Volume {
+        let result = try await causeway(.cloud, "volume", "show", name, "--output", "json")
+        guard result.isSuccess else { throw CommandFailure(description: result.description) }
+        return try APICoding.decoder().decode(APIModels.Volume.self, from: Data(result.output.utf8))
+    }
+
+    /// Seals, and waits until the point is on the disk at home.
+    func seal(_ name: String, seconds: Double = 120) async throws {
+        let result = try await causeway(.cloud, "volume", "seal", name, "--wait", seconds: seconds)
+        guard result.isSuccess else { throw CommandFailure(description: result.description) }
+    }
+
+    /// Says something to the WAN relay.
+    func relay(_ line: String) async throws {
+        guard let control = description.relay?.control else { throw CommandFailure(description: "this lab has no relay") }
+        let parts = control.split(separator: ":")
+        let script =
+            "import socket,sys; s=socket.create_connection((sys.argv[1],int(sys.argv[2])),5); s.sendall((sys.argv[3]+'\\n').encode()); print(s.recv(65536).decode())"
+        try await Command.check("python3", ["-c", script, String(parts[0]), String(parts[1]), line], seconds: 20)
+    }
+
+    /// Kills a daemon with SIGKILL and waits until it is gone.
+    func kill(_ side: Side) async throws {
+        let pid = edge(side).pid
+        _ = Glibc.kill(pid, SIGKILL)
+        if let own = restarted.first(where: { $0.processIdentifier == pid }) {
+            _ = try? await own.wait(seconds: 20)
+            return
+        }
+        try await Self.untilTrue(seconds: 20, "process \(pid) to end") { Glibc.kill(pid, 0) != 0 || Self.isZombie(pid) }
+    }
+
+    /// Starts a daemon again by its configuration file and waits until it is healthy.
+    func restart(_ side: Side, waitUntilHealthy: Bool = true) async throws {
+        let running = try Command.start("causewayd", ["--config", edge(side).config])
+        restarted.append(running)
+        switch side {
+        case .onprem: description.onprem.pid = running.processIdentifier
+        case .cloud: description.cloud.pid = running.processIdentifier
+        }
+        guard waitUntilHealthy else { return }
+        try await Self.untilTrue(seconds: 60, "the \(side) edge to be healthy") { [self] in
+            if !running.isRunning { return false }
+            return (try? await causeway(side, "status", seconds: 10).isSuccess) ?? false
+        }
+    }
+
+    /// Waits until the cloud edge serves a volume.
+    func untilServing(_ name: String, seconds: Double = 60) async throws {
+        try await Self.untilTrue(seconds: seconds, "volume \(name) to be served") { [self] in
+            (try? await status(name).state == .serving) ?? false
+        }
+    }
+
+    func down(force: Bool) async {
+        _ = try? await Command.run(
+            "causeway", ["lab", "down", "--directory", directory.appendingPathComponent("lab").path] + (force ? ["--force"] : []),
+            seconds: 120)
+        for running in restarted where running.isRunning { running.signal(SIGKILL) }
+        for running in restarted { _ = try? await running.wait(seconds: 20) }
+        for pid in [description.onprem.pid, description.cloud.pid, description.relay?.pid].compactMap({ $0 })
+        where Glibc.kill(pid, 0) == 0 && !Self.isZombie(pid) {
+            _ = Glibc.kill(pid, SIGKILL)
+        }
+        try? FileManager.default.removeItem(at: directory)
+    }
+
+    func logTails() -> String {
+        ["onprem.log", "cloud.log"].map { name in
+            let path = directory.appendingPathComponent("lab/\(name)").path
+            let text = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
+            return "--- \(name)\n" + text.split(separator: "\n").suffix(25).joined(separator: "\n")
+        }.joined(separator: "\n")
+    }
+
+    /// Resident memory of a daemon in KiB.
+    func residentKiB(_ side: Side) -> Int {
+        let text = (try? String(contentsOfFile: "/proc/\(edge(side).pid)/status", encoding: .utf8)) ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
+        return line.flatMap { Int($0.split(separator: " ").dropFirst().first ?? "") } ?? 0
+    }
+
+    static func isZombie(_ pid: Int32) -> Bool {
+        let stat = (try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)) ?? ""
+        return stat.split(separator: ")").last?.split(separator: " ").first == "Z"
+    }
+
+    /// Another process's state has no event to wait for: it is looked at until the deadline.
+    static func untilTrue(seconds: Double, _ what: String, _ condition: () async throws -> Bool) async throws {
+        let deadline = ContinuousClock.now + .seconds(seconds)
+        while ContinuousClock.now < deadline {
+            if try await condition() { return }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        throw CommandFailure(description: "waited \(seconds) s for \(what)")
+    }
+}

@@ -1,0 +1,164 @@
+import Foundation
+import Testing
+
+extension EndToEnd {
+    /// Whatever is wrong is said, with what to do, and nothing is lost by it.
+    @Suite(.serialized)
+    struct Refusals {
+        @Test("a wrong CHAP secret, a foreign target, a second writer of the disk")
+        func clients() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                let url = lab.url("data")
+                let wrong = url.replacing(/%[^@]*@/, with: "%wrongwrongwrong@")
+                let refused = try await Command.run("iscsi-inq", [wrong], seconds: 20)
+                #expect(!refused.isSuccess)
+                let missing = url.replacing("causeway:data", with: "causeway:other")
+                #expect(try await !Command.run("iscsi-inq", [missing], seconds: 20).isSuccess)
+
+                let other = lab.directory.appendingPathComponent("other").path
+                let second = try await Command.run(
+                    "causeway", ["lab", "up", "--directory", other, "--disk", "data=\(lab.disk("data"))", "--detach"], seconds: 90)
+                #expect(!second.isSuccess)
+                #expect((second.output + second.errors).contains("lock") || (second.output + second.errors).contains("use"), "\(second)")
+                #expect(try await Command.run("iscsi-inq", [url], seconds: 20).isSuccess)
+            }
+        }
+
+        @Test("tokens: expired, used twice, cut short; and a revoked edge stays out")
+        func pairing() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                let again = try await lab.causeway(.cloud, "join", "cwp1.AAAA")
+                #expect(!again.isSuccess)
+                #expect(again.errors.contains("paired"), "\(again)")
+
+                let configuration = lab.directory.appendingPathComponent("third.yaml").path
+                let state = lab.directory.appendingPathComponent("third").path
+                let api = 20_000 + Int(lab.description.cloud.pid) % 10_000
+                try Data(
+                    """
+                    role: cloud
+                    name: third
+                    state: \(state)
+                    api: {listen: "127.0.0.1:\(api)"}
+                    target: {listen: ["127.0.0.1:0"]}
+                    """.utf8
+                ).write(to: URL(fileURLWithPath: configuration))
+                let third = try Command.start("causewayd", ["--config", configuration])
+                defer { third.signal(SIGKILL) }
+                var environment: [String: String] = [:]
+                try await Lab.untilTrue(seconds: 30, "the third edge's token") {
+                    guard let token = try? String(contentsOfFile: state + "/api-token", encoding: .utf8) else { return false }
+                    environment = [
+                        "CAUSEWAY_API": "http://127.0.0.1:\(api)", "CAUSEWAY_TOKEN": token.trimmingCharacters(in: .whitespacesAndNewlines),
+                    ]
+                    return try await Command.run("causeway", ["status"], environment: environment, seconds: 10).isSuccess
+                }
+                let expired = try await Self.token(lab, expires: "1s")
+                try await Task.sleep(for: .milliseconds(1_500))
+                let late = try await Command.run("causeway", ["join", expired], environment: environment, seconds: 30)
+                #expect(!late.isSuccess && late.errors.contains("causeway pair"), "\(late)")
+                let cut = try await Command.run("causeway", ["join", String(expired.dropLast(5))], environment: environment, seconds: 30)
+                #expect(!cut.isSuccess && cut.errors.contains("token"), "\(cut)")
+
+                let good = try await Self.token(lab, expires: "5m")
+                let joined = try await Command.run("causeway", ["join", good], environment: environment, seconds: 60)
+                #expect(joined.isSuccess, "\(joined)")
+                let list = try await lab.causeway(.onprem, "edge", "list", "--output", "json")
+                #expect(list.output.contains("third"))
+                let identifier = try #require(
+                    list.output.firstMatch(of: /"identifier"\s*:\s*"(cloud-[^"]+)"(?:[^}]*)"name"\s*:\s*"third"/)?.1)
+                let revoked = try await lab.causeway(.onprem, "edge", "revoke", String(identifier))
+                #expect(revoked.isSuccess, "\(revoked)")
+                try await Lab.untilTrue(seconds: 30, "the revoked edge to be disconnected") {
+                    let links = try await Command.run(
+                        "causeway", ["link", "list", "--output", "json"], environment: environment, seconds: 10)
+                    return !links.output.contains("\"state\" : \"up\"") && !links.output.contains("\"state\":\"up\"")
+                }
+                let status = try await Command.run("causeway", ["status", "--output", "json"], environment: environment, seconds: 10)
+                #expect(status.output.contains("revoked"), "\(status)")
+                third.signal(SIGTERM)
+                #expect(try await third.wait(seconds: 30).status == 0)
+            }
+        }
+
+        private static func token(_ lab: Lab, expires: String) async throws -> String {
+            let result = try await lab.causeway(.onprem, "pair", "--expires", expires)
+            guard result.isSuccess, let token = result.output.firstMatch(of: /cwp1\.[A-Za-z0-9_-]+/)?.0 else {
+                throw CommandFailure(description: "no token: \(result)")
+            }
+            return String(token)
+        }
+
+        @Test("one state directory has one daemon; wrong configurations are named by line")
+        func daemons() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                let second = try await Command.run("causewayd", ["--config", lab.description.cloud.config], seconds: 30)
+                #expect(second.status == 75, "\(second)")
+                #expect(second.errors.contains("\(lab.description.cloud.pid)"), "\(second)")
+
+                let path = lab.directory.appendingPathComponent("wrong.yaml").path
+                try Data("role: onprem\nstat: /tmp/x\nlink:\n  listen: nowhere\n".utf8).write(to: URL(fileURLWithPath: path))
+                let checked = try await Command.run("causewayd", ["--check-config", "--config", path], seconds: 20)
+                #expect(checked.status == 78, "\(checked)")
+                #expect(checked.errors.contains("wrong.yaml:2:") && checked.errors.contains("wrong.yaml:4:"), "\(checked)")
+                let right = try await Command.run("causewayd", ["--check-config", "--config", lab.description.onprem.config], seconds: 20)
+                #expect(right.isSuccess, "\(right)")
+            }
+        }
+
+        @Test("a detach under a writing initiator brings home what was acknowledged; SIGTERM ends both daemons with 0")
+        func detachUnderLoad() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                let state = lab.directory.appendingPathComponent("load.state").path
+                let load = try Command.start(
+                    "causeway-load",
+                    ["run", lab.url("data"), "--write", "--queue-depth", "8", "--rate-iops", "2000", "--runtime", "20s", "--verify", state])
+                // The journal of the generator tells that writes have been acknowledged.
+                try await Lab.untilTrue(seconds: 20, "the load to begin") { try await lab.status("data").io.writes > 500 }
+                let detached = try await lab.causeway(.onprem, "volume", "detach", "data")
+                #expect(detached.isSuccess, "\(detached)")
+                _ = try await load.wait(seconds: 60)
+                let home = try await Command.run("causeway-load", ["verify", lab.disk("data"), state], seconds: 60)
+                #expect(home.isSuccess, "\(home)")
+
+                for side in [Lab.Side.onprem, .cloud] {
+                    try await lab.kill(side)
+                    let daemon = try Command.start("causewayd", ["--config", lab.edge(side).config])
+                    try await Lab.untilTrue(seconds: 30, "the \(side) edge to be up") {
+                        try await lab.causeway(side, "status", seconds: 10).isSuccess
+                    }
+                    daemon.signal(SIGTERM)
+                    let ended = try await daemon.wait(seconds: 30)
+                    #expect(ended.status == 0, "\(side): \(ended)")
+                    #expect(ended.errors.contains("stopped"), "\(side): \(ended)")
+                }
+            }
+        }
+
+        @Test("a volume goes through its whole life: created, attached, detached with everything home, attached again, deleted")
+        func lifeOfAVolume() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 9 0 2M", "-c", "flush", lab.url("data")], seconds: 30)
+                let deleted = try await lab.causeway(.onprem, "volume", "delete", "data")
+                #expect(!deleted.isSuccess && deleted.errors.contains("detach"), "\(deleted)")
+                let detached = try await lab.causeway(.onprem, "volume", "detach", "data")
+                #expect(detached.isSuccess, "\(detached)")
+                // Everything is home, the target is gone, and the disk is free for others.
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "read -P 9 0 2M", lab.disk("data")], seconds: 30)
+                #expect(try await !Command.run("iscsi-inq", [lab.url("data")], seconds: 20).isSuccess)
+                // Somebody changes the disk at home meanwhile: the next attachment must not remember the old bytes.
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 4 0 1M", lab.disk("data")], seconds: 30)
+                let attached = try await lab.causeway(.onprem, "volume", "attach", "data")
+                #expect(attached.isSuccess, "\(attached)")
+                try await lab.untilServing("data")
+                let read = try await Command.check(
+                    "qemu-io", ["-f", "raw", "-c", "read -P 4 0 1M", "-c", "read -P 9 1M 1M", lab.url("data")], seconds: 30)
+                #expect(!read.contains("failed"), "\(read)")
+                #expect(try await lab.causeway(.onprem, "volume", "detach", "data").isSuccess)
+                #expect(try await lab.causeway(.onprem, "volume", "delete", "data").isSuccess)
+                let list = try await lab.causeway(.onprem, "volume", "list", "--output", "json")
+                #expect(!list.output.contains("\"data\""), "\(list)")
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+import APIModels
+import Foundation
+import Hummingbird
+import HummingbirdTesting
+import Logging
+import Synchronization
+import Testing
+
+@testable import ManagementAPI
+
+/// An edge that holds its disks and volumes in memory.
+final class FakeController: EdgeController {
+    struct State {
+        var disks: [String: Disk] = ["alpha": Samples.disk]
+        var volumes: [String: Volume] = ["mail": Samples.volume]
+        var revoked: [String] = []
+        var creations = 0
+        var healthy = true
+        var failure: (any Error)?
+        var sealed = SealResult.State.applied
+    }
+
+    let events = EventLog(startingAfter: 100, limit: 20)
+    let state = Mutex(State())
+
+    func edge() async throws -> EdgeStatus {
+        if let failure = state.withLock({ $0.failure }) { throw failure }
+        return Samples.edge
+    }
+
+    func health() async -> Health {
+        let healthy = state.withLock { $0.healthy }
+        return Health(
+            healthy: healthy, state: healthy ? .running : .degraded, problems: healthy ? [] : ["The state disk is full."])
+    }
+
+    func metrics() async -> [MetricSample] {
+        [MetricSample("causeway_volumes", help: "Volumes.", kind: .gauge, value: 1)]
+    }
+
+    func edges() async throws -> [PeerEdge] { [Samples.peer] }
+    func revokeEdge(identifier: String) async throws {
+        guard identifier == Samples.peer.identifier else { throw APIError.notFound("edge", identifier) }
+        state.withLock { $0.revoked.append(identifier) }
+    }
+    func links() async throws -> [Link] { [Samples.link] }
+    func disks() async throws -> [Disk] { state.withLock { Array($0.disks.values) } }
+    func disk(named name: String) async throws -> Disk {
+        guard let disk = state.withLock({ $0.disks[name] }) else { throw APIError.notFound("disk", name) }
+        return disk
+    }
+    func createDisk(_ request: DiskCreate) async throws -> Disk {
+        try state.withLock { state in
+            if state.disks[request.name] != nil { throw APIError.exists("disk", request.name) }
+            let disk = Disk(
+                name: request.name, path: request.path, kind: .file, sizeBytes: 4_096, state: .available,
+                readOnly: request.readOnly ?? false)
+            state.disks[request.name] = disk
+            state.creations += 1
+            return disk
+        }
+    }
+    func deleteDisk(named name: String) async throws {
+        guard state.withLock({ $0.disks.removeValue(forKey: name) }) != nil else { throw APIError.notFound("disk", name) }
+    }
+    func volumes() async throws -> [Volume] { state.withLock { Array($0.volumes.values) } }
+    func volume(named name: String) async throws -> Volume {
+        guard let volume = state.withLock({ $0.volumes[name] }) else { throw APIError.notFound("volume", name) }
+        return volume
+    }
+    func createVolume(_ request: VolumeCreate) async throws -> Volume {
+        state.withLock { state in
+            let volume = Volume(name: request.name, identifier: "00ff", disk: request.disk, state: .detached, sizeBytes: 4_096)
+            state.volumes[request.name] = volume
+            return volume
+        }
+    }
+    func deleteVolume(named name: String) async throws {
+        guard state.withLock({ $0.volumes.removeValue(forKey: name) }) != nil else { throw APIError.notFound("volume", name) }
+    }
+    func attachVolume(named name: String, _ request: AttachRequest) async throws -> Volume {
+        var volume = try await volume(named: name)
+        volume.state = request.edge == "slow" ? .attaching : .serving
+        return volume
+    }
+    func detachVolume(named name: String, force: Bool) async throws -> DetachResult {
+        DetachResult(volume: try await volume(named: name).name, unsentBytes: force ? 512 : 0, forced: force)
+    }
+    func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult {
+        SealResult(volume: try await volume(named: name).name, point: 7, state: min(wait, state.withLock { $0.sealed }))
+    }
+    func credentials(ofVolume name: String) async throws -> VolumeCredentials {
+        _ = try await volume(named: name)
+        return Samples.credentials
+    }
+    func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken {
+        PairingToken(token: "abc", expiresAt: Samples.time + Double(request.validSeconds ?? 3_600))
+    }
+    func join(_ request: JoinRequestBody) async throws -> PeerEdge { Samples.peer }
+}
+
+/// An edge that leaves out everything that a role may leave out.
+struct BareController: EdgeController {
+    let events = EventLog()
+    func edge() async throws -> EdgeStatus { Samples.edge }
+    func health() async -> Health { Health(healthy: true, state: .running) }
+    func metrics() async -> [MetricSample] { [] }
+}
+
+/// One value of each model with every field set, and one with as few as it can have.
+enum Samples {
+    static let time = Date(timeIntervalSince1970: 1_764_115_200.25)
+    static let edge = EdgeStatus(
+        name: "harbour", identifier: "1f3a", role: .onprem, version: "0.1.0", startedAt: time, state: .running,
+        stateDirectory: "/state",
+        addresses: .init(api: "127.0.0.1:1", link: "127.0.0.1:2", iscsi: ["127.0.0.1:3"]), warnings: ["w"])
+    static let peer = PeerEdge(identifier: "77", name: "cloud", role: .cloud, connected: true, pairedAt: time, lastSeen: time)
+    static let link = Link(
+        peer: "77", state: .up, connections: 2, roundTripMilliseconds: 40.5, baseRoundTripMilliseconds: 40, lastError: "reset",
+        traffic: [.init(trafficClass: "demand", sentBytes: 1, sentWireBytes: 2, receivedBytes: 3, receivedWireBytes: 4)],
+        reconnects: 1, since: time)
+    static let disk = Disk(
+        name: "alpha", path: "/disks/alpha", kind: .file, sizeBytes: 1 << 30, state: .inUse, usedBy: "mail", message: "m")
+    static let volume = Volume(
+        name: "mail", identifier: "00ab", disk: "alpha", edge: "77", state: .serving, message: "m", sizeBytes: 1 << 30,
+        target: .init(iqn: "iqn.2026-01.com.example:mail", portals: ["127.0.0.1:3260"], chapUser: "u", mutual: true),
+        url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", generation: 3,
+        points: .init(lastSealed: 9, received: 8, applied: 7), unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
+        cache: .init())
+    static let credentials = VolumeCredentials(
+        user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
+        url: "iscsi://u%s3cret-s3cret@127.0.0.1:3260/iqn/0")
+    static let problem = Problem(
+        status: 404, code: "c", title: "t", detail: "d", action: "a", instance: "/i", errors: [.init(field: "f", message: "m")])
+
+    static let whole: [(String, any Encodable & Sendable)] = [
+        ("EdgeStatus", edge), ("PeerEdge", peer), ("PeerEdgePage", Page(items: [peer], next: "n")), ("Link", link),
+        ("LinkPage", Page(items: [link], next: "n")), ("LinkTraffic", link.traffic[0]), ("Disk", disk),
+        ("DiskPage", Page(items: [disk], next: "n")),
+        ("DiskCreate", DiskCreate(name: "a", path: "/a", readOnly: true)), ("Volume", volume),
+        ("VolumePage", Page(items: [volume], next: "n")),
+        ("VolumeTarget", volume.target ?? .init(iqn: "")), ("VolumePoints", volume.points), ("VolumeUnsent", volume.unsent ?? .init()),
+        ("VolumeCache", Volume.Cache()), ("VolumePolicy", volume.policy), ("VolumeIO", volume.io),
+        ("VolumeCredentials", credentials),
+        ("SealResult", SealResult(volume: "mail", point: 1, state: .sealed)),
+        ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0)),
+        (
+            "VolumeCreate",
+            VolumeCreate(name: "v", disk: "d", edge: "e", chap: chap, allowedInitiators: ["iqn.x"], policy: .init(), attach: true)
+        ), ("Chap", chap), ("AttachRequest", AttachRequest(edge: "e")), ("DetachRequest", DetachRequest(force: true)),
+        ("PairingTokenCreate", PairingTokenCreate(validSeconds: 60)), ("PairingToken", PairingToken(token: "t", expiresAt: time)),
+        ("JoinRequestBody", JoinRequestBody(token: "t", name: "n", connect: "h:1")), ("Event", event),
+        ("EventPage", Page(items: [event], next: "n")),
+        ("Health", Health(healthy: false, state: .degraded, problems: ["p"])), ("Problem", problem),
+        ("InvalidField", Problem.InvalidField(field: "f", message: "m")),
+        ("APIToken", APIToken(name: "n", fingerprint: "f", createdAt: time)),
+    ]
+
+    static let smallest: [(String, any Encodable & Sendable)] = [
+        ("EdgeStatus", EdgeStatus(name: "n", identifier: "", role: .cloud, version: "0", startedAt: time, state: .starting)),
+        ("PeerEdge", PeerEdge(identifier: "i", name: "n", role: .onprem, connected: false, pairedAt: time)),
+        ("Link", Link(peer: "p", state: .down, since: time)),
+        ("Disk", Disk(name: "n", path: "", kind: .blockDevice, sizeBytes: 0, state: .missing)),
+        ("DiskPage", Page<Disk>(items: [])), ("Volume", Volume(name: "n", identifier: "i", state: .detached, sizeBytes: 0)),
+        ("VolumeTarget", Volume.Target(iqn: "q")), ("VolumeUnsent", Volume.Unsent()),
+        ("DiskCreate", DiskCreate(name: "a", path: "/a")),
+        ("VolumeCreate", VolumeCreate(name: "v", disk: "d")), ("Chap", VolumeCreate.Chap(user: "u", secret: "twelve-bytes")),
+        ("VolumeCredentials", VolumeCredentials(user: "u", secret: "s")),
+        ("DetachResult", DetachResult(volume: "v", unsentBytes: nil, forced: true)),
+        ("AttachRequest", AttachRequest()), ("DetachRequest", DetachRequest()), ("PairingTokenCreate", PairingTokenCreate()),
+        ("JoinRequestBody", JoinRequestBody(token: "t")), ("Event", Event(sequence: 1, time: time, kind: "k", message: "m")),
+        ("Problem", Problem(status: 500, code: "c", title: "t")), ("APIToken", APIToken(name: "n", fingerprint: "f")),
+    ]
+
+    static let chap = VolumeCreate.Chap(user: "u", secret: "twelve-bytes", mutualUser: "m", mutualSecret: "twelve-other")
+    static let event = Event(sequence: 1, time: time, kind: "link.up", subject: "edge/77", message: "Up.", severity: .warning)
+}
+
+/// The API in memory, with one good token.
+struct TestAPI {
+    static let token = "a-token-of-enough-characters"
+    let controller = FakeController()
+    var openMetrics = false
+
+    func application(_ other: (any EdgeController)? = nil) -> some ApplicationProtocol {
+        var options = ManagementServer.Options(host: "127.0.0.1", port: 0, version: "0.1.0")
+        options.openMetrics = openMetrics
+        return ManagementServer.application(
+            options: options, controller: other ?? controller, tokens: BearerTokens([Self.token]),
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+    }
+
+    /// Sends one request with the token.
+    @discardableResult
+    func send(
+        _ method: HTTPRequest.Method, _ uri: String, _ body: String? = nil, headers: HTTPFields = [:],
+        to other: (any EdgeController)? = nil
+    ) async throws -> TestResponse {
+        try await application(other).test(.router) { client in
+            try await Self.send(client, method, uri, body, headers: headers)
+        }
+    }
+
+    @discardableResult
+    static func send(
+        _ client: any TestClientProtocol, _ method: HTTPRequest.Method, _ uri: String, _ body: String? = nil,
+        headers: HTTPFields = [:]
+    ) async throws -> TestResponse {
+        var all: HTTPFields = [.authorization: "Bearer \(token)"]
+        if body != nil { all[.contentType] = "application/json" }
+        for field in headers { all[field.name] = field.value.isEmpty ? nil : field.value }
+        return try await client.execute(uri: uri, method: method, headers: all, body: body.map { ByteBuffer(string: $0) })
+    }
+}
+
+extension TestResponse {
+    func decode<Value: Decodable>(_ type: Value.Type = Value.self) throws -> Value {
+        try APICoding.decoder().decode(type, from: Data(body.readableBytesView))
+    }
+
+    /// The problem document, when the answer is one of this status.
+    func problem(_ status: Int) throws -> Problem {
+        try #require(self.status.code == status)
+        try #require(headers[.contentType] == "application/problem+json")
+        let problem = try decode(Problem.self)
+        #expect(problem.status == status)
+        return problem
+    }
+}

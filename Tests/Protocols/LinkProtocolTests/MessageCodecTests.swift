@@ -1,0 +1,83 @@
+import Blocks
+import NIOCore
+import Testing
+
+@testable import LinkProtocol
+
+@Suite struct MessageCodecTests {
+    static let volume = VolumeIdentifier(high: 0x0123_4567_89AB_CDEF, low: 42)
+
+    static func range(_ start: UInt64, _ count: UInt64) -> SectorRange { SectorRange(from: start, to: start + count) }
+
+    static let messages: [LinkMessage] = [
+        .request(call: 1, method: "volumes.open", body: ByteBuffer(string: "{\"a\":1}")),
+        .request(call: .max, method: String(repeating: "m", count: LinkLimits.methodBytes), body: ByteBuffer()),
+        .reply(call: 7, status: 404, body: ByteBuffer(string: "{}")),
+        .notice(method: "grüß", body: ByteBuffer(bytes: [0, 255])),
+        .readRequest(read: 9, volume: volume, range: range(8, 4096)),
+        .readData(read: 9, offset: 16384, data: ByteBuffer(repeating: 7, count: LinkLimits.pieceBytes)),
+        .readZeroes(read: 9, offset: 0, byteCount: .max),
+        .readFailed(read: 9, status: .busy),
+        .pointBegin(volume: volume, generation: 3, point: 12),
+        .pointData(volume: volume, point: 12, start: 77, data: ByteBuffer(repeating: 1, count: 512)),
+        .pointZeroes(volume: volume, point: 12, range: range(0, 1)),
+        .pointCommit(volume: volume, point: 12, pieces: 2, digest: 0xDEAD_BEEF),
+        .pointReceived(volume: volume, point: 12),
+        .pointApplied(volume: volume, point: 12),
+        .pointRefused(volume: volume, point: 12, refusal: .noSpace),
+    ]
+
+    static func encoded(_ message: LinkMessage) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        message.encode(into: &buffer)
+        return buffer
+    }
+
+    @Test(arguments: messages) func aMessageSurvivesItsEncoding(_ message: LinkMessage) throws {
+        let bytes = Self.encoded(message)
+        #expect(message.isEncodable)
+        #expect(bytes.readableBytes == message.encodedBytes)
+        #expect(try LinkMessage.decode(bytes) == message)
+    }
+
+    @Test(arguments: messages) func aMessageThatIsCutShortIsRefusedOrShorter(_ message: LinkMessage) {
+        let bytes = Self.encoded(message)
+        for length in 0..<min(bytes.readableBytes, 64) {
+            let decoded = bytes.getSlice(at: 0, length: length).flatMap { try? LinkMessage.decode($0) }
+            // Only kinds that end in free bytes can still be messages.
+            if let decoded { #expect(decoded != message) }
+        }
+    }
+
+    @Test func messagesBeyondTheLimitsAreNotSent() {
+        let tooLong = ByteBuffer(repeating: 0, count: LinkLimits.pieceBytes + 1)
+        let refused: [LinkMessage] = [
+            .readData(read: 1, offset: 0, data: tooLong),
+            .readData(read: 1, offset: 0, data: ByteBuffer()),
+            .pointData(volume: Self.volume, point: 1, start: 0, data: ByteBuffer(repeating: 0, count: 511)),
+            .pointData(volume: Self.volume, point: 1, start: .max, data: ByteBuffer(repeating: 0, count: 512)),
+            .notice(method: "", body: ByteBuffer()),
+            .notice(method: String(repeating: "m", count: 256), body: ByteBuffer()),
+            .reply(call: 1, status: 200, body: ByteBuffer(repeating: 0, count: LinkLimits.controlMessageBytes)),
+        ]
+        for message in refused { #expect(!message.isEncodable) }
+    }
+
+    @Test func mutatedMessagesNeverTrapAndDecodeOnlyToWhatEncodesBack() {
+        var generator = SeededGenerator(seed: 1)
+        var decodedCount = 0
+        for _ in 0..<20_000 {
+            guard let message = Self.messages.randomElement(using: &generator) else { continue }
+            var bytes = [UInt8](Self.encoded(message).readableBytesView.prefix(128))
+            for _ in 0..<Int.random(in: 0...4, using: &generator) where !bytes.isEmpty {
+                bytes[Int.random(in: 0..<bytes.count, using: &generator)] = UInt8.random(in: 0...255, using: &generator)
+            }
+            bytes = [UInt8](bytes.prefix(Int.random(in: 0...bytes.count, using: &generator)))
+            if let decoded = try? LinkMessage.decode(ByteBuffer(bytes: bytes)) {
+                decodedCount += 1
+                #expect([UInt8](Self.encoded(decoded).readableBytesView) == bytes)
+            }
+        }
+        #expect(decodedCount > 1000)
+    }
+}

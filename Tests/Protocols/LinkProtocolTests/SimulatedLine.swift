@@ -1,0 +1,202 @@
+import Blocks
+import NIOCore
+
+@testable import LinkProtocol
+
+/// A seeded generator (SplitMix64).
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var value = state
+        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
+        return value ^ (value >> 31)
+    }
+}
+
+/// One of the two ends of a simulated line.
+enum End: Int, CaseIterable {
+    case initiator = 0
+    case acceptor = 1
+
+    var other: End { self == .initiator ? .acceptor : .initiator }
+}
+
+/// Two sessions joined by a line with a rate, a delay and a queue, in simulated time.
+///
+/// The line is a FIFO for each direction that all connections share. When its queue is full, connections stop being
+/// writable, as they do when a router pushes back through TCP.
+final class SimulatedLine {
+    struct Shape {
+        /// Bytes a second.
+        var rate: Double
+        var roundTrip: TimeAmount
+        /// How long the queue may become.
+        var queue: TimeAmount
+    }
+
+    private struct Event {
+        let time: UInt64
+        let order: UInt64
+        let run: () -> Void
+    }
+
+    private(set) var time: UInt64 = 1_000_000_000
+    var now: NIODeadline { .uptimeNanoseconds(time) }
+    var shape: Shape
+    var sessions: [LinkSession]
+    var onAction: (End, LinkAction) -> Void = { _, _ in }
+    /// What a data frame waited in the queue, in nanoseconds, by direction.
+    var queueDelays: [[UInt64]] = [[], []]
+    var bytesArrived: [Int] = [0, 0]
+    private(set) var open: Set<UInt64> = []
+    private(set) var steps = 0
+
+    private var freeAt: [UInt64] = [0, 0]
+    private var heap: [Event] = []
+    private var order: UInt64 = 0
+    private var nextConnection: UInt64 = 1
+    private var tickScheduled: [UInt64] = [.max, .max]
+
+    init(_ shape: Shape, seed: UInt64, times: LinkTimes = LinkTimes()) {
+        self.shape = shape
+        var generator = SeededGenerator(seed: seed)
+        let first = SeededGenerator(seed: generator.next())
+        let second = SeededGenerator(seed: generator.next())
+        sessions = [
+            LinkSession(role: .initiator, times: times, random: Self.source(first)),
+            LinkSession(role: .acceptor, times: times, random: Self.source(second)),
+        ]
+    }
+
+    static func source(_ generator: SeededGenerator) -> RandomSource {
+        var generator = generator
+        return RandomSource { generator.next() }
+    }
+
+    func session(_ end: End) -> LinkSession { sessions[end.rawValue] }
+
+    // The heap of events.
+
+    func schedule(after delay: TimeAmount, _ run: @escaping () -> Void) {
+        schedule(at: time + UInt64(max(0, delay.nanoseconds)), run)
+    }
+
+    private func schedule(at moment: UInt64, _ run: @escaping () -> Void) {
+        order += 1
+        heap.append(Event(time: max(moment, time), order: order, run: run))
+        var child = heap.count - 1
+        while child > 0, isBefore(child, (child - 1) / 2) {
+            heap.swapAt(child, (child - 1) / 2)
+            child = (child - 1) / 2
+        }
+    }
+
+    private func isBefore(_ left: Int, _ right: Int) -> Bool {
+        (heap[left].time, heap[left].order) < (heap[right].time, heap[right].order)
+    }
+
+    private func popEvent() -> Event? {
+        guard let first = heap.first else { return nil }
+        let last = heap.removeLast()
+        if heap.isEmpty { return first }
+        heap[0] = last
+        var parent = 0
+        while true {
+            var least = parent
+            for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count && isBefore(child, least) { least = child }
+            if least == parent { return first }
+            heap.swapAt(parent, least)
+            parent = least
+        }
+    }
+
+    /// Runs until `duration` has passed, or until `done`.
+    func run(for duration: TimeAmount, until done: () -> Bool = { false }) {
+        let end = time + UInt64(duration.nanoseconds)
+        for end in End.allCases { pump(end) }
+        while !done(), let event = popEvent() {
+            if event.time > end {
+                schedule(at: event.time, event.run)
+                break
+            }
+            time = event.time
+            steps += 1
+            event.run()
+            for end in End.allCases { pump(end) }
+        }
+        if !done() { time = max(time, end) }
+    }
+
+    // Connections.
+
+    @discardableResult
+    func connect() -> UInt64 {
+        let identifier = nextConnection
+        nextConnection += 1
+        open.insert(identifier)
+        for end in End.allCases { session(end).connectionOpened(ConnectionIdentifier(identifier), now: now) }
+        for end in End.allCases { pump(end) }
+        return identifier
+    }
+
+    /// Cuts a connection: what is on its way is lost, and the ends learn of it at different times.
+    func cut(_ identifier: UInt64, lags: [TimeAmount] = [.nanoseconds(0), .nanoseconds(0)]) {
+        guard open.remove(identifier) != nil else { return }
+        for end in End.allCases {
+            schedule(after: lags[end.rawValue]) { [unowned self] in
+                session(end).connectionClosed(ConnectionIdentifier(identifier), now: now)
+            }
+        }
+    }
+
+    /// Lets the session act on what it was told.
+    func pump(_ end: End) {
+        let session = session(end)
+        while true {
+            drain(end)
+            guard let transmission = session.nextTransmission(now: now) else { break }
+            send(transmission, from: end)
+        }
+        drain(end)
+        guard let deadline = session.nextDeadline, deadline.uptimeNanoseconds < tickScheduled[end.rawValue] else { return }
+        let moment = max(deadline.uptimeNanoseconds, time)
+        tickScheduled[end.rawValue] = moment
+        schedule(at: moment) { [unowned self] in
+            if tickScheduled[end.rawValue] == moment { tickScheduled[end.rawValue] = .max }
+            self.session(end).tick(now: now)
+        }
+    }
+
+    private func drain(_ end: End) {
+        while let action = session(end).nextAction() {
+            if case .closeConnection(let identifier, _) = action { cut(identifier.value) }
+            onAction(end, action)
+        }
+    }
+
+    private func send(_ transmission: LinkTransmission, from end: End) {
+        let identifier = transmission.connection
+        guard open.contains(identifier.value) else { return }
+        let direction = end.rawValue
+        let wait = max(freeAt[direction], time) - time
+        if transmission.header.kind == .data { queueDelays[direction].append(wait) }
+        let duration = UInt64(Double(transmission.bytes.readableBytes) / shape.rate * 1e9)
+        freeAt[direction] = time + wait + duration
+        let frame = transmission.frame
+        schedule(at: freeAt[direction] + UInt64(shape.roundTrip.nanoseconds / 2)) { [unowned self] in
+            guard open.contains(identifier.value) else { return }
+            if frame.header.kind == .data { bytesArrived[direction] += FrameHeader.byteCount + frame.payload.readableBytes }
+            session(end.other).receive(frame, on: identifier, now: now)
+        }
+        let limit = UInt64(shape.queue.nanoseconds)
+        if freeAt[direction] > time + limit {
+            session(end).connectionWritable(identifier, false)
+            schedule(at: freeAt[direction] - limit) { [unowned self] in session(end).connectionWritable(identifier, true) }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+import Blocks
+import NIOCore
+
+/// A seeded generator (SplitMix64): the only source of chance in a simulated world.
+public final class SeededRandom {
+    private var state: UInt64
+
+    public init(seed: UInt64) { state = seed }
+
+    /// 64 random bits.
+    public func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
+        return mixed ^ (mixed >> 31)
+    }
+
+    /// A number in `0 ..< bound`.
+    public func below(_ bound: UInt64) -> UInt64 { bound == 0 ? 0 : next() % bound }
+    /// A number in `range`.
+    public func within(_ range: ClosedRange<Int>) -> Int {
+        range.lowerBound + Int(below(UInt64(range.upperBound - range.lowerBound) + 1))
+    }
+    /// True `percent` times in a hundred.
+    public func chance(percent: UInt64) -> Bool { below(100) < percent }
+    /// The same generator, as the cores take it.
+    public var source: RandomSource { RandomSource { self.next() } }
+}
+
+/// A virtual clock and the events that wait for it. One world has one scheduler; everything in
+/// the world runs on it, in an order that only the seed decides.
+public final class Scheduler {
+    private struct Event {
+        let time: NIODeadline
+        let order: UInt64
+        let action: () -> Void
+    }
+
+    /// The present of the world.
+    public private(set) var now: NIODeadline = .uptimeNanoseconds(1_000_000_000)
+    /// The world's chance.
+    public let random: SeededRandom
+    /// Events that ran so far.
+    public private(set) var steps: UInt64 = 0
+    private var heap: [Event] = []
+    private var order: UInt64 = 0
+
+    public init(seed: UInt64) { random = SeededRandom(seed: seed) }
+
+    /// Runs `action` when `delay` has passed.
+    public func schedule(after delay: TimeAmount, _ action: @escaping () -> Void) {
+        order += 1
+        heap.append(Event(time: now + delay, order: order, action: action))
+        siftUp(heap.count - 1)
+    }
+
+    /// Runs `action` after a random delay.
+    public func schedule(microseconds range: ClosedRange<Int>, _ action: @escaping () -> Void) {
+        schedule(after: .microseconds(Int64(random.within(range))), action)
+    }
+
+    /// Runs the next event; false when there is none.
+    public func step() -> Bool {
+        guard let event = pop() else { return false }
+        now = max(now, event.time)
+        steps += 1
+        event.action()
+        return true
+    }
+
+    /// Runs events until `condition` holds or `deadline` has come; true when it holds.
+    public func run(until deadline: NIODeadline, or condition: () -> Bool = { false }) -> Bool {
+        while true {
+            if condition() { return true }
+            guard let next = heap.first, next.time <= deadline else {
+                now = max(now, deadline)
+                return condition()
+            }
+            _ = step()
+        }
+    }
+
+    /// Runs until nothing waits any more. For tests without periodic events; stops at `limit` steps.
+    public func runUntilIdle(limit: Int = 1_000_000) {
+        var left = limit
+        while left > 0, step() { left -= 1 }
+    }
+
+    private func isBefore(_ left: Event, _ right: Event) -> Bool {
+        left.time == right.time ? left.order < right.order : left.time < right.time
+    }
+
+    private func siftUp(_ start: Int) {
+        var child = start
+        while child > 0 {
+            let parent = (child - 1) / 2
+            if !isBefore(heap[child], heap[parent]) { return }
+            heap.swapAt(child, parent)
+            child = parent
+        }
+    }
+
+    private func pop() -> Event? {
+        guard let first = heap.first else { return nil }
+        let last = heap.removeLast()
+        if heap.isEmpty { return first }
+        heap[0] = last
+        var parent = 0
+        while true {
+            var smallest = parent
+            for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count && isBefore(heap[child], heap[smallest]) {
+                smallest = child
+            }
+            if smallest == parent { return first }
+            heap.swapAt(smallest, parent)
+            parent = smallest
+        }
+    }
+}

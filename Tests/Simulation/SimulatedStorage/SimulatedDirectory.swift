@@ -1,0 +1,190 @@
+import Blocks
+import NIOCore
+
+/// What goes wrong on a simulated machine.
+public struct StorageFaults: Sendable {
+    /// How often a read finds its bytes in the page cache.
+    public var residentPercent: UInt64 = 50
+    /// Every write and sync fails.
+    public var failsWrites = false
+    /// Every read that waits fails.
+    public var failsReads = false
+    /// The room of the file system in bytes.
+    public var capacityBytes = Int.max
+    /// How long an operation takes, in microseconds.
+    public var latencyMicroseconds: ClosedRange<Int> = 10...2_000
+
+    public init() {}
+}
+
+/// A machine's storage: what survives when the process on it is killed or its power is cut.
+public final class SimulatedMachine {
+    /// The faults in force.
+    public var faults = StorageFaults()
+    let scheduler: Scheduler
+    var random: SeededRandom { scheduler.random }
+    /// Grows with each crash, so that nothing of a dead process completes in the next.
+    private(set) var incarnation: UInt64 = 0
+    private var directories: [String: DirectoryNode] = [:]
+    private var disks: [String: FileNode] = [:]
+
+    public init(scheduler: Scheduler) { self.scheduler = scheduler }
+
+    /// The bytes that all files take.
+    public var usedBytes: Int {
+        directories.values.reduce(0) { $0 + $1.visible.values.reduce(0) { $0 + $1.visible.count } }
+    }
+
+    /// A directory of that path, made when it is missing (and durable from the start).
+    public func directory(_ path: String) -> SimulatedDirectory {
+        let node = directories[path] ?? DirectoryNode()
+        directories[path] = node
+        return SimulatedDirectory(node: node, path: path, machine: self)
+    }
+
+    /// A disk of a fixed size, all zeroes at first.
+    public func disk(_ name: String, byteCount: Int) -> SimulatedFile {
+        let node = disks[name] ?? FileNode(content: [UInt8](repeating: 0, count: byteCount))
+        disks[name] = node
+        return SimulatedFile(node: node, name: name, machine: self)
+    }
+
+    /// Every byte of every file, for those who look for what must not be there.
+    public var allBytes: [[UInt8]] {
+        directories.values.flatMap { $0.visible.values.map(\.visible) } + disks.values.map(\.visible)
+    }
+
+    /// Kills the process: completed operations stay, those in flight are done, half done or not.
+    public func killProcess() {
+        incarnation += 1
+        for node in nodesInOrder { node.killProcess(random) }
+        for (_, directory) in directories.sorted(by: { $0.key < $1.key }) { directory.inFlight = [:] }
+    }
+
+    /// Cuts the power: of what was not synchronised, each change is there, torn or gone.
+    public func cutPower() {
+        incarnation += 1
+        for (_, directory) in directories.sorted(by: { $0.key < $1.key }) { directory.cutPower(random) }
+        for node in nodesInOrder { node.cutPower(random) }
+    }
+
+    private var nodesInOrder: [FileNode] {
+        directories.sorted { $0.key < $1.key }.flatMap { $0.value.visible.sorted { $0.key < $1.key }.map(\.value) }
+            + disks.sorted { $0.key < $1.key }.map(\.value)
+    }
+
+    func complete(incarnation: UInt64, _ action: @escaping () -> Void) {
+        scheduler.schedule(microseconds: faults.latencyMicroseconds) { [self] in
+            if incarnation == self.incarnation { action() }
+        }
+    }
+}
+
+final class DirectoryNode {
+    enum Change {
+        case bind(String, FileNode)
+        case remove(String)
+        case rename(String, String)
+
+        func apply(to names: inout [String: FileNode]) {
+            switch self {
+            case .bind(let name, let node): names[name] = node
+            case .remove(let name): names[name] = nil
+            case .rename(let name, let newName):
+                if let node = names.removeValue(forKey: name) { names[newName] = node }
+            }
+        }
+    }
+
+    var visible: [String: FileNode] = [:]
+    var durable: [String: FileNode] = [:]
+    var unsynchronized: [(serial: UInt64, change: Change)] = []
+    var inFlight: [UInt64: Change] = [:]
+    var serial: UInt64 = 0
+
+    func cutPower(_ random: SeededRandom) {
+        for (_, change) in unsynchronized where random.chance(percent: 50) { change.apply(to: &durable) }
+        visible = durable
+        unsynchronized = []
+        inFlight = [:]
+    }
+}
+
+/// A directory of a simulated machine.
+public final class SimulatedDirectory: StorageDirectory {
+    let node: DirectoryNode
+    private let machine: SimulatedMachine
+    private let path: String
+    private let incarnation: UInt64
+
+    init(node: DirectoryNode, path: String, machine: SimulatedMachine) {
+        self.node = node
+        self.path = path
+        self.machine = machine
+        incarnation = machine.incarnation
+    }
+
+    /// The names that a reader would see now.
+    public var names: [String] { node.visible.keys.sorted() }
+
+    /// The file of that name as a reader would see it now.
+    public func file(_ name: String) -> SimulatedFile? {
+        node.visible[name].map { SimulatedFile(node: $0, name: "\(path)/\(name)", machine: machine) }
+    }
+
+    private func later(_ action: @escaping () -> Void) { machine.complete(incarnation: incarnation, action) }
+
+    public func list(completion: @escaping (Result<[String], StorageFileError>) -> Void) {
+        later { [self] in
+            completion(machine.faults.failsReads ? .failure(.failed("simulated read error in \(path)")) : .success(names))
+        }
+    }
+
+    public func open(
+        _ name: String, create: Bool, completion: @escaping (Result<SimulatedFile, StorageFileError>) -> Void
+    ) {
+        later { [self] in
+            if node.visible[name] == nil {
+                if !create { return completion(.failure(.notFound("\(path)/\(name)"))) }
+                if machine.faults.failsWrites { return completion(.failure(.denied("simulated: cannot create \(path)/\(name)"))) }
+                record(.bind(name, FileNode()))
+            }
+            guard let file = file(name) else { return completion(.failure(.notFound("\(path)/\(name)"))) }
+            completion(.success(file))
+        }
+    }
+
+    public func remove(_ name: String, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        later { [self] in
+            if machine.faults.failsWrites { return completion(.failure(.denied("simulated: cannot remove \(path)/\(name)"))) }
+            if node.visible[name] != nil { record(.remove(name)) }
+            completion(.success(()))
+        }
+    }
+
+    public func rename(
+        _ name: String, to newName: String, completion: @escaping (Result<Void, StorageFileError>) -> Void
+    ) {
+        later { [self] in
+            if node.visible[name] == nil { return completion(.failure(.notFound("\(path)/\(name)"))) }
+            record(.rename(name, newName))
+            completion(.success(()))
+        }
+    }
+
+    public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        let covered = node.serial
+        later { [self] in
+            if machine.faults.failsWrites { return completion(.failure(.failed("simulated sync error in \(path)"))) }
+            for (serial, change) in node.unsynchronized where serial <= covered { change.apply(to: &node.durable) }
+            node.unsynchronized.removeAll { $0.serial <= covered }
+            completion(.success(()))
+        }
+    }
+
+    private func record(_ change: DirectoryNode.Change) {
+        change.apply(to: &node.visible)
+        node.serial += 1
+        node.unsynchronized.append((node.serial, change))
+    }
+}

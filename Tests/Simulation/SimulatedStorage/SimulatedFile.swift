@@ -1,0 +1,186 @@
+import Blocks
+import NIOCore
+
+// A file that is crueler than a real one.
+//
+// `visible` is what a running process reads: writes enter it when they complete. `durable` is what
+// a power cut leaves for certain: it follows only when a `synchronize` completes that was called
+// after the write had completed. A power cut then decides for each change in between, one by one,
+// whether it is there whole, torn into 512-byte sectors, or not at all.
+
+/// The bytes of one file, on a simulated machine.
+final class FileNode {
+    enum Change {
+        case bytes(offset: Int, [UInt8])
+        case size(Int)
+
+        func apply(to content: inout [UInt8]) {
+            switch self {
+            case .bytes(let offset, let bytes):
+                if content.count < offset + bytes.count {
+                    content.append(contentsOf: repeatElement(0, count: offset + bytes.count - content.count))
+                }
+                content.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+            case .size(let size):
+                if content.count > size {
+                    content.removeLast(content.count - size)
+                } else {
+                    content.append(contentsOf: repeatElement(0, count: size - content.count))
+                }
+            }
+        }
+    }
+
+    var visible: [UInt8]
+    var durable: [UInt8]
+    /// Changes that are visible and not certainly durable, with their serial numbers.
+    var unsynchronized: [(serial: UInt64, change: Change)] = []
+    /// Changes that were asked for and have not completed.
+    var inFlight: [UInt64: Change] = [:]
+    var serial: UInt64 = 0
+
+    init(content: [UInt8] = []) {
+        visible = content
+        durable = content
+    }
+
+    /// What the file holds after the power went.
+    func cutPower(_ random: SeededRandom) {
+        let pending = unsynchronized.map(\.change) + inFlight.sorted { $0.key < $1.key }.map(\.value)
+        for change in pending {
+            switch (random.below(3), change) {
+            case (0, _): change.apply(to: &durable)
+            case (1, .bytes(let offset, let bytes)): tear(offset: offset, bytes: bytes, random)
+            default: break
+            }
+        }
+        visible = durable
+        unsynchronized = []
+        inFlight = [:]
+    }
+
+    /// What the file holds after the process was killed: the kernel finishes some of what was in flight.
+    func killProcess(_ random: SeededRandom) {
+        for (_, change) in inFlight.sorted(by: { $0.key < $1.key }) {
+            switch (random.below(3), change) {
+            case (0, _):
+                change.apply(to: &visible)
+                unsynchronized.append((serial, change))
+            case (1, .bytes(let offset, let bytes)):
+                let part = FileNode.Change.bytes(offset: offset, Array(bytes.prefix(Int(random.below(UInt64(bytes.count + 1))))))
+                part.apply(to: &visible)
+                unsynchronized.append((serial, part))
+            default: break
+            }
+        }
+        inFlight = [:]
+    }
+
+    private func tear(offset: Int, bytes: [UInt8], _ random: SeededRandom) {
+        // A device writes whole sectors, so the cuts are at multiples of 512 on the medium.
+        var position = offset
+        while position < offset + bytes.count {
+            let next = min((position / 512 + 1) * 512, offset + bytes.count)
+            if random.chance(percent: 50) {
+                Change.bytes(offset: position, Array(bytes[position - offset..<next - offset])).apply(to: &durable)
+            }
+            position = next
+        }
+    }
+}
+
+/// An open simulated file.
+public final class SimulatedFile: StorageFile {
+    let node: FileNode
+    let machine: SimulatedMachine
+    private let name: String
+    private let incarnation: UInt64
+
+    init(node: FileNode, name: String, machine: SimulatedMachine) {
+        self.node = node
+        self.name = name
+        self.machine = machine
+        incarnation = machine.incarnation
+    }
+
+    /// The bytes that a reader would see now.
+    public var content: [UInt8] { node.visible }
+
+    /// Turns a bit over, as decay or an attacker would.
+    public func flipBit(at offset: Int) {
+        guard offset < node.visible.count else { return }
+        node.visible[offset] ^= 1
+        if offset < node.durable.count { node.durable[offset] ^= 1 }
+    }
+
+    private func later(_ action: @escaping () -> Void) {
+        machine.complete(incarnation: incarnation, action)
+    }
+
+    public func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool {
+        guard machine.random.chance(percent: machine.faults.residentPercent), let start = Int(exactly: offset),
+            start + byteCount <= node.visible.count
+        else { return false }
+        buffer.writeBytes(node.visible[start..<start + byteCount])
+        return true
+    }
+
+    public func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
+        later { [self] in
+            if machine.faults.failsReads { return completion(.failure(.failed("simulated read error in \(name)"))) }
+            let start = min(Int(clamping: offset), node.visible.count)
+            let end = min(start + byteCount, node.visible.count)
+            completion(.success(ByteBuffer(bytes: node.visible[start..<end])))
+        }
+    }
+
+    public func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        change(.bytes(offset: Int(clamping: offset), Array(data.readableBytesView)), completion)
+    }
+
+    public func writeZeroes(
+        at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void
+    ) {
+        change(.bytes(offset: Int(clamping: offset), [UInt8](repeating: 0, count: Int(clamping: byteCount))), completion)
+    }
+
+    public func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        change(.size(Int(clamping: byteCount)), completion)
+    }
+
+    private func change(_ change: FileNode.Change, _ completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        node.serial += 1
+        let serial = node.serial
+        node.inFlight[serial] = change
+        later { [self] in
+            node.inFlight[serial] = nil
+            if machine.faults.failsWrites { return completion(.failure(.failed("simulated write error in \(name)"))) }
+            if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count,
+                machine.usedBytes + (offset + bytes.count - node.visible.count) > machine.faults.capacityBytes
+            {
+                return completion(.failure(.noSpace("simulated: no space for \(name)")))
+            }
+            change.apply(to: &node.visible)
+            // A fresh serial: the order in which changes became visible is the order in which they count.
+            node.serial += 1
+            node.unsynchronized.append((node.serial, change))
+            completion(.success(()))
+        }
+    }
+
+    public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        let covered = node.serial
+        later { [self] in
+            if machine.faults.failsWrites { return completion(.failure(.failed("simulated sync error in \(name)"))) }
+            for (serial, change) in node.unsynchronized where serial <= covered { change.apply(to: &node.durable) }
+            node.unsynchronized.removeAll { $0.serial <= covered }
+            completion(.success(()))
+        }
+    }
+
+    public func size(completion: @escaping (Result<UInt64, StorageFileError>) -> Void) {
+        later { [self] in completion(.success(UInt64(node.visible.count))) }
+    }
+
+    public func close() {}
+}

@@ -1,0 +1,169 @@
+import Blocks
+import NIOCore
+import SimulatedStorage
+import Volumes
+
+/// A machine that uses the volume: it has several requests in flight, and believes nothing.
+final class Initiator: CustomStringConvertible {
+    private static let requestsMax = 6
+
+    private unowned let world: World
+    private let volume: CloudProcess.Served
+    private var inFlight = 0
+    private var isIssuing: Bool { !world.isCalm }
+    private var isRecovered = false
+    private var isDead = false
+    /// Sectors with a write in flight: no second one is sent to them.
+    private var busySectors = Set<UInt64>()
+
+    init(world: World, volume: CloudProcess.Served) {
+        self.world = world
+        self.volume = volume
+    }
+
+    var description: String { "initiator: \(inFlight) in flight, recovered \(isRecovered), issuing \(isIssuing)" }
+    var isIdle: Bool { inFlight == 0 && isRecovered }
+    private var random: SeededRandom { world.scheduler.random }
+
+    func die() { isDead = true }
+
+    /// After a crash the whole volume is read first: it tells how much of the writes survived.
+    func start(isRecovering: Bool) {
+        guard isRecovering else {
+            isRecovered = true
+            return issue()
+        }
+        recover()
+    }
+
+    private func recover() {
+        let whole = SectorRange(from: 0, to: world.sectorCount)
+        inFlight += 1
+        volume.read(whole) { [self] result in
+            if isDead { return }
+            inFlight -= 1
+            switch result {
+            case .success(let data): learn(data, whole)
+            case .failure(.unreachable): world.scheduler.schedule(after: .milliseconds(50)) { [self] in if !isDead { recover() } }
+            case .failure(let error): world.fail("the read after a restart failed: \(error)")
+            }
+        }
+    }
+
+    private func learn(_ data: ByteBuffer, _ range: SectorRange) {
+        guard let stamps = Stamp.writes(in: data, range: range) else {
+            return world.fail("after a restart of the cloud edge a sector holds what nobody has written")
+        }
+        guard let survived = world.history.prefix(showing: stamps, notBefore: world.history.flushedThrough) else {
+            return world.fail(
+                "after a restart of the cloud edge the volume is no prefix of the writes from \(world.history.flushedThrough) "
+                    + "(flushed) to \(world.history.lastNumber)")
+        }
+        world.history.forget(after: survived)
+        isRecovered = true
+        issue()
+    }
+
+    private func issue() {
+        if isDead { return }
+        if isIssuing, inFlight < Self.requestsMax { request() }
+        world.scheduler.schedule(microseconds: 200...12_000) { [weak self] in self?.issue() }
+    }
+
+    private func request() {
+        switch random.below(100) {
+        case 0..<45: write(isZeroes: false)
+        case 45..<50: write(isZeroes: true)
+        case 50..<85: read()
+        case 85..<97: flush()
+        default: seal()
+        }
+    }
+
+    private func pick() -> SectorRange {
+        // Half of the requests fall on whole blocks, and half on a small hot region.
+        let span = random.chance(percent: 50) ? world.sectorCount / 8 : world.sectorCount
+        var start = random.below(span)
+        var count = 1 + random.below(random.chance(percent: 10) ? 100 : 24)
+        if random.chance(percent: 50) {
+            start &= ~7
+            count = (count + 7) & ~7
+        }
+        return SectorRange(from: start, to: min(world.sectorCount, start + count))
+    }
+
+    private func write(isZeroes: Bool) {
+        let range = pick()
+        if (range.start..<range.end).contains(where: busySectors.contains) { return }
+        for sector in range.start..<range.end { busySectors.insert(sector) }
+        inFlight += 1
+        let number = world.history.record(range, isZeroes: isZeroes)
+        let isDurable = random.chance(percent: 10)
+        let completion: (Result<Void, BlockDeviceError>) -> Void = { [self] result in
+            if isDead { return }
+            inFlight -= 1
+            for sector in range.start..<range.end { busySectors.remove(sector) }
+            switch result {
+            case .success:
+                world.history.acknowledge(number)
+                if isDurable { world.history.flushed(through: number) }
+            case .failure(let error): world.fail("a write failed: \(error)")
+            }
+        }
+        let durability: WriteDurability = isDurable ? .durable : .ordered
+        if isZeroes {
+            volume.writeZeroes(range, durability: durability, completion: completion)
+        } else {
+            volume.write(range, data: Stamp.data(range, write: number), durability: durability, completion: completion)
+        }
+    }
+
+    private func flush() {
+        inFlight += 1
+        let acknowledged = world.history.lastAcknowledgedNumber
+        volume.flush { [self] result in
+            if isDead { return }
+            inFlight -= 1
+            switch result {
+            case .success: world.history.flushed(through: acknowledged)
+            case .failure(let error): world.fail("a flush failed: \(error)")
+            }
+        }
+    }
+
+    private func seal() {
+        volume.seal(until: .received) { _ in }
+    }
+
+    private func read() {
+        let range = pick()
+        let floors = (range.start..<range.end).map { world.history.lastAcknowledged($0) }
+        inFlight += 1
+        var resident = ByteBuffer()
+        if volume.readIfResident(range, into: &resident) {
+            inFlight -= 1
+            return check(resident, range, floors)
+        }
+        volume.read(range) { [self] result in
+            if isDead { return }
+            inFlight -= 1
+            switch result {
+            case .success(let data): check(data, range, floors)
+            case .failure(.unreachable): break
+            case .failure(let error): world.fail("a read failed: \(error)")
+            }
+        }
+    }
+
+    private func check(_ data: ByteBuffer, _ range: SectorRange, _ floors: [UInt64]) {
+        guard data.readableBytes == range.byteCount, let stamps = Stamp.writes(in: data, range: range) else {
+            return world.fail("a read of \(range) returned what nobody has written")
+        }
+        for (index, stamp) in stamps.enumerated() {
+            let sector = range.start + UInt64(index)
+            if !world.history.admits(stamp: stamp, sector: sector, notOlderThan: floors[index]) {
+                return world.fail("a read of sector \(sector) returned write \(stamp), but \(floors[index]) had been acknowledged")
+            }
+        }
+    }
+}

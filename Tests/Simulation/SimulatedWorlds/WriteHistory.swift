@@ -1,0 +1,142 @@
+import Blocks
+import NIOCore
+
+// The model: what the initiator has written, in the order in which the volume was called.
+//
+// Each write has a number. Its sectors carry a stamp of (sector, number), so any sector that comes
+// back tells which write it is from; zero is the origin. The initiator never has two writes in
+// flight on one sector, so the order of calls is the order of each sector's values.
+
+/// One write of the initiator.
+struct RecordedWrite {
+    let number: UInt64
+    let range: SectorRange
+    let isZeroes: Bool
+    var isAcknowledged = false
+}
+
+/// The bytes of a stamped sector: 32 times (sector, write number), both big-endian.
+enum Stamp {
+    static func data(_ range: SectorRange, write: UInt64) -> ByteBuffer {
+        var bytes = [UInt64](repeating: 0, count: range.byteCount / 8)
+        for (index, sector) in (range.start..<range.end).enumerated() {
+            let start = index * wordsPerSector
+            for word in stride(from: start, to: start + wordsPerSector, by: 2) {
+                bytes[word] = sector.bigEndian
+                bytes[word + 1] = write.bigEndian
+            }
+        }
+        return bytes.withUnsafeBytes { ByteBuffer(bytes: $0) }
+    }
+
+    /// The number of the write that each sector of `range` is from: 0 for zeroes. Nil when one is no whole stamp.
+    static func writes(in data: ByteBuffer, range: SectorRange) -> [UInt64]? {
+        data.withUnsafeReadableBytes { bytes in
+            guard bytes.count == range.byteCount else { return nil }
+            var writes: [UInt64] = []
+            writes.reserveCapacity(Int(range.count))
+            for (index, sector) in (range.start..<range.end).enumerated() {
+                let start = index * BlockGeometry.sectorBytes
+                let write = bytes.loadUnaligned(fromByteOffset: start + 8, as: UInt64.self)
+                let expected = write == 0 ? 0 : sector.bigEndian
+                for offset in stride(from: start, to: start + BlockGeometry.sectorBytes, by: 16) {
+                    guard bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) == expected,
+                        bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt64.self) == write
+                    else { return nil }
+                }
+                writes.append(UInt64(bigEndian: write))
+            }
+            return writes
+        }
+    }
+
+    private static let wordsPerSector = BlockGeometry.sectorBytes / 8
+}
+
+/// The writes of a world, and what may be read back.
+struct WriteHistory {
+    let sectorCount: UInt64
+    private(set) var writes: [RecordedWrite] = []
+    /// For each sector the numbers of its writes, ascending.
+    private var bySector: [[UInt64]]
+    /// Every write up to here must survive a crash of the cloud edge.
+    private(set) var flushedThrough: UInt64 = 0
+    private(set) var lastNumber: UInt64 = 0
+
+    init(sectorCount: UInt64) {
+        self.sectorCount = sectorCount
+        bySector = Array(repeating: [], count: Int(sectorCount))
+    }
+
+    mutating func record(_ range: SectorRange, isZeroes: Bool) -> UInt64 {
+        lastNumber += 1
+        writes.append(RecordedWrite(number: lastNumber, range: range, isZeroes: isZeroes))
+        for sector in range.start..<range.end { bySector[Int(sector)].append(lastNumber) }
+        return lastNumber
+    }
+
+    mutating func acknowledge(_ number: UInt64) {
+        guard let index = index(of: number) else { return }
+        writes[index].isAcknowledged = true
+    }
+
+    mutating func flushed(through number: UInt64) { flushedThrough = max(flushedThrough, number) }
+
+    func isZeroes(_ number: UInt64) -> Bool { index(of: number).map { writes[$0].isZeroes } ?? false }
+
+    /// The number of the last write to `sector` among the writes up to `number`; 0 for none.
+    func lastWrite(to sector: UInt64, through number: UInt64) -> UInt64 {
+        bySector[Int(sector)].last { $0 <= number } ?? 0
+    }
+
+    /// The last acknowledged write to `sector`.
+    func lastAcknowledged(_ sector: UInt64) -> UInt64 {
+        bySector[Int(sector)].last { number in index(of: number).map { writes[$0].isAcknowledged } ?? false } ?? 0
+    }
+
+    /// The stamp that a sector must show when `number` is the last write to it: a write of zeroes shows none.
+    func visibleStamp(of number: UInt64) -> UInt64 { isZeroes(number) ? 0 : number }
+
+    /// The writes that a value of `sector` can be from, newer or as new as `floor`. Zero fits the origin and each write of zeroes.
+    func admits(stamp: UInt64, sector: UInt64, notOlderThan floor: UInt64) -> Bool {
+        if stamp != 0 { return stamp >= floor && bySector[Int(sector)].contains(stamp) }
+        return floor == 0 || bySector[Int(sector)].contains { $0 >= floor && isZeroes($0) }
+    }
+
+    /// The last write such that it and all before it were acknowledged or are older than one that was.
+    var lastAcknowledgedNumber: UInt64 { writes.last { $0.isAcknowledged }?.number ?? 0 }
+
+    /// The end of a prefix of the writes that shows exactly `stamps` and ends at `floor` or behind it, or nil.
+    func prefix(showing stamps: [UInt64], notBefore floor: UInt64) -> UInt64? {
+        // Writes of zeroes leave no stamp, so the prefix may end behind the newest stamp. Of several that
+        // look alike the longest counts: a write that can't be told from one that is there is not lost.
+        let first = max(floor, stamps.max() ?? 0)
+        var found: UInt64?
+        var candidate = first
+        while candidate <= lastNumber {
+            let fits = (0..<sectorCount).allSatisfy { visibleStamp(of: lastWrite(to: $0, through: candidate)) == stamps[Int($0)] }
+            if fits { found = candidate }
+            if !fits, found != nil { break }
+            candidate += 1
+        }
+        return found
+    }
+
+    /// A crash has lost every write behind `number`. What is left counts as acknowledged: it was read.
+    mutating func forget(after number: UInt64) {
+        writes.removeAll { $0.number > number }
+        for sector in bySector.indices { bySector[sector].removeAll { $0 > number } }
+        for index in writes.indices { writes[index].isAcknowledged = true }
+    }
+
+    private func index(of number: UInt64) -> Int? {
+        // Numbers ascend, and only a crash removes some.
+        var low = 0
+        var high = writes.count
+        while low < high {
+            let middle = (low + high) / 2
+            if writes[middle].number < number { low = middle + 1 } else { high = middle }
+        }
+        return low < writes.count && writes[low].number == number ? low : nil
+    }
+}

@@ -1,0 +1,44 @@
+import ArgumentParser
+import Foundation
+import SimulatedWorlds
+import Synchronization
+
+/// Runs the simulator over a range of seeds; each failing seed prints the command that replays it.
+@main
+struct Simulator: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "causeway-simulator",
+        abstract: "Runs both edges' cores in simulated worlds with crashes, cuts and torn writes, and checks the invariants.")
+
+    @Option(help: "How many seeds.")
+    var seeds: UInt64 = 2_000
+
+    @Option(help: "The first seed.")
+    var firstSeed: UInt64 = 1
+
+    @Option(help: "Worlds at once.")
+    var workers: UInt64 = 2
+
+    /// Hash tables must iterate alike in every process, or a seed would not replay.
+    private func demandDeterministicHashing() {
+        if ProcessInfo.processInfo.environment["SWIFT_DETERMINISTIC_HASHING"] != nil { return }
+        setenv("SWIFT_DETERMINISTIC_HASHING", "1", 1)
+        var arguments = CommandLine.arguments.map { strdup($0) } + [nil]
+        execv("/proc/self/exe", &arguments)
+    }
+
+    func run() async throws {
+        demandDeterministicHashing()
+        let start = ContinuousClock.now
+        let done = Atomic<UInt64>(0)
+        let step = max(1, seeds / 10)
+        let failures = await SeedRun(firstSeed: firstSeed, count: seeds, workers: workers).run { [seeds] in
+            let count = done.add(1, ordering: .relaxed).newValue
+            if count.isMultiple(of: step), seeds > 1 { print("simulation: \(count) of \(seeds) seeds") }
+        }
+        for failure in failures { print(failure) }
+        let seconds = (ContinuousClock.now - start).components.seconds
+        print("simulation: seeds \(firstSeed) to \(firstSeed + seeds - 1), \(failures.count) failed, \(seconds) s")
+        if !failures.isEmpty { throw ExitCode.failure }
+    }
+}

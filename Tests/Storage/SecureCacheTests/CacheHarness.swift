@@ -1,0 +1,94 @@
+import Blocks
+import Ciphers
+import NIOCore
+import SimulatedStorage
+import Testing
+
+@testable import SecureCache
+
+typealias Cache = SecureCache<SimulatedFile>
+
+/// A machine with one cache on a small disk.
+final class CacheHarness {
+    let scheduler: Scheduler
+    let machine: SimulatedMachine
+    let volume = VolumeIdentifier(high: 0x1122_3344_5566_7788, low: 0x99aa_bbcc_ddee_ff00)
+    let other = VolumeIdentifier(high: 5, low: 6)
+    let volumeKey: SecretKey
+    let otherKey: SecretKey
+    var edgeKey: SecretKey
+    var limits = CacheLimits(unwrittenBytesMax: 1 << 20, segmentBytes: 128 << 10, writeBytes: 32 << 10)
+    var byteCount = 8 * (128 << 10)
+    var cache: Cache?
+
+    init(seed: UInt64 = 1) throws {
+        scheduler = Scheduler(seed: seed)
+        machine = SimulatedMachine(scheduler: scheduler)
+        edgeKey = try SecretKey([UInt8](repeating: 1, count: 32))
+        volumeKey = try SecretKey([UInt8](repeating: 2, count: 32))
+        otherKey = try SecretKey([UInt8](repeating: 3, count: 32))
+    }
+
+    var random: SeededRandom { scheduler.random }
+    var file: SimulatedFile { machine.disk("cache", byteCount: byteCount) }
+
+    @discardableResult
+    func open(attaching: Bool = true) throws -> Cache {
+        var result: Result<Cache, CacheError>?
+        Cache.open(file: file, byteCount: UInt64(byteCount), key: edgeKey, limits: limits, random: random.source) { result = $0 }
+        scheduler.runUntilIdle()
+        let cache = try #require(result, "the cache never opened").get()
+        self.cache = cache
+        if attaching {
+            cache.attach(volume: volume, key: volumeKey)
+            cache.attach(volume: other, key: otherKey)
+        }
+        return cache
+    }
+
+    func synchronize() throws {
+        let cache = try #require(self.cache)
+        var result: Result<Void, CacheError>?
+        cache.synchronize { result = $0 }
+        scheduler.runUntilIdle()
+        try #require(result, "synchronize never completed").get()
+    }
+
+    /// The bytes of blocks, read in one of the two ways; nil for a miss.
+    func read(_ blocks: Range<UInt64>, of volume: VolumeIdentifier? = nil) throws -> ByteBuffer? {
+        let cache = try #require(self.cache)
+        var buffer = ByteBuffer(string: "ahead")
+        if cache.readIfResident(volume ?? self.volume, blocks: blocks, into: &buffer) {
+            buffer.moveReaderIndex(forwardBy: 5)
+            return buffer
+        }
+        #expect(buffer.readableBytes == 5, "a read that failed must leave the buffer alone")
+        var result: Result<ByteBuffer, CacheMiss>?
+        cache.read(volume ?? self.volume, blocks: blocks) { result = $0 }
+        scheduler.runUntilIdle()
+        return try? (try #require(result, "a read never completed")).get()
+    }
+
+    func crash(power: Bool) {
+        if power { machine.cutPower() } else { machine.killProcess() }
+        cache = nil
+    }
+
+    /// Four kilobytes that say at several places which block of which generation they are.
+    static func block(_ number: UInt64, _ generation: UInt64) -> ByteBuffer {
+        var buffer = ByteBuffer(repeating: UInt8(truncatingIfNeeded: generation) | 1, count: 4096)
+        for position in [0, 1000, 2048, 4080] {
+            buffer.setInteger(number, at: position)
+            buffer.setInteger(generation, at: position + 8)
+        }
+        return buffer
+    }
+
+    static func blocks(_ range: Range<UInt64>, _ generation: UInt64) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        for number in range { buffer.writeImmutableBuffer(block(number, generation)) }
+        return buffer
+    }
+}
+
+let zeroBlock = ByteBuffer(repeating: 0, count: 4096)

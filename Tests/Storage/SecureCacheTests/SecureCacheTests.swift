@@ -1,0 +1,244 @@
+import Blocks
+import Ciphers
+import NIOCore
+import SimulatedStorage
+import Testing
+
+@testable import SecureCache
+
+@Suite struct SecureCacheTests {
+    @Test func readsBackWhatWasInserted() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 10, data: CacheHarness.blocks(10..<30, 1))
+        cache.insert(harness.other, block: 10, data: CacheHarness.blocks(10..<12, 2))
+        cache.insertZeroes(harness.volume, blocks: 30..<34)
+        // At once, from memory.
+        #expect(try harness.read(10..<30) == CacheHarness.blocks(10..<30, 1))
+        try harness.synchronize()
+        #expect(cache.statistics.unwrittenBytes == 0)
+        for _ in 0..<6 {
+            #expect(try harness.read(10..<30) == CacheHarness.blocks(10..<30, 1))
+            #expect(try harness.read(15..<16) == CacheHarness.block(15, 1))
+            #expect(try harness.read(10..<12, of: harness.other) == CacheHarness.blocks(10..<12, 2))
+            #expect(try harness.read(33..<34) == zeroBlock)
+        }
+        #expect(try harness.read(29..<35) == nil)
+        #expect(try harness.read(9..<11) == nil)
+        #expect(cache.residentRuns(harness.volume, blocks: 0..<40) == [10..<34])
+        #expect(cache.statistics.corrupt == 0)
+        #expect(cache.statistics.blocksHeld == 22)
+    }
+
+    @Test func theLastChangeCounts() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        for generation in 1...3 as ClosedRange<UInt64> {
+            cache.insert(harness.volume, block: 4, data: CacheHarness.block(4, generation))
+            #expect(try harness.read(4..<5) == CacheHarness.block(4, generation))
+            if generation == 2 { try harness.synchronize() }
+        }
+        cache.insertZeroes(harness.volume, blocks: 0..<100)
+        #expect(try harness.read(4..<5) == zeroBlock)
+        cache.insert(harness.volume, block: 50, data: CacheHarness.block(50, 4))
+        #expect(
+            try harness.read(49..<52)
+                == {
+                    var all = zeroBlock
+                    all.writeImmutableBuffer(CacheHarness.block(50, 4))
+                    all.writeImmutableBuffer(zeroBlock)
+                    return all
+                }())
+        cache.invalidate(harness.volume, blocks: 3..<5)
+        #expect(cache.residentRuns(harness.volume, blocks: 0..<10) == [0..<3, 5..<10])
+        try harness.synchronize()
+        harness.crash(power: true)
+        let again = try harness.open()
+        #expect(again.residentRuns(harness.volume, blocks: 0..<200) == [0..<3, 5..<100])
+        #expect(try harness.read(50..<51) == CacheHarness.block(50, 4))
+        #expect(again.statistics.blocksHeld == 1)
+    }
+
+    @Test func survivesARestartOnlyWithItsKeys() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<70, 1))
+        try harness.synchronize()
+        harness.crash(power: true)
+        let second = try harness.open(attaching: false)
+        #expect(!second.contains(harness.volume, block: 3))
+        #expect(try harness.read(0..<1) == nil)
+        second.attach(volume: harness.volume, key: harness.volumeKey)
+        #expect(try harness.read(0..<70) == CacheHarness.blocks(0..<70, 1))
+        harness.crash(power: false)
+        // Another volume key opens nothing, and nothing is handed out.
+        let third = try harness.open(attaching: false)
+        third.attach(volume: harness.volume, key: harness.otherKey)
+        #expect(try harness.read(7..<8) == nil)
+        #expect(third.statistics.corrupt == 1)
+        harness.crash(power: false)
+        // Another edge key finds a cache without blocks.
+        harness.edgeKey = try SecretKey([UInt8](repeating: 9, count: 32))
+        let fourth = try harness.open()
+        #expect(fourth.statistics.blocksHeld == 0)
+        #expect(fourth.statistics.segmentsSkipped > 0)
+        fourth.insert(harness.volume, block: 1, data: CacheHarness.block(1, 5))
+        try harness.synchronize()
+        #expect(try harness.read(1..<2) == CacheHarness.block(1, 5))
+    }
+
+    @Test func detachingForgetsForGood() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<10, 1))
+        cache.insert(harness.other, block: 0, data: CacheHarness.blocks(0..<10, 2))
+        try harness.synchronize()
+        cache.insert(harness.volume, block: 20, data: CacheHarness.blocks(20..<24, 1))
+        cache.detach(volume: harness.volume)
+        #expect(!cache.contains(harness.volume, block: 0))
+        try harness.synchronize()
+        harness.crash(power: true)
+        let again = try harness.open()
+        #expect(again.residentRuns(harness.volume, blocks: 0..<30) == [])
+        #expect(try harness.read(0..<10, of: harness.other) == CacheHarness.blocks(0..<10, 2))
+    }
+
+    @Test func theOldestMakeRoom() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        for block in 0..<600 as Range<UInt64> {
+            cache.insert(harness.volume, block: block, data: CacheHarness.block(block, 1))
+            harness.scheduler.runUntilIdle()
+        }
+        let held = cache.residentRuns(harness.volume, blocks: 0..<600)
+        #expect(held.count == 1)
+        #expect(held.first?.upperBound == 600)
+        #expect(held.first.map { $0.count > 150 && $0.count < 240 } == true)
+        #expect(cache.statistics.evicted > 300)
+        for block in try #require(held.first) { #expect(try harness.read(block..<block + 1) == CacheHarness.block(block, 1)) }
+        #expect(cache.statistics.corrupt == 0)
+    }
+
+    @Test func anInsertionBeyondTheLimitForgets() throws {
+        let harness = try CacheHarness()
+        harness.limits.unwrittenBytesMax = 16 * 4096
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 100, data: CacheHarness.block(100, 1))
+        try harness.synchronize()
+        for block in 0..<40 as Range<UInt64> { cache.insert(harness.volume, block: block, data: CacheHarness.block(block, 1)) }
+        cache.insert(harness.volume, block: 100, data: CacheHarness.block(100, 2))
+        #expect(cache.residentRuns(harness.volume, blocks: 0..<200) == [0..<16])
+        #expect(cache.statistics.dropped == 25)
+        try harness.synchronize()
+        harness.crash(power: true)
+        #expect(
+            try harness.open().residentRuns(harness.volume, blocks: 0..<200) == [0..<16], "the older block must not come back")
+    }
+
+    @Test func damageIsAMissAndIsCounted() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<4, 1))
+        try harness.synchronize()
+        let slot = Int(cache.geometry.offset(ofSlot: 2, segment: 0))
+        harness.file.flipBit(at: slot + 1234)
+        #expect(try harness.read(0..<4) == nil)
+        #expect(cache.statistics.corrupt == 1)
+        #expect(cache.residentRuns(harness.volume, blocks: 0..<4) == [0..<2, 3..<4])
+        #expect(try harness.read(3..<4) == CacheHarness.block(3, 1))
+        try harness.synchronize()
+        harness.crash(power: true)
+        #expect(try harness.open().residentRuns(harness.volume, blocks: 0..<4) == [0..<2, 3..<4])
+    }
+
+    @Test func aReadOfASegmentThatIsReusedIsAMiss() throws {
+        let harness = try CacheHarness()
+        harness.machine.faults.residentPercent = 0
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<29, 1))
+        try harness.synchronize()
+        var results: [Result<ByteBuffer, CacheMiss>] = []
+        for block in 1000..<1300 as Range<UInt64> {
+            for candidate in [0, 5, 28] as [UInt64] where cache.contains(harness.volume, block: candidate) {
+                cache.read(harness.volume, blocks: candidate..<candidate + 1) { result in
+                    if case .success(let bytes) = result { #expect(bytes == CacheHarness.block(candidate, 1)) }
+                    results.append(result)
+                }
+            }
+            cache.insert(harness.volume, block: block, data: CacheHarness.block(block, 1))
+            for _ in 0..<6 { _ = harness.scheduler.step() }
+        }
+        harness.scheduler.runUntilIdle()
+        let missed = results.filter { if case .failure = $0 { true } else { false } }
+        #expect(!missed.isEmpty, "the test must have met the race")
+        #expect(cache.statistics.corrupt == 0, "a block that was evicted is not a damaged one")
+    }
+
+    @Test func aFailingDiskCostsBlocksAndNotService() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<10, 1))
+        try harness.synchronize()
+        harness.machine.faults.failsWrites = true
+        cache.insert(harness.volume, block: 5, data: CacheHarness.block(5, 2))
+        #expect(throws: CacheError.self) { try harness.synchronize() }
+        #expect(cache.statistics.isDegraded)
+        #expect(try harness.read(0..<5) == CacheHarness.blocks(0..<5, 1))
+        #expect(!cache.contains(harness.volume, block: 5), "the older block must not come back")
+        cache.insert(harness.volume, block: 6, data: CacheHarness.block(6, 3))
+        #expect(!cache.contains(harness.volume, block: 6))
+        #expect(throws: CacheError.self) { try harness.synchronize() }
+        harness.machine.faults.failsWrites = false
+        try harness.synchronize()
+        #expect(!cache.statistics.isDegraded)
+        cache.insert(harness.volume, block: 7, data: CacheHarness.block(7, 4))
+        try harness.synchronize()
+        harness.crash(power: true)
+        let again = try harness.open()
+        #expect(again.residentRuns(harness.volume, blocks: 0..<10) == [7..<8], "below the barrier nothing counts")
+        #expect(try harness.read(7..<8) == CacheHarness.block(7, 4))
+    }
+
+    @Test func hugeRangesOfZeroesTakeNoRoom() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 77, data: CacheHarness.block(77, 1))
+        cache.insertZeroes(harness.volume, blocks: 0..<(1 << 40))
+        #expect(try harness.read(77..<78) == zeroBlock)
+        #expect(cache.contains(harness.volume, block: 1 << 39))
+        cache.invalidate(harness.volume, blocks: 5..<(1 << 40))
+        #expect(cache.residentRuns(harness.volume, blocks: 0..<100) == [0..<5])
+        try harness.synchronize()
+        harness.crash(power: true)
+        #expect(try harness.open().residentRuns(harness.volume, blocks: 0..<100) == [0..<5])
+        cache.insertZeroes(harness.volume, blocks: UInt64.max - 5..<UInt64.max)
+        #expect(!cache.contains(harness.volume, block: UInt64.max - 3))
+    }
+
+    @Test func showsNoPlaintextAndNoVolume() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        let pattern = Array("CUSTOMER SECRET!".utf8)
+        cache.insert(harness.volume, block: 3, data: ByteBuffer(bytes: (0..<16 * 4096).map { pattern[$0 % 16] }))
+        try harness.synchronize()
+        let bytes = harness.file.content
+        let name: [UInt8] = [0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88]
+        for start in 0..<bytes.count - 8 where bytes[start] == pattern[0] || bytes[start] == name[0] {
+            #expect(!bytes[start..<start + 8].elementsEqual(pattern[0..<8]))
+            #expect(!bytes[start..<start + 8].elementsEqual(name))
+        }
+    }
+
+    @Test func aCacheOfAnotherSizeStartsCold() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<10, 1))
+        try harness.synchronize()
+        harness.crash(power: false)
+        harness.byteCount = 6 * (128 << 10)
+        #expect(try harness.open().statistics.blocksHeld == 0)
+        var tooSmall: Result<Cache, CacheError>?
+        Cache.open(file: harness.file, byteCount: 100, key: harness.edgeKey, random: harness.random.source) { tooSmall = $0 }
+        #expect(throws: CacheError.tooSmall(bytesNeeded: 12 << 20)) { try #require(tooSmall).get() }
+    }
+}

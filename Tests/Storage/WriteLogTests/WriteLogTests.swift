@@ -1,0 +1,318 @@
+import Blocks
+import Ciphers
+import NIOCore
+import SimulatedStorage
+import Testing
+
+@testable import WriteLog
+
+@Suite struct WriteLogTests {
+    @Test func readsBackWhatWasWritten() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        try harness.append(range(0, 20), fill: 1)
+        try harness.append(range(5, 3), fill: 2)
+        try harness.wait { log.appendZeroes(range(18, 10), now: harness.scheduler.now, completion: $0) }
+        let expected = (0..<28).map { sector -> [UInt8]? in
+            let fill: UInt8 = sector >= 18 ? 0 : (5..<8).contains(sector) ? 2 : 1
+            return [UInt8](repeating: fill, count: 512)
+        }
+        #expect(try harness.overlay(range(0, 30)) == expected + [nil, nil])
+        try harness.flush()
+        for _ in 0..<8 { #expect(try harness.overlay(range(0, 30)) == expected + [nil, nil]) }
+        #expect(try harness.overlay(range(6, 5)) == Array(expected[6..<11]))
+        #expect(log.hasUnsent(overlapping: range(27, 100)))
+        #expect(!log.hasUnsent(overlapping: range(28, 100)))
+        #expect(log.statistics.unsentBytes == 18 * 512)
+        #expect(log.statistics.unwrittenBytes == 0)
+    }
+
+    @Test func servesUnwrittenDataFromMemory() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        var isDone = false
+        log.append(range(8, 8), data: ByteBuffer(repeating: 9, count: 4096), now: harness.scheduler.now) { _ in isDone = true }
+        #expect(isDone, "a plain write is acknowledged when it is ordered")
+        let segments = log.segments(in: range(10, 2))
+        #expect(segments.map(\.range) == [range(10, 2)])
+        var buffer = ByteBuffer()
+        #expect(log.readIfResident(segments[0], into: &buffer))
+        #expect(buffer == ByteBuffer(repeating: 9, count: 1024))
+    }
+
+    @Test func survivesARestart() throws {
+        let harness = try LogHarness()
+        let identifier = try harness.open().logIdentifier
+        try harness.append(range(0, 8), fill: 1)
+        try harness.flush()
+        harness.crash(power: true)
+        let second = try harness.open()
+        #expect(second.logIdentifier == identifier)
+        #expect(second.currentEpoch == 1)
+        try harness.append(range(4, 8), fill: 2)
+        #expect(try harness.seal() == 1)
+        try harness.append(range(100, 1), fill: 3)
+        try harness.flush()
+        harness.crash(power: true)
+        let third = try harness.open()
+        #expect(third.lastSealedPoint == 1)
+        #expect(third.currentEpoch == 2)
+        #expect(third.sealedPoints.map(\.number) == [1])
+        #expect(third.sealedPoints.map(\.byteCount) == [12 * 512])
+        let fills = try harness.contents(of: third.contents(of: 1), in: range(0, 12)).map { $0?.first }
+        #expect(fills == [1, 1, 1, 1] + [UInt8](repeating: 2, count: 8))
+        #expect(try harness.overlay(range(100, 1)) == [[UInt8](repeating: 3, count: 512)])
+    }
+
+    @Test func keepsItsNameAndNumbersWhenAllIsSent() throws {
+        let harness = try LogHarness()
+        let identifier = try harness.open().logIdentifier
+        for number in 1...5 as ClosedRange<UInt64> {
+            try harness.append(range(number, 3), fill: UInt8(number))
+            #expect(try harness.seal() == number)
+            try harness.release(through: number)
+            #expect(harness.directory.names.count == 1)
+            harness.crash(power: number % 2 == 0)
+            let log = try harness.open()
+            #expect(log.logIdentifier == identifier)
+            #expect(log.lastSealedPoint == number)
+            #expect(log.currentEpoch == number + 1)
+            #expect(log.oldestEpoch == number + 1)
+            #expect(!log.hasUnsent(overlapping: range(0, 1000)))
+            #expect(harness.directory.names.count == 1, "restarts leave no files behind")
+        }
+    }
+
+    @Test func anEmptyEpochMakesNoPoint() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        #expect(try harness.seal() == 0)
+        try harness.append(range(0, 1), fill: 1)
+        #expect(try harness.seal() == 1)
+        #expect(try harness.seal() == 1)
+        #expect(log.currentEpoch == 2)
+        #expect(log.sealedPoints.count == 1)
+    }
+
+    @Test func writersGoOnWhileAPointIsSealed() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        let now = harness.scheduler.now
+        var sealed: [PointNumber] = []
+        log.append(range(0, 8), data: ByteBuffer(repeating: 1, count: 4096), now: now) { _ in }
+        log.seal(now: now) { if case .success(let number) = $0 { sealed.append(number) } }
+        log.append(range(4, 8), data: ByteBuffer(repeating: 2, count: 4096), now: now) { _ in }
+        log.seal(now: now) { if case .success(let number) = $0 { sealed.append(number) } }
+        #expect(log.currentEpoch == 3)
+        #expect(log.sealedPoints.isEmpty, "a point is sealed when it is durable")
+        harness.scheduler.runUntilIdle()
+        #expect(sealed == [1, 2])
+        #expect(
+            try harness.contents(of: log.contents(of: 1), in: range(0, 12)).map { $0?.first } == [
+                1, 1, 1, 1, 1, 1, 1, 1, nil, nil, nil, nil,
+            ])
+        #expect(
+            try harness.contents(of: log.contents(of: 2), in: range(0, 12)).map { $0?.first } == [
+                nil, nil, nil, nil, 2, 2, 2, 2, 2, 2, 2, 2,
+            ])
+        // What the second point overwrote is still the second's when the first is gone.
+        try harness.release(through: 1)
+        #expect(try harness.overlay(range(0, 12)).map { $0?.first } == [nil, nil, nil, nil, 2, 2, 2, 2, 2, 2, 2, 2])
+        #expect(log.oldestEpoch == 2)
+    }
+
+    @Test func aHeldSegmentOutlivesItsPoint() throws {
+        let harness = try LogHarness()
+        harness.machine.faults.residentPercent = 0
+        let log = try harness.open()
+        try harness.append(range(0, 8), fill: 5)
+        #expect(try harness.seal() == 1)
+        let held = log.contents(of: 1)
+        var early: Result<ByteBuffer, WriteLogError>?
+        log.read(held[0]) { early = $0 }
+        try harness.release(through: 1)
+        #expect(try early?.get() == ByteBuffer(repeating: 5, count: 4096))
+        let late = try harness.wait { log.read(held[0], completion: $0) }
+        #expect(late == ByteBuffer(repeating: 5, count: 4096))
+    }
+
+    @Test func flushesShareOneSync() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        let before = log.statistics
+        var flushed = 0
+        for number in 0..<100 as Range<UInt64> {
+            log.append(range(number, 1), data: ByteBuffer(repeating: 1, count: 512), now: harness.scheduler.now) { _ in }
+            log.flush { if case .success = $0 { flushed += 1 } }
+        }
+        harness.scheduler.runUntilIdle()
+        #expect(flushed == 100)
+        #expect(log.statistics.batches - before.batches <= 3)
+        #expect(log.statistics.syncs - before.syncs <= 3)
+    }
+
+    @Test func saysWhoseFilesTheyAre() throws {
+        let harness = try LogHarness()
+        try harness.open()
+        try harness.append(range(0, 1), fill: 1)
+        try harness.flush()
+        let other = VolumeIdentifier(high: 1, low: 2)
+        #expect(harness.openError(volume: other) == .foreign(harness.volume))
+        harness.key = try SecretKey([UInt8](repeating: 8, count: 32))
+        #expect(harness.openError() == .wrongKey)
+        harness.key = try SecretKey([UInt8](repeating: 7, count: 32))
+        #expect(harness.openError() == nil)
+    }
+
+    @Test func showsNoPlaintext() throws {
+        let harness = try LogHarness()
+        try harness.open()
+        let pattern = Array("CUSTOMER SECRET!".utf8)
+        let sector = (0..<8192).map { pattern[$0 % 16] }
+        let log = try #require(harness.log)
+        try harness.wait {
+            log.append(range(32, 16), data: ByteBuffer(bytes: sector), now: harness.scheduler.now, completion: $0)
+        }
+        try harness.flush()
+        for bytes in harness.machine.allBytes {
+            #expect(!bytes.isEmpty)
+            for start in 0..<max(0, bytes.count - 8) { #expect(!bytes[start..<start + 8].elementsEqual(pattern[0..<8])) }
+        }
+    }
+}
+
+@Suite struct WriteLogLimitTests {
+    @Test func aFullMemoryHoldsCompletionsBack() throws {
+        let harness = try LogHarness()
+        harness.limits.unwrittenBytesMax = 64 << 10
+        let log = try harness.open()
+        var completed = 0
+        for number in 0..<32 as Range<UInt64> {
+            log.append(range(number * 8, 8), data: ByteBuffer(repeating: 1, count: 4096), now: harness.scheduler.now) { _ in
+                completed += 1
+            }
+        }
+        #expect(completed == 16)
+        harness.scheduler.runUntilIdle()
+        #expect(completed == 32)
+        #expect(log.statistics.unwrittenBytes == 0)
+    }
+
+    @Test func aFullLogAsksForASealAndWaitsForRoom() throws {
+        let harness = try LogHarness()
+        harness.limits.logBytesMax = 128 << 10
+        let log = try harness.open()
+        var asked = 0
+        log.onWantsSeal = { asked += 1 }
+        var completed = 0
+        for number in 0..<64 as Range<UInt64> {
+            log.append(range(number * 8, 8), data: ByteBuffer(repeating: 1, count: 4096), now: harness.scheduler.now) {
+                if case .success = $0 { completed += 1 }
+            }
+            harness.scheduler.runUntilIdle()
+        }
+        #expect(completed < 32)
+        #expect(log.statistics.fileBytes <= 128 << 10)
+        #expect(log.isWaitingForSpace)
+        #expect(asked == 1)
+        let first = try harness.seal()
+        try harness.release(through: first)
+        #expect(completed > 32)
+        let second = try harness.seal()
+        try harness.release(through: second)
+        let third = try harness.seal()
+        try harness.release(through: third)
+        #expect(completed == 64)
+        #expect(!log.isWaitingForSpace)
+        #expect(log.statistics.unsentBytes == 0)
+    }
+
+    @Test func whatWaitsTooLongFails() throws {
+        let harness = try LogHarness()
+        harness.limits.logBytesMax = 64 << 10
+        let log = try harness.open()
+        var results: [Result<Void, WriteLogError>] = []
+        for number in 0..<32 as Range<UInt64> {
+            log.append(range(number * 8, 8), data: ByteBuffer(repeating: 1, count: 4096), now: harness.scheduler.now) {
+                results.append($0)
+            }
+        }
+        harness.scheduler.runUntilIdle()
+        let succeeded = results.count
+        log.failWaiting(.noSpace("the log is full"))
+        #expect(results.count == 32)
+        for (number, result) in results.enumerated() {
+            if number < succeeded {
+                #expect(throws: Never.self) { try result.get() }
+            } else {
+                #expect(throws: WriteLogError.noSpace("the log is full")) { try result.get() }
+            }
+        }
+        // What failed was never ordered.
+        #expect(!log.hasUnsent(overlapping: range(UInt64(succeeded) * 8, 1000)))
+    }
+
+    @Test func aFullFileSystemLosesNothing() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        harness.machine.faults.capacityBytes = 40 << 10
+        var acknowledged: [UInt64] = []
+        for number in 0..<20 as Range<UInt64> {
+            log.append(
+                range(number * 8, 8), data: ByteBuffer(repeating: UInt8(number + 1), count: 4096), now: harness.scheduler.now
+            ) {
+                if case .success = $0 { acknowledged.append(number) }
+            }
+            harness.scheduler.runUntilIdle()
+        }
+        #expect(log.isWaitingForSpace)
+        #expect(acknowledged.count < 20)
+        var flushed: Result<Void, WriteLogError>?
+        log.flush { flushed = $0 }
+        log.tick(now: harness.scheduler.now)
+        harness.scheduler.runUntilIdle()
+        #expect(flushed == nil, "a flush waits while there is no room")
+        for number in acknowledged { #expect(try harness.overlay(range(number * 8, 1))[0]?.first == UInt8(number + 1)) }
+        harness.machine.faults.capacityBytes = .max
+        log.tick(now: harness.scheduler.now)
+        harness.scheduler.runUntilIdle()
+        #expect(throws: Never.self) { try #require(flushed).get() }
+        #expect(acknowledged.count == 20)
+        try harness.flush()
+        harness.crash(power: true)
+        try harness.open()
+        for number in 0..<20 as Range<UInt64> {
+            #expect(try harness.overlay(range(number * 8, 1))[0]?.first == UInt8(number + 1))
+        }
+    }
+
+    @Test func aFailingDiskEndsTheLogLoudly() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        try harness.append(range(0, 8), fill: 1)
+        try harness.flush()
+        harness.machine.faults.failsWrites = true
+        log.append(range(8, 8), data: ByteBuffer(repeating: 2, count: 4096), now: harness.scheduler.now) { _ in }
+        #expect(throws: WriteLogError.self) { try harness.flush() }
+        #expect(log.failure != nil)
+        #expect(throws: WriteLogError.self) { try harness.append(range(0, 1), fill: 3) }
+        #expect(throws: WriteLogError.self) { try harness.seal() }
+        #expect(
+            try harness.overlay(range(0, 16)).map { $0?.first } == [UInt8](repeating: 1, count: 8)
+                + [UInt8](repeating: 2, count: 8))
+        harness.machine.faults.failsWrites = false
+        #expect(throws: WriteLogError.self) { try harness.flush() }
+        #expect(throws: WriteLogError.self) { try harness.wait { log.close(completion: $0) } }
+    }
+
+    @Test func closesAfterAFlush() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        log.append(range(0, 8), data: ByteBuffer(repeating: 1, count: 4096), now: harness.scheduler.now) { _ in }
+        try harness.wait { log.close(completion: $0) }
+        #expect(throws: WriteLogError.closed) { try harness.append(range(0, 1), fill: 2) }
+        harness.crash(power: true)
+        try harness.open()
+        #expect(try harness.overlay(range(0, 8)).allSatisfy { $0?.first == 1 })
+    }
+}
