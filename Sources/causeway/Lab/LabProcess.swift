@@ -70,7 +70,9 @@ struct LabProcess: Sendable {
         let text = String(decoding: data, as: UTF8.self)
         guard let bracket = text.lastIndex(of: ")") else { return false }
         let state = text[text.index(after: bracket)...].first { $0 != " " }
-        return state != "Z" && state != "X"
+        guard state == "Z" || state == "X" else { return true }
+        // The first thread may be gone while others still end; until the last of them has, locks and ports are held.
+        return ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task").count) ?? 0) > 1
     }
 
     func signal(_ number: Int32) { kill(pid, number) }

@@ -25,7 +25,7 @@ extension EndToEnd {
 
                 _ = Glibc.kill(lab.description.cloud.pid, SIGABRT)
                 let pid = lab.description.cloud.pid
-                try await Lab.untilTrue(seconds: 20, "the aborted daemon to end") { Glibc.kill(pid, 0) != 0 || Lab.isZombie(pid) }
+                try await Lab.untilTrue(seconds: 20, "the aborted daemon to end") { Lab.hasEnded(pid) }
                 let cores = try await Command.run("find", [lab.directory.path, ".", "-maxdepth", "4", "-name", "core*", "-newer", file])
                 #expect(
                     cores.output.split(separator: "\n").filter { !$0.contains(".build") && !$0.contains("Sources") }.isEmpty, "\(cores)")

@@ -120,22 +120,24 @@ final class Lab {
             _ = try? await own.wait(seconds: 20)
             return
         }
-        try await Self.untilTrue(seconds: 20, "process \(pid) to end") { Glibc.kill(pid, 0) != 0 || Self.isZombie(pid) }
+        try await Self.untilTrue(seconds: 20, "process \(pid) to end") { Self.hasEnded(pid) }
     }
 
     /// Starts a daemon again by its configuration file and waits until it is healthy.
-    func restart(_ side: Side, waitUntilHealthy: Bool = true) async throws {
+    @discardableResult
+    func restart(_ side: Side, waitUntilHealthy: Bool = true) async throws -> RunningCommand {
         let running = try Command.start("causewayd", ["--config", edge(side).config])
         restarted.append(running)
         switch side {
         case .onprem: description.onprem.pid = running.processIdentifier
         case .cloud: description.cloud.pid = running.processIdentifier
         }
-        guard waitUntilHealthy else { return }
+        guard waitUntilHealthy else { return running }
         try await Self.untilTrue(seconds: 60, "the \(side) edge to be healthy") { [self] in
-            if !running.isRunning { return false }
+            if !running.isRunning { throw CommandFailure(description: "the \(side) edge ended: \(try await running.wait(seconds: 1))") }
             return (try? await causeway(side, "status", seconds: 10).isSuccess) ?? false
         }
+        return running
     }
 
     /// Waits until the cloud edge serves a volume.
@@ -152,7 +154,7 @@ final class Lab {
         for running in restarted where running.isRunning { running.signal(SIGKILL) }
         for running in restarted { _ = try? await running.wait(seconds: 20) }
         for pid in [description.onprem.pid, description.cloud.pid, description.relay?.pid].compactMap({ $0 })
-        where Glibc.kill(pid, 0) == 0 && !Self.isZombie(pid) {
+        where !Self.hasEnded(pid) {
             _ = Glibc.kill(pid, SIGKILL)
         }
         try? FileManager.default.removeItem(at: directory)
@@ -173,9 +175,13 @@ final class Lab {
         return line.flatMap { Int($0.split(separator: " ").dropFirst().first ?? "") } ?? 0
     }
 
-    static func isZombie(_ pid: Int32) -> Bool {
+    /// True when nothing of the process is left: it is gone, or waits to be reaped with no thread behind it. The first thread can be a
+    /// zombie while others still end, and until the last of them has, the locks and ports of the process are held.
+    static func hasEnded(_ pid: Int32) -> Bool {
         let stat = (try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)) ?? ""
-        return stat.split(separator: ")").last?.split(separator: " ").first == "Z"
+        guard let state = stat.split(separator: ")").last?.split(separator: " ").first else { return true }
+        let threads = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/task").count) ?? 0
+        return state == "Z" && threads <= 1
     }
 
     /// Another process's state has no event to wait for: it is looked at until the deadline.

@@ -123,10 +123,7 @@ extension EndToEnd {
 
                 for side in [Lab.Side.onprem, .cloud] {
                     try await lab.kill(side)
-                    let daemon = try Command.start("causewayd", ["--config", lab.edge(side).config])
-                    try await Lab.untilTrue(seconds: 30, "the \(side) edge to be up") {
-                        try await lab.causeway(side, "status", seconds: 10).isSuccess
-                    }
+                    let daemon = try await lab.restart(side)
                     daemon.signal(SIGTERM)
                     let ended = try await daemon.wait(seconds: 30)
                     #expect(ended.status == 0, "\(side): \(ended)")
