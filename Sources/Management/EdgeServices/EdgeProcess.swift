@@ -32,7 +32,7 @@ public struct EdgeProcess: Sendable {
             throw EdgeFailure(.state, "the state directory can't be used: \(error)")
         }
         // Held until the process ends.
-        let lock = try Self.lock(directory)
+        let lock = try await Self.lock(directory)
         defer { withExtendedLifetime(lock) {} }
 
         let tokens: TokenFile.Contents
@@ -76,10 +76,18 @@ public struct EdgeProcess: Sendable {
         withExtendedLifetime((controller, dataLoop, threadPool)) { _exit(ExitStatus.stopped.rawValue) }
     }
 
-    private static func lock(_ directory: OpenDirectory) throws -> StateDirectoryLock {
-        do { return try StateDirectoryLock(directory: directory) } catch {
-            if case .inUse = error { throw EdgeFailure(.inUse, "\(error)") }
-            throw EdgeFailure(.state, "\(error)")
+    /// How long the lock of another process is waited for: a killed daemon holds it until its memory is torn down.
+    private static let lockTime = Duration.seconds(2)
+
+    private static func lock(_ directory: OpenDirectory) async throws -> StateDirectoryLock {
+        let deadline = ContinuousClock.now + lockTime
+        while true {
+            do { return try StateDirectoryLock(directory: directory) } catch {
+                guard case .inUse = error else { throw EdgeFailure(.state, "\(error)") }
+                if ContinuousClock.now >= deadline { throw EdgeFailure(.inUse, "\(error)") }
+            }
+            // The end of a process that is not our child has no event.
+            try await Task.sleep(for: .milliseconds(20))
         }
     }
 
