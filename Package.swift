@@ -87,7 +87,8 @@ let streaming: [Target] = [
 ]
 
 let target: [Target] = [
-    room("StorageTarget", floor: "Target", ["SCSI", "ISCSI", "Blocks", nioCore, nioPosix, logging, deque])
+    room("StorageTarget", floor: "Target", ["SCSI", "ISCSI", "Blocks", nioCore, nioPosix, logging, deque]),
+    room("RateLimits", floor: "Target", ["Blocks", nioCore, deque]),
 ]
 
 let management: [Target] = [
@@ -99,7 +100,8 @@ let management: [Target] = [
     room(
         "EdgeServices", floor: "Management",
         [
-            "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "ManagementAPI", "Volumes", "Link", "StorageTarget", "Files",
+            "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "ManagementAPI", "Volumes", "Link", "StorageTarget", "RateLimits",
+            "Files",
             "LocalFiles", "Ciphers",
             "Disks", "SecureCache", "WriteLog", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix, nioFoundation, logging,
             lifecycle,
@@ -164,6 +166,7 @@ let unitTests: [Target] = [
     tests(of: "Link", floor: "Streaming", [nioCore, nioEmbedded, nioPosix]),
     tests(of: "WANRelay", floor: "Streaming", [nioCore, nioPosix, logging]),
     tests(of: "StorageTarget", floor: "Target", [nioCore, nioEmbedded, nioPosix, "ISCSI", "SCSI"]),
+    tests(of: "RateLimits", floor: "Target", ["Blocks", nioCore, nioEmbedded]),
     tests(of: "EdgeConfiguration", floor: "Management"),
     tests(of: "Pairing", floor: "Management", ["Files", x509, crypto]),
     tests(of: "StateStore", floor: "Management", ["Files", grdb]),

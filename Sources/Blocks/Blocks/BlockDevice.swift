@@ -18,6 +18,8 @@ public enum BlockDeviceError: Error, Equatable, Sendable {
     case unreachable(String)
     /// There is no room for the write; trying again when points have gone home may help.
     case noSpace(String)
+    /// More is asked of the device than its limits allow; trying again later helps.
+    case busy(String)
     /// The medium failed, or what it held was not what had been written there.
     case medium(String)
     /// The device was stopped, detached or fenced; it will not come back under this object.

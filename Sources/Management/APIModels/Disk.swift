@@ -61,3 +61,11 @@ public struct DiskCreate: Codable, Sendable, Equatable {
         self.readOnly = readOnly
     }
 }
+
+/// The body of `PATCH /v1/disks/{name}`.
+public struct DiskChange: Codable, Sendable, Equatable {
+    /// The size that a file is to have, a multiple of 512 and not less than it has. What is new reads as zeroes.
+    public var sizeBytes: UInt64
+
+    public init(sizeBytes: UInt64) { self.sizeBytes = sizeBytes }
+}

@@ -20,6 +20,8 @@ public struct Volume: Codable, Sendable, Equatable {
 
     /// Where a machine finds the volume.
     public struct Target: Codable, Sendable, Equatable {
+        /// What volumes of the same target name; nil at an edge that is not told.
+        public var name: String?
         /// The iSCSI qualified name.
         public var iqn: String
         public var logicalUnit: Int
@@ -30,7 +32,10 @@ public struct Volume: Codable, Sendable, Equatable {
         /// True when the target proves itself to the initiator as well. JSON key: `mutual`.
         public var mutual: Bool
 
-        public init(iqn: String, logicalUnit: Int = 0, portals: [String] = [], chapUser: String? = nil, mutual: Bool = false) {
+        public init(
+            name: String? = nil, iqn: String, logicalUnit: Int = 0, portals: [String] = [], chapUser: String? = nil, mutual: Bool = false
+        ) {
+            self.name = name
             self.iqn = iqn
             self.logicalUnit = logicalUnit
             self.portals = portals
@@ -104,6 +109,48 @@ public struct Volume: Codable, Sendable, Equatable {
         }
     }
 
+    /// How much machines may ask of a volume. What is nil is not limited; a burst is what a volume that was quiet may do at once,
+    /// a tenth of a second's worth when it is nil.
+    public struct Limits: Codable, Sendable, Equatable {
+        /// Reads, writes and unmaps, whatever their size.
+        public var operationsPerSecond: UInt64?
+        public var burstOperations: UInt64?
+        /// Bytes read and written.
+        public var bytesPerSecond: UInt64?
+        public var burstBytes: UInt64?
+
+        public init(
+            operationsPerSecond: UInt64? = nil, burstOperations: UInt64? = nil, bytesPerSecond: UInt64? = nil, burstBytes: UInt64? = nil
+        ) {
+            self.operationsPerSecond = operationsPerSecond
+            self.burstOperations = burstOperations
+            self.bytesPerSecond = bytesPerSecond
+            self.burstBytes = burstBytes
+        }
+
+        /// True when nothing is limited.
+        public var isEmpty: Bool { self == Limits() }
+    }
+
+    /// What the limits did since the cloud edge opened the volume.
+    public struct Throttle: Codable, Sendable, Equatable {
+        /// Operations that had to wait.
+        public var operations: UInt64
+        /// How long they waited, all together.
+        public var waitSeconds: Double
+        /// Operations among them that waited too long, and that the machine was told to repeat.
+        public var refused: UInt64
+        /// Operations that wait now.
+        public var waiting: Int
+
+        public init(operations: UInt64 = 0, waitSeconds: Double = 0, refused: UInt64 = 0, waiting: Int = 0) {
+            self.operations = operations
+            self.waitSeconds = waitSeconds
+            self.refused = refused
+            self.waiting = waiting
+        }
+    }
+
     /// What machines asked for since the edge started. JSON key: `io`.
     public struct IO: Codable, Sendable, Equatable {
         public var readBytes: UInt64
@@ -144,12 +191,19 @@ public struct Volume: Codable, Sendable, Equatable {
     /// Nil at an edge that has no cache of it.
     public var cache: Cache?
     public var policy: Policy
+    /// Nil when nothing is limited.
+    public var limits: Limits?
+    /// Nil where nobody knows.
+    public var throttle: Throttle?
+    /// True when machines may only read it; nil on an edge that does not know.
+    public var readOnly: Bool?
     public var io: IO
 
     public init(
         name: String, identifier: String, disk: String? = nil, edge: String? = nil, state: State, message: String? = nil,
         sizeBytes: UInt64, target: Target? = nil, url: String? = nil, generation: UInt64 = 0, points: Points = Points(),
-        unsent: Unsent? = nil, cache: Cache? = nil, policy: Policy = Policy(), io: IO = IO()
+        unsent: Unsent? = nil, cache: Cache? = nil, policy: Policy = Policy(), limits: Limits? = nil, throttle: Throttle? = nil,
+        readOnly: Bool? = nil, io: IO = IO()
     ) {
         self.name = name
         self.identifier = identifier
@@ -165,6 +219,9 @@ public struct Volume: Codable, Sendable, Equatable {
         self.unsent = unsent
         self.cache = cache
         self.policy = policy
+        self.limits = limits
+        self.throttle = throttle
+        self.readOnly = readOnly
         self.io = io
     }
 }

@@ -24,26 +24,55 @@ public struct VolumeCreate: Codable, Sendable, Equatable {
     public var disk: String
     /// The identifier or name of the cloud edge; may be left out when only one is paired.
     public var edge: String?
-    /// Generated when left out.
+    /// The target, which volumes of one machine share; one of its own, called like the volume, when left out.
+    public var target: String?
+    /// The logical unit number there; the lowest free one when left out.
+    public var logicalUnit: Int?
+    /// Generated when left out. A target that is there has them already.
     public var chap: Chap?
-    /// Initiator names that may log in; everyone with the secret when left out.
+    /// Initiator names that may log in; everyone with the secret when left out. A target that is there has them already.
     public var allowedInitiators: [String]?
     /// The edge's default when left out.
     public var policy: Volume.Policy?
+    /// No limits when left out.
+    public var limits: Volume.Limits?
+    /// Machines may only read it; false when left out.
+    public var readOnly: Bool?
     /// Serve it at once; true when left out.
     public var attach: Bool?
 
     public init(
-        name: String, disk: String, edge: String? = nil, chap: Chap? = nil, allowedInitiators: [String]? = nil,
-        policy: Volume.Policy? = nil, attach: Bool? = nil
+        name: String, disk: String, edge: String? = nil, target: String? = nil, logicalUnit: Int? = nil, chap: Chap? = nil,
+        allowedInitiators: [String]? = nil, policy: Volume.Policy? = nil, limits: Volume.Limits? = nil, readOnly: Bool? = nil,
+        attach: Bool? = nil
     ) {
         self.name = name
         self.disk = disk
         self.edge = edge
+        self.target = target
+        self.logicalUnit = logicalUnit
         self.chap = chap
         self.allowedInitiators = allowedInitiators
         self.policy = policy
+        self.limits = limits
+        self.readOnly = readOnly
         self.attach = attach
+    }
+}
+
+/// The body of `PATCH /v1/volumes/{name}`: what is left out stays as it is.
+public struct VolumeChange: Codable, Sendable, Equatable {
+    /// When points are sealed.
+    public var policy: Volume.Policy?
+    /// The limits from now on, all of them: what is missing in here is not limited. An empty object lifts them.
+    public var limits: Volume.Limits?
+    /// Machines may only read it.
+    public var readOnly: Bool?
+
+    public init(policy: Volume.Policy? = nil, limits: Volume.Limits? = nil, readOnly: Bool? = nil) {
+        self.policy = policy
+        self.limits = limits
+        self.readOnly = readOnly
     }
 }
 

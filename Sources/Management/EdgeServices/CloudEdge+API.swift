@@ -36,7 +36,9 @@ extension CloudEdge {
         guard let grant = grants.first(where: { $0.name == name }) else { throw APIError.notFound("volume", name) }
         return VolumeCredentials(
             user: grant.chap.user, secret: grant.chap.secret, mutualUser: grant.chap.mutualUser, mutualSecret: grant.chap.mutualSecret,
-            url: targetAddresses.first.map { "iscsi://\(grant.chap.user)%\(grant.chap.secret)@\($0)/\(grant.target)/0" })
+            url: targetAddresses.first.map {
+                "iscsi://\(grant.chap.user)%\(grant.chap.secret)@\($0)/\(grant.target)/\(grant.logicalUnit ?? 0)"
+            })
     }
 
     /// Seals, and waits until the point has come as far as `wait`, or until the time is over; then says how far it is.

@@ -91,12 +91,13 @@ extension CloudEdge {
             let policy = policy(grant)
             let isServed = try await plane.run { plane in
                 guard let entry = plane.served[identifier] else { return false }
-                entry.grant = grant
-                entry.volume.policy = policy
-                if !grant.isDetaching, entry.isReleasing { plane.resume(entry) }
+                try plane.update(entry, to: grant, policy: policy)
                 return true
             }
-            if isServed { return }
+            if isServed {
+                openFailures[grant.identifier] = nil
+                return
+            }
             let directory = try environment.subdirectory("\(Self.volumesDirectory)/\(identifier)")
             let environment = environment
             let limits = WriteLogLimits(

@@ -57,7 +57,7 @@ actor CloudEdge: EdgeController {
         let isPaired = identity != nil
         let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self] in
             // Until home has told the grants, an unknown target is one that may be there soon.
-            let target = StorageTargetServer<CloudPlane.ServedVolume>(
+            let target = StorageTargetServer<CloudPlane.ServedDevice>(
                 eventLoop: environment.eventLoop, limits: environment.memory.target, logger: environment.logger, isReady: !isPaired)
             let plane = CloudPlane(
                 eventLoop: environment.eventLoop, threadPool: environment.threadPool, target: target, recorder: environment.recorder)

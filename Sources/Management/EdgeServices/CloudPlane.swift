@@ -9,6 +9,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import ISCSI
+import RateLimits
 import SCSI
 import SecureCache
 import StorageTarget
@@ -18,12 +19,16 @@ import WriteLog
 /// The data plane of the cloud edge: the target, the volumes, their logs and the cache, all on one event loop.
 final class CloudPlane {
     typealias ServedVolume = Volumes.Volume<LocalDirectory>
+    /// A volume as the front ends see it.
+    typealias ServedDevice = RateLimitedDevice<ServedVolume>
 
     /// A volume that this edge has the grant for.
     final class Served {
         var grant: VolumeGrant
         let volume: ServedVolume
-        let unit: LogicalUnit<ServedVolume>
+        /// The volume behind its limits.
+        let device: ServedDevice
+        let unit: LogicalUnit<ServedDevice>
         /// Home has opened the volume at least once, so its history is known to be whole.
         var wasOpened = false
         /// The target is up.
@@ -37,9 +42,10 @@ final class CloudPlane {
         /// Who waits for the first open.
         var openWaiters: [(Result<Void, any Error>) -> Void] = []
 
-        init(grant: VolumeGrant, volume: ServedVolume, unit: LogicalUnit<ServedVolume>) {
+        init(grant: VolumeGrant, device: ServedDevice, unit: LogicalUnit<ServedDevice>) {
             self.grant = grant
-            self.volume = volume
+            volume = device.base
+            self.device = device
             self.unit = unit
         }
     }
@@ -51,7 +57,7 @@ final class CloudPlane {
 
     let eventLoop: any EventLoop
     let threadPool: NIOThreadPool
-    let target: StorageTargetServer<ServedVolume>
+    let target: StorageTargetServer<ServedDevice>
     let recorder: EventRecorder
     /// Random, new for each start: home tells by it whether the process is still the same.
     let incarnation = UInt64.random(in: 1 ... .max)
@@ -67,7 +73,7 @@ final class CloudPlane {
     /// Called when a session with home has begun, and when home says that the grants have changed.
     var onGrantsWanted: () -> Void = {}
 
-    init(eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer<ServedVolume>, recorder: EventRecorder) {
+    init(eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer<ServedDevice>, recorder: EventRecorder) {
         self.eventLoop = eventLoop
         self.threadPool = threadPool
         self.target = target
@@ -199,8 +205,9 @@ final class CloudPlane {
         volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
         let identity = LogicalUnitIdentity(
             uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target)
-        let unit = LogicalUnit(device: volume, identity: identity)
-        let entry = Served(grant: grant, volume: volume, unit: unit)
+        volume.isWriteProtected = grant.isReadOnly ?? false
+        let device = ServedDevice(volume, eventLoop: eventLoop)
+        let entry = Served(grant: grant, device: device, unit: LogicalUnit(device: device, identity: identity))
         entry.openWaiters.append(completion)
         volume.onEvent = { [weak self, weak entry] event in
             guard let self, let entry else { return }
@@ -305,6 +312,7 @@ final class CloudPlane {
                     name: entry.grant.target, label: identifier, units: [(0, entry.unit)], chap: credentials,
                     allowedInitiators: entry.grant.allowedInitiators.isEmpty ? nil : entry.grant.allowedInitiators))
             entry.isExported = true
+            limit(entry)
             recorder.record("volume.serving", subject: entry.grant.name, logSubject: identifier, "the volume is served")
         } catch {
             recorder.record(
@@ -316,6 +324,8 @@ final class CloudPlane {
     func withdraw(_ entry: Served, completion: @escaping () -> Void = {}) {
         guard entry.isExported else { return completion() }
         entry.isExported = false
+        // What machines have asked for is waited for, and a limit would only make that longer.
+        entry.device.limit(nil)
         target.removeTarget(entry.grant.target, completion: completion)
     }
 
@@ -358,6 +368,7 @@ final class CloudPlane {
     /// Stops serving, flushes the logs and closes them. What is unsent stays in them for the next start.
     func stop(completion: @escaping () -> Void) {
         ticker?.cancel()
+        for entry in served.values { entry.device.limit(nil) }
         target.stop { [self] in
             let entries = Array(served.values)
             var remaining = entries.count + 1

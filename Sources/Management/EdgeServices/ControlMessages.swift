@@ -45,7 +45,13 @@ struct VolumeGrant: Codable, Sendable, Equatable {
     var name: String
     var disk: String
     var sectorCount: UInt64
+    /// The iSCSI name of its target.
     var target: String
+    // What is optional came with a later version than the first: an edge may be newer than home.
+    /// What its volumes call the target.
+    var targetName: String?
+    /// The number in the target; nil for 0.
+    var logicalUnit: Int?
     var chap: VolumeCreate.Chap
     var allowedInitiators: [String]
     /// Sixteen bytes that name the disk, the same in every attachment.
@@ -54,6 +60,10 @@ struct VolumeGrant: Codable, Sendable, Equatable {
     var key: Data
     /// The volume's own policy; nil for the edge's.
     var policy: Volume.Policy?
+    /// Nil when nothing is limited.
+    var limits: Volume.Limits?
+    /// Machines may only read it; nil for no.
+    var isReadOnly: Bool?
     /// Home is taking the volume back: it is not to be exported any more.
     var isDetaching: Bool
 }
@@ -102,6 +112,12 @@ struct VolumeStatus: Codable, Sendable {
     var io: Volume.IO
     /// The policy in force.
     var policy: Volume.Policy
+    /// The limits in force; nil when nothing is limited.
+    var limits: Volume.Limits?
+    /// What they have done; nil from an edge of an older version.
+    var throttle: Volume.Throttle?
+    /// Write protection in force; nil from an edge of an older version.
+    var isReadOnly: Bool?
     var portals: [String]
 }
 

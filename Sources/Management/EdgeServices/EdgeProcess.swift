@@ -155,7 +155,9 @@ public struct EdgeProcess: Sendable {
                 return logger.error("reload refused: role and state directory can't change while running; restart the daemon")
             }
             await body(fresh)
-            logger.notice("the configuration was read again: the log level and the on-prem disks are taken over, the rest needs a restart")
+            logger.notice(
+                "the configuration was read again: the log level, the on-prem disks and their sizes are taken over, the rest needs a restart"
+            )
         } catch {
             logger.error("reload refused: \(error)")
         }

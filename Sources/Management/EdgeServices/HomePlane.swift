@@ -141,15 +141,20 @@ final class HomePlane: LinkListenerDelegate {
 
     // MARK: Disks and volumes
 
-    /// Opens and locks a disk, brings it to its last received point, and serves it to an edge.
+    /// Opens and locks a disk, brings it to its last received point, and serves it to an edge. A disk of less than
+    /// `sectorCountMin`, which the edge knows it to have, has shrunk, and is not served.
     func serve(
-        _ identifier: VolumeIdentifier, path: String, journal: LocalDirectory, edge: String,
+        _ identifier: VolumeIdentifier, path: String, sectorCountMin: UInt64, journal: LocalDirectory, edge: String,
         completion: @escaping (Result<UInt64, any Error>) -> Void
     ) {
         if let served = served[identifier] { return completion(.success(served.disk.sectorCount)) }
         LocalDisk.open(path: path, eventLoop: eventLoop, threadPool: threadPool) { [self] result in
             switch result {
             case .failure(let error): completion(.failure(Problem(describing: error)))
+            case .success(let disk) where disk.sectorCount < sectorCountMin:
+                disk.close()
+                let sectorBytes = UInt64(BlockGeometry.sectorBytes)
+                completion(.failure(Problem.shrunk(path, from: sectorCountMin * sectorBytes, to: disk.sectorCount * sectorBytes)))
             case .success(let disk):
                 PointJournal.open(disk: disk, sectorCount: disk.sectorCount, directory: journal, volume: identifier) { [self] result in
                     switch result {
@@ -256,6 +261,37 @@ final class HomePlane: LinkListenerDelegate {
                         hold(identifier, of: served.edge, false)
                         completion(.success(()))
                     }
+                }
+            }
+        }
+    }
+
+    /// Looks at the size of a served disk again, or makes it larger, and has its journal take what lies behind the old end.
+    /// - Returns: true when it has grown.
+    func changeSize(
+        _ identifier: VolumeIdentifier, to byteCount: UInt64?, completion: @escaping (Result<Bool, any Error>) -> Void
+    ) {
+        guard let served = served[identifier] else { return completion(.failure(Problem.notServed)) }
+        let changed = { (result: Result<Bool, LocalDiskError>) in
+            served.volume.journal.diskDidGrow(to: served.disk.sectorCount)
+            completion(result.mapError { Problem(describing: $0) })
+        }
+        if let byteCount {
+            served.disk.grow(to: byteCount, completion: changed)
+        } else {
+            served.disk.rescan(completion: changed)
+        }
+    }
+
+    /// Makes a file larger that no volume has open.
+    func grow(_ path: String, to byteCount: UInt64, completion: @escaping (Result<Bool, any Error>) -> Void) {
+        LocalDisk.open(path: path, eventLoop: eventLoop, threadPool: threadPool) { result in
+            switch result {
+            case .failure(let error): completion(.failure(Problem(describing: error)))
+            case .success(let disk):
+                disk.grow(to: byteCount) { result in
+                    disk.close()
+                    completion(result.mapError { Problem(describing: $0) })
                 }
             }
         }

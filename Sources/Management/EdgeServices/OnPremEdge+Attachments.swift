@@ -38,6 +38,7 @@ extension OnPremEdge {
                     "disk_in_use", "The disk is in use", detail: "volume \(other.name) is attached to disk \(record.disk)",
                     action: "detach volume \(other.name) first")
             }
+            try checkTarget(of: record, at: edge)
             try await openDisk(of: record, identifier: identifier, edge: edge)
             do {
                 let attached = try store.attachVolume(
@@ -55,6 +56,16 @@ extension OnPremEdge {
         return try await waitUntilServing(name)
     }
 
+    /// The volumes of a target are one machine's, and an initiator finds them at one place.
+    private func checkTarget(of record: VolumeRecord, at edge: String) throws {
+        let others = try store.volumes(ofTarget: record.target).filter { $0.state == .attached && $0.edge != edge }
+        guard let other = others.first else { return }
+        throw APIError.conflict(
+            "target_elsewhere", "The target is served at another edge",
+            detail: "volume \(other.name) of the target \(record.target) is attached to edge \(other.edge ?? "")",
+            action: "attach volume \(record.name) there, or detach volume \(other.name) first")
+    }
+
     private func waitUntilServing(_ name: String) async throws -> APIModels.Volume {
         let deadline = ContinuousClock.now + .seconds(Self.attachSeconds)
         while true {
@@ -70,10 +81,11 @@ extension OnPremEdge {
         let disk = try knownDisk(record.disk)
         let directory = try environment.subdirectory("journals/\(disk.name)")
         let environment = environment
-        let path = disk.path
+        let (path, sectorCountMin) = (disk.path, record.sectorCount)
         _ = try await needPlane().call { (plane: HomePlane, completion: @escaping (Result<UInt64, any Error>) -> Void) in
             let journal = LocalDirectory(directory, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
-            plane.serve(identifier, path: path, journal: journal, edge: edge, completion: completion)
+            plane.serve(
+                identifier, path: path, sectorCountMin: sectorCountMin, journal: journal, edge: edge, completion: completion)
         }
     }
 

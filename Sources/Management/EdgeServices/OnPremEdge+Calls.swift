@@ -38,22 +38,28 @@ extension OnPremEdge {
             guard let identifier = VolumeIdentifier(hexadecimal: record.identifier),
                 let progress = try await needPlane().run({ $0.progress(identifier) })
             else { continue }
-            volumes.append(
-                VolumeGrant(
-                    identifier: record.identifier, name: record.name, disk: record.disk, sectorCount: progress.sectorCount,
-                    target: record.iqn,
-                    chap: .init(
-                        user: record.chapUser, secret: record.chapSecret, mutualUser: record.mutualChapUser,
-                        mutualSecret: record.mutualChapSecret),
-                    allowedInitiators: record.allowedInitiators.split(separator: "\n").map(String.init),
-                    identity: try masterKey.identity(ofDisk: record.disk), key: record.dataKey,
-                    policy: Self.ownPolicy(of: record), isDetaching: detachingVolumes.contains(record.name)))
+            // Durable before the edge is told: from then on its machines may write up to there.
+            if progress.sectorCount > record.sectorCount { try store.setSectorCount(progress.sectorCount, ofVolume: record.name) }
+            volumes.append(try grant(record, sectorCount: progress.sectorCount))
         }
         // A volume whose disk can't be opened now is still the edge's: it must not take it for given back.
         let missing = try store.volumes().filter { record in
             record.edge == edge && record.state == .attached && !volumes.contains { $0.identifier == record.identifier }
         }
         return Grants(cacheKey: try masterKey.cacheKey(ofEdge: edge), volumes: volumes, unavailable: missing.map(\.identifier))
+    }
+
+    private func grant(_ record: VolumeRecord, sectorCount: UInt64) throws -> VolumeGrant {
+        let target = try targetRecord(of: record)
+        return VolumeGrant(
+            identifier: record.identifier, name: record.name, disk: record.disk, sectorCount: sectorCount, target: target.iqn,
+            targetName: target.name, logicalUnit: record.logicalUnit,
+            chap: .init(
+                user: target.chapUser, secret: target.chapSecret, mutualUser: target.mutualChapUser,
+                mutualSecret: target.mutualChapSecret),
+            allowedInitiators: target.allowedInitiators.split(separator: "\n").map(String.init),
+            identity: try masterKey.identity(ofDisk: record.disk), key: record.dataKey, policy: Self.ownPolicy(of: record),
+            limits: Self.limits(of: record), isReadOnly: record.isReadOnly, isDetaching: detachingVolumes.contains(record.name))
     }
 
     /// Opens of one volume come one after the other, so that a late one of a dead process can't overtake that of a living one.

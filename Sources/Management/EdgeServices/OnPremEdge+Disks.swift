@@ -78,11 +78,11 @@ extension OnPremEdge {
         if let volume, let identifier = VolumeIdentifier(hexadecimal: volume.identifier) {
             let progress = try await needPlane().run { $0.progress(identifier) }
             if let progress {
+                let sizeBytes = progress.sectorCount * UInt64(BlockGeometry.sectorBytes)
                 return Disk(
-                    name: disk.name, path: disk.path, kind: Self.kind(ofPath: disk.path),
-                    sizeBytes: progress.sectorCount * UInt64(BlockGeometry.sectorBytes),
+                    name: disk.name, path: disk.path, kind: Self.kind(ofPath: disk.path), sizeBytes: sizeBytes,
                     state: progress.failure == nil ? .inUse : .failed, readOnly: disk.isReadOnly, usedBy: volume.name,
-                    message: progress.failure)
+                    message: progress.failure ?? Self.sizeMessage(disk, served: sizeBytes))
             }
         }
         guard let found = Self.look(at: disk.path) else {
@@ -94,6 +94,15 @@ extension OnPremEdge {
             name: disk.name, path: disk.path, kind: found.kind == .blockDevice ? .blockDevice : .file, sizeBytes: found.size,
             state: volume == nil ? .available : .failed, readOnly: disk.isReadOnly, usedBy: volume?.name,
             message: volume.flatMap { diskFailures[$0.name] })
+    }
+
+    /// What is to be said when the disk at its path has another size than the one that is served.
+    private static func sizeMessage(_ disk: KnownDisk, served: UInt64) -> String? {
+        guard let size = look(at: disk.path)?.size else { return nil }
+        if size < served { return "it has shrunk to \(size) bytes: make it as large again before a machine needs what is missing" }
+        // Less than a sector is not served.
+        if size - served < UInt64(BlockGeometry.sectorBytes) { return nil }
+        return "it has grown to \(size) bytes: `causeway disk rescan \(disk.name)` has them served"
     }
 
     /// What stands at a path, without taking its lock: a listing must not get into anybody's way.

@@ -38,6 +38,12 @@ extension OnPremEdge {
         }
     }
 
+    /// The target of a volume, which is there as long as the volume is.
+    func targetRecord(of record: VolumeRecord) throws -> TargetRecord {
+        guard let target = try store.target(record.target) else { throw APIError.notFound("target", record.target) }
+        return target
+    }
+
     /// What the cloud edges say of their volumes; those that can't be asked within a moment are left out.
     private func statuses(ofEdges edges: Set<String>) async -> [String: VolumeStatus] {
         var all: [String: VolumeStatus] = [:]
@@ -62,26 +68,32 @@ extension OnPremEdge {
         if record.state == .detached, busyVolumes.contains(record.name) { state = .attaching }
         if detachingVolumes.contains(record.name) { state = .detaching }
         if let status, state != .detaching { state = status.state }
+        let target = try targetRecord(of: record)
         return APIModels.Volume(
             name: record.name, identifier: record.identifier, disk: record.disk, edge: record.edge, state: state,
             message: status?.message ?? diskFailures[record.name], sizeBytes: sizeBytes,
             target: .init(
-                iqn: record.iqn, portals: status?.portals ?? [], chapUser: record.chapUser, mutual: record.mutualChapUser != nil),
-            url: status?.portals.first.map { "iscsi://\(record.chapUser)@\($0)/\(record.iqn)/0" }, generation: record.generation,
+                name: target.name, iqn: target.iqn, logicalUnit: record.logicalUnit, portals: status?.portals ?? [],
+                chapUser: target.chapUser, mutual: target.mutualChapUser != nil),
+            url: status?.portals.first.map { "iscsi://\(target.chapUser)@\($0)/\(target.iqn)/\(record.logicalUnit)" },
+            generation: record.generation,
             points: .init(
                 lastSealed: status?.points.lastSealed ?? 0, received: progress?.position.received ?? 0,
                 applied: progress?.position.applied ?? 0),
             unsent: status?.unsent ?? (record.state == .detached ? .init() : nil), cache: status?.cache,
-            policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(),
-            io: status?.io ?? .init())
+            policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(), limits: Self.limits(of: record), throttle: status?.throttle,
+            readOnly: record.isReadOnly, io: status?.io ?? .init())
     }
 
     func credentials(ofVolume name: String) async throws -> VolumeCredentials {
         let record = try volumeRecord(name)
+        let target = try targetRecord(of: record)
         let volume = try await volume(named: name)
         return VolumeCredentials(
-            user: record.chapUser, secret: record.chapSecret, mutualUser: record.mutualChapUser, mutualSecret: record.mutualChapSecret,
-            url: volume.target?.portals.first.map { "iscsi://\(record.chapUser)%\(record.chapSecret)@\($0)/\(record.iqn)/0" })
+            user: target.chapUser, secret: target.chapSecret, mutualUser: target.mutualChapUser, mutualSecret: target.mutualChapSecret,
+            url: volume.target?.portals.first.map {
+                "iscsi://\(target.chapUser)%\(target.chapSecret)@\($0)/\(target.iqn)/\(record.logicalUnit)"
+            })
     }
 
     // MARK: Creating and deleting
@@ -96,14 +108,19 @@ extension OnPremEdge {
         }
         if (try? store.volume(request.name)) != nil { throw APIError.exists("volume", request.name) }
         let edge = request.attach == false ? nil : try chooseEdge(request.edge)
-        let chap = try Self.checkedCredentials(request)
         let policy = try request.policy.map { try Self.checkedPolicy($0) }
-        let record = VolumeRecord(
-            name: request.name, identifier: VolumeIdentifier.random().description, disk: disk.name, iqn: Self.targetName(request.name),
-            chapUser: chap.user, chapSecret: chap.secret, mutualChapUser: chap.mutualUser, mutualChapSecret: chap.mutualSecret,
-            allowedInitiators: (request.allowedInitiators ?? []).map { $0.lowercased() }, dataKey: try Self.newKey(),
+        let place = try place(for: request)
+        var record = VolumeRecord(
+            name: request.name, identifier: VolumeIdentifier.random().description, disk: disk.name, target: place.target,
+            logicalUnit: place.logicalUnit, dataKey: try Self.newKey(),
             recoveryPointObjectiveSeconds: policy?.recoveryPointObjectiveSeconds ?? 0, sealBytes: Int64(clamping: policy?.sealBytes ?? 0))
-        try store.addVolume(record)
+        record.isReadOnly = request.readOnly ?? false
+        Self.set(request.limits ?? .init(), in: &record)
+        do {
+            try store.addVolume(record, target: place.newTarget)
+        } catch StateStoreError.conflict(let text) {
+            throw Self.unitInUse(text)
+        }
         environment.recorder.record("volume.created", subject: request.name, "volume \(request.name) is on disk \(disk.name)")
         guard let edge else { return try await volume(named: request.name) }
         do {
@@ -144,9 +161,9 @@ extension OnPremEdge {
         return only.id
     }
 
-    private static func checkedCredentials(_ request: VolumeCreate) throws -> VolumeCreate.Chap {
+    static func checkedCredentials(_ request: VolumeCreate, target: String) throws -> VolumeCreate.Chap {
         guard let chap = request.chap else {
-            return VolumeCreate.Chap(user: request.name, secret: randomSecret(length: chapSecretLengths.upperBound))
+            return VolumeCreate.Chap(user: target, secret: randomSecret(length: chapSecretLengths.upperBound))
         }
         for (field, secret) in [("chap.secret", chap.secret), ("chap.mutualSecret", chap.mutualSecret)] {
             guard let secret else { continue }
@@ -169,7 +186,7 @@ extension OnPremEdge {
             recoveryPointObjectiveSeconds: record.recoveryPointObjectiveSeconds, sealBytes: UInt64(clamping: record.sealBytes))
     }
 
-    private static func checkedPolicy(_ policy: APIModels.Volume.Policy) throws -> APIModels.Volume.Policy {
+    static func checkedPolicy(_ policy: APIModels.Volume.Policy) throws -> APIModels.Volume.Policy {
         guard (0.05...86_400).contains(policy.recoveryPointObjectiveSeconds) else {
             throw APIError.invalid("policy.recoveryPointObjectiveSeconds", "it is between 0.05 and 86400 seconds")
         }
@@ -181,12 +198,12 @@ extension OnPremEdge {
 
     static func newKey() throws -> Data { try SecretKey.random().withUnsafeBytes { Data($0) } }
 
-    /// The iSCSI name of a volume's target. Names have lower-case letters, digits, dots and hyphens only; where that
-    /// changes the volume's name, a piece of its hash keeps the result unique.
-    static func targetName(_ volume: String) -> String {
-        let plain = String(volume.lowercased().map { $0 == "_" ? "-" : $0 })
-        if plain == volume { return "iqn.2026-11.io.causeway:\(plain)" }
-        let hash = SHA256.hash(data: Data(volume.utf8)).prefix(4).map { String($0, radix: 16) }.joined()
+    /// The iSCSI name of a target. Names have lower-case letters, digits, dots and hyphens only; where that
+    /// changes the target's name, a piece of its hash keeps the result unique.
+    static func targetName(_ target: String) -> String {
+        let plain = String(target.lowercased().map { $0 == "_" ? "-" : $0 })
+        if plain == target { return "iqn.2026-11.io.causeway:\(plain)" }
+        let hash = SHA256.hash(data: Data(target.utf8)).prefix(4).map { String($0, radix: 16) }.joined()
         return "iqn.2026-11.io.causeway:\(plain).\(hash)"
     }
 

@@ -143,8 +143,12 @@ actor OnPremEdge: EdgeController {
         // returns, and the process ends now.
     }
 
-    /// Takes over what a reload may change: disks that were added to the configuration, or removed and not in use.
-    func reload(_ onPrem: Configuration.OnPrem) { configuredDisks = onPrem.disks }
+    /// Takes over what a reload may change: disks that were added to the configuration, or removed and not in use, and sizes that
+    /// have grown.
+    func reload(_ onPrem: Configuration.OnPrem) async {
+        configuredDisks = onPrem.disks
+        await rescanServedDisks()
+    }
 
     func needPlane() throws -> LoopConfined<HomePlane> {
         guard let plane else {

@@ -32,6 +32,7 @@ extension Problem {
             switch error {
             case .unreachable(let text): (503, "link_down", text)
             case .noSpace(let text): (507, "no_space", text)
+            case .busy(let text): (503, "volume_busy", text)
             case .stopped(let text): (409, "volume_stopped", text)
             case .medium(let text): (500, "medium_error", text)
             case .outOfRange, .writeProtected: (409, "volume_refused", "\(error)")
@@ -58,8 +59,27 @@ extension Problem {
             detail: "the on-prem edge could not open the volume's disk", action: "look at `causeway disk list` at home")
     }
 
-    /// The problem that a disk is, which can't be opened.
+    /// The problem that a disk is, which can't be opened or made larger.
     init(describing error: LocalDiskError) {
+        switch error {
+        case .shrunk(let path, let from, let to): self = .shrunk(path, from: from, to: to)
+        case .notResizable:
+            self.init(
+                status: 409, code: "disk_not_resizable", title: "The disk can't be resized here", detail: "\(error)",
+                action: "grow the device by its own tools, then run `causeway disk rescan`")
+        default: self.init(unavailable: error)
+        }
+    }
+
+    /// A disk that is in use has, or would have, less room than before.
+    static func shrunk(_ path: String, from: UInt64, to: UInt64) -> Problem {
+        Problem(
+            status: 409, code: "disk_shrunk", title: "A disk can't shrink while it is served",
+            detail: "the disk \(path) is served with \(from) bytes, and \(to) are less: a machine's data may lie behind the new end",
+            action: "give it at least \(from) bytes; to make a disk smaller, shrink what is on it, then detach its volume")
+    }
+
+    private init(unavailable error: LocalDiskError) {
         self.init(
             status: 409, code: "disk_unavailable", title: "The disk can't be used", detail: "\(error)",
             action: "see to it that the path exists, is a raw file or a block device, and that nothing else uses it")

@@ -54,7 +54,14 @@ enum VolumeReport {
             policy: .init(
                 recoveryPointObjectiveSeconds: Double(volume.policy.recoveryPointObjective.nanoseconds) / 1e9,
                 sealBytes: UInt64(clamping: volume.policy.sealBytes)),
-            portals: portals)
+            limits: entry.grant.limits, throttle: throttle(of: entry), isReadOnly: volume.isWriteProtected, portals: portals)
+    }
+
+    private static func throttle(of entry: CloudPlane.Served) -> APIModels.Volume.Throttle {
+        let statistics = entry.device.throttleStatistics
+        return .init(
+            operations: statistics.operations, waitSeconds: Double(statistics.waitNanoseconds) / 1e9, refused: statistics.refused,
+            waiting: entry.device.waitingCount)
     }
 
     static func volume(_ grant: VolumeGrant, _ status: VolumeStatus?, edge: String?, generation: UInt64, failure: String?)
@@ -65,11 +72,13 @@ enum VolumeReport {
             state: status?.state ?? (failure == nil ? .attaching : .stopped), message: status?.message ?? failure,
             sizeBytes: grant.sectorCount * UInt64(BlockGeometry.sectorBytes),
             target: .init(
-                iqn: grant.target, portals: status?.portals ?? [], chapUser: grant.chap.user, mutual: grant.chap.mutualUser != nil),
-            url: status?.portals.first.map { "iscsi://\(grant.chap.user)@\($0)/\(grant.target)/0" }, generation: generation,
+                name: grant.targetName, iqn: grant.target, logicalUnit: grant.logicalUnit ?? 0, portals: status?.portals ?? [],
+                chapUser: grant.chap.user, mutual: grant.chap.mutualUser != nil),
+            url: status?.portals.first.map { "iscsi://\(grant.chap.user)@\($0)/\(grant.target)/\(grant.logicalUnit ?? 0)" },
+            generation: generation,
             points: status?.points ?? .init(), unsent: status?.unsent, cache: status?.cache,
-            policy: status?.policy ?? grant.policy ?? .init(),
-            io: status?.io ?? .init())
+            policy: status?.policy ?? grant.policy ?? .init(), limits: grant.limits, throttle: status?.throttle,
+            readOnly: status?.isReadOnly ?? grant.isReadOnly ?? false, io: status?.io ?? .init())
     }
 
     static func metrics(of volumes: [APIModels.Volume]) -> [MetricSample] {
@@ -80,6 +89,9 @@ enum VolumeReport {
             }
             let counter = { (name: String, help: String, value: UInt64) in
                 MetricSample("causeway_volume_\(name)_total", help: help, kind: .counter, labels: labels, value: Double(value))
+            }
+            let seconds = { (name: String, help: String, value: Double) in
+                MetricSample("causeway_volume_\(name)_total", help: help, kind: .counter, labels: labels, value: value)
             }
             return [
                 gauge("serving", "1 while the volume serves and the link is up.", volume.state == .serving ? 1 : 0),
@@ -95,6 +107,11 @@ enum VolumeReport {
                 counter("cache_missed_blocks", "Blocks that reads had to fetch.", volume.cache?.misses ?? 0),
                 counter("read_bytes", "Bytes read by initiators.", volume.io.readBytes),
                 counter("written_bytes", "Bytes written by initiators.", volume.io.writtenBytes),
+                counter("throttled_operations", "Operations that had to wait for the volume's limits.", volume.throttle?.operations ?? 0),
+                counter(
+                    "throttle_refusals", "Operations that waited too long, and that the initiator was told to repeat.",
+                    volume.throttle?.refused ?? 0),
+                seconds("throttle_wait_seconds", "How long operations waited for the volume's limits.", volume.throttle?.waitSeconds ?? 0),
                 counter("reads", "Reads of initiators.", volume.io.reads),
                 counter("writes", "Writes of initiators.", volume.io.writes),
             ]

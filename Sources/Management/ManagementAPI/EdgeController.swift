@@ -21,12 +21,17 @@ public protocol EdgeController: Sendable {
     func disks() async throws -> [Disk]
     func disk(named name: String) async throws -> Disk
     func createDisk(_ request: DiskCreate) async throws -> Disk
+    /// Makes a disk larger.
+    func changeDisk(named name: String, _ change: DiskChange) async throws -> Disk
+    /// Looks at the disk's size again, and serves it as it is now.
+    func rescanDisk(named name: String) async throws -> Disk
     /// Forgets the disk; what is on it stays.
     func deleteDisk(named name: String) async throws
 
     func volumes() async throws -> [Volume]
     func volume(named name: String) async throws -> Volume
     func createVolume(_ request: VolumeCreate) async throws -> Volume
+    func changeVolume(named name: String, _ change: VolumeChange) async throws -> Volume
     func deleteVolume(named name: String) async throws
     func attachVolume(named name: String, _ request: AttachRequest) async throws -> Volume
     func detachVolume(named name: String, force: Bool) async throws -> DetachResult
@@ -47,10 +52,13 @@ extension EdgeController {
     public func disks() async throws -> [Disk] { throw APIError.wrongRole(.onprem) }
     public func disk(named name: String) async throws -> Disk { throw APIError.wrongRole(.onprem) }
     public func createDisk(_ request: DiskCreate) async throws -> Disk { throw APIError.wrongRole(.onprem) }
+    public func changeDisk(named name: String, _ change: DiskChange) async throws -> Disk { throw APIError.wrongRole(.onprem) }
+    public func rescanDisk(named name: String) async throws -> Disk { throw APIError.wrongRole(.onprem) }
     public func deleteDisk(named name: String) async throws { throw APIError.wrongRole(.onprem) }
     public func volumes() async throws -> [Volume] { throw APIError.wrongRole() }
     public func volume(named name: String) async throws -> Volume { throw APIError.wrongRole() }
     public func createVolume(_ request: VolumeCreate) async throws -> Volume { throw APIError.wrongRole(.onprem) }
+    public func changeVolume(named name: String, _ change: VolumeChange) async throws -> Volume { throw APIError.wrongRole(.onprem) }
     public func deleteVolume(named name: String) async throws { throw APIError.wrongRole(.onprem) }
     public func attachVolume(named name: String, _ request: AttachRequest) async throws -> Volume {
         throw APIError.wrongRole(.onprem)

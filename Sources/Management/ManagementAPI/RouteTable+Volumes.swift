@@ -31,6 +31,7 @@ extension RouteTable {
         ) { call in
             let request = try call.decode(VolumeCreate.self)
             try check(request.chap)
+            try check(request.limits)
             let volume = try await call.controller.createVolume(request)
             return try .created(volume, at: "/v1/volumes/\(pathSegment(volume.name))")
         },
@@ -38,6 +39,16 @@ extension RouteTable {
             method: .get, path: "/v1/volumes/{name}", identifier: "getVolume", tag: "volumes", summary: "One volume.",
             answers: [.init(status: 200, content: [.json("Volume")], summary: "The volume.")]
         ) { try .json(try await $0.controller.volume(named: $0.parameter("name"))) },
+        Route(
+            method: .patch, path: "/v1/volumes/{name}", identifier: "changeVolume", tag: "volumes",
+            summary: "Change a volume's policy, limits or write protection, also while it is served.",
+            body: .init(schema: "VolumeChange"),
+            answers: [.init(status: 200, content: [.json("Volume")], summary: "The volume.")], errors: [409, 503]
+        ) { call in
+            let change = try call.decode(VolumeChange.self)
+            try check(change.limits)
+            return try .json(try await call.controller.changeVolume(named: call.parameter("name"), change))
+        },
         Route(
             method: .delete, path: "/v1/volumes/{name}", identifier: "deleteVolume", tag: "volumes",
             summary: "Delete a detached volume. Its disk stays.",
@@ -111,6 +122,15 @@ extension RouteTable {
         if chap.mutualSecret == chap.secret {
             throw APIError.invalid(
                 "chap.mutualSecret", "must differ from chap.secret: with one secret for both, either side can pose as the other")
+        }
+    }
+    private static func check(_ limits: Volume.Limits?) throws {
+        guard let limits else { return }
+        if limits.burstOperations != nil, limits.operationsPerSecond == nil {
+            throw APIError.invalid("limits.operationsPerSecond", "is missing: a burst belongs to a rate")
+        }
+        if limits.burstBytes != nil, limits.bytesPerSecond == nil {
+            throw APIError.invalid("limits.bytesPerSecond", "is missing: a burst belongs to a rate")
         }
     }
 }

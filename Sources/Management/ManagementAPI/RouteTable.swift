@@ -95,6 +95,20 @@ enum RouteTable {
             answers: [.init(status: 200, content: [.json("Disk")], summary: "The disk.")], errors: [409]
         ) { try .json(try await $0.controller.disk(named: $0.parameter("name"))) },
         Route(
+            method: .patch, path: "/v1/disks/{name}", identifier: "changeDisk", tag: "disks",
+            summary: "Make a disk that is a file larger, also while it is served. It never shrinks.", body: .init(schema: "DiskChange"),
+            answers: [.init(status: 200, content: [.json("Disk")], summary: "The disk.")], errors: [409]
+        ) { call in
+            let change = try call.decode(DiskChange.self)
+            if change.sizeBytes % 512 != 0 { throw APIError.invalid("sizeBytes", "must be a multiple of 512") }
+            return try .json(try await call.controller.changeDisk(named: call.parameter("name"), change))
+        },
+        Route(
+            method: .post, path: "/v1/disks/{name}/rescan", identifier: "rescanDisk", tag: "disks",
+            summary: "Look at a disk's size again, after it was made larger, and serve it as it is now.",
+            answers: [.init(status: 200, content: [.json("Disk")], summary: "The disk.")], errors: [409]
+        ) { try .json(try await $0.controller.rescanDisk(named: $0.parameter("name"))) },
+        Route(
             method: .delete, path: "/v1/disks/{name}", identifier: "deleteDisk", tag: "disks",
             summary: "Forget a disk. What is on it stays.",
             answers: [.init(status: 204, content: [.none], summary: "It is forgotten.")],

@@ -118,6 +118,18 @@ extension Schema {
                     .optional("readOnly", .flag("Refuse writes; false when left out.")),
                 ])
         ),
+        (
+            "DiskChange",
+            .object(
+                "What is to change of a disk, also while it is served.",
+                [
+                    .required(
+                        "sizeBytes",
+                        .count(
+                            "The size that a file is to have: a multiple of 512, not less than it has. What is new reads as zeroes.",
+                            512...(1 << 60)))
+                ])
+        ),
     ]
 
     private static let eventSchemas: [(String, Schema)] = [

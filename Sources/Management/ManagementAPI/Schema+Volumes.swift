@@ -16,6 +16,9 @@ extension Schema {
                     .required("generation", .count("The generation of its lease.")),
                     .required("points", .reference("VolumePoints")), .optional("unsent", .reference("VolumeUnsent")),
                     .optional("cache", .reference("VolumeCache")), .required("policy", .reference("VolumePolicy")),
+                    .optional("limits", .reference("VolumeLimits", "Missing when nothing is limited.")),
+                    .optional("throttle", .reference("VolumeThrottle")),
+                    .optional("readOnly", .flag("True when machines may only read it.")),
                     .required("io", .reference("VolumeIO")),
                 ])
         ),
@@ -25,6 +28,7 @@ extension Schema {
             .object(
                 "Where a machine finds the volume.",
                 [
+                    .optional("name", .text("What the volumes of one target name.")),
                     .required("iqn", .text("The iSCSI qualified name.")),
                     .required("logicalUnit", .count("The logical unit number.")),
                     .required("portals", .list("host:port of each portal.", of: .text("host:port"))),
@@ -70,6 +74,34 @@ extension Schema {
                     .required(
                         "recoveryPointObjectiveSeconds", .number("At least this often while there are writes.", 0.05...86_400)),
                     .required("sealBytes", .count("As soon as this much was written.", (1 << 20)...(1 << 30))),
+                ])
+        ),
+        (
+            "VolumeLimits",
+            .object(
+                "How much machines may ask of a volume. What is missing is not limited.",
+                [
+                    .optional(
+                        "operationsPerSecond", .count("Reads, writes and unmaps, whatever their size.", 1...10_000_000)),
+                    .optional(
+                        "burstOperations",
+                        .count("What a volume that was quiet may do at once; a tenth of a second's worth when left out.", 1...1_000_000_000)
+                    ),
+                    .optional("bytesPerSecond", .count("Bytes read and written.", 65_536...(1 << 40))),
+                    .optional(
+                        "burstBytes",
+                        .count("What a volume that was quiet may move at once; a tenth of a second's worth when left out.", 1...(1 << 44))),
+                ])
+        ),
+        (
+            "VolumeThrottle",
+            .object(
+                "What the limits did since the cloud edge opened the volume.",
+                [
+                    .required("operations", .count("Operations that had to wait.")),
+                    .required("waitSeconds", .number("How long they waited, all together.")),
+                    .required("refused", .count("Those that waited too long: the machine was told to repeat them.")),
+                    .required("waiting", .count("Operations that wait now.")),
                 ])
         ),
         (
@@ -124,14 +156,36 @@ extension Schema {
                     .optional(
                         "edge",
                         .text("The cloud edge, by identifier or name; the only paired one when left out.", .bytes(1...255))),
-                    .optional("chap", .reference("Chap", "Generated when left out.")),
+                    .optional(
+                        "target",
+                        .text(
+                            "The target, which volumes of one machine share; one of its own, called like the volume, when left out.", .name)
+                    ),
+                    .optional("logicalUnit", .count("The logical unit number there; the lowest free one when left out.", 0...255)),
+                    .optional("chap", .reference("Chap", "Generated when left out. A target that is there has them already.")),
                     .optional(
                         "allowedInitiators",
                         .list(
-                            "Initiator names that may log in; all that have the secret when left out.",
+                            "Initiator names that may log in; all that have the secret when left out. A target that is there has them already.",
                             of: .text("An iSCSI name.", .bytes(1...223)), most: 256)),
                     .optional("policy", .reference("VolumePolicy", "The edge's own when left out.")),
+                    .optional("limits", .reference("VolumeLimits", "None when left out.")),
+                    .optional("readOnly", .flag("Machines may only read it; false when left out.")),
                     .optional("attach", .flag("Serve it at once; true when left out.")),
+                ])
+        ),
+        (
+            "VolumeChange",
+            .object(
+                "What is to change of a volume, also while it is served. What is left out stays as it is.",
+                [
+                    .optional("policy", .reference("VolumePolicy")),
+                    .optional(
+                        "limits",
+                        .reference(
+                            "VolumeLimits", "All limits from now on: one that is missing in here is lifted, and an empty object lifts all.")
+                    ),
+                    .optional("readOnly", .flag("Machines may only read it.")),
                 ])
         ),
         (

@@ -58,6 +58,33 @@ public enum VolumeState: String, Codable, Sendable {
     case detached
 }
 
+/// An iSCSI target: what the volumes of one machine share.
+public struct TargetRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "target"
+    public var name: String
+    /// Its iSCSI name.
+    public var iqn: String
+    public var chapUser: String
+    public var chapSecret: String
+    public var mutualChapUser: String?
+    public var mutualChapSecret: String?
+    /// The initiators that may use the target, one name a line; empty for all that know the secret.
+    public var allowedInitiators: String
+
+    public init(
+        name: String, iqn: String, chapUser: String, chapSecret: String, mutualChapUser: String? = nil, mutualChapSecret: String? = nil,
+        allowedInitiators: [String] = []
+    ) {
+        self.name = name
+        self.iqn = iqn
+        self.chapUser = chapUser
+        self.chapSecret = chapSecret
+        self.mutualChapUser = mutualChapUser
+        self.mutualChapSecret = mutualChapSecret
+        self.allowedInitiators = allowedInitiators.joined(separator: "\n")
+    }
+}
+
 /// A volume: a disk as an edge serves it.
 public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
     public static let databaseTableName = "volume"
@@ -69,14 +96,10 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     /// The edge that serves it; nil when it is detached.
     public var edge: String?
     public var state: VolumeState
-    /// The name of the iSCSI target.
-    public var iqn: String
-    public var chapUser: String
-    public var chapSecret: String
-    public var mutualChapUser: String?
-    public var mutualChapSecret: String?
-    /// The initiators that may use the target, one name a line; empty for all that know the secret.
-    public var allowedInitiators: String
+    /// The name of its target.
+    public var target: String
+    /// Its logical unit number there.
+    public var logicalUnit: Int
     /// The key of its data at rest, 32 bytes.
     public var dataKey: Data
     /// The generation of its lease.
@@ -87,21 +110,25 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var recoveryPointObjectiveSeconds: Double
     /// Policy: a point is sealed when it has this many bytes.
     public var sealBytes: Int64
+    /// Machines may read it only.
+    public var isReadOnly = false
+    /// The size of its disk in sectors that its edge has been told in this attachment; 0 for none. The disk may grow, not shrink.
+    public var sectorCount: UInt64 = 0
+    /// Limits, each nil for none.
+    public var operationsPerSecond: UInt64?
+    public var burstOperations: UInt64?
+    public var bytesPerSecond: UInt64?
+    public var burstBytes: UInt64?
 
     public init(
-        name: String, identifier: String, disk: String, iqn: String, chapUser: String, chapSecret: String,
-        mutualChapUser: String? = nil, mutualChapSecret: String? = nil, allowedInitiators: [String] = [], dataKey: Data,
+        name: String, identifier: String, disk: String, target: String, logicalUnit: Int = 0, dataKey: Data,
         recoveryPointObjectiveSeconds: Double, sealBytes: Int64
     ) {
         self.name = name
         self.identifier = identifier
         self.disk = disk
-        self.iqn = iqn
-        self.chapUser = chapUser
-        self.chapSecret = chapSecret
-        self.mutualChapUser = mutualChapUser
-        self.mutualChapSecret = mutualChapSecret
-        self.allowedInitiators = allowedInitiators.joined(separator: "\n")
+        self.target = target
+        self.logicalUnit = logicalUnit
         self.dataKey = dataKey
         self.recoveryPointObjectiveSeconds = recoveryPointObjectiveSeconds
         self.sealBytes = sealBytes

@@ -18,10 +18,31 @@ extension StateStore {
         }
     }
 
-    /// Adds a volume, which is detached at first.
-    public func addVolume(_ volume: VolumeRecord) throws(StateStoreError) {
+    /// Adds a volume, which is detached at first: to a target that is there, or with one of its own.
+    public func addVolume(_ volume: VolumeRecord, target: TargetRecord? = nil) throws(StateStoreError) {
         guard volume.dataKey.count == 32 else { throw .failed("a data key has 32 bytes") }
-        try insert(volume, kind: "volume", name: volume.name)
+        guard target.map({ $0.name == volume.target }) ?? true else { throw .failed("the volume is of another target") }
+        try write { database in
+            if try VolumeRecord.exists(database, key: volume.name) { throw StateStoreError.exists(kind: "volume", name: volume.name) }
+            if let target { try Self.insert(target, kind: "target", name: target.name, database) }
+            let others = VolumeRecord.filter(Column("target") == volume.target && Column("logicalUnit") == volume.logicalUnit)
+            if let other = try others.fetchOne(database) {
+                throw StateStoreError.conflict(
+                    "logical unit \(volume.logicalUnit) of the target \"\(volume.target)\" is the volume \"\(other.name)\": choose "
+                        + "another number")
+            }
+            try Self.insert(volume, kind: "volume", name: volume.name, database)
+        }
+    }
+
+    /// The target of that name; nil when there is none.
+    public func target(_ name: String) throws(StateStoreError) -> TargetRecord? {
+        try read { try TargetRecord.fetchOne($0, key: name) }
+    }
+
+    /// The volumes of a target by their logical unit numbers.
+    public func volumes(ofTarget name: String) throws(StateStoreError) -> [VolumeRecord] {
+        try read { try VolumeRecord.filter(Column("target") == name).order(Column("logicalUnit")).fetchAll($0) }
     }
 
     /// All volumes by name.
@@ -62,8 +83,15 @@ extension StateStore {
                 throw StateStoreError.conflict(
                     "the disk \"\(volume.disk)\" is attached as the volume \"\(other.name)\": detach that first")
             }
+            let units = VolumeRecord.filter(Column("target") == volume.target && Column("state") == VolumeState.attached.rawValue)
+            if let other = try units.filter(Column("edge") != edge).fetchOne(database) {
+                throw StateStoreError.conflict(
+                    "the target \"\(volume.target)\" is served at the edge \"\(other.edge ?? "")\", with the volume \"\(other.name)\": "
+                        + "the volumes of one target are attached to the same edge")
+            }
             guard dataKey.count == 32 else { throw StateStoreError.failed("a data key has 32 bytes") }
             volume.state = .attached
+            volume.sectorCount = 0
             volume.edge = edge
             volume.identifier = identifier
             volume.dataKey = dataKey
@@ -78,6 +106,7 @@ extension StateStore {
             if volume.state == .detached { return }
             volume.state = .detached
             volume.edge = nil
+            volume.sectorCount = 0
             volume.generation += 1
         }
     }
@@ -95,17 +124,31 @@ extension StateStore {
         _ = try updateVolume(name) { _, volume in volume.logIdentifier = identifier }
     }
 
-    /// Changes when points are sealed.
-    public func setPolicy(
-        ofVolume name: String, recoveryPointObjectiveSeconds: Double, sealBytes: Int64
-    ) throws(StateStoreError) -> VolumeRecord {
-        try updateVolume(name) { _, volume in
-            volume.recoveryPointObjectiveSeconds = recoveryPointObjectiveSeconds
-            volume.sealBytes = sealBytes
+    /// Notes that the disk of an attached volume is larger now. A smaller size changes nothing.
+    public func setSectorCount(_ sectorCount: UInt64, ofVolume name: String) throws(StateStoreError) {
+        _ = try updateVolume(name) { _, volume in
+            if volume.state == .attached { volume.sectorCount = max(volume.sectorCount, sectorCount) }
         }
     }
 
-    /// Deletes a volume that is detached, and its key with it, beyond recovery from the database's files.
+    /// Changes how a volume is served: its policy, its limits, its write protection. What is between it and its edge, its disk
+    /// and its target stays as it is, whatever `change` does.
+    public func changeVolume(_ name: String, _ change: (inout VolumeRecord) -> Void) throws(StateStoreError) -> VolumeRecord {
+        try updateVolume(name) { _, volume in
+            var changed = volume
+            change(&changed)
+            volume.recoveryPointObjectiveSeconds = changed.recoveryPointObjectiveSeconds
+            volume.sealBytes = changed.sealBytes
+            volume.isReadOnly = changed.isReadOnly
+            volume.operationsPerSecond = changed.operationsPerSecond
+            volume.burstOperations = changed.burstOperations
+            volume.bytesPerSecond = changed.bytesPerSecond
+            volume.burstBytes = changed.burstBytes
+        }
+    }
+
+    /// Deletes a volume that is detached, and its key with it, beyond recovery from the database's files; with the last volume of
+    /// a target the target too, and its secrets.
     public func deleteVolume(_ name: String) throws(StateStoreError) {
         try write { database in
             guard var volume = try VolumeRecord.fetchOne(database, key: name) else {
@@ -116,10 +159,15 @@ extension StateStore {
                     "the volume \"\(name)\" is attached: detach it first, so that its writes come home")
             }
             volume.dataKey = Data(count: 32)
-            volume.chapSecret = ""
-            volume.mutualChapSecret = nil
             try volume.update(database)
             try volume.delete(database)
+            guard try VolumeRecord.filter(Column("target") == volume.target).isEmpty(database),
+                var target = try TargetRecord.fetchOne(database, key: volume.target)
+            else { return }
+            target.chapSecret = ""
+            target.mutualChapSecret = nil
+            try target.update(database)
+            try target.delete(database)
         }
         // The write-ahead log still has the pages from before; emptying it leaves only the overwritten ones.
         do {

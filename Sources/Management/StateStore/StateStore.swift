@@ -46,15 +46,17 @@ public final class StateStore: Sendable {
 
     /// Inserts a record whose name must be new.
     func insert(_ record: some PersistableRecord, kind: String, name: String) throws(StateStoreError) {
-        try write { database in
-            do {
-                try record.insert(database)
-            } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
-                if error.extendedResultCode == .SQLITE_CONSTRAINT_FOREIGNKEY {
-                    throw StateStoreError.conflict("\(kind) \"\(name)\" refers to something that is not there")
-                }
-                throw StateStoreError.exists(kind: kind, name: name)
+        try write { database in try Self.insert(record, kind: kind, name: name, database) }
+    }
+
+    static func insert(_ record: some PersistableRecord, kind: String, name: String, _ database: Database) throws {
+        do {
+            try record.insert(database)
+        } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
+            if error.extendedResultCode == .SQLITE_CONSTRAINT_FOREIGNKEY {
+                throw StateStoreError.conflict("\(kind) \"\(name)\" refers to something that is not there")
             }
+            throw StateStoreError.exists(kind: kind, name: name)
         }
     }
 
@@ -85,6 +87,36 @@ public final class StateStore: Sendable {
                         sequence INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, kind TEXT NOT NULL,
                         subject TEXT NOT NULL, message TEXT NOT NULL
                     );
+                    """)
+        }
+        // Targets of their own, which several volumes can share; sizes, limits and write protection of volumes.
+        migrator.registerMigration("2") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE target (
+                        name TEXT NOT NULL PRIMARY KEY, iqn TEXT NOT NULL UNIQUE,
+                        chapUser TEXT NOT NULL, chapSecret TEXT NOT NULL, mutualChapUser TEXT, mutualChapSecret TEXT,
+                        allowedInitiators TEXT NOT NULL
+                    ) STRICT;
+                    INSERT INTO target SELECT name, iqn, chapUser, chapSecret, mutualChapUser, mutualChapSecret, allowedInitiators
+                        FROM volume;
+                    CREATE TABLE volumeOfTarget (
+                        name TEXT NOT NULL PRIMARY KEY, identifier TEXT NOT NULL UNIQUE, disk TEXT NOT NULL,
+                        edge TEXT REFERENCES edge(id), state TEXT NOT NULL,
+                        target TEXT NOT NULL REFERENCES target(name), logicalUnit INTEGER NOT NULL,
+                        dataKey BLOB NOT NULL CHECK (length(dataKey) = 32), generation INTEGER NOT NULL, logIdentifier TEXT,
+                        recoveryPointObjectiveSeconds REAL NOT NULL, sealBytes INTEGER NOT NULL,
+                        isReadOnly INTEGER NOT NULL, sectorCount INTEGER NOT NULL,
+                        operationsPerSecond INTEGER, burstOperations INTEGER, bytesPerSecond INTEGER, burstBytes INTEGER,
+                        UNIQUE (target, logicalUnit)
+                    ) STRICT;
+                    INSERT INTO volumeOfTarget
+                        SELECT name, identifier, disk, edge, state, name, 0, dataKey, generation, logIdentifier,
+                            recoveryPointObjectiveSeconds, sealBytes, 0, 0, NULL, NULL, NULL, NULL
+                        FROM volume;
+                    DROP TABLE volume;
+                    ALTER TABLE volumeOfTarget RENAME TO volume;
+                    CREATE UNIQUE INDEX volumeOfDisk ON volume(disk) WHERE state = 'attached';
                     """)
         }
         return migrator

@@ -95,7 +95,8 @@ extension PointJournal {
     private func admitPiece(_ range: SectorRange, byteCount: Int) throws(PointJournalError) -> IncomingPoint<Directory.File> {
         guard let incoming, incoming.commitCompletion == nil else { throw refusal ?? .notBegun }
         if let failure = incoming.failure { throw failure }
-        guard !range.isEmpty, range.end <= sectorCount else { throw refused(incoming, .outOfRange(range)) }
+        // The size that stands in the file: a disk that has grown since the point began is the next point's.
+        guard !range.isEmpty, range.end <= incoming.header.sectorCount else { throw refused(incoming, .outOfRange(range)) }
         guard incoming.pieces.count < limits.piecesPerPointMax else {
             throw refused(incoming, .noSpace("a point has at most \(limits.piecesPerPointMax) pieces"))
         }

@@ -22,7 +22,7 @@ public final class PointJournal<Disk: StorageFile, Directory: StorageDirectory> 
     /// The attachment whose points the journal takes.
     public let volume: VolumeIdentifier
     /// The size of the disk.
-    public let sectorCount: UInt64
+    public private(set) var sectorCount: UInt64
     /// The limits in force.
     public let limits: PointJournalLimits
     /// How far the points have come.
@@ -111,6 +111,9 @@ public final class PointJournal<Disk: StorageFile, Directory: StorageDirectory> 
         }
         whenSettled(completion)
     }
+
+    /// The disk has become larger: points that begin from now on, and reads, may reach the new end.
+    public func diskDidGrow(to sectorCount: UInt64) { self.sectorCount = max(self.sectorCount, sectorCount) }
 
     /// Completes when every point that is received now is durable on the disk.
     public func whenAllApplied(completion: @escaping (Result<PointPosition, PointJournalError>) -> Void) {

@@ -24,7 +24,7 @@ final class DirectFile: Sendable {
     static let idleBuffersMax = 4
 
     private let direct: OpenFile
-    private let buffered: OpenFile
+    let buffered: OpenFile
     private let alignment: UInt64
     /// The end of the part that is reached by direct I/O: whole units only.
     private let directEnd: UInt64

@@ -7,12 +7,22 @@ extension LocalDisk {
         _ offset: UInt64, _ byteCount: UInt64, _ completion: @escaping (Result<Value, StorageFileError>) -> Void,
         _ body: @escaping @Sendable (Access) throws(FileSystemError) -> Value
     ) {
+        if heldOperations != nil {
+            heldOperations?.append { self.run(offset, byteCount, completion, body) }
+            return
+        }
         guard let access else { return calls.fail(completion, .failed("the disk \(path) has been closed")) }
         let (end, overflow) = offset.addingReportingOverflow(byteCount)
         guard !overflow, end <= self.byteCount else {
             return calls.fail(completion, .failed("bytes \(offset) + \(byteCount) lie outside of the disk \(path)"))
         }
-        calls.run(completion) { () throws(FileSystemError) in try body(access) }
+        operationsInFlight += 1
+        let ended = { [self] (result: Result<Value, StorageFileError>) in
+            operationsInFlight -= 1
+            completion(result)
+            operationEnded()
+        }
+        calls.run(ended) { () throws(FileSystemError) in try body(access) }
     }
 
     /// Of a disk with direct I/O nothing is resident: it is past the page cache.

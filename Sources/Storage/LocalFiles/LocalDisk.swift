@@ -12,6 +12,9 @@ public enum LocalDiskError: Error, Equatable, Sendable, CustomStringConvertible 
     case notADisk(path: String)
     case partialSector(path: String, byteCount: UInt64)
     case empty(path: String)
+    case shrunk(path: String, from: UInt64, to: UInt64)
+    case notResizable(path: String)
+    case growing(path: String, reason: String)
     case failed(path: String, reason: String)
 
     public var description: String {
@@ -27,6 +30,11 @@ public enum LocalDiskError: Error, Equatable, Sendable, CustomStringConvertible 
                 + "run `truncate -s %512 \(path)` to fill up its last sector with zeroes"
         case .empty(let path):
             "the disk \(path) has no bytes: give the file a size first, for instance by `truncate -s 10G \(path)`"
+        case .shrunk(let path, let from, let to):
+            "the disk \(path) has \(from) bytes, and \(to) are less: a disk can only grow"
+        case .notResizable(let path):
+            "\(path) is a block device, which only its own tools make larger"
+        case .growing(let path, let reason): "the disk \(path) can't be made larger: \(reason)"
         case .failed(let path, let reason): "the disk \(path) can't be opened: \(reason)"
         }
     }
@@ -49,19 +57,25 @@ public enum LocalDiskKind: String, Sendable {
 /// A disk that this edge owns: a raw file or a block device, locked as long as it is open.
 ///
 /// A file is locked by an exclusive OFD lock, which QEMU and a second daemon see; a block device by
-/// O_EXCL, which a mount sees. The size is that of the time of opening.
+/// O_EXCL, which a mount sees. The size is that of the time of opening, until `rescan` or `grow` finds a larger one.
 public final class LocalDisk: StorageFile {
     /// What the disk is made of.
     public let kind: LocalDiskKind
     /// The size in sectors.
-    public let sectorCount: UInt64
+    public var sectorCount: UInt64 { byteCount / UInt64(BlockGeometry.sectorBytes) }
     /// True when reads and writes go past the page cache.
     public let usesDirectIO: Bool
     /// The path under which it was opened.
     public let path: String
-    let byteCount: UInt64
+    var byteCount: UInt64
     var access: Access?
     let calls: BlockingCalls
+    /// Operations on their way to the disk and back.
+    var operationsInFlight = 0
+    /// While the size changes: what came meanwhile, in order.
+    var heldOperations: [() -> Void]?
+    /// Runs when no operation is in flight any more.
+    var whenIdle: (() -> Void)?
 
     /// The way to the bytes.
     enum Access: Sendable {
@@ -79,7 +93,6 @@ public final class LocalDisk: StorageFile {
     private init(_ opened: Opened, path: String, calls: BlockingCalls) {
         kind = opened.kind
         byteCount = opened.byteCount
-        sectorCount = opened.byteCount / UInt64(BlockGeometry.sectorBytes)
         access = opened.access
         if case .direct = opened.access { usesDirectIO = true } else { usesDirectIO = false }
         self.path = path
@@ -126,7 +139,7 @@ public final class LocalDisk: StorageFile {
     }
 
     /// The way past the page cache, or nil where there is none. It is tried with a read before it is trusted.
-    private static func directFile(beside file: OpenFile, _ information: FileInformation) -> DirectFile? {
+    static func directFile(beside file: OpenFile, _ information: FileInformation) -> DirectFile? {
         let page = AlignedBuffer.alignment
         var alignment = page
         if let known = information.directAlignment {
@@ -142,7 +155,7 @@ public final class LocalDisk: StorageFile {
         return DirectFile(direct: direct, buffered: file, alignment: alignment, size: information.size)
     }
 
-    private static func translated<Value>(_ path: String, _ body: () throws(FileSystemError) -> Value) throws(LocalDiskError)
+    static func translated<Value>(_ path: String, _ body: () throws(FileSystemError) -> Value) throws(LocalDiskError)
         -> Value
     {
         do throws(FileSystemError) { return try body() } catch {

@@ -165,7 +165,13 @@ extension Volume {
         for waiter in fetch.waiters {
             waiter.operation.fill(waiter.piece, from: fetch.data, sourceOffset: Int(clamping: waiter.piece.byteOffset - start))
         }
-        if fetch.isOpen { cache.insert(self.identifier, block: fetch.blocks.lowerBound, data: fetch.data) }
+        if fetch.isOpen {
+            // A block that the end of the disk cuts is not cached: the disk may grow, also while nobody here is told.
+            let wholeBytes = fetch.range.byteCount - fetch.range.byteCount % BlockGeometry.blockBytes
+            cache.insert(
+                self.identifier, block: fetch.blocks.lowerBound,
+                data: fetch.data.getSlice(at: fetch.data.readerIndex, length: wholeBytes) ?? ByteBuffer())
+        }
         sendFetches()
     }
 

@@ -10,7 +10,7 @@ extension Volume {
         _ range: SectorRange, data: ByteBuffer, durability: WriteDurability,
         completion: @escaping (Result<Void, BlockDeviceError>) -> Void
     ) {
-        if let error = check(range) { return completion(.failure(error)) }
+        if let error = checkWrite(range) { return completion(.failure(error)) }
         if data.readableBytes != range.byteCount { return completion(.failure(.outOfRange)) }
         if range.isEmpty { return completion(.success(())) }
         beginWrite(range)
@@ -20,7 +20,7 @@ extension Volume {
     public func writeZeroes(
         _ range: SectorRange, durability: WriteDurability, completion: @escaping (Result<Void, BlockDeviceError>) -> Void
     ) {
-        if let error = check(range) { return completion(.failure(error)) }
+        if let error = checkWrite(range) { return completion(.failure(error)) }
         if range.isEmpty { return completion(.success(())) }
         beginWrite(range)
         log.appendZeroes(range, now: clock()) { [self] result in finishWrite(result, durability, completion) }
@@ -30,6 +30,10 @@ extension Volume {
         if let refusal { return completion(.failure(refusal)) }
         statistics.flushes &+= 1
         log.flush { [self] result in completion(result.mapError { deviceError($0) }) }
+    }
+
+    private func checkWrite(_ range: SectorRange) -> BlockDeviceError? {
+        isWriteProtected ? .writeProtected : check(range)
     }
 
     private func beginWrite(_ range: SectorRange) {

@@ -98,7 +98,9 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     }
 
     public let identifier: VolumeIdentifier
-    public let sectorCount: UInt64
+    public private(set) var sectorCount: UInt64
+    /// True when the volume is to be read only; may be changed while serving.
+    public var isWriteProtected = false
     /// Policy in force; may be changed while serving.
     public var policy: VolumePolicy
     public internal(set) var state: State = .linkDown
@@ -139,8 +141,6 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         self.clock = clock
     }
 
-    public var isWriteProtected: Bool { false }
-
     /// What `opened` is called with comes from home's answer to this.
     public func openRequest(incarnation: UInt64) -> VolumeOpenRequest {
         VolumeOpenRequest(
@@ -157,6 +157,15 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         sealIfDue(now: now)
         retryPoints(now: now)
         retryOpen(now: now)
+    }
+
+    /// The disk at home has become larger: requests may reach the new end from now on. A volume never shrinks.
+    public func grow(to sectorCount: UInt64) {
+        guard sectorCount > self.sectorCount else { return }
+        // A fetch of the block that the old end cut brings it only up to there: nobody behind that end may join it. The cache
+        // never has that block, see `receiveRead`.
+        fetches.close(overlapping: SectorRange(from: self.sectorCount, to: self.sectorCount + 1))
+        self.sectorCount = sectorCount
     }
 
     /// Takes no more requests and lets go of the log; what is unsent stays in it.

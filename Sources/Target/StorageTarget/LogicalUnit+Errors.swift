@@ -4,8 +4,9 @@ import SCSI
 extension LogicalUnit {
     /// What the initiator is told when the device could not do it.
     ///
-    /// Two errors pass: the other site cannot be reached, or there is no room until points have gone home. Both are told by
-    /// a status rather than by sense data, because initiators try again on a status and mostly not on sense:
+    /// Three errors pass: the other site cannot be reached, there is no room until points have gone home, or the volume's
+    /// limits leave none for now. All are told by a status rather than by sense data, because initiators try again on a status
+    /// and mostly not on sense:
     /// - Linux requeues on BUSY and TASK SET FULL (`scsi_decide_disposition`), without counting against the retries of the
     ///   command, until its time is up: (retries + 1) x timeout, 180 s for a disk. NOT READY 04h/01h has the same bound but
     ///   is reported to the block layer first in some versions.
@@ -13,13 +14,13 @@ extension LogicalUnit {
     /// - Windows and ESXi treat BUSY as transient.
     ///
     /// TASK SET FULL means that other tasks of ours are under way (SAM-5, 5.3.1), and makes Linux shorten its queue, which
-    /// is what a full write log needs; a lone task is told BUSY.
+    /// is what a full write log and a limit need; a lone task is told BUSY.
     func response(to error: BlockDeviceError, isWrite: Bool) -> SCSIResponse {
         switch error {
         case .outOfRange: .checkCondition(.outOfRange)
         case .writeProtected: .checkCondition(SenseData(.dataProtect, .writeProtected))
         case .unreachable: SCSIResponse(status: .busy)
-        case .noSpace: SCSIResponse(status: runningTasks.count > 1 ? .taskSetFull : .busy)
+        case .noSpace, .busy: SCSIResponse(status: runningTasks.count > 1 ? .taskSetFull : .busy)
         case .medium: .checkCondition(SenseData(.mediumError, isWrite ? .writeError : .unrecoveredReadError))
         case .stopped: .checkCondition(SenseData(.notReady, .logicalUnitNotReadyManualInterventionRequired))
         }

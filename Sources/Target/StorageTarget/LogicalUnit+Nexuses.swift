@@ -45,6 +45,11 @@ extension LogicalUnit {
         for nexus in nexuses.values { establish(.capacityDataHasChanged, for: nexus) }
     }
 
+    /// Tells every initiator that the disk may, or may no longer, be written: the bit is in the header of the mode parameters.
+    public func writeProtectionDidChange() {
+        for nexus in nexuses.values { establish(.modeParametersChanged, for: nexus) }
+    }
+
     /// Tells every initiator that the target has other logical units now.
     public func reportedNumbersDidChange() {
         for nexus in nexuses.values { establish(.reportedLUNsDataHasChanged, for: nexus) }

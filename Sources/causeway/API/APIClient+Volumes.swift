@@ -3,6 +3,10 @@ import APIModels
 extension APIClient {
     func volume(_ name: String) async throws -> Volume { try await get("/v1/volumes/\(Self.part(name))") }
 
+    func change(_ name: String, _ change: VolumeChange) async throws -> Volume {
+        try await patch("/v1/volumes/\(Self.part(name))", change)
+    }
+
     func credentials(_ name: String) async throws -> VolumeCredentials {
         try await get("/v1/volumes/\(Self.part(name))/credentials")
     }

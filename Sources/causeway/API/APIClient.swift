@@ -55,6 +55,10 @@ struct APIClient: Sendable {
         return try decode(try await send(.POST, path, query: query, body: data, timeout: timeout))
     }
 
+    func patch<Answer: Decodable>(_ path: String, _ body: some Encodable, as type: Answer.Type = Answer.self) async throws -> Answer {
+        try decode(try await send(.PATCH, path, body: try APICoding.encoder().encode(body)))
+    }
+
     func delete(_ path: String) async throws {
         _ = try await send(.DELETE, path)
     }

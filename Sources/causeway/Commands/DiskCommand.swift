@@ -5,7 +5,7 @@ import Foundation
 struct DiskCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "disk", abstract: "The disks that an on-prem edge owns.",
-        subcommands: [List.self, Show.self, Add.self, Remove.self], defaultSubcommand: List.self)
+        subcommands: [List.self, Show.self, Add.self, Resize.self, Rescan.self, Remove.self], defaultSubcommand: List.self)
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List the disks.")
@@ -65,6 +65,40 @@ struct DiskCommand: AsyncParsableCommand {
         func run() async throws {
             let disk: Disk = try await connection.client().post(
                 "/v1/disks", DiskCreate(name: name, path: path, readOnly: readOnly))
+            try DiskCommand.show(disk, connection.output)
+        }
+    }
+
+    struct Resize: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make a disk that is a file larger, also while it is served.",
+            discussion: "A disk never shrinks. Grow a block device by its own tools, then run causeway disk rescan.")
+
+        @Argument(help: "The name of the disk.")
+        var name: String
+
+        @Argument(help: "The size that it gets, like 20GiB: a multiple of 512 bytes.", transform: Quantities.size)
+        var size: UInt64
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let disk: Disk = try await connection.client().patch("/v1/disks/\(APIClient.part(name))", DiskChange(sizeBytes: size))
+            try DiskCommand.show(disk, connection.output)
+        }
+    }
+
+    struct Rescan: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Look at the size of a disk again, after it was made larger, and serve it as it is now.")
+
+        @Argument(help: "The name of the disk.")
+        var name: String
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let disk: Disk = try await connection.client().post("/v1/disks/\(APIClient.part(name))/rescan", nil as String?)
             try DiskCommand.show(disk, connection.output)
         }
     }

@@ -17,6 +17,12 @@ extension VolumeCommand {
         @Option(help: "The identifier or name of the cloud edge. (default: the only one)")
         var edge: String?
 
+        @Option(help: "The target that it joins, or that is made: volumes of one machine share one. (default: one of its own)")
+        var target: String?
+
+        @Option(name: .customLong("lun"), help: "The logical unit number in the target, 0 to 255. (default: the lowest free one)")
+        var logicalUnit: Int?
+
         @Option(help: "The user that initiators log in as.")
         var chapUser: String?
 
@@ -32,6 +38,11 @@ extension VolumeCommand {
         @Option(help: "How much written data seals a point at once, like 64MiB.", transform: Quantities.size)
         var sealSize: UInt64?
 
+        @OptionGroup var limits: LimitOptions
+
+        @Flag(help: "Machines may only read it.")
+        var readOnly = false
+
         @Flag(help: "Only make it; causeway volume attach serves it.")
         var noAttach = false
 
@@ -44,7 +55,9 @@ extension VolumeCommand {
         }
 
         func run() async throws {
-            var request = VolumeCreate(name: name, disk: disk ?? name, edge: edge, attach: !noAttach)
+            var request = VolumeCreate(
+                name: name, disk: disk ?? name, edge: edge, target: target, logicalUnit: logicalUnit, limits: limits.limits,
+                readOnly: readOnly ? true : nil, attach: !noAttach)
             if let chapUser, let chapSecretFile {
                 request.chap = .init(user: chapUser, secret: try readSecret(chapSecretFile, what: "secret"))
             }

@@ -5,7 +5,7 @@ struct VolumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "volume", abstract: "Disks as they are served to machines at a cloud edge.",
         subcommands: [
-            List.self, Show.self, Create.self, Attach.self, Detach.self, Seal.self, Credentials.self, Delete.self,
+            List.self, Show.self, Create.self, Set.self, Limit.self, Attach.self, Detach.self, Seal.self, Credentials.self, Delete.self,
         ], defaultSubcommand: List.self)
 
     struct List: AsyncParsableCommand {
@@ -114,7 +114,9 @@ struct VolumeCommand: AsyncParsableCommand {
                 ("message", volume.message),
                 ("disk", volume.disk), ("edge", volume.edge),
                 ("size", "\(Human.bytes(volume.sizeBytes)) (\(volume.sizeBytes) bytes)"),
-                ("target", volume.target?.iqn), ("portals", volume.target?.portals.joined(separator: ", ")), ("url", volume.url),
+                ("access", volume.readOnly.map { $0 ? "read-only" : "read and write" }),
+                ("target", volume.target.map { "\($0.iqn), logical unit \($0.logicalUnit)" }),
+                ("portals", volume.target?.portals.joined(separator: ", ")), ("url", volume.url),
                 ("generation", String(volume.generation)),
                 (
                     "points",
@@ -133,11 +135,33 @@ struct VolumeCommand: AsyncParsableCommand {
                     "policy",
                     "a point each \(Human.seconds(volume.policy.recoveryPointObjectiveSeconds)) or \(Human.bytes(volume.policy.sealBytes))"
                 ),
+                ("limits", limits(volume)), ("throttled", throttled(volume)),
                 (
                     "served",
                     "\(volume.io.reads) reads (\(Human.bytes(volume.io.readBytes))), "
                         + "\(volume.io.writes) writes (\(Human.bytes(volume.io.writtenBytes)))"
                 ),
             ]))
+    }
+
+    /// The limits in words: `500 operations/s (2000 at once), 50.0 MiB/s`.
+    private static func limits(_ volume: Volume) -> String {
+        guard let limits = volume.limits else { return "none" }
+        var parts: [String] = []
+        if let rate = limits.operationsPerSecond {
+            parts.append("\(rate) operations/s" + (limits.burstOperations.map { " (\($0) at once)" } ?? ""))
+        }
+        if let rate = limits.bytesPerSecond {
+            parts.append("\(Human.bytes(rate))/s" + (limits.burstBytes.map { " (\(Human.bytes($0)) at once)" } ?? ""))
+        }
+        return parts.joined(separator: ", ")
+    }
+
+    /// What the limits have done; nothing where they have done nothing.
+    private static func throttled(_ volume: Volume) -> String? {
+        guard let throttle = volume.throttle, throttle.operations > 0 else { return nil }
+        let mean = throttle.waitSeconds / Double(throttle.operations)
+        return "\(throttle.operations) operations, for \(Human.seconds(mean)) each on average; \(throttle.refused) were to be repeated, "
+            + "\(throttle.waiting) wait now"
     }
 }

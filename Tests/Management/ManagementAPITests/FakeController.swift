@@ -60,6 +60,15 @@ final class FakeController: EdgeController {
             return disk
         }
     }
+    func changeDisk(named name: String, _ change: DiskChange) async throws -> Disk {
+        var disk = try await disk(named: name)
+        guard change.sizeBytes >= disk.sizeBytes else {
+            throw APIError.conflict("disk_shrink", "A disk does not shrink", detail: "it has more bytes", action: "make it larger")
+        }
+        disk.sizeBytes = change.sizeBytes
+        return disk
+    }
+    func rescanDisk(named name: String) async throws -> Disk { try await disk(named: name) }
     func deleteDisk(named name: String) async throws {
         guard state.withLock({ $0.disks.removeValue(forKey: name) }) != nil else { throw APIError.notFound("disk", name) }
     }
@@ -74,6 +83,14 @@ final class FakeController: EdgeController {
             state.volumes[request.name] = volume
             return volume
         }
+    }
+    func changeVolume(named name: String, _ change: VolumeChange) async throws -> Volume {
+        var volume = try await volume(named: name)
+        if let limits = change.limits { volume.limits = limits.isEmpty ? nil : limits }
+        if let readOnly = change.readOnly { volume.readOnly = readOnly }
+        if let policy = change.policy { volume.policy = policy }
+        state.withLock { $0.volumes[name] = volume }
+        return volume
     }
     func deleteVolume(named name: String) async throws {
         guard state.withLock({ $0.volumes.removeValue(forKey: name) }) != nil else { throw APIError.notFound("volume", name) }
@@ -123,10 +140,11 @@ enum Samples {
         name: "alpha", path: "/disks/alpha", kind: .file, sizeBytes: 1 << 30, state: .inUse, usedBy: "mail", message: "m")
     static let volume = Volume(
         name: "mail", identifier: "00ab", disk: "alpha", edge: "77", state: .serving, message: "m", sizeBytes: 1 << 30,
-        target: .init(iqn: "iqn.2026-01.com.example:mail", portals: ["127.0.0.1:3260"], chapUser: "u", mutual: true),
+        target: .init(name: "mail", iqn: "iqn.2026-01.com.example:mail", portals: ["127.0.0.1:3260"], chapUser: "u", mutual: true),
         url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", generation: 3,
         points: .init(lastSealed: 9, received: 8, applied: 7), unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
-        cache: .init())
+        cache: .init(), limits: limits, throttle: .init(), readOnly: false)
+    static let limits = Volume.Limits(operationsPerSecond: 500, burstOperations: 2_000, bytesPerSecond: 50 << 20, burstBytes: 100 << 20)
     static let credentials = VolumeCredentials(
         user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
         url: "iscsi://u%s3cret-s3cret@127.0.0.1:3260/iqn/0")
@@ -140,14 +158,18 @@ enum Samples {
         ("DiskCreate", DiskCreate(name: "a", path: "/a", readOnly: true)), ("Volume", volume),
         ("VolumePage", Page(items: [volume], next: "n")),
         ("VolumeTarget", volume.target ?? .init(iqn: "")), ("VolumePoints", volume.points), ("VolumeUnsent", volume.unsent ?? .init()),
-        ("VolumeCache", Volume.Cache()), ("VolumePolicy", volume.policy), ("VolumeIO", volume.io),
+        ("VolumeCache", Volume.Cache()), ("VolumePolicy", volume.policy), ("VolumeLimits", limits),
+        ("VolumeThrottle", Volume.Throttle()), ("VolumeIO", volume.io),
         ("VolumeCredentials", credentials),
         ("SealResult", SealResult(volume: "mail", point: 1, state: .sealed)),
         ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0)),
         (
             "VolumeCreate",
-            VolumeCreate(name: "v", disk: "d", edge: "e", chap: chap, allowedInitiators: ["iqn.x"], policy: .init(), attach: true)
-        ), ("Chap", chap), ("AttachRequest", AttachRequest(edge: "e")), ("DetachRequest", DetachRequest(force: true)),
+            VolumeCreate(
+                name: "v", disk: "d", edge: "e", target: "t", logicalUnit: 1, chap: chap, allowedInitiators: ["iqn.x"], policy: .init(),
+                limits: limits, readOnly: true, attach: true)
+        ), ("VolumeChange", VolumeChange(policy: .init(), limits: limits, readOnly: true)), ("DiskChange", DiskChange(sizeBytes: 1 << 30)),
+        ("Chap", chap), ("AttachRequest", AttachRequest(edge: "e")), ("DetachRequest", DetachRequest(force: true)),
         ("PairingTokenCreate", PairingTokenCreate(validSeconds: 60)), ("PairingToken", PairingToken(token: "t", expiresAt: time)),
         ("JoinRequestBody", JoinRequestBody(token: "t", name: "n", connect: "h:1")), ("Event", event),
         ("EventPage", Page(items: [event], next: "n")),
@@ -164,7 +186,8 @@ enum Samples {
         ("DiskPage", Page<Disk>(items: [])), ("Volume", Volume(name: "n", identifier: "i", state: .detached, sizeBytes: 0)),
         ("VolumeTarget", Volume.Target(iqn: "q")), ("VolumeUnsent", Volume.Unsent()),
         ("DiskCreate", DiskCreate(name: "a", path: "/a")),
-        ("VolumeCreate", VolumeCreate(name: "v", disk: "d")), ("Chap", VolumeCreate.Chap(user: "u", secret: "twelve-bytes")),
+        ("VolumeCreate", VolumeCreate(name: "v", disk: "d")), ("VolumeChange", VolumeChange()), ("VolumeLimits", Volume.Limits()),
+        ("Chap", VolumeCreate.Chap(user: "u", secret: "twelve-bytes")),
         ("VolumeCredentials", VolumeCredentials(user: "u", secret: "s")),
         ("DetachResult", DetachResult(volume: "v", unsentBytes: nil, forced: true)),
         ("AttachRequest", AttachRequest()), ("DetachRequest", DetachRequest()), ("PairingTokenCreate", PairingTokenCreate()),

@@ -1,5 +1,6 @@
 import Files
 import Foundation
+import GRDB
 import Testing
 
 @testable import StateStore
@@ -24,11 +25,16 @@ import Testing
 
     private func volume(_ name: String, disk: String = "disk", key: UInt8 = 7) -> VolumeRecord {
         VolumeRecord(
-            name: name, identifier: String(repeating: "0", count: 32 - name.utf8.count) + name, disk: disk,
-            iqn: "iqn.2026-01.org.causeway:\(name)", chapUser: "user", chapSecret: "secret",
-            dataKey: Data(repeating: key, count: 32),
-            recoveryPointObjectiveSeconds: 5, sealBytes: 64 << 20)
+            name: name, identifier: String(repeating: "0", count: 32 - name.utf8.count) + name, disk: disk, target: name,
+            dataKey: Data(repeating: key, count: 32), recoveryPointObjectiveSeconds: 5, sealBytes: 64 << 20)
     }
+
+    private func target(_ name: String, secret: String = "secret") -> TargetRecord {
+        TargetRecord(name: name, iqn: "iqn.2026-01.org.causeway:\(name)", chapUser: "user", chapSecret: secret)
+    }
+
+    /// Adds a volume with a target of its own.
+    private func add(_ volume: VolumeRecord) throws { try store.addVolume(volume, target: target(volume.target)) }
 
     private func attach(_ name: String, to edge: String, identifier: String) throws -> VolumeRecord {
         try store.attachVolume(name, edge: edge, identifier: identifier, dataKey: Data(repeating: 9, count: 32))
@@ -50,7 +56,7 @@ import Testing
     @Test func everythingIsThereAfterARestart() throws {
         try store.addEdge(edge("e"))
         try store.addDisk(DiskRecord(name: "disk", path: "/disk"))
-        try store.addVolume(volume("v"))
+        try add(volume("v"))
         let attached = try attach("v", to: "e", identifier: "a")
         try store.addAPIToken(APITokenRecord(hash: "h", name: "n", role: "admin"))
         try store.addEvent(kind: "k", subject: "s", message: "m")
@@ -66,8 +72,8 @@ import Testing
 
     @Test func eachAttachAndDetachBumpsTheGeneration() throws {
         for id in ["e", "f"] { try store.addEdge(edge(id)) }
-        try store.addVolume(volume("v"))
-        try store.addVolume(volume("w"))
+        try add(volume("v"))
+        try add(volume("w"))
         let first = try attach("v", to: "e", identifier: "a")
         #expect(first.generation == 1 && first.edge == "e" && first.state == .attached)
         #expect(throws: StateStoreError.self) { try attach("v", to: "f", identifier: "b") }
@@ -85,26 +91,156 @@ import Testing
         try store.revokeEdge("f", at: date(5))
         #expect(throws: StateStoreError.self) { try attach("v", to: "f", identifier: "c") }
         try store.setLogIdentifier("log", ofVolume: "v")
-        #expect(
-            try store.setPolicy(ofVolume: "v", recoveryPointObjectiveSeconds: 9, sealBytes: 10).recoveryPointObjectiveSeconds == 9
-        )
         #expect(try store.volume("v").logIdentifier == "log")
     }
 
+    @Test func howAVolumeIsServedMayChangeAndNothingElse() throws {
+        try store.addEdge(edge("e"))
+        try add(volume("v"))
+        let attached = try attach("v", to: "e", identifier: "a")
+        let changed = try store.changeVolume("v") { volume in
+            volume.recoveryPointObjectiveSeconds = 9
+            volume.operationsPerSecond = 500
+            volume.isReadOnly = true
+            volume.edge = nil
+            volume.disk = "other"
+            volume.generation = 0
+        }
+        var expected = attached
+        expected.recoveryPointObjectiveSeconds = 9
+        expected.operationsPerSecond = 500
+        expected.isReadOnly = true
+        #expect(changed == expected)
+        #expect(try store.volume("v") == expected)
+        // The size grows, never shrinks, and ends with the attachment.
+        try store.setSectorCount(2_048, ofVolume: "v")
+        try store.setSectorCount(1_024, ofVolume: "v")
+        #expect(try store.volume("v").sectorCount == 2_048)
+        #expect(try store.detachVolume("v").sectorCount == 0)
+        try store.setSectorCount(1_024, ofVolume: "v")
+        #expect(try attach("v", to: "e", identifier: "b").sectorCount == 0)
+    }
+
+    @Test func volumesShareATarget() throws {
+        for id in ["e", "f"] { try store.addEdge(edge(id)) }
+        try add(volume("root"))
+        var data = volume("data", disk: "second")
+        data.target = "root"
+        let taken = #expect(throws: StateStoreError.self) { try store.addVolume(data) }
+        #expect(taken?.description.contains("is the volume \"root\"") == true)
+        data.logicalUnit = 7
+        try store.addVolume(data)
+        #expect(try store.volumes(ofTarget: "root").map(\.name) == ["root", "data"])
+        #expect(try store.target("root") == target("root"))
+        #expect(try store.target("data") == nil)
+        // One machine's disks are served at one place.
+        _ = try attach("root", to: "e", identifier: "a")
+        let elsewhere = #expect(throws: StateStoreError.self) { try attach("data", to: "f", identifier: "b") }
+        #expect(elsewhere?.description.contains("attached to the same edge") == true)
+        #expect(try attach("data", to: "e", identifier: "b").edge == "e")
+        // Another target of the same name, and a volume of a target that is not there.
+        var third = volume("third", disk: "third")
+        third.target = "root"
+        #expect(throws: StateStoreError.exists(kind: "target", name: "root")) { try store.addVolume(third, target: target("root")) }
+        third.target = "none"
+        #expect(throws: StateStoreError.self) { try store.addVolume(third) }
+        #expect(try store.volumes().map(\.name) == ["data", "root"])
+        // The target goes with its last volume.
+        for name in ["root", "data"] {
+            #expect(try store.target("root") != nil)
+            _ = try store.detachVolume(name)
+            try store.deleteVolume(name)
+        }
+        #expect(try store.target("root") == nil)
+    }
+
+    /// A database as the first version made it, with a volume in it, goes on working.
+    @Test func theFirstVersionsDatabaseIsTakenOver() throws {
+        let old = NSTemporaryDirectory() + "causeway-state-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: old) }
+        let directory = try OpenDirectory(old, create: true)
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1") { database in
+            try database.execute(sql: Self.firstTables)
+            try database.execute(
+                sql: """
+                    INSERT INTO edge VALUES ('e', 'cloud', 'cloud', '01', '2026-01-01 00:00:00.000', NULL, NULL);
+                    INSERT INTO disk VALUES ('d', '/d');
+                    INSERT INTO volume VALUES ('v', 'a1', 'd', 'e', 'attached', 'iqn.x:v', 'user', 'secret', 'me', 'other', 'iqn.a' || char(10)
+                        || 'iqn.b', zeroblob(32), 7, 'log', 5, 1048576);
+                    INSERT INTO volume VALUES ('w', 'b1', 'd', NULL, 'detached', 'iqn.x:w', 'u', 's', NULL, NULL, '', zeroblob(32), 0, NULL,
+                        0, 0);
+                    """)
+        }
+        let queue = try DatabaseQueue(path: "\(old)/\(StateStore.fileName)")
+        try migrator.migrate(queue)
+        try queue.close()
+
+        let store = try StateStore(directory: directory)
+        let volume = try store.volume("v")
+        #expect(volume.identifier == "a1" && volume.edge == "e" && volume.state == .attached && volume.generation == 7)
+        #expect(volume.target == "v" && volume.logicalUnit == 0 && volume.logIdentifier == "log" && volume.sealBytes == 1 << 20)
+        #expect(!volume.isReadOnly && volume.sectorCount == 0 && volume.operationsPerSecond == nil && volume.bytesPerSecond == nil)
+        #expect(
+            try store.target("v")
+                == TargetRecord(
+                    name: "v", iqn: "iqn.x:v", chapUser: "user", chapSecret: "secret", mutualChapUser: "me", mutualChapSecret: "other",
+                    allowedInitiators: ["iqn.a", "iqn.b"]))
+        #expect(try store.target("w")?.iqn == "iqn.x:w")
+        // What held before still holds: one attachment a disk, no edge that is not there.
+        #expect(throws: StateStoreError.self) {
+            try store.attachVolume("w", edge: "e", identifier: "c", dataKey: Data(repeating: 9, count: 32))
+        }
+        #expect(try store.detachVolume("v").generation == 8)
+        let attached = try store.attachVolume("w", edge: "e", identifier: "c", dataKey: Data(repeating: 9, count: 32))
+        #expect(attached.generation == 1)
+        #expect(throws: StateStoreError.self) {
+            try store.write { try $0.execute(sql: "UPDATE volume SET edge = 'none' WHERE name = 'w'") }
+        }
+        try store.close()
+        #expect(try StateStore(directory: directory).volume("w") == attached)
+    }
+
+    /// The tables of version 1, as they were.
+    private static let firstTables = """
+        CREATE TABLE edge (
+            id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL,
+            certificateSerial TEXT NOT NULL, createdAt TEXT NOT NULL, revokedAt TEXT, lastSeen TEXT
+        ) STRICT;
+        CREATE TABLE pairingToken (
+            hash TEXT NOT NULL PRIMARY KEY, expires TEXT NOT NULL, used INTEGER NOT NULL
+        );
+        CREATE TABLE disk (name TEXT NOT NULL PRIMARY KEY, path TEXT NOT NULL UNIQUE) STRICT;
+        CREATE TABLE volume (
+            name TEXT NOT NULL PRIMARY KEY, identifier TEXT NOT NULL UNIQUE, disk TEXT NOT NULL,
+            edge TEXT REFERENCES edge(id), state TEXT NOT NULL, iqn TEXT NOT NULL UNIQUE,
+            chapUser TEXT NOT NULL, chapSecret TEXT NOT NULL, mutualChapUser TEXT, mutualChapSecret TEXT,
+            allowedInitiators TEXT NOT NULL,
+            dataKey BLOB NOT NULL CHECK (length(dataKey) = 32), generation INTEGER NOT NULL, logIdentifier TEXT,
+            recoveryPointObjectiveSeconds REAL NOT NULL, sealBytes INTEGER NOT NULL
+        ) STRICT;
+        CREATE UNIQUE INDEX volumeOfDisk ON volume(disk) WHERE state = 'attached';
+        CREATE TABLE apiToken (hash TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL) STRICT;
+        CREATE TABLE event (
+            sequence INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, kind TEXT NOT NULL,
+            subject TEXT NOT NULL, message TEXT NOT NULL
+        );
+        """
+
     @Test func aDeletedVolumesKeyIsGoneFromTheFiles() throws {
         try store.addEdge(edge("e"))
-        try store.addVolume(volume("v", key: 0xa7))
-        let key = Data(repeating: 0xa7, count: 32)
-        func keyIsInAFile() throws -> Bool {
+        try store.addVolume(volume("v", key: 0xa7), target: target("v", secret: "a secret of the target"))
+        func isInAFile(_ bytes: Data) throws -> Bool {
             try directory.list().contains { name in
-                try Data(directory.readFile(name, byteCountMax: 1 << 24)).range(of: key) != nil
+                try Data(directory.readFile(name, byteCountMax: 1 << 24)).range(of: bytes) != nil
             }
         }
-        #expect(try keyIsInAFile())
+        let secrets = [Data(repeating: 0xa7, count: 32), Data("a secret of the target".utf8)]
+        for secret in secrets { #expect(try isInAFile(secret)) }
         try store.deleteVolume("v")
-        #expect(try !keyIsInAFile())
+        for secret in secrets { #expect(try !isInAFile(secret)) }
         #expect(throws: StateStoreError.notFound(kind: "volume", name: "v")) { try store.volume("v") }
-        try store.addVolume(volume("v"))
+        try add(volume("v"))
         _ = try attach("v", to: "e", identifier: "a")
         #expect(throws: StateStoreError.self) { try store.deleteVolume("v") }
         #expect(throws: StateStoreError.self) { try store.removeDisk("disk") }
@@ -113,8 +249,8 @@ import Testing
     @Test func namesAreUnique() throws {
         try store.addDisk(DiskRecord(name: "d", path: "/d"))
         #expect(throws: StateStoreError.exists(kind: "disk", name: "d")) { try store.addDisk(DiskRecord(name: "d", path: "/e")) }
-        try store.addVolume(volume("v"))
-        #expect(throws: StateStoreError.exists(kind: "volume", name: "v")) { try store.addVolume(volume("v")) }
+        try add(volume("v"))
+        #expect(throws: StateStoreError.exists(kind: "volume", name: "v")) { try add(volume("v")) }
         try store.removeDisk("d")
         #expect(throws: StateStoreError.notFound(kind: "disk", name: "d")) { try store.removeDisk("d") }
         try store.addAPIToken(APITokenRecord(hash: "h", name: "n", role: "admin"))

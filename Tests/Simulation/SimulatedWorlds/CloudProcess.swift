@@ -71,7 +71,7 @@ final class CloudProcess {
     private func start() {
         guard let log, let cache else { return }
         let volume = Served(
-            identifier: world.volumeIdentifier, routingTag: 1, sectorCount: world.sectorCount, policy: world.policy, log: log,
+            identifier: world.volumeIdentifier, routingTag: 1, sectorCount: world.diskSectorCount, policy: world.policy, log: log,
             cache: cache, clock: { [scheduler = world.scheduler] in scheduler.now })
         volume.uplink = { [end] message, trafficClass, isBulk in end.send(message, trafficClass, isBulk: isBulk) }
         volume.onEvent = { [weak self] event in self?.handle(event) }

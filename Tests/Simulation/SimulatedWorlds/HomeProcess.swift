@@ -19,7 +19,8 @@ final class HomeProcess {
         end = LinkEnd(role: .acceptor, scheduler: world.scheduler)
         let disk = world.homeMachine.disk("disk", byteCount: Int(world.sectorCount) * BlockGeometry.sectorBytes)
         PointJournal.open(
-            disk: disk, sectorCount: world.sectorCount, directory: world.homeMachine.directory("journal"), volume: world.volumeIdentifier
+            disk: disk, sectorCount: world.diskSectorCount, directory: world.homeMachine.directory("journal"),
+            volume: world.volumeIdentifier
         ) { [weak self] result in
             guard let self, !isDead else { return }
             switch result {
@@ -36,6 +37,8 @@ final class HomeProcess {
 
     private func opened(_ journal: PointJournal<SimulatedFile, SimulatedDirectory>, _ disk: SimulatedFile) {
         world.checkDisk(disk, position: journal.position)
+        // The disk may have grown while the journal was opening.
+        journal.diskDidGrow(to: world.diskSectorCount)
         let volume = Home(identifier: world.volumeIdentifier, journal: journal)
         volume.downlink = { [end] message, trafficClass, isBulk in end.send(message, trafficClass, isBulk: isBulk) }
         self.volume = volume

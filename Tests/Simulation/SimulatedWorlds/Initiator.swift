@@ -37,7 +37,7 @@ final class Initiator: CustomStringConvertible {
     }
 
     private func recover() {
-        let whole = SectorRange(from: 0, to: world.sectorCount)
+        let whole = SectorRange(from: 0, to: volume.sectorCount)
         inFlight += 1
         volume.read(whole) { [self] result in
             if isDead { return }
@@ -54,7 +54,9 @@ final class Initiator: CustomStringConvertible {
         guard let stamps = Stamp.writes(in: data, range: range) else {
             return world.fail("after a restart of the cloud edge a sector holds what nobody has written")
         }
-        guard let survived = world.history.prefix(showing: stamps, notBefore: world.history.flushedThrough) else {
+        // Behind the end there is nothing yet.
+        let all = stamps + [UInt64](repeating: 0, count: Int(world.sectorCount) - stamps.count)
+        guard let survived = world.history.prefix(showing: all, notBefore: world.history.flushedThrough) else {
             return world.fail(
                 "after a restart of the cloud edge the volume is no prefix of the writes from \(world.history.flushedThrough) "
                     + "(flushed) to \(world.history.lastNumber)")
@@ -82,14 +84,17 @@ final class Initiator: CustomStringConvertible {
 
     private func pick() -> SectorRange {
         // Half of the requests fall on whole blocks, and half on a small hot region.
-        let span = random.chance(percent: 50) ? world.sectorCount / 8 : world.sectorCount
+        // The end of the disk, which may be anywhere in a block, gets its share too.
+        let end = volume.sectorCount
+        if random.chance(percent: 10) { return SectorRange(from: end - 1 - random.below(16), to: end) }
+        let span = random.chance(percent: 50) ? end / 8 : end
         var start = random.below(span)
         var count = 1 + random.below(random.chance(percent: 10) ? 100 : 24)
         if random.chance(percent: 50) {
             start &= ~7
             count = (count + 7) & ~7
         }
-        return SectorRange(from: start, to: min(world.sectorCount, start + count))
+        return SectorRange(from: start, to: min(end, start + count))
     }
 
     private func write(isZeroes: Bool) {

@@ -10,7 +10,7 @@ import WriteLog
 // One simulated world: two machines, a line, an initiator, and a demon with one seed.
 //
 // The initiator writes, reads, flushes and seals. The demon kills either process, cuts the power
-// of either machine, cuts the line and resets connections. What is checked:
+// of either machine, cuts the line and resets connections, and the disk grows. What is checked:
 //
 //   invariant 1   each read shows, for each sector, the last acknowledged write or a later one
 //   invariant 2   after a crash of the cloud edge the volume is an exact prefix of the writes, and
@@ -34,7 +34,9 @@ public final class World {
     let cloudMachine: SimulatedMachine
     let homeMachine: SimulatedMachine
     let line: SimulatedLine
+    /// How large the disk may become, and how large it is: the rest of it is there, and nobody has been told.
     let sectorCount: UInt64 = 512
+    private(set) var diskSectorCount: UInt64
     let volumeIdentifier = VolumeIdentifier(high: 1, low: 2)
     let volumeKey: SecretKey
     let cacheKey: SecretKey
@@ -68,6 +70,7 @@ public final class World {
         line = SimulatedLine(scheduler: scheduler)
         history = WriteHistory(sectorCount: sectorCount)
         let random = scheduler.random
+        diskSectorCount = sectorCount - random.below(200)
         policy = VolumePolicy(
             recoveryPointObjective: .milliseconds(Int64(random.within(50...800))), sealBytes: 32 << 10, readTimeout: .seconds(600),
             writeTimeout: .seconds(600))
@@ -81,6 +84,7 @@ public final class World {
         startHome()
         startCloud()
         scheduleDemon()
+        scheduleGrowth()
         let end = scheduler.now + .seconds(6)
         _ = scheduler.run(until: end) { self.failure != nil }
         if let failure { throw failure }
@@ -141,6 +145,18 @@ public final class World {
             if isCalm || failure != nil { return }
             strike()
             scheduleDemon()
+        }
+    }
+
+    /// The disk grows, home notices, and the cloud edge hears of it a while later, if it lives.
+    private func scheduleGrowth() {
+        scheduler.schedule(microseconds: 50_000...1_500_000) { [self] in
+            if isCalm || failure != nil { return }
+            diskSectorCount = min(sectorCount, diskSectorCount + 1 + scheduler.random.below(40))
+            let grown = diskSectorCount
+            home?.volume?.journal.diskDidGrow(to: grown)
+            scheduler.schedule(microseconds: 0...400_000) { [self] in cloud?.volume?.grow(to: grown) }
+            scheduleGrowth()
         }
     }
 

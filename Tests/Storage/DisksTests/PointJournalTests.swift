@@ -30,6 +30,36 @@ import Testing
         #expect(world.directory.names == ["position"])
     }
 
+    @Test func aDiskThatGrowsIsWrittenBehindItsOldEnd() throws {
+        let world = JournalWorld(seed: 20)
+        let journal = try opened(world)
+        let end = JournalWorld.sectorCount
+        let range = SectorRange(from: end - 1, to: end + 3)
+        var digest = PointDigest()
+        let data = ByteBuffer(repeating: 7, count: range.byteCount)
+        digest.add(range, data: data)
+        // A point that began before is of the old size: its file says so, and recovery holds it to that.
+        #expect(try journal.begin(point: 1, generation: 7) == .accepted)
+        world.disk.truncate(to: (end + 16) * 512) { _ in }
+        world.scheduler.runUntilIdle()
+        journal.diskDidGrow(to: end + 16)
+        #expect(throws: PointJournalError.outOfRange(range)) { try journal.addData(range, data: data) }
+        // Sent again, it is of the new one.
+        #expect(try journal.begin(point: 1, generation: 7) == .accepted)
+        try journal.addData(range, data: data)
+        var answer: Result<PointPosition, PointJournalError>?
+        journal.commit(pieces: 1, digest: digest.value) { answer = $0 }
+        world.scheduler.runUntilIdle()
+        #expect(try answer?.get().received == 1)
+        var read: Result<ByteBuffer, PointJournalError>?
+        journal.read(range) { read = $0 }
+        world.scheduler.runUntilIdle()
+        #expect(try read?.get() == data)
+        // It does not shrink again.
+        journal.diskDidGrow(to: end)
+        #expect(journal.sectorCount == end + 16)
+    }
+
     @Test func aPointThatIsSentAgainIsAnsweredAgain() throws {
         let world = JournalWorld(seed: 2)
         let journal = try opened(world)

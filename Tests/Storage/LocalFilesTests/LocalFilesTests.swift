@@ -168,6 +168,99 @@ final class Machinery: Sendable {
         try await machinery.stop()
     }
 
+    /// A disk that grows again and again, by ends that direct I/O can and can't reach, under writes; against a model.
+    @Test(arguments: [true, false]) func sizesGrowUnderWrites(direct: Bool) async throws {
+        let temporary = try TemporaryDirectory()
+        let machinery = Machinery()
+        var sectors = 1001
+        try make(temporary("disk"), byteCount: UInt64(sectors * 512))
+        let disk = try await open(machinery, temporary("disk"), direct: direct)
+        var model = [UInt8](repeating: 0, count: sectors * 512)
+        for step in 1...40 {
+            // Some by our own call, some by somebody else and a rescan; while writes of single sectors are in flight at the end.
+            let grown = sectors + [1, 7, 8, 3, 64][step % 5]
+            if step % 2 == 0 { try OpenFile(temporary("disk"), .write).truncate(to: UInt64(grown * 512)) }
+            let (old, isOwn, stamp) = (sectors, step % 2 == 1, UInt8(step))
+            try await machinery.call { (loop: any EventLoop, done: @escaping (Result<Void, StorageFileError>) -> Void) in
+                var left = 2 * 16 + 1
+                let ended = { (result: Result<Void, StorageFileError>) in
+                    if case .failure(let error) = result { Issue.record(error) }
+                    left -= 1
+                    if left == 0 { done(.success(())) }
+                }
+                func writeLast(from first: Int) {
+                    for sector in first..<first + 16 {
+                        disk.value.write(ByteBuffer(repeating: stamp, count: 512), at: UInt64(sector * 512), completion: ended)
+                    }
+                }
+                writeLast(from: old - 16)
+                let hasGrown = { (result: Result<Bool, LocalDiskError>) in
+                    #expect(result == .success(true))
+                    ended(.success(()))
+                }
+                if isOwn {
+                    disk.value.grow(to: UInt64(grown * 512), completion: hasGrown)
+                } else {
+                    disk.value.rescan(completion: hasGrown)
+                }
+                writeLast(from: old - 40)
+            }
+            for sector in Array(old - 16..<old) + Array(old - 40..<old - 24) {
+                model.replaceSubrange(sector * 512..<sector * 512 + 512, with: [UInt8](repeating: stamp, count: 512))
+            }
+            model += [UInt8](repeating: 0, count: (grown - sectors) * 512)
+            sectors = grown
+            let last = grown - 1
+            try await machinery.call { _, done in
+                disk.value.write(ByteBuffer(repeating: 0xee, count: 512), at: UInt64(last * 512), completion: done)
+            }
+            model.replaceSubrange(last * 512..<grown * 512, with: [UInt8](repeating: 0xee, count: 512))
+            let got: ByteBuffer = try await machinery.call { _, done in
+                disk.value.read(at: 0, byteCount: grown * 512, completion: done)
+            }
+            #expect(Array(got.readableBytesView) == model, "\(step)")
+        }
+        #expect(try OpenDirectory(temporary.path).readFile("disk", byteCountMax: .max) == model)
+        try await machinery.stop()
+    }
+
+    @Test func sizesDoNotShrink() async throws {
+        let temporary = try TemporaryDirectory()
+        let machinery = Machinery()
+        let path = temporary("disk")
+        try make(path, byteCount: 64 << 10)
+        let disk = try await open(machinery, path)
+        func change(_ byteCount: UInt64?) async throws -> Result<Bool, LocalDiskError> {
+            try await machinery.call {
+                (loop: any EventLoop, done: @escaping (Result<Result<Bool, LocalDiskError>, StorageFileError>) -> Void) in
+                if let byteCount {
+                    disk.value.grow(to: byteCount) { done(.success($0)) }
+                } else {
+                    disk.value.rescan { done(.success($0)) }
+                }
+            }
+        }
+        #expect(try await change(nil) == .success(false))
+        #expect(try await change(64 << 10) == .success(false))
+        #expect(try await change(32 << 10) == .failure(.shrunk(path: path, from: 64 << 10, to: 32 << 10)))
+        #expect(try await change((64 << 10) + 100) == .failure(.partialSector(path: path, byteCount: (64 << 10) + 100)))
+        // Less than a sector more, as of a file that somebody is appending to, is not there yet.
+        try OpenFile(path, .write).truncate(to: (64 << 10) + 100)
+        #expect(try await change(nil) == .success(false))
+        try OpenFile(path, .write).truncate(to: 16 << 10)
+        #expect(try await change(nil) == .failure(.shrunk(path: path, from: 64 << 10, to: 16 << 10)))
+        // A hole beyond what any file system takes.
+        guard case .failure(.growing(path, _)) = try await change(1 << 62) else {
+            Issue.record("a file of 4 EiB was made")
+            return
+        }
+        try await machinery.loop.submit {
+            #expect(disk.value.sectorCount == 128)
+            disk.value.close()
+        }.get()
+        try await machinery.stop()
+    }
+
     /// Writes in flight together to different sectors of the same units do not undo each other.
     @Test func neighboursInOneUnitKeepTheirBytes() async throws {
         let temporary = try TemporaryDirectory()

@@ -1,0 +1,99 @@
+import APIModels
+import ArgumentParser
+import EdgeConfiguration
+
+/// The options of a volume's limits.
+struct LimitOptions: ParsableArguments {
+    @Option(name: .customLong("iops"), help: "How many reads and writes a second, whatever their size.")
+    var operationsPerSecond: UInt64?
+
+    @Option(
+        name: .customLong("iops-burst"),
+        help: "How many of them a volume that was quiet may do at once. (default: a tenth of a second's worth)")
+    var burstOperations: UInt64?
+
+    @Option(
+        name: .customLong("bandwidth"), help: "How much may be read and written a second, like 50MiB.", transform: Quantities.size)
+    var bytesPerSecond: UInt64?
+
+    @Option(
+        name: .customLong("bandwidth-burst"),
+        help: "How much of it a volume that was quiet may move at once, like 500MiB. (default: a tenth of a second's worth)",
+        transform: Quantities.size)
+    var burstBytes: UInt64?
+
+    func validate() throws {
+        if burstOperations != nil, operationsPerSecond == nil { throw ValidationError("Give --iops with --iops-burst.") }
+        if burstBytes != nil, bytesPerSecond == nil { throw ValidationError("Give --bandwidth with --bandwidth-burst.") }
+    }
+
+    /// Nil when none is given.
+    var limits: Volume.Limits? {
+        let limits = Volume.Limits(
+            operationsPerSecond: operationsPerSecond, burstOperations: burstOperations, bytesPerSecond: bytesPerSecond,
+            burstBytes: burstBytes)
+        return limits.isEmpty ? nil : limits
+    }
+}
+
+extension VolumeCommand {
+    struct Limit: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Limit what machines may ask of a volume, also while it is served.",
+            discussion: "The options are all the limits that the volume has from now on: what is not given is not limited.")
+
+        @Argument(help: "The name of the volume.")
+        var name: String
+
+        @OptionGroup var limits: LimitOptions
+
+        @Flag(help: "Lift all limits.")
+        var none = false
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func validate() throws {
+            if none == (limits.limits != nil) { throw ValidationError("Give --iops, --bandwidth or both; or --none to lift the limits.") }
+        }
+
+        func run() async throws {
+            let change = VolumeChange(limits: limits.limits ?? .init())
+            try VolumeCommand.show(try await connection.client().change(name, change), connection.output)
+        }
+    }
+
+    struct Set: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Change how a volume is served, also while it is: what is not given stays as it is.")
+
+        @Argument(help: "The name of the volume.")
+        var name: String
+
+        @Flag(inversion: .prefixedNo, help: "Machines may only read it, or may write to it again.")
+        var readOnly: Bool?
+
+        @Option(help: "How often a point is sealed while there are writes, like 5s.", transform: Quantities.duration)
+        var recoveryPointObjective: Duration?
+
+        @Option(help: "How much written data seals a point at once, like 64MiB.", transform: Quantities.size)
+        var sealSize: UInt64?
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func validate() throws {
+            if readOnly == nil, recoveryPointObjective == nil, sealSize == nil { throw ValidationError("Say what is to change.") }
+        }
+
+        func run() async throws {
+            let client = try connection.client()
+            var change = VolumeChange(readOnly: readOnly)
+            if recoveryPointObjective != nil || sealSize != nil {
+                var policy = try await client.volume(name).policy
+                if let recoveryPointObjective { policy.recoveryPointObjectiveSeconds = recoveryPointObjective.inSeconds }
+                if let sealSize { policy.sealBytes = sealSize }
+                change.policy = policy
+            }
+            try VolumeCommand.show(try await client.change(name, change), connection.output)
+        }
+    }
+}

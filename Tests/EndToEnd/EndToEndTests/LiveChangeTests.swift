@@ -1,0 +1,209 @@
+import APIModels
+import Foundation
+import Testing
+
+extension EndToEnd {
+    /// What an operator changes while a machine is at work: limits, disks that come and go, sizes, write protection.
+    @Suite(.serialized)
+    struct LiveChanges {
+        /// What `causeway-load --json` reports.
+        struct LoadReport: Decodable {
+            struct Kind: Decodable {
+                var operations: UInt64
+                var operationsPerSecond: Double
+                var bytesPerSecond: Double
+            }
+            var read: Kind
+            var write: Kind
+            var errors: Int
+            var operationsPerSecond: Double { read.operationsPerSecond + write.operationsPerSecond }
+            var bytesPerSecond: Double { read.bytesPerSecond + write.bytesPerSecond }
+        }
+
+        private func load(_ url: String, _ arguments: String...) async throws -> LoadReport {
+            let output = try await Command.check("causeway-load", ["run", url, "--json"] + arguments, seconds: 120)
+            return try JSONDecoder().decode(LoadReport.self, from: Data(output.utf8))
+        }
+
+        /// The operations that a machine did, by the volume's own count, in each second of a while.
+        private func rate(_ lab: Lab, over time: Duration) async throws -> Double {
+            func count() async throws -> (operations: Double, at: ContinuousClock.Instant) {
+                let io = try await lab.status("data").io
+                return (Double(io.reads + io.writes), .now)
+            }
+            let first = try await count()
+            try await Task.sleep(for: time)
+            let last = try await count()
+            let elapsed = (last.at - first.at).components
+            return (last.operations - first.operations) / (Double(elapsed.seconds) + Double(elapsed.attoseconds) / 1e18)
+        }
+
+        @Test("limits hold end to end, change under load, are shown, and end")
+        func limits() async throws {
+            try await Lab.with(disks: [("data", 32 << 20)]) { lab in
+                let url = lab.url("data")
+                let set = try await lab.causeway(.onprem, "volume", "limit", "data", "--iops", "400", "--iops-burst", "100")
+                #expect(set.isSuccess, "\(set)")
+                #expect(try await lab.status("data").limits == .init(operationsPerSecond: 400, burstOperations: 100))
+                // The first second uses the burst up.
+                let operations = try await load(url, "--mix", "50/50", "--queue-depth", "16", "--ramp", "1s", "--runtime", "5s")
+                #expect(abs(operations.operationsPerSecond - 400) < 400 * 0.05, "\(operations)")
+                // Reads and writes are served alike.
+                #expect(abs(operations.read.operationsPerSecond - 200) < 40, "\(operations)")
+
+                let running = try Command.start(
+                    "causeway-load", ["run", url, "--mix", "70/30", "--queue-depth", "16", "--runtime", "12s", "--json"])
+                for wanted in [400, 1_000, 200] {
+                    _ = try await lab.causeway(.onprem, "volume", "limit", "data", "--iops", "\(wanted)", "--iops-burst", "10")
+                    let measured = try await rate(lab, over: .milliseconds(2_500))
+                    #expect(abs(measured - Double(wanted)) < Double(wanted) * 0.1, "\(wanted): \(measured)")
+                }
+                #expect(try await running.wait(seconds: 60).isSuccess)
+
+                _ = try await lab.causeway(.onprem, "volume", "limit", "data", "--bandwidth", "8MiB", "--bandwidth-burst", "1MiB")
+                let bytes = try await load(
+                    url, "--mix", "50/50", "--block-size", "64KiB", "--queue-depth", "8", "--ramp", "1s", "--runtime", "4s")
+                #expect(abs(bytes.bytesPerSecond - Double(8 << 20)) < Double(8 << 20) * 0.05, "\(bytes)")
+                let shown = try await lab.causeway(.cloud, "volume", "show", "data")
+                #expect(shown.output.contains("8.0 MiB/s (1.0 MiB at once)") && shown.output.contains("throttled"), "\(shown)")
+
+                let lifted = try await lab.causeway(.onprem, "volume", "limit", "data", "--none")
+                #expect(lifted.isSuccess, "\(lifted)")
+                let status = try await lab.status("data")
+                #expect(status.limits == nil)
+                #expect((status.throttle?.operations ?? 0) > 1_000 && status.throttle?.refused == 0 && status.throttle?.waiting == 0)
+                let metrics = try await lab.causeway(.cloud, "metrics")
+                #expect(metrics.output.contains("causeway_volume_throttled_operations_total{volume=\"data\"}"))
+                let free = try await load(url, "--queue-depth", "16", "--runtime", "2s")
+                #expect(free.operationsPerSecond > 1_500, "\(free)")
+            }
+        }
+
+        @Test("what limits can't be is refused, and a limit outlives a restart of both edges")
+        func limitsOfLimits() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                for wrong in [["--iops", "0"], ["--bandwidth", "1KiB"], ["--iops-burst", "10"], [], ["--iops", "10", "--none"]] {
+                    let edge = lab.edge(.onprem)
+                    let refused = try await Command.run(
+                        "causeway", ["volume", "limit", "data"] + wrong,
+                        environment: ["CAUSEWAY_API": edge.api, "CAUSEWAY_TOKEN": edge.token], seconds: 30)
+                    #expect(!refused.isSuccess, "\(refused)")
+                }
+                _ = try await lab.causeway(.onprem, "volume", "limit", "data", "--iops", "300", "--iops-burst", "1")
+                for side in [Lab.Side.onprem, .cloud] {
+                    try await lab.kill(side)
+                    try await lab.restart(side)
+                }
+                try await lab.untilServing("data")
+                let operations = try await load(lab.url("data"), "--queue-depth", "4", "--runtime", "3s")
+                #expect(abs(operations.operationsPerSecond - 300) < 300 * 0.05, "\(operations)")
+                // A limit does not hold a detach up, and the cloud edge alone may not change it.
+                #expect(try await !lab.causeway(.cloud, "volume", "limit", "data", "--none").isSuccess)
+                #expect(try await lab.causeway(.onprem, "volume", "detach", "data").isSuccess)
+            }
+        }
+
+        @Test("a disk grows under load, by the API, by a rescan and by SIGHUP, and the new range comes home")
+        func grow() async throws {
+            // The first end is in the middle of a block.
+            try await Lab.with(disks: [("data", (32 << 20) - 1_536)], options: ["--recovery-point-objective", "500ms"]) { lab in
+                let (url, disk) = (lab.url("data"), lab.disk("data"))
+                let state = lab.directory.appendingPathComponent("load.state").path
+                let running = try Command.start(
+                    "causeway-load",
+                    [
+                        "run", url, "--mix", "50/50", "--queue-depth", "8", "--rate-iops", "1000", "--runtime", "10s", "--verify", state,
+                        "--range", "0-31MiB", "--flush-every", "100", "--reconnect", "60s", "--json",
+                    ])
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "read -P 0 33552384 512", url], seconds: 30)
+                let resized = try await lab.causeway(.onprem, "disk", "resize", "data", "40MiB")
+                #expect(resized.isSuccess, "\(resized)")
+                try await untilSize(lab, 40 << 20)
+                // What the old end had cut off is there, and whole.
+                let beyond = try await Command.check(
+                    "qemu-io", ["-f", "raw", "-c", "write -P 0x77 33552384 4096", "-c", "read -P 0x77 33552384 4096", url], seconds: 30)
+                #expect(!beyond.contains("failed"), "\(beyond)")
+
+                try await Command.check("truncate", ["-s", "48M", disk])
+                let noticed = try await lab.causeway(.onprem, "disk", "show", "data")
+                #expect(noticed.output.contains("causeway disk rescan data"), "\(noticed)")
+                #expect(try await lab.causeway(.onprem, "disk", "rescan", "data").isSuccess)
+                try await untilSize(lab, 48 << 20)
+                try await Command.check("truncate", ["-s", "56M", disk])
+                _ = Glibc.kill(lab.edge(.onprem).pid, SIGHUP)
+                try await untilSize(lab, 56 << 20)
+                let capacity = try await Command.check("iscsi-readcapacity16", [url], seconds: 20)
+                #expect(capacity.contains("\(56 << 20)"), "\(capacity)")
+
+                for smaller in ["32MiB", "48MiB"] {
+                    let refused = try await lab.causeway(.onprem, "disk", "resize", "data", smaller)
+                    #expect(!refused.isSuccess && refused.errors.contains("less"), "\(refused)")
+                }
+                let second = lab.directory.appendingPathComponent("second.state").path
+                let written = try await Command.run(
+                    "causeway-load",
+                    [
+                        "run", url, "--mix", "30/70", "--queue-depth", "8", "--runtime", "3s", "--verify", second, "--range", "33MiB-56MiB",
+                        "--reconnect", "60s",
+                    ], seconds: 60)
+                #expect(written.isSuccess, "\(written)")
+                let result = try await running.wait(seconds: 60)
+                #expect(result.isSuccess, "\(result)")
+                try await lab.seal("data")
+                for (source, ledger) in [(url, state), (disk, state), (url, second), (disk, second)] {
+                    let verified = try await Command.run("causeway-load", ["verify", source, ledger, "--exact"], seconds: 60)
+                    #expect(verified.isSuccess, "\(verified)")
+                }
+                let compared = try await Command.run(
+                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, disk], seconds: 60)
+                #expect(compared.isSuccess, "\(compared)")
+                let events = try await lab.causeway(.onprem, "events")
+                #expect(events.output.components(separatedBy: "disk.grown").count == 4, "\(events)")
+            }
+        }
+
+        private func untilSize(_ lab: Lab, _ bytes: UInt64) async throws {
+            try await Lab.untilTrue(seconds: 20, "the cloud edge to serve \(bytes) bytes") {
+                try await lab.status("data").sizeBytes == bytes
+            }
+        }
+
+        @Test("a disk that shrank is not served until it is as large again")
+        func shrink() async throws {
+            try await Lab.with(disks: [("data", 32 << 20)]) { lab in
+                try await Command.check(
+                    "qemu-io", ["-f", "raw", "-c", "write -P 0x31 24M 1M", "-c", "flush", lab.url("data")], seconds: 30)
+                try await lab.seal("data")
+                let copy = lab.directory.appendingPathComponent("copy.img").path
+                try await lab.kill(.onprem)
+                try await Command.check("cp", [lab.disk("data"), copy])
+                try await Command.check("truncate", ["-s", "16M", lab.disk("data")])
+                try await lab.restart(.onprem)
+                try await Lab.untilTrue(seconds: 30, "the shrunk disk to be refused") {
+                    try await lab.causeway(.onprem, "disk", "show", "data").output.contains("less")
+                }
+                try await Command.check("cp", [copy, lab.disk("data")])
+                try await lab.untilServing("data")
+                let read = try await Command.check("qemu-io", ["-f", "raw", "-c", "read -P 0x31 24M 1M", lab.url("data")], seconds: 30)
+                #expect(!read.contains("failed"), "\(read)")
+            }
+        }
+
+        @Test("a volume becomes read-only and writable again while it is served")
+        func readOnly() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                let write = ["-f", "raw", "-c", "write -P 0x11 0 64k", "-c", "flush", lab.url("data")]
+                try await Command.check("qemu-io", write, seconds: 30)
+                let set = try await lab.causeway(.onprem, "volume", "set", "data", "--read-only")
+                #expect(set.isSuccess && set.output.contains("read-only"), "\(set)")
+                let refused = try await Command.run("qemu-io", write, seconds: 30)
+                #expect(!refused.isSuccess || refused.output.contains("failed"), "\(refused)")
+                let read = try await Command.check(
+                    "qemu-io", ["-r", "-f", "raw", "-c", "read -P 0x11 0 64k", lab.url("data")], seconds: 30)
+                #expect(!read.contains("failed"), "\(read)")
+                #expect(try await lab.causeway(.onprem, "volume", "set", "data", "--no-read-only").isSuccess)
+                try await Command.check("qemu-io", write, seconds: 30)
+            }
+        }
+    }
+}
