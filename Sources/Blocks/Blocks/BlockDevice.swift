@@ -55,4 +55,13 @@ public protocol BlockDevice: AnyObject {
 
     /// Completes when every write acknowledged before the call survives a crash.
     func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void)
+
+    /// Completes when every write acknowledged before the call is where it is to stay: on the origin of a volume that lives
+    /// elsewhere. It may take as long as the line to there.
+    func settle(completion: @escaping (Result<Void, BlockDeviceError>) -> Void)
+}
+
+extension BlockDevice {
+    /// A disk that is its own origin has settled what it has flushed.
+    public func settle(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) { flush(completion: completion) }
 }

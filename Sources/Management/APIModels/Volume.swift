@@ -197,13 +197,15 @@ public struct Volume: Codable, Sendable, Equatable {
     public var throttle: Throttle?
     /// True when machines may only read it; nil on an edge that does not know.
     public var readOnly: Bool?
+    /// True when machines may eject the medium and load it.
+    public var removable: Bool?
     public var io: IO
 
     public init(
         name: String, identifier: String, disk: String? = nil, edge: String? = nil, state: State, message: String? = nil,
         sizeBytes: UInt64, target: Target? = nil, url: String? = nil, generation: UInt64 = 0, points: Points = Points(),
         unsent: Unsent? = nil, cache: Cache? = nil, policy: Policy = Policy(), limits: Limits? = nil, throttle: Throttle? = nil,
-        readOnly: Bool? = nil, io: IO = IO()
+        readOnly: Bool? = nil, removable: Bool? = nil, io: IO = IO()
     ) {
         self.name = name
         self.identifier = identifier
@@ -222,6 +224,7 @@ public struct Volume: Codable, Sendable, Equatable {
         self.limits = limits
         self.throttle = throttle
         self.readOnly = readOnly
+        self.removable = removable
         self.io = io
     }
 }

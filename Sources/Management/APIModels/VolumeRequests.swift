@@ -38,13 +38,15 @@ public struct VolumeCreate: Codable, Sendable, Equatable {
     public var limits: Volume.Limits?
     /// Machines may only read it; false when left out.
     public var readOnly: Bool?
+    /// Machines may eject its medium and load it, as that of a drive for images; false when left out.
+    public var removable: Bool?
     /// Serve it at once; true when left out.
     public var attach: Bool?
 
     public init(
         name: String, disk: String, edge: String? = nil, target: String? = nil, logicalUnit: Int? = nil, chap: Chap? = nil,
         allowedInitiators: [String]? = nil, policy: Volume.Policy? = nil, limits: Volume.Limits? = nil, readOnly: Bool? = nil,
-        attach: Bool? = nil
+        removable: Bool? = nil, attach: Bool? = nil
     ) {
         self.name = name
         self.disk = disk
@@ -56,6 +58,7 @@ public struct VolumeCreate: Codable, Sendable, Equatable {
         self.policy = policy
         self.limits = limits
         self.readOnly = readOnly
+        self.removable = removable
         self.attach = attach
     }
 }

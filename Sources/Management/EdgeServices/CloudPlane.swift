@@ -204,10 +204,13 @@ final class CloudPlane {
         }
         volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
         let identity = LogicalUnitIdentity(
-            uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target)
+            uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target,
+            isRemovable: grant.isRemovable ?? false)
         volume.isWriteProtected = grant.isReadOnly ?? false
         let device = ServedDevice(volume, eventLoop: eventLoop)
-        let entry = Served(grant: grant, device: device, unit: LogicalUnit(device: device, identity: identity))
+        let unit = LogicalUnit(device: device, identity: identity)
+        unit.pace(by: eventLoop)
+        let entry = Served(grant: grant, device: device, unit: unit)
         entry.openWaiters.append(completion)
         volume.onEvent = { [weak self, weak entry] event in
             guard let self, let entry else { return }

@@ -64,6 +64,8 @@ struct VolumeGrant: Codable, Sendable, Equatable {
     var limits: Volume.Limits?
     /// Machines may only read it; nil for no.
     var isReadOnly: Bool?
+    /// Nil from a home that knows fixed disks only.
+    var isRemovable: Bool?
     /// Home is taking the volume back: it is not to be exported any more.
     var isDetaching: Bool
 }

@@ -59,7 +59,8 @@ extension OnPremEdge {
                 mutualSecret: target.mutualChapSecret),
             allowedInitiators: target.allowedInitiators.split(separator: "\n").map(String.init),
             identity: try masterKey.identity(ofDisk: record.disk), key: record.dataKey, policy: Self.ownPolicy(of: record),
-            limits: Self.limits(of: record), isReadOnly: record.isReadOnly, isDetaching: detachingVolumes.contains(record.name))
+            limits: Self.limits(of: record), isReadOnly: record.isReadOnly, isRemovable: record.isRemovable,
+            isDetaching: detachingVolumes.contains(record.name))
     }
 
     /// Opens of one volume come one after the other, so that a late one of a dead process can't overtake that of a living one.

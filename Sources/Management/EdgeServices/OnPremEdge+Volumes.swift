@@ -82,7 +82,7 @@ extension OnPremEdge {
                 applied: progress?.position.applied ?? 0),
             unsent: status?.unsent ?? (record.state == .detached ? .init() : nil), cache: status?.cache,
             policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(), limits: Self.limits(of: record), throttle: status?.throttle,
-            readOnly: record.isReadOnly, io: status?.io ?? .init())
+            readOnly: record.isReadOnly, removable: record.isRemovable, io: status?.io ?? .init())
     }
 
     func credentials(ofVolume name: String) async throws -> VolumeCredentials {
@@ -115,6 +115,7 @@ extension OnPremEdge {
             logicalUnit: place.logicalUnit, dataKey: try Self.newKey(),
             recoveryPointObjectiveSeconds: policy?.recoveryPointObjectiveSeconds ?? 0, sealBytes: Int64(clamping: policy?.sealBytes ?? 0))
         record.isReadOnly = request.readOnly ?? false
+        record.isRemovable = request.removable ?? false
         Self.set(request.limits ?? .init(), in: &record)
         do {
             try store.addVolume(record, target: place.newTarget)

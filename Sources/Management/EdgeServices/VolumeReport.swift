@@ -78,7 +78,7 @@ enum VolumeReport {
             generation: generation,
             points: status?.points ?? .init(), unsent: status?.unsent, cache: status?.cache,
             policy: status?.policy ?? grant.policy ?? .init(), limits: grant.limits, throttle: status?.throttle,
-            readOnly: status?.isReadOnly ?? grant.isReadOnly ?? false, io: status?.io ?? .init())
+            readOnly: status?.isReadOnly ?? grant.isReadOnly ?? false, removable: grant.isRemovable ?? false, io: status?.io ?? .init())
     }
 
     static func metrics(of volumes: [APIModels.Volume]) -> [MetricSample] {

@@ -19,6 +19,7 @@ extension Schema {
                     .optional("limits", .reference("VolumeLimits", "Missing when nothing is limited.")),
                     .optional("throttle", .reference("VolumeThrottle")),
                     .optional("readOnly", .flag("True when machines may only read it.")),
+                    .optional("removable", .flag("True when machines may eject its medium and load it.")),
                     .required("io", .reference("VolumeIO")),
                 ])
         ),
@@ -171,6 +172,7 @@ extension Schema {
                     .optional("policy", .reference("VolumePolicy", "The edge's own when left out.")),
                     .optional("limits", .reference("VolumeLimits", "None when left out.")),
                     .optional("readOnly", .flag("Machines may only read it; false when left out.")),
+                    .optional("removable", .flag("Machines may eject its medium and load it; false when left out.")),
                     .optional("attach", .flag("Serve it at once; true when left out.")),
                 ])
         ),

@@ -112,6 +112,8 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var sealBytes: Int64
     /// Machines may read it only.
     public var isReadOnly = false
+    /// Machines may eject its medium and load it.
+    public var isRemovable = false
     /// The size of its disk in sectors that its edge has been told in this attachment; 0 for none. The disk may grow, not shrink.
     public var sectorCount: UInt64 = 0
     /// Limits, each nil for none.

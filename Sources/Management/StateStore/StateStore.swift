@@ -119,6 +119,9 @@ public final class StateStore: Sendable {
                     CREATE UNIQUE INDEX volumeOfDisk ON volume(disk) WHERE state = 'attached';
                     """)
         }
+        migrator.registerMigration("removable volumes") { database in
+            try database.execute(sql: "ALTER TABLE volume ADD COLUMN isRemovable INTEGER NOT NULL DEFAULT 0")
+        }
         return migrator
     }
 }

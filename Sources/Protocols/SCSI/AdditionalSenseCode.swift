@@ -19,6 +19,8 @@ public struct AdditionalSenseCode: Hashable, Sendable, CustomStringConvertible {
     public static let noAdditionalSenseInformation = Self(0x00, 0x00)
     public static let logicalUnitIsInProcessOfBecomingReady = Self(0x04, 0x01)
     public static let logicalUnitNotReadyManualInterventionRequired = Self(0x04, 0x03)
+    public static let formatInProgress = Self(0x04, 0x04)
+    public static let sanitizeInProgress = Self(0x04, 0x1B)
     public static let writeError = Self(0x0C, 0x00)
     public static let invalidFieldInCommandInformationUnit = Self(0x0E, 0x03)
     public static let unrecoveredReadError = Self(0x11, 0x00)
@@ -33,6 +35,7 @@ public struct AdditionalSenseCode: Hashable, Sendable, CustomStringConvertible {
     public static let writeProtected = Self(0x27, 0x00)
     public static let logicalUnitSoftwareWriteProtected = Self(0x27, 0x02)
     public static let spaceAllocationFailedWriteProtect = Self(0x27, 0x07)
+    public static let mediumMayHaveChanged = Self(0x28, 0x00)
     public static let powerOnResetOrBusDeviceReset = Self(0x29, 0x00)
     public static let busDeviceResetFunctionOccurred = Self(0x29, 0x03)
     public static let nexusLossOccurred = Self(0x29, 0x07)
@@ -42,8 +45,16 @@ public struct AdditionalSenseCode: Hashable, Sendable, CustomStringConvertible {
     public static let registrationsPreempted = Self(0x2A, 0x05)
     public static let capacityDataHasChanged = Self(0x2A, 0x09)
     public static let commandsClearedByAnotherInitiator = Self(0x2F, 0x00)
+    public static let formatCommandFailed = Self(0x31, 0x01)
+    public static let sanitizeCommandFailed = Self(0x31, 0x03)
     public static let savingParametersNotSupported = Self(0x39, 0x00)
+    public static let mediumNotPresent = Self(0x3A, 0x00)
     public static let reportedLUNsDataHasChanged = Self(0x3F, 0x0E)
     public static let internalTargetFailure = Self(0x44, 0x00)
+    public static let mediumRemovalPrevented = Self(0x53, 0x02)
     public static let insufficientRegistrationResources = Self(0x55, 0x04)
+
+    /// True for the unit attentions of a reset or a lost nexus (29h). They are told even to an initiator that another one has
+    /// shut out by a reservation (SAM-5, status precedence).
+    public var tellsOfReset: Bool { code == 0x29 }
 }

@@ -4,8 +4,9 @@ import NIOCore
 public enum CapacityData {
     /// The bytes of the answer to READ CAPACITY (10).
     public static let shortByteCount = 8
-    /// Logical blocks per physical block, as an exponent: eight of 512 bytes in 4 KiB.
-    public static let physicalBlockExponent: UInt8 = 3
+    /// Logical blocks per physical block, as an exponent: a sector is what the log writes, frees and never tears, so a physical
+    /// block is one logical block. That four KiB go best together is said by the granularities of VPD page B0h.
+    public static let physicalBlockExponent: UInt8 = 0
 
     /// The answer to READ CAPACITY (10) (SBC-3, 5.15.2); a disk of 2 TiB or more sends the initiator to READ CAPACITY (16).
     public static func short(blockCount: UInt64, blockBytes: UInt32) -> ByteBuffer {

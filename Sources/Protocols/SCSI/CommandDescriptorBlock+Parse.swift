@@ -73,7 +73,11 @@ extension CommandDescriptorBlock {
                 StartStopUnit(
                     isImmediate: bit(0, at: 1), powerCondition: self[4] >> 4, noFlush: bit(2, at: 4), loadEject: bit(1, at: 4),
                     start: bit(0, at: 4)))
-        case .preventAllowMediumRemoval: return .preventAllowMediumRemoval(prevent: self[4] & 0x03 != 0)
+        case .preventAllowMediumRemoval:
+            // 10b and 11b are obsolete (SBC-3, 5.10).
+            if bit(1, at: 4) { throw .invalidFieldInCDB(byte: 4, bit: 1) }
+            return .preventAllowMediumRemoval(prevent: bit(0, at: 4))
+        case .sendDiagnostic: return try sendDiagnostic()
         default: return nil
         }
     }
@@ -85,6 +89,7 @@ extension CommandDescriptorBlock {
         case .write6: return .write(sixByteTransfer)
         case .read10, .read12, .read16: return .read(try protectedTransfer())
         case .write10, .write12, .write16: return .write(try protectedTransfer())
+        case .writeAtomic16: return .writeAtomic(try atomicTransfer())
         case .orWrite16: return .orWrite(try protectedTransfer())
         case .writeAndVerify10, .writeAndVerify12, .writeAndVerify16:
             let check = try byteCheck()
@@ -107,6 +112,8 @@ extension CommandDescriptorBlock {
             // ANCHOR: VPD page B2h says that we do not anchor.
             if bit(0, at: 1) { throw .invalidFieldInCDB(byte: 1, bit: 0) }
             return .unmap(parameterListByteCount: uint16(at: 7))
+        case .sanitize: return .sanitize(try sanitize())
+        case .formatUnit: return try formatUnit()
         default: return nil
         }
     }
@@ -142,8 +149,19 @@ extension CommandDescriptorBlock {
                     ReportSupportedOperationCodes(
                         options: options, withTimeouts: bit(7, at: 2), operationCode: self[3], serviceAction: uint16(at: 4),
                         allocationByteCount: uint32(at: 6)))
+            case .reportSupportedTaskManagementFunctions:
+                return .reportSupportedTaskManagementFunctions(isExtended: bit(7, at: 2), allocationByteCount: uint32(at: 6))
             case nil: throw .invalidFieldInCDB(byte: 1, bit: 4)
             }
+        case .readDefectData10:
+            return .readDefectData(
+                ReadDefectData(
+                    isTwelveByte: false, lists: self[2] >> 3 & 0x03, format: self[2] & 0x07,
+                    allocationByteCount: UInt32(uint16(at: 7))))
+        case .readDefectData12:
+            return .readDefectData(
+                ReadDefectData(
+                    isTwelveByte: true, lists: self[1] >> 3 & 0x03, format: self[1] & 0x07, allocationByteCount: uint32(at: 6)))
         default: throw .invalidOperationCode
         }
     }
@@ -174,6 +192,43 @@ extension CommandDescriptorBlock {
         transfer.disablePageOut = bit(4, at: 1)
         transfer.forceUnitAccess = hasForceUnitAccess && bit(3, at: 1)
         return transfer
+    }
+
+    /// WRITE ATOMIC (16) has its length where others have the lower half of theirs, behind an ATOMIC BOUNDARY, of which page
+    /// B0h says that there is none.
+    private func atomicTransfer() throws(SenseData) -> BlockTransfer {
+        try checkProtection()
+        if uint16(at: 10) != 0 { throw .invalidFieldInCDB(byte: 10) }
+        return BlockTransfer(
+            logicalBlockAddress: uint64(at: 2), blockCount: UInt32(uint16(at: 12)), forceUnitAccess: bit(3, at: 1),
+            disablePageOut: bit(4, at: 1))
+    }
+
+    private func sanitize() throws(SenseData) -> Sanitize {
+        guard let action = Sanitize.ServiceAction(rawValue: self[1] & 0x1F) else { throw .invalidFieldInCDB(byte: 1, bit: 4) }
+        if bit(6, at: 1) { throw .invalidFieldInCDB(byte: 1, bit: 6) }
+        for index in 2..<7 where self[index] != 0 { throw .invalidFieldInCDB(byte: index) }
+        let request = Sanitize(
+            serviceAction: action, isImmediate: bit(7, at: 1), allowsUnrestrictedExit: bit(5, at: 1),
+            parameterListByteCount: uint16(at: 7))
+        // OVERWRITE brings a header and at least one byte of pattern; the others bring nothing.
+        let isRightLength = action == .overwrite ? request.parameterListByteCount > 4 : request.parameterListByteCount == 0
+        if !isRightLength { throw .invalidFieldInCDB(byte: 7) }
+        return request
+    }
+
+    /// FORMAT UNIT (SBC-3, 5.3.2): no protection information, and no defect list, because there are no defects.
+    private func formatUnit() throws(SenseData) -> SCSICommand {
+        if self[1] & 0xC0 != 0 { throw .invalidFieldInCDB(byte: 1, bit: 7) }
+        if self[1] & 0x0F != 0 { throw .invalidFieldInCDB(byte: 1, bit: 3) }
+        return .formatUnit(hasParameterList: bit(4, at: 1), isLongList: bit(5, at: 1))
+    }
+
+    /// SEND DIAGNOSTIC (SPC-4, 6.42): the default self-test, which finds nothing, and no page.
+    private func sendDiagnostic() throws(SenseData) -> SCSICommand {
+        if self[1] & 0xE0 != 0 { throw .invalidFieldInCDB(byte: 1, bit: 7) }
+        if uint16(at: 3) != 0 { throw .invalidFieldInCDB(byte: 3) }
+        return .sendDiagnostic
     }
 
     /// We keep no protection information, so only zero is a valid RDPROTECT, WRPROTECT or VRPROTECT.

@@ -36,24 +36,29 @@ extension SCSICommand {
         }
         switch self {
         case .read(let transfer): return DataTransfer(.toInitiator, blocks(transfer))
-        case .write(let transfer), .writeAndVerify(let transfer, _), .orWrite(let transfer):
+        case .write(let transfer), .writeAtomic(let transfer), .writeAndVerify(let transfer, _), .orWrite(let transfer):
             return DataTransfer(.fromInitiator, blocks(transfer))
         case .compareAndWrite(let transfer): return DataTransfer(.fromInitiator, blocks(transfer, times: 2))
         case .verify(let transfer, let check): return checked(transfer, check)
         case .writeSame(_, _, let hasDataOut): return DataTransfer(.fromInitiator, hasDataOut ? blockBytes : 0)
         case .unmap(let count): return DataTransfer(.fromInitiator, Int(count))
+        case .sanitize(let request): return DataTransfer(.fromInitiator, Int(request.parameterListByteCount))
+        case .formatUnit(let hasList, let isLong):
+            return DataTransfer(.fromInitiator, hasList ? FormatParameterList.byteCount(isLong: isLong) : 0)
         case .modeSelect(let count, _): return DataTransfer(.fromInitiator, Int(count))
         case .persistentReserveOut(let out): return DataTransfer(.fromInitiator, Int(out.parameterListByteCount))
         case .inquiry(_, let count): return DataTransfer(.toInitiator, Int(count))
         case .reportLUNs(_, let count), .readCapacity16(let count), .getLBAStatus(_, let count),
-            .reportTargetPortGroups(_, let count):
+            .reportTargetPortGroups(_, let count), .reportSupportedTaskManagementFunctions(_, let count):
             return DataTransfer(.toInitiator, Int(count))
         case .requestSense(_, let count): return DataTransfer(.toInitiator, Int(count))
         case .readCapacity10: return DataTransfer(.toInitiator, CapacityData.shortByteCount)
+        case .readDefectData(let request): return DataTransfer(.toInitiator, Int(request.allocationByteCount))
         case .modeSense(let sense): return DataTransfer(.toInitiator, Int(sense.allocationByteCount))
         case .reportSupportedOperationCodes(let report): return DataTransfer(.toInitiator, Int(report.allocationByteCount))
         case .persistentReserveIn(_, let count): return DataTransfer(.toInitiator, Int(count))
-        case .testUnitReady, .prefetch, .synchronizeCache, .startStopUnit, .preventAllowMediumRemoval, .reserve6, .release6:
+        case .testUnitReady, .prefetch, .synchronizeCache, .startStopUnit, .preventAllowMediumRemoval, .sendDiagnostic, .reserve6,
+            .release6:
             return DataTransfer(.none, 0)
         }
     }

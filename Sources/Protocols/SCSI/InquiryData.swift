@@ -14,7 +14,7 @@ public enum InquiryData {
         var buffer = ByteBuffer()
         buffer.reserveCapacity(standardByteCount)
         buffer.writeInteger(UInt8(isPresent ? 0x00 : 0x7F))
-        buffer.writeInteger(UInt8(0))
+        buffer.writeInteger(UInt8(isPresent && identity.isRemovable ? 0x80 : 0))
         buffer.writeInteger(UInt8(0x06))
         // HISUP, and response data format 2.
         buffer.writeInteger(UInt8(0x12))

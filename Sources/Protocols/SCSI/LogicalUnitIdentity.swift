@@ -17,11 +17,14 @@ public struct LogicalUnitIdentity: Hashable, Sendable {
     public var relativeTargetPort: UInt16
     /// TARGET PORT GROUP, which is the portal group tag in iSCSI.
     public var targetPortGroup: UInt16
+    /// RMB: the medium can be ejected and loaded.
+    public var isRemovable: Bool
 
     /// - Parameter serialNumber: the hexadecimal digits of the unique bytes when nil.
     public init(
         vendor: String = "CAUSEWAY", product: String = "VOLUME", revision: String = "0001", serialNumber: String? = nil,
-        uniqueHigh: UInt64, uniqueLow: UInt64, targetName: String, relativeTargetPort: UInt16 = 1, targetPortGroup: UInt16 = 1
+        uniqueHigh: UInt64, uniqueLow: UInt64, targetName: String, relativeTargetPort: UInt16 = 1, targetPortGroup: UInt16 = 1,
+        isRemovable: Bool = false
     ) {
         self.vendor = vendor
         self.product = product
@@ -32,6 +35,7 @@ public struct LogicalUnitIdentity: Hashable, Sendable {
         self.targetName = targetName
         self.relativeTargetPort = relativeTargetPort
         self.targetPortGroup = targetPortGroup
+        self.isRemovable = isRemovable
     }
 
     /// NAA of the locally assigned kind (SPC-4, 7.8.6.6.4): 60 bits, because we own no company identifier.

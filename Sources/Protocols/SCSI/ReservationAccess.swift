@@ -13,14 +13,17 @@ extension SCSICommand {
     public var persistentReservationAccess: ReservationAccess {
         switch self {
         case .testUnitReady, .inquiry, .reportLUNs, .requestSense, .readCapacity10, .readCapacity16,
-            .reportSupportedOperationCodes, .reportTargetPortGroups, .persistentReserveIn, .persistentReserveOut,
+            .reportSupportedOperationCodes, .reportSupportedTaskManagementFunctions, .reportTargetPortGroups, .persistentReserveIn,
+            .persistentReserveOut,
             .reserve6, .release6:
             // RESERVE, RELEASE and PERSISTENT RESERVE OUT decide for themselves.
             .always
-        case .read, .verify, .prefetch, .getLBAStatus, .modeSense: .read
+        case .read, .verify, .prefetch, .getLBAStatus, .readDefectData, .modeSense: .read
         case .startStopUnit(let request): request.start && request.powerCondition == 0 ? .always : .write
         case .preventAllowMediumRemoval(let prevent): prevent ? .write : .always
-        case .write, .writeAndVerify, .compareAndWrite, .orWrite, .synchronizeCache, .unmap, .writeSame, .modeSelect: .write
+        case .write, .writeAtomic, .writeAndVerify, .compareAndWrite, .orWrite, .synchronizeCache, .unmap, .writeSame,
+            .sanitize, .formatUnit, .sendDiagnostic, .modeSelect:
+            .write
         }
     }
 
@@ -41,10 +44,32 @@ extension SCSICommand {
         }
     }
 
+    /// True when the command is about the unit and not about what its medium holds: it is answered while the medium is out.
+    public var needsNoMedium: Bool {
+        switch self {
+        case .inquiry, .reportLUNs, .requestSense, .reportSupportedOperationCodes, .reportSupportedTaskManagementFunctions,
+            .reportTargetPortGroups, .persistentReserveIn, .persistentReserveOut, .reserve6, .release6, .modeSense, .modeSelect,
+            .startStopUnit, .preventAllowMediumRemoval, .sendDiagnostic:
+            true
+        default: false
+        }
+    }
+
+    /// True when the command is answered while a SANITIZE or a FORMAT UNIT is under way (SBC-3, sanitize operations).
+    public var passesBackgroundOperation: Bool {
+        switch self {
+        case .inquiry, .reportLUNs, .requestSense, .reportSupportedOperationCodes, .reportSupportedTaskManagementFunctions,
+            .reportTargetPortGroups:
+            true
+        default: false
+        }
+    }
+
     /// True when the command would change what the medium holds.
     public var isWrite: Bool {
         switch self {
-        case .write, .writeAndVerify, .compareAndWrite, .orWrite, .unmap, .writeSame: true
+        case .write, .writeAtomic, .writeAndVerify, .compareAndWrite, .orWrite, .unmap, .writeSame, .formatUnit: true
+        case .sanitize(let request): request.serviceAction != .exitFailureMode
         default: false
         }
     }

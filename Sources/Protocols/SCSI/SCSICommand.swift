@@ -18,6 +18,8 @@ public enum SCSICommand: Hashable, Sendable {
     case write(BlockTransfer)
     /// WRITE AND VERIFY (10), (12), (16) of SBC-3.
     case writeAndVerify(BlockTransfer, byteCheck: ByteCheck)
+    /// WRITE ATOMIC (16) (SBC-4, 5.48; published with VPD page B0h of SBC-3): all blocks or none, whatever crashes.
+    case writeAtomic(BlockTransfer)
     /// VERIFY (10), (12), (16) of SBC-3.
     case verify(BlockTransfer, byteCheck: ByteCheck)
     /// COMPARE AND WRITE (SBC-3, 5.2).
@@ -42,8 +44,18 @@ public enum SCSICommand: Hashable, Sendable {
     case startStopUnit(StartStopUnit)
     /// PREVENT ALLOW MEDIUM REMOVAL (SBC-3, 5.10).
     case preventAllowMediumRemoval(prevent: Bool)
+    /// SANITIZE of SBC-3.
+    case sanitize(Sanitize)
+    /// FORMAT UNIT (SBC-3, 5.3). `hasParameterList` is FMTDATA.
+    case formatUnit(hasParameterList: Bool, isLongList: Bool)
+    /// READ DEFECT DATA (10), (12) of SBC-3.
+    case readDefectData(ReadDefectData)
+    /// SEND DIAGNOSTIC (SPC-4, 6.42), the default self-test or none.
+    case sendDiagnostic
     /// REPORT SUPPORTED OPERATION CODES (SPC-4, 6.35).
     case reportSupportedOperationCodes(ReportSupportedOperationCodes)
+    /// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4, 6.36).
+    case reportSupportedTaskManagementFunctions(isExtended: Bool, allocationByteCount: UInt32)
     /// REPORT TARGET PORT GROUPS (SPC-4, 6.37).
     case reportTargetPortGroups(hasExtendedHeader: Bool, allocationByteCount: UInt32)
     /// PERSISTENT RESERVE IN (SPC-4, 6.15).
@@ -128,6 +140,44 @@ public struct StartStopUnit: Hashable, Sendable {
     public var noFlush: Bool
     public var loadEject: Bool
     public var start: Bool
+}
+
+/// The fields of SANITIZE of SBC-3.
+public struct Sanitize: Hashable, Sendable {
+    /// What is done to all of the medium.
+    public enum ServiceAction: UInt8, Sendable {
+        case overwrite = 0x01
+        case blockErase = 0x02
+        case cryptographicErase = 0x03
+        /// Leaves the state in which a failed operation keeps the unit.
+        case exitFailureMode = 0x1F
+    }
+
+    public var serviceAction: ServiceAction
+    /// IMMED: the answer comes when the operation has begun.
+    public var isImmediate: Bool
+    /// AUSE: a failure may be left by `exitFailureMode`, else by another SANITIZE that succeeds only.
+    public var allowsUnrestrictedExit: Bool
+    public var parameterListByteCount: UInt16
+
+    public init(
+        serviceAction: ServiceAction, isImmediate: Bool = false, allowsUnrestrictedExit: Bool = false, parameterListByteCount: UInt16 = 0
+    ) {
+        self.serviceAction = serviceAction
+        self.isImmediate = isImmediate
+        self.allowsUnrestrictedExit = allowsUnrestrictedExit
+        self.parameterListByteCount = parameterListByteCount
+    }
+}
+
+/// The fields of READ DEFECT DATA (10) and (12) of SBC-3.
+public struct ReadDefectData: Hashable, Sendable {
+    public var isTwelveByte: Bool
+    /// REQ_PLIST and REQ_GLIST, as their two bits.
+    public var lists: UInt8
+    /// DEFECT LIST FORMAT.
+    public var format: UInt8
+    public var allocationByteCount: UInt32
 }
 
 /// The fields of REPORT SUPPORTED OPERATION CODES (SPC-4, 6.35).

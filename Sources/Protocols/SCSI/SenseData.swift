@@ -44,17 +44,20 @@ public struct SenseData: Error, Hashable, Sendable {
     public var information: UInt64?
     /// The field that was refused.
     public var fieldPointer: FieldPointer?
+    /// PROGRESS INDICATION: how much of an operation in the background is done, in 65,536ths (SPC-4, 4.5.2.4.4).
+    public var progress: UInt16?
     /// The format in which `write(into:)` writes it.
     public var format: SenseFormat
 
     public init(
         _ key: SenseKey, _ code: AdditionalSenseCode, information: UInt64? = nil, fieldPointer: FieldPointer? = nil,
-        format: SenseFormat = .fixed
+        progress: UInt16? = nil, format: SenseFormat = .fixed
     ) {
         self.key = key
         self.code = code
         self.information = information
         self.fieldPointer = fieldPointer
+        self.progress = progress
         self.format = format
     }
 
@@ -106,7 +109,8 @@ public struct SenseData: Error, Hashable, Sendable {
     }
 
     private func writeDescriptors(into buffer: inout ByteBuffer) {
-        let length = (information != nil ? 12 : 0) + (fieldPointer != nil ? 8 : 0)
+        let hasKeySpecific = fieldPointer != nil || progress != nil
+        let length = (information != nil ? 12 : 0) + (hasKeySpecific ? 8 : 0)
         buffer.writeInteger(UInt8(0x72))
         buffer.writeInteger(key.rawValue)
         buffer.writeInteger(code.code)
@@ -117,7 +121,7 @@ public struct SenseData: Error, Hashable, Sendable {
             buffer.writeInteger(UInt32(0x000A_8000))
             buffer.writeInteger(information)
         }
-        if fieldPointer != nil {
+        if hasKeySpecific {
             buffer.writeInteger(UInt32(0x0206_0000))
             writeKeySpecific(into: &buffer)
             buffer.writeInteger(UInt8(0))
@@ -126,7 +130,9 @@ public struct SenseData: Error, Hashable, Sendable {
 
     private func writeKeySpecific(into buffer: inout ByteBuffer) {
         guard let fieldPointer else {
-            buffer.writeRepeatingByte(0, count: 3)
+            // SKSV says that a progress indication follows; without it the bytes mean nothing.
+            buffer.writeInteger(UInt8(progress == nil ? 0 : 0x80))
+            buffer.writeInteger(progress ?? 0)
             return
         }
         var flags: UInt8 = 0x80

@@ -27,6 +27,7 @@ public enum SupportedOperations {
     private static let sixByte: [SupportedOperation] = [
         SupportedOperation(.testUnitReady, zeroes(4) + [naca]),
         SupportedOperation(.requestSense, [0x01, 0, 0, 0xFF, naca]),
+        SupportedOperation(.formatUnit, [0x30, 0, 0, 0, naca]),
         SupportedOperation(.read6, [0x1F, 0xFF, 0xFF, 0xFF, naca]),
         SupportedOperation(.write6, [0x1F, 0xFF, 0xFF, 0xFF, naca]),
         SupportedOperation(.inquiry, [0x03, 0xFF, 0xFF, 0xFF, naca]),
@@ -35,6 +36,7 @@ public enum SupportedOperations {
         SupportedOperation(.release6, zeroes(4) + [naca]),
         SupportedOperation(.modeSense6, [0x08, 0xFF, 0xFF, 0xFF, naca]),
         SupportedOperation(.startStopUnit, [0x01, 0, 0, 0xF7, naca]),
+        SupportedOperation(.sendDiagnostic, [0x17, 0, 0xFF, 0xFF, naca]),
         SupportedOperation(.preventAllowMediumRemoval, [0, 0, 0, 0x03, naca]),
     ]
 
@@ -51,8 +53,15 @@ public enum SupportedOperations {
             tenByteTransfer(.verify10, flags: 0xF6),
             tenByteTransfer(.prefetch10, flags: 0x02),
             tenByteTransfer(.synchronizeCache10, flags: 0x02),
+            SupportedOperation(.readDefectData10, [0, 0x1F] + zeroes(4) + [0xFF, 0xFF, naca]),
             tenByteTransfer(.writeSame10, flags: 0xFE),
             SupportedOperation(.unmap, [0x01] + zeroes(5) + [0xFF, 0xFF, naca]),
+        ]
+        + [0x01, 0x02, 0x03, 0x1F].map { (action: UInt8) in
+            SupportedOperation(
+                .sanitize, serviceAction: UInt16(action), [0xA0 | action] + zeroes(5) + [0xFF, 0xFF, naca])
+        }
+        + [
             SupportedOperation(.modeSelect10, [0x11] + zeroes(5) + [0xFF, 0xFF, naca]),
             SupportedOperation(.modeSense10, [0x08, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, naca]),
         ]
@@ -79,6 +88,7 @@ public enum SupportedOperations {
         sixteenByteTransfer(.prefetch16, flags: 0x02),
         sixteenByteTransfer(.synchronizeCache16, flags: 0x02),
         sixteenByteTransfer(.writeSame16, flags: 0xFF),
+        sixteenByteTransfer(.writeAtomic16, flags: 0xF8),
         SupportedOperation(.serviceActionIn16, serviceAction: 0x10, [0x10] + ones(12) + [0x01, naca]),
         SupportedOperation(.serviceActionIn16, serviceAction: 0x12, [0x12] + ones(12) + [0, naca]),
     ]
@@ -87,10 +97,12 @@ public enum SupportedOperations {
         SupportedOperation(.reportLUNs, [0, 0xFF, 0, 0, 0] + ones(4) + [0, naca]),
         SupportedOperation(.maintenanceIn, serviceAction: 0x0A, [0xEA, 0, 0, 0, 0] + ones(4) + [0, naca]),
         SupportedOperation(.maintenanceIn, serviceAction: 0x0C, [0x0C, 0x87] + ones(7) + [0, naca]),
+        SupportedOperation(.maintenanceIn, serviceAction: 0x0D, [0x0D, 0x80, 0, 0, 0] + ones(4) + [0, naca]),
         SupportedOperation(.read12, [0xF8] + ones(8) + [0, naca]),
         SupportedOperation(.write12, [0xF8] + ones(8) + [0, naca]),
         SupportedOperation(.writeAndVerify12, [0xF6] + ones(8) + [0, naca]),
         SupportedOperation(.verify12, [0xF6] + ones(8) + [0, naca]),
+        SupportedOperation(.readDefectData12, [0x1F, 0, 0, 0, 0] + ones(4) + [0, naca]),
     ]
 
     /// The answer to REPORT SUPPORTED OPERATION CODES, whole; the caller cuts it to the allocation length.

@@ -12,8 +12,12 @@ public struct BlockLimits: Hashable, Sendable {
     public var maximumUnmap: UInt32 = 1 << 20
     public var maximumUnmapDescriptors: UInt32 = 256
     public var optimalUnmapGranularity: UInt32 = 8
-    /// The most that one WRITE SAME fills: 32 MiB.
-    public var maximumWriteSame: UInt64 = 65536
+    /// The most that one WRITE SAME fills: 16 MiB. Less than 65,536 blocks, which initiators take for a promise that a plain
+    /// write of as many works too.
+    public var maximumWriteSame: UInt64 = 32768
+    /// The most that one WRITE ATOMIC (16) moves: all of what a plain write may, since each write is one record of the log,
+    /// which survives a crash as a whole or not at all.
+    public var maximumAtomicWrite: UInt32 = 8192
 
     public init() {}
 }
@@ -125,6 +129,8 @@ public enum VitalProductData {
         // UGAVALID, with an alignment of zero.
         body.writeInteger(UInt32(0x8000_0000))
         body.writeInteger(limits.maximumWriteSame)
+        // No alignment, no granularity and no boundary is asked for.
+        body.writeInteger(limits.maximumAtomicWrite)
         body.writeRepeatingByte(0, count: 60 - body.readableBytes)
         return body
     }
@@ -133,6 +139,8 @@ public enum VitalProductData {
     private static func blockDeviceCharacteristics() -> ByteBuffer {
         var body = ByteBuffer(repeating: 0, count: 60)
         body.setInteger(UInt16(0x0001), at: 0)
+        // WABEREQ and WACEREQ: after a block or cryptographic erase, reads give zeroes.
+        body.setInteger(UInt8(0x50), at: 3)
         return body
     }
 

@@ -32,6 +32,11 @@ extension Volume {
         log.flush { [self] result in completion(result.mapError { deviceError($0) }) }
     }
 
+    /// What was written is on the disk at home: a point is sealed, and has been applied.
+    public func settle(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) {
+        seal(until: .applied) { result in completion(result.map { _ in () }) }
+    }
+
     private func checkWrite(_ range: SectorRange) -> BlockDeviceError? {
         isWriteProtected ? .writeProtected : check(range)
     }

@@ -83,4 +83,7 @@ public final class RateLimitedDevice<Base: BlockDevice>: BlockDevice {
 
     /// Not limited: it moves no data, and a write that waits here is not acknowledged, so it need not be covered.
     public func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) { base.flush(completion: completion) }
+
+    /// Not limited either, for the same reason.
+    public func settle(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) { base.settle(completion: completion) }
 }

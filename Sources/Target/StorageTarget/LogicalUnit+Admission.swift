@@ -9,29 +9,47 @@ extension LogicalUnit {
         offeredByteCount: Int? = nil
     ) -> SCSIAdmission {
         switch block.parse() {
-        case .failure(let sense): return .rejected(formatted(.checkCondition(sense)))
+        case .failure(let sense):
+            // An attention comes before the answer that the command is not known, too (SAM-5, status precedence).
+            if let nexus = nexuses[nexus], let attention = takeAttention(of: nexus) {
+                return .rejected(formatted(.checkCondition(SenseData(.unitAttention, attention))))
+            }
+            return .rejected(formatted(.checkCondition(sense)))
         case .success(let command):
             var task = SCSITask(
                 nexus: nexus, command: command, tag: tag, attribute: attribute, offeredByteCount: offeredByteCount)
             if let refusal = refusal(of: task) { return .rejected(formatted(refusal)) }
-            task.isAdmitted = true
+            task.place = order.enter(attribute)
             return .accepted(task)
         }
     }
 
-    /// Why a task may not be carried out: everything that can be known without its data.
+    /// Why a task may not be carried out: everything that can be known without its data, in SAM-5's order of precedence. An
+    /// initiator hears of a reset before it hears of a reservation, and of everything else after.
     func refusal(of task: SCSITask) -> SCSIResponse? {
         guard let nexus = nexuses[task.nexus] else { return Self.unknownNexus }
-        if !task.command.passesUnitAttention, let attention = takeAttention(of: nexus) {
+        let hearsAttention = !task.command.passesUnitAttention
+        if hearsAttention, nexus.attentions.first?.tellsOfReset ?? false, let attention = takeAttention(of: nexus) {
             return .checkCondition(SenseData(.unitAttention, attention))
         }
-        return reservationRefusal(of: task.command, by: nexus) ?? mediumRefusal(of: task)
+        if let conflict = reservationRefusal(of: task.command, by: nexus) { return conflict }
+        if hearsAttention, let attention = takeAttention(of: nexus) {
+            return .checkCondition(SenseData(.unitAttention, attention))
+        }
+        return stateRefusal(of: task.command) ?? mediumRefusal(of: task)
     }
 
     /// The same for a task that was admitted before, whose unit attention is not looked at again.
     func readmission(of task: SCSITask) -> SCSIResponse? {
         guard let nexus = nexuses[task.nexus] else { return Self.unknownNexus }
-        return reservationRefusal(of: task.command, by: nexus) ?? mediumRefusal(of: task)
+        return reservationRefusal(of: task.command, by: nexus) ?? stateRefusal(of: task.command) ?? mediumRefusal(of: task)
+    }
+
+    /// What keeps the unit as a whole from carrying out the command.
+    private func stateRefusal(of command: SCSICommand) -> SCSIResponse? {
+        if let backgroundOperation, !backgroundOperation.admits(command) { return .checkCondition(backgroundOperation.sense) }
+        if !isMediumLoaded && !command.needsNoMedium { return .checkCondition(SenseData(.notReady, .mediumNotPresent)) }
+        return nil
     }
 
     /// The session went away between the command and its turn.
@@ -66,6 +84,12 @@ extension LogicalUnit {
         case .read(let transfer), .write(let transfer), .writeAndVerify(let transfer, _), .verify(let transfer, _),
             .orWrite(let transfer):
             return rangeRefusal(of: transfer, limit: UInt64(limits.maximumTransfer))
+        case .writeAtomic(let transfer):
+            if transfer.blockCount > limits.maximumAtomicWrite { return .checkCondition(.invalidFieldInCDB(byte: 12)) }
+            return rangeRefusal(of: transfer, limit: UInt64(limits.maximumAtomicWrite)) ?? lengthRefusal(of: task, transfer)
+        case .sanitize(let request):
+            let longest = OverwriteParameters.longestByteCount(blockBytes: Self.blockBytes)
+            return Int(request.parameterListByteCount) > longest ? .checkCondition(.invalidFieldInCDB(byte: 7)) : nil
         case .compareAndWrite(let transfer):
             return rangeRefusal(of: transfer, limit: UInt64(limits.maximumCompareAndWrite))
                 ?? lengthRefusal(of: task, transfer)

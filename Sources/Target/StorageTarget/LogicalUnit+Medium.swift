@@ -10,7 +10,9 @@ extension LogicalUnit {
     func executeOnMedium(_ task: SCSITask, completion: @escaping (SCSIResponse) -> Void) {
         switch task.command {
         case .read(let transfer): read(task, transfer, completion)
-        case .write(let transfer): write(task, transfer, completion)
+        case .write(let transfer): write(task, transfer, .shared, completion)
+        // Held alone, so that no read sees a part of it.
+        case .writeAtomic(let transfer): write(task, transfer, .exclusive, completion)
         case .writeAndVerify(let transfer, let check): writeAndVerify(task, transfer, check, completion)
         case .verify(let transfer, let check): verify(task, transfer, check, completion)
         case .compareAndWrite(let transfer): compareAndWrite(task, transfer, completion)
@@ -19,7 +21,6 @@ extension LogicalUnit {
         case .synchronizeCache(_, let isImmediate): synchronizeCache(task, isImmediate: isImmediate, completion)
         case .unmap: unmap(task, completion)
         case .writeSame(let transfer, let unmap, let hasData): writeSame(task, transfer, unmap, hasData, completion)
-        case .startStopUnit(let request): startStop(task, request, completion)
         default: completion(.checkCondition(.invalidOperationCode))
         }
     }
@@ -45,12 +46,14 @@ extension LogicalUnit {
         }
     }
 
-    private func write(_ task: SCSITask, _ transfer: BlockTransfer, _ completion: @escaping (SCSIResponse) -> Void) {
+    private func write(
+        _ task: SCSITask, _ transfer: BlockTransfer, _ mode: LogicalUnitRangeLocks.Mode, _ completion: @escaping (SCSIResponse) -> Void
+    ) {
         switch dataToWrite(task, transfer) {
         case .failure(let sense): completion(formatted(.checkCondition(sense)))
         case .success(nil): completion(.good)
         case .success(let piece?):
-            runOnMedium(task, piece.range, .shared, completion: completion) { running in
+            runOnMedium(task, piece.range, mode, completion: completion) { running in
                 let durability = self.durability(forceUnitAccess: transfer.forceUnitAccess)
                 self.device.write(piece.range, data: piece.data, durability: durability) { result in
                     self.finish(running, self.response(to: result))
@@ -141,7 +144,7 @@ extension LogicalUnit {
         }
     }
 
-    private func synchronizeCache(
+    func synchronizeCache(
         _ task: SCSITask, isImmediate: Bool, _ completion: @escaping (SCSIResponse) -> Void
     ) {
         // All of the cache is flushed, whatever the range: that is allowed, and the log has only one tail.
@@ -155,16 +158,9 @@ extension LogicalUnit {
         }
     }
 
-    /// START STOP UNIT: there is no motor. To stop is to be told that the power may go, so it flushes unless told not to.
-    private func startStop(_ task: SCSITask, _ request: StartStopUnit, _ completion: @escaping (SCSIResponse) -> Void) {
-        // The medium cannot be taken out.
-        if request.loadEject { return completion(formatted(.checkCondition(.invalidFieldInCDB(byte: 4, bit: 1)))) }
-        if request.start || request.noFlush || device.isWriteProtected { return completion(.good) }
-        synchronizeCache(task, isImmediate: false, completion)
-    }
-
     /// PRE-FETCH is a hint: the blocks are read, so that the device has them, in pieces and one command at a time; a
-    /// second one is answered at once and does nothing.
+    /// second one is answered at once and does nothing. CONDITION MET says that all of them are at hand, GOOD that some may not
+    /// be (SBC-3, PRE-FETCH (10)).
     private func prefetch(
         _ task: SCSITask, _ transfer: BlockTransfer, _ isImmediate: Bool, _ completion: @escaping (SCSIResponse) -> Void
     ) {
@@ -174,24 +170,27 @@ extension LogicalUnit {
         if isPrefetching || range.isEmpty { return completion(.good) }
         isPrefetching = true
         if isImmediate {
-            prefetchPieces(of: range, isStopped: { false }, then: { self.isPrefetching = false })
+            prefetchPieces(of: range, isStopped: { false }, then: { _ in self.isPrefetching = false })
             return completion(.good)
         }
+        let isWhole = range.count == min(wanted, device.sectorCount &- transfer.logicalBlockAddress)
         let ended: (SCSIResponse) -> Void = { response in
             self.isPrefetching = false
             completion(response)
         }
         runOnMedium(task, range, .shared, completion: ended) { running in
-            self.prefetchPieces(of: range, isStopped: { running.isAborted }, then: { self.finish(running, .good) })
+            self.prefetchPieces(of: range, isStopped: { running.isAborted }) { isRead in
+                self.finish(running, SCSIResponse(status: isRead && isWhole ? .conditionMet : .good))
+            }
         }
     }
 
-    private func prefetchPieces(of range: SectorRange, isStopped: @escaping () -> Bool, then done: @escaping () -> Void) {
-        if range.isEmpty || isStopped() { return done() }
+    private func prefetchPieces(of range: SectorRange, isStopped: @escaping () -> Bool, then done: @escaping (Bool) -> Void) {
+        if range.isEmpty || isStopped() { return done(range.isEmpty) }
         let piece = SectorRange(from: range.start, to: min(range.end, range.start + Self.prefetchBlocks))
         device.read(piece) { result in
             // An error here is nobody's: the read that wants the blocks will meet it.
-            guard case .success = result else { return done() }
+            guard case .success = result else { return done(false) }
             self.prefetchPieces(of: SectorRange(from: piece.end, to: range.end), isStopped: isStopped, then: done)
         }
     }

@@ -36,6 +36,7 @@ extension LogicalUnit {
             return
         }
         if !nexus.attentions.isEmpty { attentiveNexusCount -= 1 }
+        removalPreventers.remove(identifier)
         if legacyHolder == identifier { legacyHolder = nil }
         abortTasks(.nexus(identifier), completion: completion)
     }
@@ -62,7 +63,8 @@ extension LogicalUnit {
         if code == .busDeviceResetFunctionOccurred { nexus.attentions.removeAll() }
         if nexus.attentions.contains(code) { return }
         if nexus.attentions.count == LogicalUnitNexus.maximumAttentions { nexus.attentions.removeLast() }
-        nexus.attentions.append(code)
+        // What tells of a reset is told before all else (SAM-5, precedence of unit attention conditions).
+        if code.tellsOfReset { nexus.attentions.insert(code, at: 0) } else { nexus.attentions.append(code) }
     }
 
     func establish(_ attention: PersistentReservations.Effects.Attention) {

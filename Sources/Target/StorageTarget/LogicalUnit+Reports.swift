@@ -8,7 +8,8 @@ extension LogicalUnit {
         guard let nexus = nexuses[task.nexus] else { return .checkCondition(SenseData(.abortedCommand, .nexusLossOccurred)) }
         do throws(SenseData) {
             switch task.command {
-            case .testUnitReady, .preventAllowMediumRemoval: return .good
+            case .testUnitReady, .sendDiagnostic: return .good
+            case .preventAllowMediumRemoval(let isPrevented): return preventRemoval(isPrevented, by: nexus)
             case .inquiry(let page, let count): return .good(try inquiry(page).truncated(to: Int(count)))
             case .reportLUNs(let select, let count):
                 let list = try LogicalUnitList.report(reportedNumbers(), selectReport: select)
@@ -36,6 +37,10 @@ extension LogicalUnit {
                 return .good(try SupportedOperations.report(request).truncated(to: Int(request.allocationByteCount)))
             case .reportTargetPortGroups(let isExtended, let count):
                 return .good(TargetPortGroups.report(identity, hasExtendedHeader: isExtended).truncated(to: Int(count)))
+            case .reportSupportedTaskManagementFunctions(let isExtended, let count):
+                return .good(SupportedTaskManagementFunctions.report(isExtended: isExtended).truncated(to: Int(count)))
+            case .readDefectData(let request):
+                return .good(DefectList.report(request).truncated(to: Int(request.allocationByteCount)))
             case .persistentReserveIn(let action, let count):
                 return .good(reservations.report(action).truncated(to: Int(count)))
             case .reserve6:
@@ -62,9 +67,15 @@ extension LogicalUnit {
 
     /// REQUEST SENSE takes a pending unit attention as its data (SPC-4, 6.39).
     private func requestSense(_ nexus: LogicalUnitNexus, _ format: SenseFormat) -> SenseData {
-        var sense = takeAttention(of: nexus).map { SenseData(.unitAttention, $0) } ?? .none
+        var sense = takeAttention(of: nexus).map { SenseData(.unitAttention, $0) } ?? pollableSense
         sense.format = format
         return sense
+    }
+
+    /// What the unit would say of itself to a command that needs the medium (SPC-4, 5.11.2).
+    private var pollableSense: SenseData {
+        if let backgroundOperation, !backgroundOperation.hasFailed { return backgroundOperation.sense }
+        return isMediumLoaded ? .none : SenseData(.notReady, .mediumNotPresent)
     }
 
     private func modeSelect(_ task: SCSITask, _ nexus: LogicalUnitNexus, _ count: Int, _ isTenByte: Bool) throws(SenseData)

@@ -9,6 +9,8 @@ final class LogicalUnitRunningTask {
     let completion: (SCSIResponse) -> Void
     /// What is to be done when the range is held; nil once it has begun.
     var body: ((LogicalUnitRunningTask) -> Void)?
+    /// False for work that outlives the command that began it.
+    var isAbortable = true
     /// Set when the task was aborted while the device was at work for it: it starts nothing more.
     var isAborted = false
     /// Who waits for the end of this task.
@@ -49,15 +51,19 @@ extension LogicalUnit {
             completion(SCSIResponse(status: .taskSetFull))
             return
         }
+        let running = register(task, completion, body)
+        if locks.acquire(running.identifier, range, mode, atFront: task.attribute == .headOfQueue) { start([running.identifier]) }
+    }
+
+    /// Makes a task known that begins when it is started.
+    func register(
+        _ task: SCSITask, _ completion: @escaping (SCSIResponse) -> Void, _ body: @escaping (LogicalUnitRunningTask) -> Void
+    ) -> LogicalUnitRunningTask {
         lastTaskIdentifier &+= 1
         let running = LogicalUnitRunningTask(
             identifier: lastTaskIdentifier, nexus: task.nexus, tag: task.tag, completion: completion, body: body)
         runningTasks[running.identifier] = running
-        let isOrdered = task.attribute == .ordered
-        let isHeld = locks.acquire(
-            running.identifier, isOrdered ? LogicalUnitRangeLocks.everything : range, isOrdered ? .exclusive : mode,
-            atFront: task.attribute == .headOfQueue)
-        if isHeld { start([running.identifier]) }
+        return running
     }
 
     /// Ends a task: gives its range to those that wait, and answers.
@@ -70,7 +76,7 @@ extension LogicalUnit {
     }
 
     /// Starts tasks one after the other, also when one of them ends at once and releases more: a queue, not a recursion.
-    private func start(_ identifiers: [UInt64]) {
+    func start(_ identifiers: [UInt64]) {
         readyTasks += identifiers
         if isStartingTasks { return }
         isStartingTasks = true
@@ -90,7 +96,9 @@ extension LogicalUnit {
     /// only then can they no longer touch the medium, and `completion` runs after the last of them.
     public func abortTasks(_ selection: SCSITaskSelection, completion: @escaping () -> Void) {
         let abortion = LogicalUnitAbortion(completion: completion)
-        for running in runningTasks.values.sorted(by: { $0.identifier < $1.identifier }) where selects(selection, running) {
+        abortWaiting(selection)
+        for running in runningTasks.values.sorted(by: { $0.identifier < $1.identifier })
+        where running.isAbortable && selection.names(running.nexus, tag: running.tag) {
             running.isAborted = true
             if running.body != nil {
                 running.body = nil
@@ -103,19 +111,12 @@ extension LogicalUnit {
         abortion.countDown()
     }
 
-    private func selects(_ selection: SCSITaskSelection, _ running: LogicalUnitRunningTask) -> Bool {
-        switch selection {
-        case .task(let nexus, let tag): running.nexus == nexus && running.tag == tag
-        case .nexus(let nexus): running.nexus == nexus
-        case .all: true
-        }
-    }
-
     /// LOGICAL UNIT RESET (SAM-5, 6.3.3): aborts all tasks, releases a RESERVE (6), brings the default mode parameters
-    /// back, and tells every initiator. Persistent reservations stay. `completion` runs when no aborted task can touch the
+    /// back, allows removal, and tells every initiator. Persistent reservations stay, and so does a SANITIZE. `completion` runs when no aborted task can touch the
     /// medium any more.
     public func reset(completion: @escaping () -> Void) {
         legacyHolder = nil
+        removalPreventers.removeAll()
         parameters = ModeParameters()
         for nexus in nexuses.values { establish(.busDeviceResetFunctionOccurred, for: nexus) }
         abortTasks(.all, completion: completion)

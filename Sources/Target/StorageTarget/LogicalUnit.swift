@@ -28,6 +28,8 @@ public final class LogicalUnit<Device: BlockDevice> {
     public let limits: BlockLimits
     /// The units that REPORT LUNS names; this one alone unless the target says otherwise.
     public var reportedNumbers: () -> [LogicalUnitNumber]
+    /// Runs a closure later on the device's event loop; without it nothing is paced.
+    var delay: ((TimeAmount, @escaping () -> Void) -> Void)?
 
     var parameters = ModeParameters()
     var reservations = PersistentReservations()
@@ -38,6 +40,17 @@ public final class LogicalUnit<Device: BlockDevice> {
     /// How many nexuses have a unit attention pending, so that a cached read asks one number instead of a table.
     var attentiveNexusCount = 0
 
+    /// A SANITIZE or FORMAT UNIT that is under way or has failed.
+    var backgroundOperation: LogicalUnitBackgroundOperation?
+    /// False while the medium of a removable unit is ejected.
+    var isMediumLoaded = true
+    /// Who said PREVENT and not yet ALLOW.
+    var removalPreventers: Set<NexusIdentifier> = []
+
+    var order = LogicalUnitTaskOrder()
+    /// Tasks that wait for their turn, in the order in which their data arrived.
+    var waitingTasks: [LogicalUnitWaitingTask] = []
+    var isStartingWaiting = false
     var locks = LogicalUnitRangeLocks()
     var runningTasks: [UInt64: LogicalUnitRunningTask] = [:]
     var lastTaskIdentifier: UInt64 = 0
@@ -56,6 +69,14 @@ public final class LogicalUnit<Device: BlockDevice> {
         self.reportedNumbers = { [number] }
     }
 
+    /// Paces work in the background by the event loop of the device.
+    public func pace(by eventLoop: any EventLoop) {
+        delay = { time, work in
+            let bound = NIOLoopBound(work, eventLoop: eventLoop)
+            eventLoop.scheduleTask(in: time) { bound.value() }
+        }
+    }
+
     /// How much data the command moves and which way, from SCSI's side.
     public func expectedTransfer(of command: SCSICommand) -> DataTransfer {
         command.dataTransfer(blockBytes: Self.blockBytes)
@@ -71,25 +92,26 @@ public final class LogicalUnit<Device: BlockDevice> {
         if attentiveNexusCount > 0 {
             guard let nexus, let found = nexuses[nexus], found.attentions.isEmpty else { return false }
         }
-        guard legacyHolder == nil, reservations.reservation == nil, !locks.hasExclusive,
+        guard legacyHolder == nil, reservations.reservation == nil, !locks.hasExclusive, order.isFree, isMediumLoaded,
+            backgroundOperation == nil,
             transfer.blockCount <= limits.maximumTransfer, !transfer.forceUnitAccess, let range = sectorRange(of: transfer)
         else { return false }
         return device.readIfResident(range, into: &buffer)
     }
 
-    /// Carries out a task; `completion` runs once, perhaps before this returns.
-    ///
-    /// A task that `abortTasks`, `reset` or `removeNexus` ended completes with TASK ABORTED. For an initiator that aborted
-    /// its own task, the target sends no response (SAM-5, Aborting commands).
-    public func execute(_ task: SCSITask, completion: @escaping (SCSIResponse) -> Void) {
-        if let refusal = task.isAdmitted ? readmission(of: task) : refusal(of: task) {
+    /// Carries out a task now; another initiator may have come between its admission and this.
+    func perform(_ task: SCSITask, completion: @escaping (SCSIResponse) -> Void) {
+        if let refusal = readmission(of: task) {
             completion(formatted(refusal))
             return
         }
         switch task.command {
-        case .read, .write, .writeAndVerify, .verify, .compareAndWrite, .orWrite, .prefetch, .synchronizeCache, .unmap,
-            .writeSame, .startStopUnit:
+        case .read, .write, .writeAtomic, .writeAndVerify, .verify, .compareAndWrite, .orWrite, .prefetch, .synchronizeCache,
+            .unmap, .writeSame:
             executeOnMedium(task, completion: completion)
+        case .startStopUnit(let request): startStop(task, request, completion)
+        case .sanitize(let request): sanitize(task, request, completion)
+        case .formatUnit(let hasList, let isLong): format(task, hasList: hasList, isLong: isLong, completion)
         case .persistentReserveOut(let command):
             persistentReserveOut(task, command, completion: completion)
         default:

@@ -1,7 +1,7 @@
 import Blocks
 
 // Who may touch which sectors now. Reads and writes hold their range shared: the device may serve them in either order.
-// COMPARE AND WRITE and ORWRITE, which read and then write, hold theirs alone, and an ORDERED task holds the whole disk.
+// COMPARE AND WRITE, ORWRITE and WRITE ATOMIC hold theirs alone, and a SANITIZE or FORMAT UNIT holds the whole disk.
 //
 //   acquire --no conflict with held or earlier waiting--> held --release--> gone
 //           --conflict--> waiting --the last conflict is released--> held
@@ -26,7 +26,7 @@ struct LogicalUnitRangeLocks {
         }
     }
 
-    /// The range of an ORDERED task.
+    /// The range of an operation on the whole disk.
     static let everything = SectorRange(from: 0, to: .max)
 
     private var held: [Entry] = []

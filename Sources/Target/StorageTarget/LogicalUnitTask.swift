@@ -28,8 +28,8 @@ public struct SCSITask: Sendable {
     public var dataOut: ByteBuffer?
     /// How much the initiator offered to send, which may be more than was asked of it (EDTL in iSCSI).
     public var offeredByteCount: Int?
-    /// Set by `admit`; a task that is not yet admitted is when it is executed.
-    var isAdmitted = false
+    /// Its place among the tasks of the unit, from `admit` on; a task without one is admitted when it is executed.
+    var place: UInt64?
 
     public init(
         nexus: NexusIdentifier, command: SCSICommand, tag: UInt64 = 0, attribute: Attribute = .simple,
@@ -85,4 +85,12 @@ public enum SCSITaskSelection: Hashable, Sendable {
     case nexus(NexusIdentifier)
     /// CLEAR TASK SET.
     case all
+
+    func names(_ nexus: NexusIdentifier, tag: UInt64) -> Bool {
+        switch self {
+        case .task(let named, let namedTag): named == nexus && namedTag == tag
+        case .nexus(let named): named == nexus
+        case .all: true
+        }
+    }
 }

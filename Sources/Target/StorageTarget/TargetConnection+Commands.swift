@@ -118,7 +118,10 @@ extension TargetConnection {
 
     /// Forgets a command. The memory of a read is free when its data has left, that of anything else is free now.
     private func settle(_ handle: TaskHandle) {
-        guard let command = commands.removeValue(forKey: handle), command.reservedByteCount > 0 else { return }
+        guard let command = commands.removeValue(forKey: handle) else { return }
+        // A task that no unit has executed gives up its place there.
+        if !command.isRunning { command.unit.withdraw(command.task) }
+        guard command.reservedByteCount > 0 else { return }
         if case .read = command.task.command {
             if session != nil {
                 unreleasedByteCount += command.reservedByteCount

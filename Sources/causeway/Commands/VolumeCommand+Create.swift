@@ -43,6 +43,9 @@ extension VolumeCommand {
         @Flag(help: "Machines may only read it.")
         var readOnly = false
 
+        @Flag(help: "Machines may eject its medium and load it, as that of a drive for images.")
+        var removable = false
+
         @Flag(help: "Only make it; causeway volume attach serves it.")
         var noAttach = false
 
@@ -57,7 +60,7 @@ extension VolumeCommand {
         func run() async throws {
             var request = VolumeCreate(
                 name: name, disk: disk ?? name, edge: edge, target: target, logicalUnit: logicalUnit, limits: limits.limits,
-                readOnly: readOnly ? true : nil, attach: !noAttach)
+                readOnly: readOnly ? true : nil, removable: removable ? true : nil, attach: !noAttach)
             if let chapUser, let chapSecretFile {
                 request.chap = .init(user: chapUser, secret: try readSecret(chapSecretFile, what: "secret"))
             }

@@ -114,6 +114,7 @@ struct VolumeCommand: AsyncParsableCommand {
                 ("message", volume.message),
                 ("disk", volume.disk), ("edge", volume.edge),
                 ("size", "\(Human.bytes(volume.sizeBytes)) (\(volume.sizeBytes) bytes)"),
+                ("medium", volume.removable == true ? "removable" : "fixed"),
                 ("access", volume.readOnly.map { $0 ? "read-only" : "read and write" }),
                 ("target", volume.target.map { "\($0.iqn), logical unit \($0.logicalUnit)" }),
                 ("portals", volume.target?.portals.joined(separator: ", ")), ("url", volume.url),

@@ -143,7 +143,7 @@ enum Samples {
         target: .init(name: "mail", iqn: "iqn.2026-01.com.example:mail", portals: ["127.0.0.1:3260"], chapUser: "u", mutual: true),
         url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", generation: 3,
         points: .init(lastSealed: 9, received: 8, applied: 7), unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
-        cache: .init(), limits: limits, throttle: .init(), readOnly: false)
+        cache: .init(), limits: limits, throttle: .init(), readOnly: false, removable: true)
     static let limits = Volume.Limits(operationsPerSecond: 500, burstOperations: 2_000, bytesPerSecond: 50 << 20, burstBytes: 100 << 20)
     static let credentials = VolumeCredentials(
         user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
@@ -167,7 +167,7 @@ enum Samples {
             "VolumeCreate",
             VolumeCreate(
                 name: "v", disk: "d", edge: "e", target: "t", logicalUnit: 1, chap: chap, allowedInitiators: ["iqn.x"], policy: .init(),
-                limits: limits, readOnly: true, attach: true)
+                limits: limits, readOnly: true, removable: true, attach: true)
         ), ("VolumeChange", VolumeChange(policy: .init(), limits: limits, readOnly: true)), ("DiskChange", DiskChange(sizeBytes: 1 << 30)),
         ("Chap", chap), ("AttachRequest", AttachRequest(edge: "e")), ("DetachRequest", DetachRequest(force: true)),
         ("PairingTokenCreate", PairingTokenCreate(validSeconds: 60)), ("PairingToken", PairingToken(token: "t", expiresAt: time)),

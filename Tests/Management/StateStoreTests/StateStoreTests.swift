@@ -180,6 +180,7 @@ import Testing
         let volume = try store.volume("v")
         #expect(volume.identifier == "a1" && volume.edge == "e" && volume.state == .attached && volume.generation == 7)
         #expect(volume.target == "v" && volume.logicalUnit == 0 && volume.logIdentifier == "log" && volume.sealBytes == 1 << 20)
+        #expect(!volume.isRemovable)
         #expect(!volume.isReadOnly && volume.sectorCount == 0 && volume.operationsPerSecond == nil && volume.bytesPerSecond == nil)
         #expect(
             try store.target("v")

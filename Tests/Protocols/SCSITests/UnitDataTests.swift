@@ -71,7 +71,8 @@ struct UnitDataTests {
         #expect(page.getInteger(at: 4, as: UInt8.self) == 1 && page.getInteger(at: 5, as: UInt8.self) == 255)
         #expect(page.getInteger(at: 8, as: UInt32.self) == 8192)
         #expect(page.getInteger(at: 20, as: UInt32.self) == 1 << 20)
-        #expect(page.getInteger(at: 36, as: UInt64.self) == 65536)
+        #expect(page.getInteger(at: 36, as: UInt64.self) == 32768)
+        #expect(page.getInteger(at: 44, as: UInt32.self) == 8192 && page.getInteger(at: 48, as: UInt32.self) == 0)
         let provisioning = try #require(VitalProductData.page(0xB2, identity: identity, limits: BlockLimits()))
         #expect(provisioning.getInteger(at: 5, as: UInt8.self) == 0xE4)
     }
@@ -82,7 +83,7 @@ struct UnitDataTests {
         #expect(CapacityData.short(blockCount: 1 << 40, blockBytes: 512).getInteger(at: 0, as: UInt32.self) == .max)
         let long = CapacityData.long(blockCount: 1 << 40, blockBytes: 512)
         #expect(long.readableBytes == 32 && long.getInteger(at: 0, as: UInt64.self) == 1 << 40 - 1)
-        #expect(long.getInteger(at: 13, as: UInt8.self) == 3 && long.getInteger(at: 14, as: UInt8.self) == 0xC0)
+        #expect(long.getInteger(at: 13, as: UInt8.self) == 0 && long.getInteger(at: 14, as: UInt8.self) == 0xC0)
     }
 
     @Test("Logical unit numbers", arguments: [0, 1, 255, 256, 300, 16383])
@@ -122,7 +123,7 @@ struct UnitDataTests {
             options: .all, withTimeouts: true, operationCode: 0, serviceAction: 0, allocationByteCount: 65535)
         #expect(try SupportedOperations.report(all).readableBytes == 4 + 20 * SupportedOperations.all.count)
         let unknown = ReportSupportedOperationCodes(
-            options: .operationCode, withTimeouts: false, operationCode: 0x04, serviceAction: 0, allocationByteCount: 255)
+            options: .operationCode, withTimeouts: false, operationCode: 0x07, serviceAction: 0, allocationByteCount: 255)
         #expect(try SupportedOperations.report(unknown).getInteger(at: 1, as: UInt8.self) == 1)
     }
 }

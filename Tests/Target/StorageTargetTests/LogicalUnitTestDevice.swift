@@ -12,6 +12,7 @@ final class MemoryDevice: BlockDevice {
         case write(SectorRange, WriteDurability)
         case writeZeroes(SectorRange, WriteDurability)
         case flush
+        case settle
     }
 
     var bytes: [UInt8]
@@ -82,6 +83,14 @@ final class MemoryDevice: BlockDevice {
         }
     }
 
+    func settle(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) {
+        calls.append(.settle)
+        serve {
+            if let error = self.error { return completion(.failure(error)) }
+            completion(.success(()))
+        }
+    }
+
     func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) {
         calls.append(.flush)
         serve {
@@ -98,10 +107,12 @@ final class Bench {
     let one = NexusIdentifier(1)
     let two = NexusIdentifier(2)
 
-    init(sectorCount: Int = 4096) {
+    init(sectorCount: Int = 4096, isRemovable: Bool = false) {
         device = MemoryDevice(sectorCount: sectorCount)
         unit = LogicalUnit(
-            device: device, identity: LogicalUnitIdentity(uniqueHigh: 1, uniqueLow: 2, targetName: "iqn.2026-01.example:disk"))
+            device: device,
+            identity: LogicalUnitIdentity(
+                uniqueHigh: 1, uniqueLow: 2, targetName: "iqn.2026-01.example:disk", isRemovable: isRemovable))
         for nexus in [one, two] {
             #expect(unit.addNexus(nexus, initiatorPortName: "iqn.initiator-\(nexus.rawValue),i,0x1"))
             #expect(sense([0x00], from: nexus)?.code == .powerOnResetOrBusDeviceReset)
