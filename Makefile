@@ -9,7 +9,8 @@ SOURCES = Package.swift Sources Tests
 
 # What building, testing and the benchmarks need from Debian, and the command or file that shows it is there.
 PACKAGES = pkg-config libssl-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-dev \
-           libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt
+           libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt \
+           libnbd-bin python3-libnbd nbdkit fio openssl
 
 .PHONY: deps build run test bench format format-check soak soak-kills replay clean
 

@@ -66,6 +66,7 @@ let platform: [Target] = [
 let protocols: [Target] = [
     room("SCSI", floor: "Protocols", [nioCore]),
     room("ISCSI", floor: "Protocols", ["Checksums", nioCore, crypto]),
+    room("NBD", floor: "Protocols", [nioCore]),
     room("LinkProtocol", floor: "Protocols", ["Blocks", nioCore, deque]),
 ]
 
@@ -89,6 +90,9 @@ let streaming: [Target] = [
 let target: [Target] = [
     room("StorageTarget", floor: "Target", ["SCSI", "ISCSI", "Blocks", nioCore, nioPosix, logging, deque]),
     room("RateLimits", floor: "Target", ["Blocks", nioCore, deque]),
+    room(
+        "NetworkBlockServer", floor: "Target",
+        ["NBD", "StorageTarget", "Blocks", nioCore, nioPosix, nioTLS, nioSSL, x509, asn1, logging]),
 ]
 
 let management: [Target] = [
@@ -101,7 +105,7 @@ let management: [Target] = [
         "EdgeServices", floor: "Management",
         [
             "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "ManagementAPI", "Volumes", "Link", "StorageTarget", "RateLimits",
-            "Files",
+            "NetworkBlockServer", "Files",
             "LocalFiles", "Ciphers",
             "Disks", "SecureCache", "WriteLog", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix, nioFoundation, logging,
             lifecycle,
@@ -158,6 +162,7 @@ let unitTests: [Target] = [
     tests(of: "Blocks", floor: "Blocks", [nioCore]),
     tests(of: "SCSI", floor: "Protocols", [nioCore]),
     tests(of: "ISCSI", floor: "Protocols", [nioCore]),
+    tests(of: "NBD", floor: "Protocols", [nioCore]),
     tests(of: "LinkProtocol", floor: "Protocols", [nioCore]),
     tests(of: "SecureCache", floor: "Storage", ["SimulatedStorage", nioCore]),
     tests(of: "WriteLog", floor: "Storage", ["SimulatedStorage", nioCore]),
@@ -167,6 +172,7 @@ let unitTests: [Target] = [
     tests(of: "WANRelay", floor: "Streaming", [nioCore, nioPosix, logging]),
     tests(of: "StorageTarget", floor: "Target", [nioCore, nioEmbedded, nioPosix, "ISCSI", "SCSI"]),
     tests(of: "RateLimits", floor: "Target", ["Blocks", nioCore, nioEmbedded]),
+    tests(of: "NetworkBlockServer", floor: "Target", [nioCore, nioPosix, nioSSL, logging, "NBD", "StorageTarget", "SCSI", "Blocks"]),
     tests(of: "EdgeConfiguration", floor: "Management"),
     tests(of: "Pairing", floor: "Management", ["Files", x509, crypto]),
     tests(of: "StateStore", floor: "Management", ["Files", grdb]),

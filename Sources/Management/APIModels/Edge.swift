@@ -23,11 +23,14 @@ public struct EdgeStatus: Codable, Sendable, Equatable {
         public var link: String?
         /// The iSCSI portals (cloud edges).
         public var iscsi: [String]
+        /// The NBD listeners as the beginnings of URLs, `nbd://host:port` or `nbds://host:port` (cloud edges).
+        public var nbd: [String]?
 
-        public init(api: String? = nil, link: String? = nil, iscsi: [String] = []) {
+        public init(api: String? = nil, link: String? = nil, iscsi: [String] = [], nbd: [String]? = nil) {
             self.api = api
             self.link = link
             self.iscsi = iscsi
+            self.nbd = nbd
         }
     }
 

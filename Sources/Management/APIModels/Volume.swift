@@ -183,6 +183,8 @@ public struct Volume: Codable, Sendable, Equatable {
     public var target: Target?
     /// The libiscsi URL with `SECRET` in the secret's place; `GET /v1/volumes/{name}/credentials` has the whole one.
     public var url: String?
+    /// Where an NBD client finds the volume, like `nbd://127.0.0.1:10809/mail`; nil when its edge does not serve NBD.
+    public var nbdURL: String?
     /// The generation of the lease: grows with each attach.
     public var generation: UInt64
     public var points: Points
@@ -203,8 +205,9 @@ public struct Volume: Codable, Sendable, Equatable {
 
     public init(
         name: String, identifier: String, disk: String? = nil, edge: String? = nil, state: State, message: String? = nil,
-        sizeBytes: UInt64, target: Target? = nil, url: String? = nil, generation: UInt64 = 0, points: Points = Points(),
-        unsent: Unsent? = nil, cache: Cache? = nil, policy: Policy = Policy(), limits: Limits? = nil, throttle: Throttle? = nil,
+        sizeBytes: UInt64, target: Target? = nil, url: String? = nil, nbdURL: String? = nil, generation: UInt64 = 0,
+        points: Points = Points(), unsent: Unsent? = nil, cache: Cache? = nil, policy: Policy = Policy(), limits: Limits? = nil,
+        throttle: Throttle? = nil,
         readOnly: Bool? = nil, removable: Bool? = nil, io: IO = IO()
     ) {
         self.name = name
@@ -216,6 +219,7 @@ public struct Volume: Codable, Sendable, Equatable {
         self.sizeBytes = sizeBytes
         self.target = target
         self.url = url
+        self.nbdURL = nbdURL
         self.generation = generation
         self.points = points
         self.unsent = unsent

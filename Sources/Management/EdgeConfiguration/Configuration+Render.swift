@@ -36,6 +36,7 @@ extension Configuration {
         if let connect = cloud.linkConnect { lines.append("  connect: \(quote(connect.description))") }
         lines += ["  connections: \(cloud.linkConnections)", "target:", "  listen:"]
         lines += cloud.targetListen.map { "    - \(quote($0.description))" }
+        if let nbd = cloud.nbd { lines += render(nbd) }
         lines += [
             "cache:",
             "  path: \(quote(cloud.cachePath))",
@@ -48,6 +49,15 @@ extension Configuration {
             "  sealSize: \(ByteSize.text(cloud.sealSizeBytes))",
         ]
         return lines
+    }
+
+    private static func render(_ nbd: NBD) -> [String] {
+        var lines = ["nbd:", "  listen:"] + nbd.listen.map { "    - \(quote($0.description))" }
+        lines.append("  allowPlain: \(nbd.allowsPlain)")
+        guard let tls = nbd.tls else { return lines }
+        lines += ["  tls:", "    certificate: \(quote(tls.certificate))", "    key: \(quote(tls.key))"]
+        if let authority = tls.clientAuthority { lines.append("    clientAuthority: \(quote(authority))") }
+        return lines + ["    required: \(tls.isRequired)", "    anyClient: \(tls.allowsAnyClient)"]
     }
 
     /// A YAML scalar in double quotes, which can hold any text.

@@ -71,6 +71,8 @@ public struct Configuration: Sendable, Equatable {
         public var linkConnections: Int
         /// `target.listen`: the iSCSI portals.
         public var targetListen: [NetworkAddress]
+        /// `nbd`: the NBD listeners; nil when there is no such section.
+        public var nbd: NBD?
         /// `cache.path`: the file or block device of the cache.
         public var cachePath: String
         public var cacheSizeBytes: UInt64
@@ -85,7 +87,7 @@ public struct Configuration: Sendable, Equatable {
 
         public init(
             linkConnect: NetworkAddress? = nil, linkConnections: Int = 2,
-            targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)], cachePath: String,
+            targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)], nbd: NBD? = nil, cachePath: String,
             cacheSizeBytes: UInt64 = 10 << 30,
             writeLogSizeBytes: UInt64 = 4 << 30, writeLogMemoryBytes: UInt64 = 32 << 20,
             recoveryPointObjective: Duration = .seconds(5),
@@ -94,6 +96,7 @@ public struct Configuration: Sendable, Equatable {
             self.linkConnect = linkConnect
             self.linkConnections = linkConnections
             self.targetListen = targetListen
+            self.nbd = nbd
             self.cachePath = cachePath
             self.cacheSizeBytes = cacheSizeBytes
             self.writeLogSizeBytes = writeLogSizeBytes
@@ -163,7 +166,9 @@ public struct Configuration: Sendable, Equatable {
         var listeners: [(String, NetworkAddress)] = [("api.listen", api.listen)]
         switch role {
         case .onprem(let onprem): listeners.append(("link.listen", onprem.linkListen))
-        case .cloud(let cloud): listeners += cloud.targetListen.map { ("target.listen", $0) }
+        case .cloud(let cloud):
+            listeners += cloud.targetListen.map { ("target.listen", $0) }
+            listeners += (cloud.nbd?.listen ?? []).map { ("nbd.listen", $0) }
         }
         return listeners.filter { !$0.1.isLoopback }.map { "\($0.0) \($0.1)" }
     }

@@ -58,7 +58,7 @@ struct ConfigurationBuilder {
     }
 
     /// A path, absolute; nil when it is missing or wrong. `..` stays, because what it means depends on symbolic links.
-    private func path(_ section: Section, _ key: String, required hint: String? = nil) -> String? {
+    func path(_ section: Section, _ key: String, required hint: String? = nil) -> String? {
         guard let text = hint.map({ section.required(key, hint: $0) }) ?? section.text(key) else { return nil }
         guard !text.isEmpty, !text.utf8.contains(0), text.utf8.count <= Limit.path else {
             section.fail(key, "this is not a path", hint: "write the path of a file or directory")
@@ -126,8 +126,9 @@ struct ConfigurationBuilder {
             cloud.linkConnections = link.integer("connections", default: cloud.linkConnections, in: Limit.connections)
         }
         if let target = section("target"), let node = target.values["listen"] {
-            cloud.targetListen = portals(node, of: target) ?? cloud.targetListen
+            cloud.targetListen = addresses(node, key: "target.listen") ?? cloud.targetListen
         }
+        cloud.nbd = section("nbd").map { nbd($0) }
         if let cache = section("cache") {
             cloud.cachePath = path(cache, "path") ?? cloud.cachePath
             cloud.cacheSizeBytes = cache.size("size", default: cloud.cacheSizeBytes, in: Limit.cacheSize)
@@ -147,29 +148,29 @@ struct ConfigurationBuilder {
     }
 
     /// One address, or a list of them.
-    private func portals(_ node: Node, of target: Section) -> [NetworkAddress]? {
+    func addresses(_ node: Node, key: String) -> [NetworkAddress]? {
         let items = node.sequence.map { Array($0) } ?? [node]
         guard (1...Limit.portals).contains(items.count) else {
-            reader.fail(node, "target.listen: expected 1 to \(Limit.portals) addresses, found \(items.count)")
+            reader.fail(node, "\(key): expected 1 to \(Limit.portals) addresses, found \(items.count)")
             return nil
         }
-        var portals: [NetworkAddress] = []
+        var found: [NetworkAddress] = []
         for item in items {
             guard let text = item.scalar?.string, !reader.isNull(item) else {
                 reader.fail(
-                    item, "target.listen: expected an address, found \(reader.describe(item))",
+                    item, "\(key): expected an address, found \(reader.describe(item))",
                     hint: "write host:port, for example 127.0.0.1:3260")
                 continue
             }
             do {
                 let address = try NetworkAddress(parsing: text)
-                if portals.contains(address), address.port != 0 { reader.fail(item, "target.listen: \(address) is there twice") }
-                portals.append(address)
+                if found.contains(address), address.port != 0 { reader.fail(item, "\(key): \(address) is there twice") }
+                found.append(address)
             } catch {
-                reader.fail(item, key: "target.listen", error)
+                reader.fail(item, key: key, error)
             }
         }
-        return portals.count == items.count ? portals : nil
+        return found.count == items.count ? found : nil
     }
 
     /// What single values cannot show: the log must take two points, and memory what is kept there.
@@ -204,6 +205,11 @@ struct ConfigurationBuilder {
             reader.fail(
                 top.values["target"] ?? top.values["api"], "target.listen: \(api) is the address of api.listen",
                 hint: "give each its own port")
+        case .cloud(let cloud):
+            for address in cloud.nbd?.listen ?? [] where address.port != 0 && (address == api || cloud.targetListen.contains(address)) {
+                reader.fail(
+                    top.values["nbd"], "nbd.listen: \(address) is the address of another listener", hint: "give each its own port")
+            }
         default:
             break
         }

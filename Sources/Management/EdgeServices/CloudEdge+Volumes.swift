@@ -66,7 +66,7 @@ extension CloudEdge {
         for grant in grants.volumes { await serve(grant) }
         if !grants.unavailable.isEmpty { scheduleRefresh() }
         try retireUnknownLogs(granted)
-        try await plane.run { $0.target.isReady = true }
+        try await plane.run { $0.setReady(true) }
     }
 
     private func openCache(_ grants: Grants) async throws {
@@ -190,10 +190,11 @@ extension CloudEdge {
     }
 
     func statuses() async throws -> [VolumeStatus] {
-        let (portals, failures) = (targetAddresses, openFailures)
+        let (portals, networkBlock, failures) = (targetAddresses, networkBlockAddresses.first, openFailures)
         return try await needPlane().run { plane in
             plane.served.values.map {
-                VolumeReport.status(of: $0, cache: plane.cache, portals: portals, failure: failures[$0.grant.identifier])
+                VolumeReport.status(
+                    of: $0, cache: plane.cache, portals: portals, networkBlock: networkBlock, failure: failures[$0.grant.identifier])
             }
         }
     }

@@ -8,6 +8,7 @@ import LocalFiles
 import ManagementAPI
 import NIOCore
 import NIOPosix
+import NetworkBlockServer
 import Pairing
 import StorageTarget
 import Volumes
@@ -25,6 +26,8 @@ actor CloudEdge: EdgeController {
     /// The dialer lives on the loop, as the plane does.
     var dialer: LoopConfined<LinkDialer>?
     var targetAddresses: [String] = []
+    /// The NBD listeners as the beginnings of URLs, `nbd://host:port`.
+    var networkBlockAddresses: [String] = []
     var apiAddress: String?
     var warnings: [String] = []
     /// The grants as home told them last.
@@ -55,12 +58,19 @@ actor CloudEdge: EdgeController {
     func start() async throws {
         let environment = environment
         let isPaired = identity != nil
+        let security = try cloud.nbd.map { try Self.networkBlockSecurity($0) }
         let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self] in
             // Until home has told the grants, an unknown target is one that may be there soon.
             let target = StorageTargetServer<CloudPlane.ServedDevice>(
                 eventLoop: environment.eventLoop, limits: environment.memory.target, logger: environment.logger, isReady: !isPaired)
+            let networkBlock = security.map {
+                NetworkBlockServer<CloudPlane.ServedDevice>(
+                    eventLoop: environment.eventLoop, limits: environment.memory.networkBlock, security: $0, logger: environment.logger,
+                    isReady: !isPaired)
+            }
             let plane = CloudPlane(
-                eventLoop: environment.eventLoop, threadPool: environment.threadPool, target: target, recorder: environment.recorder)
+                eventLoop: environment.eventLoop, threadPool: environment.threadPool, target: target, networkBlock: networkBlock,
+                recorder: environment.recorder)
             plane.onGrantsWanted = { Task { await self?.refreshGrants() } }
             return plane
         }
@@ -76,6 +86,7 @@ actor CloudEdge: EdgeController {
             }
         }
         environment.recorder.record("edge.listening", "listening for initiators at \(targetAddresses.joined(separator: ", "))")
+        if let nbd = cloud.nbd { try await listenForNBD(nbd, plane) }
         renewing = Task { [weak self] in
             while !Task.isCancelled {
                 try? await Task.sleep(for: .seconds(6 * 3_600))
@@ -201,7 +212,7 @@ actor CloudEdge: EdgeController {
         let identity = CloudIdentity(reply: reply, name: name, key: key)
         try identity.save(in: environment.directory)
         self.identity = identity
-        try await needPlane().run { $0.target.isReady = false }
+        try await needPlane().run { $0.setReady(false) }
         try await connect(identity)
         environment.recorder.record("edge.paired", "this edge is paired as \(identity.edge)")
         return PeerEdge(
@@ -244,7 +255,8 @@ actor CloudEdge: EdgeController {
         return EdgeStatus(
             name: environment.configuration.name, identifier: identity?.edge ?? "", role: .cloud, version: edgeVersion,
             startedAt: startedAt, state: plane == nil ? .starting : isConnected && openFailures.isEmpty ? .running : .degraded,
-            stateDirectory: environment.directory.path, addresses: .init(api: apiAddress, iscsi: targetAddresses),
+            stateDirectory: environment.directory.path,
+            addresses: .init(api: apiAddress, iscsi: targetAddresses, nbd: networkBlockAddresses),
             warnings: warnings + revocation + openFailures.values.sorted())
     }
 

@@ -9,6 +9,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import ISCSI
+import NetworkBlockServer
 import RateLimits
 import SCSI
 import SecureCache
@@ -58,6 +59,8 @@ final class CloudPlane {
     let eventLoop: any EventLoop
     let threadPool: NIOThreadPool
     let target: StorageTargetServer<ServedDevice>
+    /// The same volumes over NBD; nil when that is not configured.
+    let networkBlock: NetworkBlockServer<ServedDevice>?
     let recorder: EventRecorder
     /// Random, new for each start: home tells by it whether the process is still the same.
     let incarnation = UInt64.random(in: 1 ... .max)
@@ -73,10 +76,14 @@ final class CloudPlane {
     /// Called when a session with home has begun, and when home says that the grants have changed.
     var onGrantsWanted: () -> Void = {}
 
-    init(eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer<ServedDevice>, recorder: EventRecorder) {
+    init(
+        eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer<ServedDevice>,
+        networkBlock: NetworkBlockServer<ServedDevice>? = nil, recorder: EventRecorder
+    ) {
         self.eventLoop = eventLoop
         self.threadPool = threadPool
         self.target = target
+        self.networkBlock = networkBlock
         self.recorder = recorder
     }
 
@@ -322,6 +329,13 @@ final class CloudPlane {
                 "target.refused", subject: entry.grant.name, logSubject: identifier, severity: .error, "the target can't be added: \(error)"
             )
         }
+        exportByNBD(entry)
+    }
+
+    /// True when all volumes are there that this edge is to serve: what is unknown then will not come.
+    func setReady(_ isReady: Bool) {
+        target.isReady = isReady
+        networkBlock?.isReady = isReady
     }
 
     func withdraw(_ entry: Served, completion: @escaping () -> Void = {}) {
@@ -329,7 +343,9 @@ final class CloudPlane {
         entry.isExported = false
         // What machines have asked for is waited for, and a limit would only make that longer.
         entry.device.limit(nil)
-        target.removeTarget(entry.grant.target, completion: completion)
+        let latch = Countdown(2, completion: completion)
+        target.removeTarget(entry.grant.target) { latch.arrive() }
+        if let networkBlock { networkBlock.removeExport(entry.grant.name) { latch.arrive() } } else { latch.arrive() }
     }
 
     func entry(named name: String) -> Served? { served.values.first { $0.grant.name == name } }
@@ -372,7 +388,7 @@ final class CloudPlane {
     func stop(completion: @escaping () -> Void) {
         ticker?.cancel()
         for entry in served.values { entry.device.limit(nil) }
-        target.stop { [self] in
+        stopFrontEnds { [self] in
             let entries = Array(served.values)
             var remaining = entries.count + 1
             let done = { [self] in

@@ -121,6 +121,8 @@ struct VolumeStatus: Codable, Sendable {
     /// Write protection in force; nil from an edge of an older version.
     var isReadOnly: Bool?
     var portals: [String]
+    /// The NBD URL; nil when the edge does not serve NBD.
+    var nbdURL: String?
 }
 
 /// JSON in and out of the link's buffers.

@@ -1,3 +1,4 @@
+import NetworkBlockServer
 import SecureCache
 import StorageTarget
 
@@ -15,6 +16,14 @@ struct MemoryShares: Sendable {
         var limits = StorageTargetLimits()
         limits.dataOutByteCount = min(limits.dataOutByteCount, Int(clamping: limitBytes / 8))
         limits.dataInByteCount = min(limits.dataInByteCount, Int(clamping: limitBytes / 8))
+        return limits
+    }
+
+    /// Data from and to NBD clients: a sixteenth each.
+    var networkBlock: NetworkBlockLimits {
+        var limits = NetworkBlockLimits()
+        limits.writeByteCount = min(limits.writeByteCount, Int(clamping: limitBytes / 16))
+        limits.readByteCount = min(limits.readByteCount, Int(clamping: limitBytes / 16))
         return limits
     }
 

@@ -76,6 +76,7 @@ extension OnPremEdge {
                 name: target.name, iqn: target.iqn, logicalUnit: record.logicalUnit, portals: status?.portals ?? [],
                 chapUser: target.chapUser, mutual: target.mutualChapUser != nil),
             url: status?.portals.first.map { "iscsi://\(target.chapUser)@\($0)/\(target.iqn)/\(record.logicalUnit)" },
+            nbdURL: status?.nbdURL,
             generation: record.generation,
             points: .init(
                 lastSealed: status?.points.lastSealed ?? 0, received: progress?.position.received ?? 0,

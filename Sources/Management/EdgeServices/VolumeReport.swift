@@ -9,7 +9,7 @@ import Volumes
 /// A served volume as the API, home and the metrics see it. All is called on the data loop.
 enum VolumeReport {
     static func status(
-        of entry: CloudPlane.Served, cache: SecureCache<LocalFile>?, portals: [String], failure: String?
+        of entry: CloudPlane.Served, cache: SecureCache<LocalFile>?, portals: [String], networkBlock: String? = nil, failure: String?
     ) -> VolumeStatus {
         let volume = entry.volume
         let unsent = volume.unsent
@@ -54,7 +54,8 @@ enum VolumeReport {
             policy: .init(
                 recoveryPointObjectiveSeconds: Double(volume.policy.recoveryPointObjective.nanoseconds) / 1e9,
                 sealBytes: UInt64(clamping: volume.policy.sealBytes)),
-            limits: entry.grant.limits, throttle: throttle(of: entry), isReadOnly: volume.isWriteProtected, portals: portals)
+            limits: entry.grant.limits, throttle: throttle(of: entry), isReadOnly: volume.isWriteProtected, portals: portals,
+            nbdURL: networkBlock.map { "\($0)/\(entry.grant.name)" })
     }
 
     private static func throttle(of entry: CloudPlane.Served) -> APIModels.Volume.Throttle {
@@ -75,6 +76,7 @@ enum VolumeReport {
                 name: grant.targetName, iqn: grant.target, logicalUnit: grant.logicalUnit ?? 0, portals: status?.portals ?? [],
                 chapUser: grant.chap.user, mutual: grant.chap.mutualUser != nil),
             url: status?.portals.first.map { "iscsi://\(grant.chap.user)@\($0)/\(grant.target)/\(grant.logicalUnit ?? 0)" },
+            nbdURL: status?.nbdURL,
             generation: generation,
             points: status?.points ?? .init(), unsent: status?.unsent, cache: status?.cache,
             policy: status?.policy ?? grant.policy ?? .init(), limits: grant.limits, throttle: status?.throttle,

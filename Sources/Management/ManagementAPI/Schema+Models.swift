@@ -44,6 +44,7 @@ extension Schema {
                                 .optional("api", .text("The management API.")),
                                 .optional("link", .text("The link between edges.")),
                                 .required("iscsi", .list("The iSCSI portals.", of: .text("host:port"))),
+                                .optional("nbd", .list("The NBD listeners.", of: .text("nbd://host:port or nbds://host:port"))),
                             ])),
                     .required("warnings", .list("What an operator should look at.", of: .text("One sentence."))),
                 ])

@@ -13,6 +13,7 @@ extension Schema {
                     .optional("message", .text("What is wrong and what to do.")), .required("sizeBytes", .count("Its size.")),
                     .optional("target", .reference("VolumeTarget")),
                     .optional("url", .text("libiscsi's URL, with SECRET in the secret's place.")),
+                    .optional("nbdURL", .text("The NBD URL; missing when the edge does not serve NBD.")),
                     .required("generation", .count("The generation of its lease.")),
                     .required("points", .reference("VolumePoints")), .optional("unsent", .reference("VolumeUnsent")),
                     .optional("cache", .reference("VolumeCache")), .required("policy", .reference("VolumePolicy")),

@@ -3,11 +3,11 @@ import DequeModule
 /// How many bytes of data the server may hold for one direction, and who waits for room, first come first served.
 ///
 /// A request that is larger than the whole budget is granted when nothing else is held, so that it is served too.
-final class DataBudget {
-    let limit: Int
-    private(set) var heldByteCount = 0
+package final class DataBudget {
+    package let limit: Int
+    package private(set) var heldByteCount = 0
     /// What the waiting ones want.
-    private(set) var waitingByteCount = 0
+    package private(set) var waitingByteCount = 0
     private var waiters: Deque<Waiter> = []
     private var isGranting = false
 
@@ -16,24 +16,24 @@ final class DataBudget {
         let grant: () -> Bool
     }
 
-    init(limit: Int) { self.limit = limit }
+    package init(limit: Int) { self.limit = limit }
 
     /// Takes the bytes if there is room now and nobody waits.
-    func reserve(_ byteCount: Int) -> Bool {
+    package func reserve(_ byteCount: Int) -> Bool {
         guard waiters.isEmpty, fits(byteCount) else { return false }
         heldByteCount += byteCount
         return true
     }
 
     /// Takes the bytes when there is room. `grant` runs then, and returns false when they are no longer wanted.
-    func wait(for byteCount: Int, grant: @escaping () -> Bool) {
+    package func wait(for byteCount: Int, grant: @escaping () -> Bool) {
         waiters.append(Waiter(byteCount: byteCount, grant: grant))
         waitingByteCount += byteCount
         serve()
     }
 
     /// Gives bytes back.
-    func release(_ byteCount: Int) {
+    package func release(_ byteCount: Int) {
         heldByteCount -= byteCount
         serve()
     }

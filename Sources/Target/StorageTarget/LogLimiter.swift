@@ -2,7 +2,7 @@ import Logging
 import NIOCore
 
 /// Lets some log lines through and counts the rest, so that hostile traffic does not fill a disk.
-struct LogLimiter {
+package struct LogLimiter {
     /// Lines in one period.
     static let maximumLines = 20
     static let period = TimeAmount.seconds(10)
@@ -11,8 +11,10 @@ struct LogLimiter {
     private var lineCount = 0
     private var suppressedCount = 0
 
+    package init() {}
+
     /// The number of lines that were left out since the last one, when this line may be written; else nil.
-    mutating func admit(now: NIODeadline) -> Int? {
+    package mutating func admit(now: NIODeadline) -> Int? {
         if now - periodStart >= Self.period {
             periodStart = now
             lineCount = 0

@@ -55,13 +55,33 @@ extension LogicalUnit {
         if locks.acquire(running.identifier, range, mode, atFront: task.attribute == .headOfQueue) { start([running.identifier]) }
     }
 
+    /// The same for whoever is not a SCSI command, and stands in no order to them.
+    func runOnMedium(
+        nexus: NexusIdentifier, _ range: SectorRange, _ mode: LogicalUnitRangeLocks.Mode,
+        completion: @escaping (SCSIResponse) -> Void, body: @escaping (LogicalUnitRunningTask) -> Void
+    ) {
+        guard runningTasks.count < Self.maximumTasks else {
+            completion(SCSIResponse(status: .taskSetFull))
+            return
+        }
+        let running = register(nexus: nexus, tag: 0, completion, body)
+        if locks.acquire(running.identifier, range, mode) { start([running.identifier]) }
+    }
+
     /// Makes a task known that begins when it is started.
     func register(
         _ task: SCSITask, _ completion: @escaping (SCSIResponse) -> Void, _ body: @escaping (LogicalUnitRunningTask) -> Void
     ) -> LogicalUnitRunningTask {
+        register(nexus: task.nexus, tag: task.tag, completion, body)
+    }
+
+    private func register(
+        nexus: NexusIdentifier, tag: UInt64, _ completion: @escaping (SCSIResponse) -> Void,
+        _ body: @escaping (LogicalUnitRunningTask) -> Void
+    ) -> LogicalUnitRunningTask {
         lastTaskIdentifier &+= 1
         let running = LogicalUnitRunningTask(
-            identifier: lastTaskIdentifier, nexus: task.nexus, tag: task.tag, completion: completion, body: body)
+            identifier: lastTaskIdentifier, nexus: nexus, tag: tag, completion: completion, body: body)
         runningTasks[running.identifier] = running
         return running
     }

@@ -28,7 +28,7 @@ extension ByteBuffer {
     }
 
     /// True when `byteCount` bytes from `offset` behind the reader index on are all zero.
-    func isZero(at offset: Int, byteCount: Int) -> Bool {
+    package func isZero(at offset: Int, byteCount: Int) -> Bool {
         withUnsafeReadableBytes { bytes in
             guard offset >= 0, byteCount >= 0, offset <= bytes.count, byteCount <= bytes.count - offset else { return false }
             var index = offset

@@ -223,16 +223,16 @@ public final class StorageTargetServer<Device: BlockDevice> {
 }
 
 /// Runs a closure when a number of things have happened.
-final class Countdown {
+package final class Countdown {
     private var remaining: Int
     private let completion: () -> Void
 
-    init(_ count: Int, completion: @escaping () -> Void) {
+    package init(_ count: Int, completion: @escaping () -> Void) {
         remaining = count
         self.completion = completion
     }
 
-    func arrive() {
+    package func arrive() {
         remaining -= 1
         if remaining == 0 { completion() }
     }

@@ -28,6 +28,7 @@ struct StatusCommand: AsyncParsableCommand {
                 ("version", edge.version), ("started", Human.ago(edge.startedAt)), ("state", edge.stateDirectory),
                 ("api", edge.addresses.api), ("link", edge.addresses.link),
                 ("iscsi", edge.addresses.iscsi.isEmpty ? nil : edge.addresses.iscsi.joined(separator: ", ")),
+                ("nbd", edge.addresses.nbd?.joined(separator: ", ")),
             ]))
         for warning in edge.warnings { Terminal.print("warning: \(warning)") }
         Terminal.print("\n" + LinkCommand.table(links))

@@ -118,6 +118,7 @@ struct VolumeCommand: AsyncParsableCommand {
                 ("access", volume.readOnly.map { $0 ? "read-only" : "read and write" }),
                 ("target", volume.target.map { "\($0.iqn), logical unit \($0.logicalUnit)" }),
                 ("portals", volume.target?.portals.joined(separator: ", ")), ("url", volume.url),
+                ("nbd url", volume.nbdURL),
                 ("generation", String(volume.generation)),
                 (
                     "points",

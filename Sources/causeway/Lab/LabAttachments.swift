@@ -61,7 +61,8 @@ struct LabAttachments {
                 url = try await onprem.credentials(disk.name).url
                 return url == nil ? "the edge does not tell it" : nil
             }
-            volumes.append(.init(name: disk.name, url: url ?? "", disk: disk.path))
+            let nbd = try await cloud.volume(disk.name).nbdURL
+            volumes.append(.init(name: disk.name, url: url ?? "", nbd: nbd, disk: disk.path))
         }
         return volumes
     }

@@ -134,6 +134,7 @@ struct LabBuilder {
         if case .cloud(var role) = cloud.role {
             role.linkConnect = local(hasRelay ? ports.relay : ports.link)
             role.targetListen = [local(ports.target)]
+            if options.nbd { role.nbd = .init(listen: [local(ports.nbd)]) }
             role.cacheSizeBytes = options.cacheSize
             role.writeLogSizeBytes = options.logSize
             // One point is sent while the next is written.

@@ -46,6 +46,9 @@ struct LabCommand: AsyncParsableCommand {
         @Option(help: "Put a WAN of this rate between the edges, like 100mbit.", transform: Quantities.bytesPerSecond)
         var rate: UInt64?
 
+        @Flag(help: "Serve the volumes over NBD too, in plain on loopback.")
+        var nbd = false
+
         @Flag(help: "Return when everything is served, and leave the lab up.")
         var detach = false
 

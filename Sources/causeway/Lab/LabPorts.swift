@@ -6,10 +6,11 @@ struct LabPorts: Codable, Sendable {
     var link: UInt16
     var cloudAPI: UInt16
     var target: UInt16
+    var nbd: UInt16
     var relay: UInt16
     var relayControl: UInt16
 
-    private var all: [UInt16] { [onpremAPI, link, cloudAPI, target, relay, relayControl] }
+    private var all: [UInt16] { [onpremAPI, link, cloudAPI, target, nbd, relay, relayControl] }
 
     /// The ports of the last time when they are free, else new ones.
     static func choose(previous: LabPorts?) throws -> LabPorts {
@@ -18,14 +19,14 @@ struct LabPorts: Codable, Sendable {
         // port, and a peer that tries to reconnect could even connect to itself there.
         let candidates = outsideOfOutgoingPorts()
         var chosen: [UInt16] = []
-        for _ in 0..<10_000 where chosen.count < 6 {
+        for _ in 0..<10_000 where chosen.count < 7 {
             guard let port = candidates.randomElement() else { break }
             if !chosen.contains(port) && isFree(port) { chosen.append(port) }
         }
-        guard chosen.count == 6 else { throw CommandFailure("no six free ports were found on 127.0.0.1") }
+        guard chosen.count == 7 else { throw CommandFailure("no seven free ports were found on 127.0.0.1") }
         return LabPorts(
-            onpremAPI: chosen[0], link: chosen[1], cloudAPI: chosen[2], target: chosen[3], relay: chosen[4],
-            relayControl: chosen[5])
+            onpremAPI: chosen[0], link: chosen[1], cloudAPI: chosen[2], target: chosen[3], nbd: chosen[4],
+            relay: chosen[5], relayControl: chosen[6])
     }
 
     private static func outsideOfOutgoingPorts() -> ClosedRange<UInt16> {

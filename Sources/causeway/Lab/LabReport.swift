@@ -8,7 +8,10 @@ enum LabReport {
         Terminal.print(processes(record).text)
         if !record.volumes.isEmpty {
             var table = Table([.init("volume"), .init("disk"), .init("url")])
-            for volume in record.volumes { table.add(volume.name, volume.disk, volume.url) }
+            for volume in record.volumes {
+                table.add(volume.name, volume.disk, volume.url)
+                if let nbd = volume.nbd { table.add("", "", nbd) }
+            }
             Terminal.print("\n" + table.text)
         }
         Terminal.print(

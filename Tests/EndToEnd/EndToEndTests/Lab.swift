@@ -18,6 +18,7 @@ final class Lab {
         struct Volume: Decodable {
             var name: String
             var url: String
+            var nbd: String?
             var disk: String
         }
         var onprem: Edge
@@ -80,6 +81,8 @@ final class Lab {
     func edge(_ side: Side) -> Description.Edge { side == .onprem ? description.onprem : description.cloud }
     func volume(_ name: String) -> Description.Volume? { description.volumes.first { $0.name == name } }
     func url(_ name: String) -> String { volume(name)?.url ?? "" }
+    /// The NBD URL, in a lab with `--nbd`.
+    func nbd(_ name: String) -> String { volume(name)?.nbd ?? "" }
     func disk(_ name: String) -> String { directory.appendingPathComponent("\(name).img").path }
 
     /// Runs the CLI against one side.
