@@ -62,7 +62,7 @@ extension NetworkBlockConnection {
         guard requestCount == 0, !isEnded else { return }
         isEnded = true
         if unreleasedByteCount > 0 {
-            server.reads.release(unreleasedByteCount)
+            releaseReads(unreleasedByteCount)
             unreleasedByteCount = 0
         }
         server.closed(self)

@@ -135,7 +135,7 @@ extension NetworkBlockConnection {
         if server.writes.reserve(byteCount) { return true }
         waitsForRoom = true
         server.writes.wait(for: byteCount) { [self] in
-            waitsForRoom = false
+            roomWasGranted()
             guard phase == .transmission, incoming != nil else { return false }
             incoming?.reservedByteCount = byteCount
             resume()

@@ -63,6 +63,8 @@ final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
 
     /// The batch of answers.
     var out: ByteBuffer
+    /// The connection's own share of the server's budget for reads.
+    private let reads: DataBudget
     /// Bytes of reads that are in the batch or in the channel, to be given back once they have left.
     var unreleasedByteCount = 0
     private var isActive = false
@@ -84,6 +86,7 @@ final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
         nexus = server.makeNexus()
         client = NetworkBlockClient(address: channel.remoteAddress)
         out = channel.allocator.buffer(capacity: 1024)
+        reads = DataBudget(limit: min(server.limits.connectionReadByteCount, server.limits.readByteCount))
     }
 
     // MARK: Channel events
@@ -280,8 +283,7 @@ final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
             let byteCount = unreleasedByteCount
             unreleasedByteCount = 0
             let promise = channel.eventLoop.makePromise(of: Void.self)
-            let server = server
-            promise.futureResult.assumeIsolated().whenComplete { _ in server.reads.release(byteCount) }
+            promise.futureResult.assumeIsolated().whenComplete { [self] _ in releaseReads(byteCount) }
             handOver(promise: promise)
         } else {
             handOver()
@@ -296,6 +298,41 @@ final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
         let flush: () -> Void = { [self] in self.flush() }
         let bound = NIOLoopBound(flush, eventLoop: channel.eventLoop)
         channel.eventLoop.execute { bound.value() }
+    }
+
+    // MARK: Memory of reads
+
+    /// Takes memory for a read if there is some now and nobody waits.
+    func reserveNow(_ byteCount: Int) -> Bool {
+        guard reads.reserve(byteCount) else { return false }
+        if server.reads.reserve(byteCount) { return true }
+        reads.release(byteCount)
+        return false
+    }
+
+    /// Runs `grant` when there is memory for a read; it returns false when that is no longer wanted. The connection's share
+    /// comes first: what waits for it waits out of the others' way.
+    func waitForReads(_ byteCount: Int, grant: @escaping () -> Bool) {
+        reads.wait(for: byteCount) { [self] in
+            server.reads.wait(for: byteCount) { [self] in
+                if grant() { return true }
+                reads.release(byteCount)
+                return false
+            }
+            return true
+        }
+    }
+
+    /// Gives memory of reads back.
+    func releaseReads(_ byteCount: Int) {
+        server.reads.release(byteCount)
+        reads.release(byteCount)
+    }
+
+    /// A payload has room now, and its client's time begins.
+    func roomWasGranted() {
+        waitsForRoom = false
+        lastTraffic = channel.eventLoop.now
     }
 
     // MARK: Time

@@ -69,6 +69,9 @@ public struct NetworkBlockLimits: Sendable {
     public var writeByteCount = 64 << 20
     /// Bytes of reads in memory; beyond it reads wait.
     public var readByteCount = 64 << 20
+    /// Bytes of reads in memory for one connection; beyond it its reads wait, so that one that takes no answers does not keep
+    /// the others waiting. A longer read of a client without structured replies is done alone.
+    public var connectionReadByteCount = 8 << 20
     /// Bytes of answers that wait in one connection's socket before nothing more is read from it.
     public var outboundByteCount = 1 << 20
 

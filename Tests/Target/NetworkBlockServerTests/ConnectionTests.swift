@@ -51,9 +51,9 @@ import Testing
             parts.disk.error = .unreachable("the link is down")
         }
         // Requests that are tried again and again, and half of a payload.
-        for handle in 0..<10 { try await client.send(NBDRequest(command: .read, handle: UInt64(handle), byteCount: 8 << 20)) }
+        for handle in 0..<10 { try await client.send(NBDRequest(command: .read, handle: UInt64(handle), byteCount: 1 << 19)) }
         try await client.send(NBDRequest(command: .write, handle: 99, byteCount: 1 << 20), ByteBuffer(repeating: 1, count: 1000))
-        try await fixture.until { $0.server.writes.heldByteCount == 1 << 20 }
+        try await fixture.until { $0.server.writes.heldByteCount == 65_536 }
         client.close()
         try await fixture.until { $0.server.connectionCount == 0 }
         try await fixture.stop()
@@ -61,33 +61,32 @@ import Testing
 
     @Test func writesWaitForMemoryAndReadsToo() async throws {
         let fixture = try await ServerFixture { limits in
-            limits.writeByteCount = 1 << 20
-            limits.readByteCount = 1 << 20
-            limits.pieceByteCount = 256 << 10
+            limits.writeByteCount = 1 << 18
+            limits.readByteCount = 1 << 18
         }
         let clients = [try await TestClient.transmitting(fixture), try await TestClient.transmitting(fixture, structured: false)]
         try await fixture.run { parts in
             parts.disk.isHolding = true
             parts.disk.isResident = false
         }
-        let data = ByteBuffer(repeating: 5, count: 3 << 20)
+        let data = ByteBuffer(repeating: 5, count: 3 << 18)
         for client in clients {
-            try await client.send(NBDRequest(command: .read, handle: 1, byteCount: 3 << 20))
+            try await client.send(NBDRequest(command: .read, handle: 1, byteCount: 3 << 18))
             Task { [client = UncheckedClient(client)] in
-                try await client.value.send(NBDRequest(command: .write, handle: 2, offset: 4 << 20, byteCount: 3 << 20), data)
+                try await client.value.send(NBDRequest(command: .write, handle: 2, offset: 1 << 20, byteCount: 3 << 18), data)
             }
         }
-        try await fixture.until { $0.server.writes.heldByteCount == 1 << 20 }
-        #expect(try await fixture.run { $0.server.reads.heldByteCount } <= 3 << 20)
+        try await fixture.until { $0.server.writes.heldByteCount == 1 << 18 }
+        #expect(try await fixture.run { $0.server.reads.heldByteCount } <= 3 << 18)
         try await fixture.run { $0.disk.answerAll() }
         for client in clients {
             var handles: Set<UInt64> = []
             for _ in 0..<2 {
                 // Only one of the two has data, and the order is open: in simple replies the write's is the short one.
-                let reply = try #require(await client.reply(readByteCount: handles.contains(2) ? 3 << 20 : 0))
+                let reply = try #require(await client.reply(readByteCount: handles.contains(2) ? 3 << 18 : 0))
                 #expect(reply.error == 0)
                 handles.insert(reply.handle)
-                if reply.handle == 1, reply.data.readableBytes == 0 { _ = try await client.receive(3 << 20) }
+                if reply.handle == 1, reply.data.readableBytes == 0 { _ = try await client.receive(3 << 18) }
             }
             #expect(handles == [1, 2])
         }

@@ -89,7 +89,7 @@ final class ServerFixture: Sendable {
     let address: SocketAddress
 
     init(
-        security: NetworkBlockSecurity = NetworkBlockSecurity(), allowed: Set<String>? = nil, sectorCount: Int = 32_768,
+        security: NetworkBlockSecurity = NetworkBlockSecurity(), allowed: Set<String>? = nil, sectorCount: Int = 4096,
         _ change: @escaping @Sendable (inout NetworkBlockLimits) -> Void = { _ in }
     ) async throws {
         let loop = group.next()
@@ -98,6 +98,8 @@ final class ServerFixture: Sendable {
             var limits = NetworkBlockLimits()
             // On a busy machine a test may have to wait longer than a client would be given.
             limits.handshakeTime = .seconds(300)
+            // So that little data makes many pieces.
+            limits.pieceByteCount = 65_536
             change(&limits)
             var logger = Logger(label: "test")
             logger.logLevel = .critical
