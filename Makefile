@@ -10,9 +10,9 @@ SOURCES = Package.swift Sources Tests
 # What building, testing and the benchmarks need from Debian, and the command or file that shows it is there.
 PACKAGES = pkg-config libssl-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-dev \
            libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt \
-           libnbd-bin python3-libnbd nbdkit fio openssl
+           libnbd-bin python3-libnbd nbdkit fio openssl valgrind binutils
 
-.PHONY: deps build run test bench format format-check soak soak-kills replay clean
+.PHONY: deps build run test bench bench-target budget format format-check soak soak-kills replay clean
 
 deps: ## Installs what is missing from Debian's packages.
 	@missing=""; for package in $(PACKAGES); do \
@@ -35,9 +35,15 @@ test: deps ## Simulation, then unit and end-to-end tests.
 	$(SWIFT) test --skip-build --no-parallel --skip EndToEndTests
 	$(SWIFT) test --skip-build --filter EndToEndTests
 
-bench: build ## The benchmarks against peers, as ratios.
-	Benchmarks/target/run
+bench: bench-target ## The benchmarks against peers, as ratios.
 	Benchmarks/wan/run
+
+bench-target: build ## The target against tgtd, qemu-nbd and nbdkit, interleaved: the table of docs/benchmarks.md.
+	Benchmarks/target/run --output .build/bench-target
+
+budget: deps ## What the data path may cost, in allocations and instructions.
+	$(SWIFT) build -c release --product causeway-budget
+	Benchmarks/budget/run
 
 soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on.
 	$(SWIFT) build -c release --product causeway-simulator

@@ -37,6 +37,7 @@ struct Daemon: AsyncParsableCommand {
             return
         }
         causeway_forbid_core_dumps()
+        causeway_keep_freed_memory()
         do {
             try await EdgeProcess(configuration: configuration, configurationPath: config).run()
         } catch let failure as EdgeFailure {

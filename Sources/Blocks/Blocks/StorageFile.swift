@@ -35,8 +35,26 @@ public protocol StorageFile: AnyObject {
     /// Reads up to `byteCount` bytes; fewer arrive only at the end of the file.
     func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void)
 
+    /// Reads `byteCount` bytes and gives them in order, in pieces of `pieceByteCount` (the last one may be shorter), to
+    /// `consume`, with the offset of each in the whole. That may run on another thread, so that what is done with the bytes
+    /// costs the loop nothing. It returns how many bytes of the piece it took; fewer than there were end the read.
+    ///
+    /// The completion gets how many bytes were taken in all: fewer than asked for at the end of the file, too.
+    func read(
+        at offset: UInt64, byteCount: Int, pieceByteCount: Int,
+        consume: @escaping @Sendable (_ offset: Int, _ piece: UnsafeRawBufferPointer) -> Int,
+        completion: @escaping (Result<Int, StorageFileError>) -> Void)
+
     /// Writes all readable bytes of `data` at `offset`, growing the file as needed.
     func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void)
+
+    /// Writes, as `write` does, the bytes that `produce` makes. That may run on another thread, so that what it takes to make
+    /// them costs the loop nothing. Nil writes nothing.
+    ///
+    /// The completion gets the bytes too, so that the same ones can be written again.
+    func write(
+        at offset: UInt64, produce: @escaping @Sendable () -> ByteBuffer?,
+        completion: @escaping (_ bytes: ByteBuffer?, Result<Void, StorageFileError>) -> Void)
 
     /// Makes a range read as zeroes and frees its space where the file system can.
     func writeZeroes(at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void)
@@ -52,6 +70,42 @@ public protocol StorageFile: AnyObject {
 
     /// Closes once the operations in flight are done. No call may follow.
     func close()
+}
+
+extension StorageFile {
+    /// For files that have no thread to do it on: the whole is read first, and consumed on the loop.
+    public func read(
+        at offset: UInt64, byteCount: Int, pieceByteCount: Int,
+        consume: @escaping @Sendable (_ offset: Int, _ piece: UnsafeRawBufferPointer) -> Int,
+        completion: @escaping (Result<Int, StorageFileError>) -> Void
+    ) {
+        read(at: offset, byteCount: byteCount) { result in
+            completion(
+                result.map { data in
+                    data.withUnsafeReadableBytes { bytes in
+                        var taken = 0
+                        while taken < bytes.count {
+                            let piece = UnsafeRawBufferPointer(rebasing: bytes[taken..<min(taken + pieceByteCount, bytes.count)])
+                            let count = consume(taken, piece)
+                            taken += count
+                            if count < piece.count { break }
+                        }
+                        return taken
+                    }
+                })
+        }
+    }
+}
+
+extension StorageFile {
+    /// For files that have no thread to do it on: the bytes are made on the loop.
+    public func write(
+        at offset: UInt64, produce: @escaping @Sendable () -> ByteBuffer?,
+        completion: @escaping (_ bytes: ByteBuffer?, Result<Void, StorageFileError>) -> Void
+    ) {
+        let bytes = produce()
+        write(bytes ?? ByteBuffer(), at: offset) { completion(bytes, $0) }
+    }
 }
 
 /// A directory that one component has for itself.

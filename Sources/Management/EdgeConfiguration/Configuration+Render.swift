@@ -38,6 +38,7 @@ extension Configuration {
         lines += cloud.targetListen.map { "    - \(quote($0.description))" }
         if let nbd = cloud.nbd { lines += render(nbd) }
         lines += [
+            "  busyPoll: \(TimeSpan.text(cloud.targetBusyPoll))",
             "cache:",
             "  path: \(quote(cloud.cachePath))",
             "  size: \(ByteSize.text(cloud.cacheSizeBytes))",

@@ -71,6 +71,8 @@ public struct Configuration: Sendable, Equatable {
         public var linkConnections: Int
         /// `target.listen`: the iSCSI portals.
         public var targetListen: [NetworkAddress]
+        /// `target.busyPoll`: how long the data path stays awake after a command, where that pays; zero turns it off.
+        public var targetBusyPoll: Duration
         /// `nbd`: the NBD listeners; nil when there is no such section.
         public var nbd: NBD?
         /// `cache.path`: the file or block device of the cache.
@@ -87,7 +89,8 @@ public struct Configuration: Sendable, Equatable {
 
         public init(
             linkConnect: NetworkAddress? = nil, linkConnections: Int = 2,
-            targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)], nbd: NBD? = nil, cachePath: String,
+            targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)], targetBusyPoll: Duration = .microseconds(50),
+            nbd: NBD? = nil, cachePath: String,
             cacheSizeBytes: UInt64 = 10 << 30,
             writeLogSizeBytes: UInt64 = 4 << 30, writeLogMemoryBytes: UInt64 = 32 << 20,
             recoveryPointObjective: Duration = .seconds(5),
@@ -96,6 +99,7 @@ public struct Configuration: Sendable, Equatable {
             self.linkConnect = linkConnect
             self.linkConnections = linkConnections
             self.targetListen = targetListen
+            self.targetBusyPoll = targetBusyPoll
             self.nbd = nbd
             self.cachePath = cachePath
             self.cacheSizeBytes = cacheSizeBytes

@@ -6,6 +6,7 @@ struct ConfigurationBuilder {
     enum Limit {
         static let connections = 1...16
         static let portals = 16
+        static let busyPoll: ClosedRange<Duration> = .zero...(.milliseconds(1))
         static let disks = 1_024
         static let cacheSize: ClosedRange<UInt64> = (16 << 20)...(64 << 40)
         static let writeLogSize: ClosedRange<UInt64> = (16 << 20)...(16 << 40)
@@ -125,8 +126,9 @@ struct ConfigurationBuilder {
             }
             cloud.linkConnections = link.integer("connections", default: cloud.linkConnections, in: Limit.connections)
         }
-        if let target = section("target"), let node = target.values["listen"] {
-            cloud.targetListen = addresses(node, key: "target.listen") ?? cloud.targetListen
+        if let target = section("target") {
+            if let node = target.values["listen"] { cloud.targetListen = addresses(node, key: "target.listen") ?? cloud.targetListen }
+            cloud.targetBusyPoll = target.duration("busyPoll", default: cloud.targetBusyPoll, in: Limit.busyPoll)
         }
         cloud.nbd = section("nbd").map { nbd($0) }
         if let cache = section("cache") {

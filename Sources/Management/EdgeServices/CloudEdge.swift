@@ -59,10 +59,12 @@ actor CloudEdge: EdgeController {
         let environment = environment
         let isPaired = identity != nil
         let security = try cloud.nbd.map { try Self.networkBlockSecurity($0) }
-        let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self] in
+        var limits = environment.memory.target
+        limits.busyPollTime = .nanoseconds(cloud.targetBusyPoll.components.attoseconds / 1_000_000_000)
+        let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self, limits] in
             // Until home has told the grants, an unknown target is one that may be there soon.
             let target = StorageTargetServer<CloudPlane.ServedDevice>(
-                eventLoop: environment.eventLoop, limits: environment.memory.target, logger: environment.logger, isReady: !isPaired)
+                eventLoop: environment.eventLoop, limits: limits, logger: environment.logger, isReady: !isPaired)
             let networkBlock = security.map {
                 NetworkBlockServer<CloudPlane.ServedDevice>(
                     eventLoop: environment.eventLoop, limits: environment.memory.networkBlock, security: $0, logger: environment.logger,

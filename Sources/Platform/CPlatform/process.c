@@ -1,3 +1,4 @@
+// The process as a whole: no core files, and memory that is kept.
 // Where secrets live: pages of 32-byte slots that are locked into memory and left out of core files.
 
 #define _GNU_SOURCE
@@ -14,6 +15,9 @@
 
 #if defined(__linux__)
 #include <sys/prctl.h>
+#endif
+#if defined(__GLIBC__)
+#include <malloc.h>
 #endif
 
 #define PAGE_BYTES 4096
@@ -36,6 +40,15 @@ int causeway_forbid_core_dumps(void) {
         }
     }
     return 0;
+}
+
+void causeway_keep_freed_memory(void) {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    // Threads of the pool free what the loop allocated and the other way round: few heaps find their holes again.
+    mallopt(M_ARENA_MAX, 4);
+#endif
 }
 
 struct secret_page {

@@ -45,6 +45,9 @@ public final class BlockCipher {
         self.key = key
     }
 
+    /// A cipher under the same key for several threads.
+    public func shared() -> SharedBlockCipher { SharedBlockCipher(key: key) }
+
     deinit {
         // Both calls wipe what they free, and take nil.
         EVP_CIPHER_CTX_free(sealing)

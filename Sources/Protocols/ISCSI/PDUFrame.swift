@@ -64,78 +64,118 @@ public struct PDUDecoder {
     public var digests = Digests()
     /// A longer DataSegmentLength is refused.
     public var maximumDataByteCount: Int
+    /// What came last, as far as it was not cut into frames.
     private var received = ByteBuffer()
+    /// A PDU whose rest is still to come. Only such a PDU is copied: the others are slices of what arrived.
+    private var partial = ByteBuffer()
 
     public init(maximumDataByteCount: Int) {
         self.maximumDataByteCount = maximumDataByteCount
     }
 
     /// Bytes that wait for the rest of their PDU, or for `next`.
-    public var bufferedByteCount: Int { received.readableBytes }
+    public var bufferedByteCount: Int { partial.readableBytes + received.readableBytes }
 
-    /// Adds what came from the connection. When nothing waits, the buffer is taken as it is.
+    /// Adds what came from the connection. When nothing waits for `next`, the buffer is taken as it is.
     public mutating func append(_ bytes: ByteBuffer) {
         if received.readableBytes == 0 {
             received = bytes
         } else {
-            if let header = BasicHeader(peeking: received), fits(header) {
-                let total = wireByteCount(header)
-                // One allocation for the whole PDU instead of one for each doubling.
-                if total > received.readableBytes {
-                    received.reserveCapacity(minimumWritableBytes: total - received.readableBytes)
-                }
-            }
-            received.writeImmutableBuffer(bytes)
+            var joined = ByteBufferAllocator().buffer(capacity: received.readableBytes + bytes.readableBytes)
+            joined.writeImmutableBuffer(received)
+            joined.writeImmutableBuffer(bytes)
+            received = joined
         }
     }
 
     /// The next whole frame, or nil when more bytes are needed.
     public mutating func next() throws(PDUError) -> PDUFrame? {
-        guard let header = BasicHeader(peeking: received) else { return nil }
+        if partial.readableBytes > 0 {
+            guard try completePartial() else { return nil }
+            var whole = ByteBuffer()
+            swap(&whole, &partial)
+            return frame(from: &whole)
+        }
+        if let byteCount = try wireByteCount(of: received), received.readableBytes >= byteCount { return frame(from: &received) }
+        if received.readableBytes > 0 { _ = try completePartial() }
+        // Whoever received the bytes may use their memory again.
+        received = ByteBuffer()
+        return nil
+    }
+
+    /// Moves what the partial PDU lacks from what was received; true when it is whole.
+    private mutating func completePartial() throws(PDUError) -> Bool {
+        take(BasicHeader.byteCount)
+        // The length of the header is known from its beginning, and the length of the whole from its digest on.
+        guard let header = BasicHeader(peeking: partial) else { return false }
+        try checkLengths(header)
+        take(headerByteCount(header))
+        guard let byteCount = try wireByteCount(of: partial) else { return false }
+        take(byteCount)
+        return partial.readableBytes >= byteCount
+    }
+
+    /// Moves bytes until the partial PDU has `byteCount` of them, or none are left.
+    private mutating func take(_ byteCount: Int) {
+        let lacking = byteCount - partial.readableBytes
+        guard lacking > 0, received.readableBytes > 0 else { return }
+        // One allocation for the whole PDU instead of one for each doubling.
+        partial.reserveCapacity(minimumWritableBytes: lacking)
+        if let piece = received.readSlice(length: min(lacking, received.readableBytes)) { partial.writeImmutableBuffer(piece) }
+    }
+
+    /// The length on the wire of the PDU that starts at the buffer's reader index; nil when its header is not whole.
+    private func wireByteCount(of buffer: ByteBuffer) throws(PDUError) -> Int? {
+        guard let header = BasicHeader(peeking: buffer) else { return nil }
+        try checkLengths(header)
+        guard buffer.readableBytes >= headerByteCount(header) else { return nil }
+        if digests.header { try checkHeaderDigest(buffer, headerByteCount(header) - 4) }
+        var total = headerByteCount(header)
+        if header.dataByteCount > 0 { total += Self.padded(header.dataByteCount) + (digests.data ? 4 : 0) }
+        return total
+    }
+
+    private func checkLengths(_ header: BasicHeader) throws(PDUError) {
         guard header.additionalByteCount <= Self.maximumAdditionalByteCount else {
             throw .additionalHeaderTooLong(byteCount: header.additionalByteCount)
         }
         guard header.dataByteCount <= maximumDataByteCount else {
             throw .dataSegmentTooLong(byteCount: header.dataByteCount, limit: maximumDataByteCount)
         }
-        let headerByteCount = BasicHeader.byteCount + header.additionalByteCount
-        if digests.header, received.readableBytes >= headerByteCount + 4 { try checkHeaderDigest(headerByteCount) }
-        guard received.readableBytes >= wireByteCount(header) else { return nil }
+    }
 
+    /// The bytes in front of the data: headers and their digest.
+    private func headerByteCount(_ header: BasicHeader) -> Int {
+        BasicHeader.byteCount + header.additionalByteCount + (digests.header ? 4 : 0)
+    }
+
+    /// Cuts a PDU, which is whole, from the front of a buffer.
+    private func frame(from buffer: inout ByteBuffer) -> PDUFrame? {
+        guard let header = BasicHeader(peeking: buffer) else { return nil }
         var frame = PDUFrame(header: header)
-        received.moveReaderIndex(forwardBy: BasicHeader.byteCount)
+        buffer.moveReaderIndex(forwardBy: BasicHeader.byteCount)
         if header.additionalByteCount > 0 {
-            frame.additional = received.readSlice(length: header.additionalByteCount) ?? ByteBuffer()
+            frame.additional = buffer.readSlice(length: header.additionalByteCount) ?? ByteBuffer()
         }
-        if digests.header { received.moveReaderIndex(forwardBy: 4) }
+        if digests.header { buffer.moveReaderIndex(forwardBy: 4) }
         if header.dataByteCount > 0 {
             let padded = Self.padded(header.dataByteCount)
-            let start = received.readerIndex
-            frame.data = received.getSlice(at: start, length: header.dataByteCount) ?? ByteBuffer()
+            let start = buffer.readerIndex
+            frame.data = buffer.getSlice(at: start, length: header.dataByteCount) ?? ByteBuffer()
             if digests.data {
-                let computed = Self.crc(received, at: start, byteCount: padded)
-                frame.isDataDigestWrong = received.getInteger(at: start + padded, endianness: .little) != computed
-                received.moveReaderIndex(forwardBy: padded + 4)
+                let computed = Self.crc(buffer, at: start, byteCount: padded)
+                frame.isDataDigestWrong = buffer.getInteger(at: start + padded, endianness: .little) != computed
+                buffer.moveReaderIndex(forwardBy: padded + 4)
             } else {
-                received.moveReaderIndex(forwardBy: padded)
+                buffer.moveReaderIndex(forwardBy: padded)
             }
         }
         return frame
     }
 
-    private func fits(_ header: BasicHeader) -> Bool {
-        header.additionalByteCount <= Self.maximumAdditionalByteCount && header.dataByteCount <= maximumDataByteCount
-    }
-
-    private func wireByteCount(_ header: BasicHeader) -> Int {
-        var total = BasicHeader.byteCount + header.additionalByteCount + (digests.header ? 4 : 0)
-        if header.dataByteCount > 0 { total += Self.padded(header.dataByteCount) + (digests.data ? 4 : 0) }
-        return total
-    }
-
-    private func checkHeaderDigest(_ headerByteCount: Int) throws(PDUError) {
-        let computed = Self.crc(received, at: received.readerIndex, byteCount: headerByteCount)
-        let sent: UInt32? = received.getInteger(at: received.readerIndex + headerByteCount, endianness: .little)
+    private func checkHeaderDigest(_ buffer: ByteBuffer, _ byteCount: Int) throws(PDUError) {
+        let computed = Self.crc(buffer, at: buffer.readerIndex, byteCount: byteCount)
+        let sent: UInt32? = buffer.getInteger(at: buffer.readerIndex + byteCount, endianness: .little)
         if sent != computed { throw .headerDigest }
     }
 
@@ -219,6 +259,9 @@ public struct PDUEncoder: Sendable {
             buffer.writeInteger(crc, endianness: .little)
         }
     }
+
+    /// True when something follows `data`: padding, or a digest.
+    public func hasTrailer(for data: ByteBuffer) -> Bool { digests.data || data.readableBytes & 3 != 0 }
 
     /// Appends what follows `data` when the data itself goes out as a buffer of its own.
     public func writeTrailer(for data: ByteBuffer, into buffer: inout ByteBuffer) {

@@ -67,6 +67,23 @@ extension OpenFile {
         return buffer
     }
 
+    /// Reads through one piece of memory, which stays in the processor's cache, and returns how much `consume` took.
+    func readPieces(
+        at offset: UInt64, byteCount: Int, pieceByteCount: Int, consume: (Int, UnsafeRawBufferPointer) -> Int
+    ) throws(FileSystemError) -> Int {
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, min(pieceByteCount, byteCount)), alignment: 64)
+        defer { memory.deallocate() }
+        var taken = 0
+        while taken < byteCount {
+            let wanted = UnsafeMutableRawBufferPointer(rebasing: memory[..<min(memory.count, byteCount - taken)])
+            let arrived = try read(into: wanted, at: offset + UInt64(taken))
+            let count = consume(taken, UnsafeRawBufferPointer(rebasing: wanted[..<arrived]))
+            taken += count
+            if count < wanted.count { break }
+        }
+        return taken
+    }
+
     /// Writes the readable bytes.
     func writeBuffer(_ data: ByteBuffer, at offset: UInt64) throws(FileSystemError) {
         var failure: FileSystemError?

@@ -35,8 +35,45 @@ public final class LocalFile: StorageFile {
         run(completion) { file throws(FileSystemError) in try file.readBuffer(at: offset, byteCount: byteCount) }
     }
 
+    public func read(
+        at offset: UInt64, byteCount: Int, pieceByteCount: Int,
+        consume: @escaping @Sendable (_ offset: Int, _ piece: UnsafeRawBufferPointer) -> Int,
+        completion: @escaping (Result<Int, StorageFileError>) -> Void
+    ) {
+        run(completion) { file throws(FileSystemError) in
+            try file.readPieces(at: offset, byteCount: byteCount, pieceByteCount: pieceByteCount, consume: consume)
+        }
+    }
+
     public func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
         run(completion) { file throws(FileSystemError) in try file.writeBuffer(data, at: offset) }
+    }
+
+    public func write(
+        at offset: UInt64, produce: @escaping @Sendable () -> ByteBuffer?,
+        completion: @escaping (_ bytes: ByteBuffer?, Result<Void, StorageFileError>) -> Void
+    ) {
+        let done = { (result: Result<ProducedWrite, StorageFileError>) in
+            switch result {
+            case .success(let write): completion(write.bytes, write.failure.map { .failure(StorageFileError($0)) } ?? .success(()))
+            case .failure(let error): completion(nil, .failure(error))
+            }
+        }
+        run(done) { file throws(FileSystemError) in
+            var write = ProducedWrite(bytes: produce())
+            do throws(FileSystemError) {
+                if let bytes = write.bytes { try file.writeBuffer(bytes, at: offset) }
+            } catch {
+                write.failure = error
+            }
+            return write
+        }
+    }
+
+    /// What was made and written on the pool, and how the write ended.
+    private struct ProducedWrite: Sendable {
+        let bytes: ByteBuffer?
+        var failure: FileSystemError?
     }
 
     public func writeZeroes(

@@ -36,6 +36,11 @@ enum CacheFormat {
     static let tablePurpose = "causeway cache table 1"
     static let blockPurpose = "causeway cache blocks 1"
 
+    /// What a block is bound to: which volume and block it is, and which segment it was put into.
+    static func blockContext(_ volume: VolumeIdentifier, _ block: UInt64, sequence: UInt64) -> CipherContext {
+        CipherContext(volume.high, volume.low, block, sequence, 0)
+    }
+
     /// What a fragment of that many entries takes in the table.
     static func fragmentBytes(entries: Int) -> Int {
         (fragmentHeaderBytes + entries * entryBytes + BlockCipher.tagByteCount + alignment - 1) / alignment * alignment

@@ -21,12 +21,14 @@ final class CacheVolume {
     let ordinal: UInt32
     /// nil until the volume is attached: then its blocks are known, and cannot be read.
     var key: SecretKey? {
-        didSet { ciphers = [:] }
+        didSet { (ciphers, sharedCiphers) = ([:], [:]) }
     }
     private(set) var blocks: [UInt64: CacheLocation] = [:]
     private(set) var zeroes = ExtentMap<ZeroMark>()
     /// The ciphers of this volume's blocks, by the number of the salt.
     private var ciphers: [Int: BlockCipher] = [:]
+    /// The same for the threads of the pool.
+    private var sharedCiphers: [Int: SharedBlockCipher] = [:]
 
     init(identifier: VolumeIdentifier, ordinal: UInt32) {
         self.identifier = identifier
@@ -104,6 +106,14 @@ final class CacheVolume {
         guard let key, let derived = try? key.derive(salt: salts[salt], purpose: CacheFormat.blockPurpose) else { return nil }
         let cipher = BlockCipher(key: derived)
         ciphers[salt] = cipher
+        return cipher
+    }
+
+    /// The same cipher, for any thread.
+    func sharedCipher(salt: Int, of salts: CacheSalts) -> SharedBlockCipher? {
+        if let cipher = sharedCiphers[salt] { return cipher }
+        guard let cipher = cipher(salt: salt, of: salts)?.shared() else { return nil }
+        sharedCiphers[salt] = cipher
         return cipher
     }
 }

@@ -85,61 +85,83 @@ extension SecureCache {
         return true
     }
 
-    /// Reads `blocks`; the buffer that arrives holds all of them. A block that is not here, or is not
-    /// what was written, makes the whole read a miss.
+    /// Reads `blocks` into `destination`, from `offset` on. A block that is not here, or is not what was written, makes the whole
+    /// read a miss, and what the destination holds is then of no use.
     public func read(
-        _ identifier: VolumeIdentifier, blocks: Range<UInt64>, completion: @escaping (Result<ByteBuffer, CacheMiss>) -> Void
+        _ identifier: VolumeIdentifier, blocks: Range<UInt64>, into destination: ReadDestination, at offset: Int,
+        completion: @escaping (Result<Void, CacheMiss>) -> Void
     ) {
         guard let volume = index[identifier], volume.key != nil, blocks.upperBound <= CacheFormat.blocksMax else {
             counters.misses += blocks.upperBound &- blocks.lowerBound
             return completion(.failure(CacheMiss(block: blocks.lowerBound)))
         }
-        var pieces: [(piece: Piece, block: UInt64)] = []
-        var block = blocks.lowerBound
-        while block < blocks.upperBound {
-            guard let (piece, count) = piece(volume, from: block, to: blocks.upperBound) else {
-                counters.misses += 1
-                return completion(.failure(CacheMiss(block: block)))
-            }
-            pieces.append((piece, block))
-            block += count
-        }
-        let request = CacheReadRequest(parts: pieces.count) { [self] result in
+        // Holds the request open until all pieces have been asked for.
+        let request = CacheReadRequest { [self] result in
             switch result {
             case .success: counters.hits += blocks.upperBound - blocks.lowerBound
             case .failure: counters.misses += 1
             }
             completion(result)
         }
-        for (number, (piece, block)) in pieces.enumerated() { read(piece, block: block, of: volume, part: number, request) }
-        if pieces.isEmpty { completion(.success(ByteBuffer())) }
+        var block = blocks.lowerBound
+        while block < blocks.upperBound {
+            guard let (piece, count) = piece(volume, from: block, to: blocks.upperBound) else {
+                return request.finish(CacheMiss(block: block))
+            }
+            request.partsLeft += 1
+            let position = offset + Int(block - blocks.lowerBound) * CacheFormat.blockBytes
+            read(piece, block: block, of: volume, into: destination, at: position, request)
+            block += count
+        }
+        request.finish(nil)
     }
 
-    private func read(_ piece: Piece, block: UInt64, of volume: CacheVolume, part: Int, _ request: CacheReadRequest) {
-        guard case .slots(let segment, let sequence, let first, let count) = piece else {
-            var buffer = ByteBuffer()
-            _ = append(piece, block: block, of: volume, to: &buffer)
-            return request.finish(part, .success(buffer))
-        }
-        let byteCount = count * CacheFormat.slotBytes
-        file.read(at: geometry.offset(ofSlot: first, segment: segment.position), byteCount: byteCount) { [self] result in
-            switch result {
-            case .success(let sealed) where sealed.readableBytes == byteCount:
-                var buffer = ByteBuffer()
-                buffer.reserveCapacity(count * CacheFormat.blockBytes)
-                if let bad = open(sealed, block: block, of: volume, segment, sequence: sequence, first: first, into: &buffer) {
-                    request.finish(part, .failure(CacheMiss(block: bad)))
-                } else {
-                    request.finish(part, .success(buffer))
-                }
-            default:
-                // What the device cannot read is not worth another try: the blocks are fetched again and put elsewhere.
-                counters.readErrors += 1
-                for slot in 0..<count {
-                    forget(block + UInt64(slot), of: volume, segment, sequence: sequence, slot: first + slot)
-                }
-                request.finish(part, .failure(CacheMiss(block: block)))
+    private func read(
+        _ piece: Piece, block: UInt64, of volume: CacheVolume, into destination: ReadDestination, at offset: Int,
+        _ request: CacheReadRequest
+    ) {
+        switch piece {
+        case .memory(let bytes): request.finish(destination.copy(bytes, to: offset) ? nil : CacheMiss(block: block))
+        case .zeroes:
+            request.finish(destination.clear(at: offset, byteCount: CacheFormat.blockBytes) ? nil : CacheMiss(block: block))
+        case .slots(let segment, let sequence, let first, let count):
+            guard let cipher = volume.sharedCipher(salt: segment.salt, of: salts) else {
+                return request.finish(CacheMiss(block: block))
             }
+            let run = CacheRun(
+                volume: volume.identifier, block: block, sequence: sequence, firstSlot: first, cipher: cipher,
+                destination: destination, offset: offset)
+            let byteCount = count * CacheFormat.slotBytes
+            file.read(
+                at: geometry.offset(ofSlot: first, segment: segment.position), byteCount: byteCount,
+                pieceByteCount: CacheRun.pieceSlots * CacheFormat.slotBytes, consume: { run.open($1, at: $0) }
+            ) { [self] result in
+                request.finish(missed(run, count: count, of: volume, segment, result))
+            }
+        }
+    }
+
+    /// What a run that was read says: nil when all of it is what was written.
+    private func missed(
+        _ run: CacheRun, count: Int, of volume: CacheVolume, _ segment: CacheSegment, _ result: Result<Int, StorageFileError>
+    ) -> CacheMiss? {
+        // The segment was evicted while the read was under way: whatever was read, the block is a miss.
+        guard segment.sequence == run.sequence else { return CacheMiss(block: run.block) }
+        switch result {
+        case .success(let byteCount) where byteCount == count * CacheFormat.slotBytes: return nil
+        case .success(let byteCount):
+            counters.corrupt += 1
+            let good = byteCount / CacheFormat.slotBytes
+            let bad = run.block + UInt64(good)
+            forget(bad, of: volume, segment, sequence: run.sequence, slot: run.firstSlot + good)
+            return CacheMiss(block: bad)
+        case .failure:
+            // What the device cannot read is not worth another try: the blocks are fetched again and put elsewhere.
+            counters.readErrors += 1
+            for slot in 0..<count {
+                forget(run.block + UInt64(slot), of: volume, segment, sequence: run.sequence, slot: run.firstSlot + slot)
+            }
+            return CacheMiss(block: run.block)
         }
     }
 
@@ -159,7 +181,7 @@ extension SecureCache {
                 let isOpen = cipher.open(
                     UnsafeRawBufferPointer(rebasing: bytes[start..<start + CacheFormat.slotBytes]),
                     nonce: CipherNonce(sequence: sequence, index: UInt32(first + number)),
-                    context: blockContext(volume.identifier, current, sequence: sequence), appendingTo: &buffer)
+                    context: CacheFormat.blockContext(volume.identifier, current, sequence: sequence), appendingTo: &buffer)
                 if !isOpen { return current }
             }
             return nil
@@ -181,31 +203,55 @@ extension SecureCache {
     }
 }
 
+/// A run of slots to be opened, perhaps on another thread: plain values, and two objects that any thread may use.
+struct CacheRun: Sendable {
+    /// Slots that are read and opened at a time: as much as stays in the processor's cache between the two.
+    static let pieceSlots = 16
+
+    let volume: VolumeIdentifier
+    let block: UInt64
+    let sequence: UInt64
+    let firstSlot: Int
+    let cipher: SharedBlockCipher
+    let destination: ReadDestination
+    /// Where the first block goes.
+    let offset: Int
+
+    /// Opens whole slots that stand `position` bytes behind the first, into their places.
+    /// - Returns: the bytes of those that are what was written, up to the first that is not.
+    func open(_ sealed: UnsafeRawBufferPointer, at position: Int) -> Int {
+        let start = position / CacheFormat.slotBytes
+        let count = sealed.count / CacheFormat.slotBytes
+        return cipher.withCipher { cipher in
+            for number in 0..<count {
+                let slot = start + number
+                let bytes = sealed[number * CacheFormat.slotBytes..<(number + 1) * CacheFormat.slotBytes]
+                let isOpen = destination.fill(at: offset + slot * CacheFormat.blockBytes, byteCount: CacheFormat.blockBytes) {
+                    cipher.open(
+                        UnsafeRawBufferPointer(rebasing: bytes),
+                        nonce: CipherNonce(sequence: sequence, index: UInt32(firstSlot + slot)),
+                        context: CacheFormat.blockContext(volume, block + UInt64(slot), sequence: sequence), into: $0)
+                }
+                if isOpen != true { return number * CacheFormat.slotBytes }
+            }
+            return count * CacheFormat.slotBytes
+        }
+    }
+}
+
 /// A read that waits for several runs of blocks.
 final class CacheReadRequest {
-    private var parts: [ByteBuffer]
-    private var left: Int
+    /// The runs that have not come, and one for the caller, who may ask for more.
+    var partsLeft = 1
     private var miss: CacheMiss?
-    private let completion: (Result<ByteBuffer, CacheMiss>) -> Void
+    private let completion: (Result<Void, CacheMiss>) -> Void
 
-    init(parts: Int, completion: @escaping (Result<ByteBuffer, CacheMiss>) -> Void) {
-        self.parts = Array(repeating: ByteBuffer(), count: parts)
-        left = parts
-        self.completion = completion
-    }
+    init(completion: @escaping (Result<Void, CacheMiss>) -> Void) { self.completion = completion }
 
-    func finish(_ part: Int, _ result: Result<ByteBuffer, CacheMiss>) {
-        switch result {
-        case .success(let bytes): parts[part] = bytes
-        case .failure(let new): miss = miss.map { $0.block < new.block ? $0 : new } ?? new
-        }
-        left -= 1
-        if left > 0 { return }
-        if let miss { return completion(.failure(miss)) }
-        if parts.count == 1 { return completion(.success(parts[0])) }
-        var whole = ByteBuffer()
-        whole.reserveCapacity(parts.reduce(0) { $0 + $1.readableBytes })
-        for part in parts { whole.writeImmutableBuffer(part) }
-        completion(.success(whole))
+    /// One of them has come, whole or not. The answer names the first block that is missing.
+    func finish(_ new: CacheMiss?) {
+        if let new { miss = miss.map { $0.block < new.block ? $0 : new } ?? new }
+        partsLeft -= 1
+        if partsLeft == 0 { completion(miss.map { .failure($0) } ?? .success(())) }
     }
 }

@@ -78,13 +78,8 @@ extension SecureCache {
         return bytes.withUnsafeReadableBytes {
             cipher.seal(
                 $0, nonce: CipherNonce(sequence: pending.sequence, index: UInt32(slot)),
-                context: blockContext(volume.identifier, owner.block, sequence: pending.sequence), appendingTo: &buffer)
+                context: CacheFormat.blockContext(volume.identifier, owner.block, sequence: pending.sequence), appendingTo: &buffer)
         }
-    }
-
-    /// What a block is bound to: which volume and block it is, and which segment it was put into.
-    func blockContext(_ volume: VolumeIdentifier, _ block: UInt64, sequence: UInt64) -> CipherContext {
-        CipherContext(volume.high, volume.low, block, sequence, 0)
     }
 
     private func writeFragment(of pending: PendingSegment, through end: Int) {

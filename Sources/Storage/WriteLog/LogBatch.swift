@@ -72,6 +72,26 @@ final class LogBatch {
     }
 }
 
+/// A batch as it is when it goes to the file, in values that any thread may have.
+struct LogBatchContent: Sendable {
+    let epoch: PointNumber
+    let sequence: UInt64
+    let records: [LogRecord]
+    let descriptorBytes: Int
+    let sealedBytes: Int
+    /// What was durable then; it stands in the batch's header.
+    let durableThrough: UInt64
+
+    init(_ batch: LogBatch, durableThrough: UInt64) {
+        epoch = batch.epoch
+        sequence = batch.sequence
+        records = batch.records
+        descriptorBytes = batch.descriptorBytes
+        sealedBytes = batch.sealedBytes
+        self.durableThrough = durableThrough
+    }
+}
+
 /// The value of the log's maps: which record holds a sector, and how far into it.
 struct LogExtent: ExtentValue {
     let batch: LogBatch
@@ -114,6 +134,8 @@ final class LogFile<File: StorageFile>: LogFileHandle {
     var writeOffset = UInt64(LogFormat.headerBytes)
     /// Something was written that no sync has covered.
     var isDirty = false
+    /// For the threads that seal batches.
+    private(set) lazy var sharedCipher = cipher.shared()
     /// The header survives a crash; and its name does too.
     var isHeaderDurable = false
     var isEstablished = false

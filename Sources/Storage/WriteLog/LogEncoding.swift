@@ -23,13 +23,12 @@ struct LogEncoding {
 
     // MARK: Encoding
 
-    /// Writes a batch, as it stands in the file, to `buffer`, which is empty.
-    /// - Returns: false when the cipher refused.
-    func encode(_ batch: LogBatch, durableThrough: UInt64, cipher: BlockCipher, into buffer: inout ByteBuffer) -> Bool {
+    /// A batch as it stands in the file; nil when the cipher refused.
+    func encode(_ batch: LogBatchContent, cipher: BlockCipher) -> ByteBuffer? {
         let header = LogBatchHeader(
-            epoch: batch.epoch, sequence: batch.sequence, durableThrough: durableThrough,
+            epoch: batch.epoch, sequence: batch.sequence, durableThrough: batch.durableThrough,
             descriptorBytes: UInt32(batch.descriptorBytes), dataBytes: UInt32(batch.sealedBytes))
-        buffer.reserveCapacity(header.byteCount)
+        var buffer = ByteBufferAllocator().buffer(capacity: header.byteCount)
         header.encodeBound(into: &buffer)
         buffer.writeInteger(UInt64(0))  // the two checksums
         var descriptors = ByteBuffer()
@@ -51,9 +50,9 @@ struct LogEncoding {
             }
             return sealed ? batch.descriptorBytes : 0
         }
-        guard sealed else { return false }
+        guard sealed else { return nil }
         for record in batch.records where record.kind == .data {
-            guard encodeData(of: record, batch: batch, cipher: cipher, into: &buffer) else { return false }
+            guard encodeData(of: record, batch: batch, cipher: cipher, into: &buffer) else { return nil }
         }
         var checksum = CRC32C()
         buffer.withUnsafeReadableBytes { checksum.update(UnsafeRawBufferPointer(rebasing: $0[LogFormat.batchHeaderBytes...])) }
@@ -64,10 +63,12 @@ struct LogEncoding {
         }
         buffer.setInteger(headerChecksum.value, at: LogFormat.batchHeaderBytes - 4)
         buffer.writeRepeatingByte(0, count: header.byteCount - buffer.readableBytes)
-        return true
+        return buffer
     }
 
-    private func encodeData(of record: LogRecord, batch: LogBatch, cipher: BlockCipher, into buffer: inout ByteBuffer) -> Bool {
+    private func encodeData(
+        of record: LogRecord, batch: LogBatchContent, cipher: BlockCipher, into buffer: inout ByteBuffer
+    ) -> Bool {
         guard let data = record.data, data.readableBytes == record.byteCount else { return false }
         return data.withUnsafeReadableBytes { bytes in
             var chunk: UInt64 = 0

@@ -27,26 +27,23 @@ extension WriteLog {
     }
 
     private func write(_ batch: LogBatch, to file: File) {
-        if encoded == nil {
-            encodeBuffer.clear()
-            guard encoding.encode(batch, durableThrough: durableThrough, cipher: file.cipher, into: &encodeBuffer) else {
-                return poison(.cipher("AES-256-GCM refused to seal a batch"))
-            }
-            encoded = encodeBuffer
-        }
-        guard let bytes = encoded else { return }
         isWriting = true
         let offset = file.writeOffset
-        // The completion must not hold the bytes, so that the next batch finds their buffer free.
-        let byteCount = bytes.readableBytes
-        file.file.write(bytes, at: offset) { [self] result in
+        let content = LogBatchContent(batch, durableThrough: durableThrough)
+        // Sealing takes longer than all the rest, so it is done where the write is.
+        let produce: @Sendable () -> ByteBuffer? = { [encoding, encoded, cipher = file.sharedCipher] in
+            encoded ?? cipher.withCipher { encoding.encode(content, cipher: $0) }
+        }
+        file.file.write(at: offset, produce: produce) { [self] bytes, result in
             isWriting = false
             guard failure == nil else { return }
             switch result {
             case .success:
-                wrote(batch, byteCount: byteCount, to: file, at: offset)
+                guard let bytes else { return poison(.cipher("AES-256-GCM refused to seal a batch")) }
+                wrote(batch, byteCount: bytes.readableBytes, to: file, at: offset)
             case .failure(.noSpace(let text)):
                 // The next attempt writes the same bytes over the part that got there.
+                encoded = bytes
                 ranOutOfSpace(text)
             case .failure(let error):
                 poison(.file(error))

@@ -60,9 +60,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     var isDirectoryDirty = false
     /// The file system is full: the writer waits for the next tick.
     var isOutOfSpace = false
-    /// The batch in flight as it stands in the file. It is kept over a retry: the same nonce must seal the same bytes.
+    /// A batch that the file system had no room for, as it stands in the file. It is kept for the retry: the same nonce must seal the same bytes.
     var encoded: ByteBuffer?
-    var encodeBuffer = ByteBuffer()
     /// The same for the header of a file in the making.
     var fileInTheMaking: (file: File, header: ByteBuffer)?
 

@@ -8,36 +8,51 @@ import NIOCore
 /// without harm.
 final class ReadOperation {
     let range: SectorRange
-    private var result: ByteBuffer
+    /// Where the answer is put together. Who fills a piece there by himself says so by `filled`.
+    let destination: ReadDestination
     private var pendingPieces = 1
+    private var filledByteCount = 0
     private var failure: BlockDeviceError?
     private let completion: (Result<ByteBuffer, BlockDeviceError>) -> Void
 
     init(_ range: SectorRange, completion: @escaping (Result<ByteBuffer, BlockDeviceError>) -> Void) {
         self.range = range
         self.completion = completion
-        result = ByteBufferAllocator().buffer(capacity: range.byteCount)
-        result.writeRepeatingByte(0, count: range.byteCount)
+        destination = ReadDestination(byteCount: range.byteCount)
     }
 
-    /// A piece is on its way. Each is matched by one `fill`, `skip` or `fail`.
+    /// Where a piece begins in the answer.
+    func offset(of piece: SectorRange) -> Int { Int(clamping: piece.byteOffset - range.byteOffset) }
+
+    /// A piece is on its way. Each is matched by one `filled`, `fill`, `clear`, `skip` or `fail`.
     func expectPiece() { pendingPieces += 1 }
 
     /// All pieces have been asked for.
     func allPiecesExpected() { finishPiece() }
 
-    /// The bytes of `piece` have come: they are in `source`, `sourceOffset` bytes behind its reader index.
-    func fill(_ piece: SectorRange, from source: ByteBuffer, sourceOffset: Int) {
-        let offset = Int(clamping: piece.byteOffset - range.byteOffset)
-        if let slice = source.getSlice(at: source.readerIndex + sourceOffset, length: piece.byteCount) {
-            result.setBuffer(slice, at: offset)
-        } else {
-            failure = failure ?? .medium("a piece of \(piece) came back short")
-        }
+    /// The bytes of `piece` stand in the destination.
+    func filled(_ piece: SectorRange) {
+        filledByteCount += piece.byteCount
         finishPiece()
     }
 
-    /// The piece is all zeroes, or its bytes are expected as other pieces now.
+    /// The bytes of `piece` have come: they are in `source`, `sourceOffset` bytes behind its reader index.
+    func fill(_ piece: SectorRange, from source: ByteBuffer, sourceOffset: Int) {
+        guard let slice = source.getSlice(at: source.readerIndex + sourceOffset, length: piece.byteCount),
+            destination.copy(slice, to: offset(of: piece))
+        else { return fail(.medium("a piece of \(piece) came back short")) }
+        filled(piece)
+    }
+
+    /// The piece is all zeroes.
+    func clear(_ piece: SectorRange) {
+        guard destination.clear(at: offset(of: piece), byteCount: piece.byteCount) else {
+            return fail(.medium("\(piece) is not in \(range)"))
+        }
+        filled(piece)
+    }
+
+    /// The bytes of the piece are expected as other pieces now.
     func skip() { finishPiece() }
 
     /// The piece can't be had.
@@ -49,6 +64,11 @@ final class ReadOperation {
     private func finishPiece() {
         pendingPieces -= 1
         if pendingPieces > 0 { return }
-        completion(failure.map { .failure($0) } ?? .success(result))
+        if let failure { return completion(.failure(failure)) }
+        // What nobody filled would be memory of somebody else's.
+        guard filledByteCount == range.byteCount else {
+            return completion(.failure(.medium("\(range) came back with \(filledByteCount) of its bytes")))
+        }
+        completion(.success(destination.take()))
     }
 }

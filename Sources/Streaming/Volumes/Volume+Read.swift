@@ -72,8 +72,8 @@ extension Volume {
 
     private func readUnsent(_ segment: LogSegment, _ operation: ReadOperation) {
         statistics.hitBlocks &+= UInt64(segment.range.blocks.count)
-        if case .zeroes = segment.content { return }
         operation.expectPiece()
+        if case .zeroes = segment.content { return operation.clear(segment.range) }
         log.read(segment) { [identifier] result in
             switch result {
             case .success(let data): operation.fill(segment.range, from: data, sourceOffset: 0)
@@ -103,13 +103,17 @@ extension Volume {
 
     private func readCached(_ blocks: Range<UInt64>, of range: SectorRange, _ operation: ReadOperation) {
         operation.expectPiece()
-        cache.read(identifier, blocks: blocks) { [self] result in
-            let run = Self.sectors(of: blocks)
-            let piece = run.intersection(range)
+        let run = Self.sectors(of: blocks)
+        let piece = run.intersection(range)
+        // Whole blocks are opened in their places; a part of one is cut out of a copy.
+        let isWhole = piece == run
+        let destination = isWhole ? operation.destination : ReadDestination(byteCount: run.byteCount)
+        cache.read(identifier, blocks: blocks, into: destination, at: isWhole ? operation.offset(of: piece) : 0) { [self] result in
             switch result {
-            case .success(let data):
+            case .success:
                 statistics.hitBlocks &+= UInt64(blocks.count)
-                operation.fill(piece, from: data, sourceOffset: Int(clamping: piece.byteOffset - run.byteOffset))
+                if isWhole { return operation.filled(piece) }
+                operation.fill(piece, from: destination.take(), sourceOffset: Int(clamping: piece.byteOffset - run.byteOffset))
             case .failure:
                 // Evicted meanwhile, or damaged: home has it.
                 if let refusal { return operation.fail(refusal) }

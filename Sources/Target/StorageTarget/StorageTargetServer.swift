@@ -18,6 +18,10 @@ public final class StorageTargetServer<Device: BlockDevice> {
     var random: RandomSource
     let dataOut: DataBudget
     let dataIn: DataBudget
+    var batchBuffers = BatchBuffers()
+    private var busyPoll: BusyPoll
+    /// One turn of a poll; made once, so that a turn allocates nothing.
+    private var pollTurn: @Sendable () -> Void = {}
     var targets: [String: ServedTarget<Device>] = [:]
     var connections: [ObjectIdentifier: TargetConnection<Device>] = [:]
     private(set) var isStopped = false
@@ -40,6 +44,10 @@ public final class StorageTargetServer<Device: BlockDevice> {
         self.isReady = isReady
         dataOut = DataBudget(limit: limits.dataOutByteCount)
         dataIn = DataBudget(limit: limits.dataInByteCount)
+        busyPoll = BusyPoll(duration: limits.busyPollTime)
+        let poll: () -> Void = { [weak self] in self?.poll() }
+        let bound = NIOLoopBound(poll, eventLoop: eventLoop)
+        pollTurn = { bound.value() }
     }
 
     // MARK: Listening
@@ -208,6 +216,15 @@ public final class StorageTargetServer<Device: BlockDevice> {
     }
 
     // MARK: Time
+
+    /// Commands came: the loop stays awake for a moment, where that pays.
+    func sawTraffic() {
+        if busyPoll.sawTraffic(now: eventLoop.now) { eventLoop.execute(pollTurn) }
+    }
+
+    private func poll() {
+        if busyPoll.goesOn(now: eventLoop.now) { eventLoop.execute(pollTurn) }
+    }
 
     /// One timer looks after all connections.
     private func startSweep() {

@@ -45,11 +45,13 @@ extension TargetConnection {
         _ handle: TaskHandle, _ task: SessionTask, _ read: BlockTransfer, _ unit: LogicalUnit<Device>
     ) -> Bool {
         let byteCount = Int(read.blockCount) &* LogicalUnit<Device>.blockBytes
-        guard read.blockCount <= unit.limits.maximumTransfer, session?.canAnswerInPlace(task, byteCount: byteCount) ?? false,
+        guard byteCount <= Self.inPlaceByteCount, session?.canAnswerInPlace(task, byteCount: byteCount) ?? false,
             server.dataIn.reserve(byteCount)
         else { return false }
+        beginBatch()
         let start = encoder.reserveHeader(in: &out)
-        guard unit.readIfResident(read, into: &out), let header = session?.completeInPlace(handle, byteCount: byteCount) else {
+        guard unit.readIfResident(read, nexus: nexus, into: &out), let header = session?.completeInPlace(handle, byteCount: byteCount)
+        else {
             out.moveWriterIndex(to: start)
             server.dataIn.release(byteCount)
             return false

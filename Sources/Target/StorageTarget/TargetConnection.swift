@@ -22,6 +22,9 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     static var gatherByteCount: Int { 16_384 }
     /// A batch of answers that has grown to this is handed to the channel.
     static var batchByteCount: Int { 262_144 }
+    /// A cached read of at most this many bytes is answered on the loop; a longer one costs the loop more than the way to a
+    /// thread of the pool and back.
+    static var inPlaceByteCount: Int { 32_768 }
 
     let server: StorageTargetServer<Device>
     let channel: any Channel
@@ -41,8 +44,8 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     private var login: LoginNegotiator?
     var decoder: PDUDecoder
     var encoder = PDUEncoder()
-    /// The batch of answers.
-    var out: ByteBuffer
+    /// The batch of answers; without memory of its own while there is none.
+    var out = ByteBuffer()
     /// Bytes of Data-In that are in the batch or in the channel, to be given back once they have left.
     var unreleasedByteCount = 0
 
@@ -73,7 +76,6 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
         self.channel = channel
         nexus = server.makeNexus()
         decoder = PDUDecoder(maximumDataByteCount: LoginNegotiator.maximumTextByteCount)
-        out = channel.allocator.buffer(capacity: 1024)
     }
 
     // MARK: Channel events
@@ -109,6 +111,7 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
         sawTraffic = true
         decoder.append(unwrapInboundIn(data))
         process()
+        if session != nil { server.sawTraffic() }
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
@@ -269,40 +272,63 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     func write(_ pdu: TargetPDU) {
         guard isActive, channel.isActive else { return }
         if case .dataIn(let data) = pdu, data.data.readableBytes >= Self.gatherByteCount {
+            if out.capacity == 0 { out = channel.allocator.buffer(capacity: encoder.headerByteCount) }
             encoder.writeHeader(data.header, dataByteCount: data.data.readableBytes, into: &out)
             handOver()
             channel.pipeline.syncOperations.write(NIOAny(data.data), promise: nil)
+            guard encoder.hasTrailer(for: data.data) else { return }
+            beginBatch()
             encoder.writeTrailer(for: data.data, into: &out)
         } else {
+            beginBatch()
             encoder.write(pdu.frame, into: &out)
         }
         if out.readableBytes >= Self.batchByteCount { handOver() }
     }
 
+    /// Sees to it that the batch has memory.
+    func beginBatch() {
+        if out.capacity == 0 { out = server.batchBuffers.take(from: channel.allocator) }
+    }
+
     /// Gives the batch to the channel, which sends it at the next flush.
     private func handOver() {
         guard out.readableBytes > 0 else { return }
-        let batch = out
-        out = channel.allocator.buffer(capacity: min(batch.readableBytes, Self.batchByteCount) + 1024)
-        channel.pipeline.syncOperations.write(NIOAny(batch), promise: nil)
+        channel.pipeline.syncOperations.write(NIOAny(out), promise: nil)
+        out = ByteBuffer()
     }
 
     func flush() {
         isFlushScheduled = false
         guard channel.isActive else { return }
-        if unreleasedByteCount > 0 {
-            let byteCount = unreleasedByteCount
-            unreleasedByteCount = 0
-            let promise = channel.eventLoop.makePromise(of: Void.self)
-            let server = server
-            promise.futureResult.assumeIsolated().whenComplete { _ in server.dataIn.release(byteCount) }
-            let batch = out
-            out = channel.allocator.buffer(capacity: min(batch.readableBytes, Self.batchByteCount) + 1024)
-            channel.pipeline.syncOperations.write(NIOAny(batch), promise: promise)
-        } else {
-            handOver()
+        guard out.readableBytes > 0 else {
+            channel.pipeline.syncOperations.flush()
+            return releaseWhenSent()
         }
+        channel.pipeline.syncOperations.write(NIOAny(out), promise: nil)
         channel.pipeline.syncOperations.flush()
+        // Nearly always the socket has taken all of it by now, and neither a promise nor new memory is needed.
+        guard out.clearIfSent() else {
+            out = ByteBuffer()
+            return releaseWhenSent()
+        }
+        server.batchBuffers.give(out)
+        out = ByteBuffer()
+        guard unreleasedByteCount > 0 else { return }
+        let byteCount = unreleasedByteCount
+        unreleasedByteCount = 0
+        server.dataIn.release(byteCount)
+    }
+
+    /// Gives the memory of answers back when all that was written before has left.
+    private func releaseWhenSent() {
+        guard unreleasedByteCount > 0 else { return }
+        let byteCount = unreleasedByteCount
+        unreleasedByteCount = 0
+        let promise = channel.eventLoop.makePromise(of: Void.self)
+        let server = server
+        promise.futureResult.assumeIsolated().whenComplete { _ in server.dataIn.release(byteCount) }
+        channel.pipeline.syncOperations.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
     }
 
     /// Flushes at the end of this turn of the event loop, so that completions that come together leave together.

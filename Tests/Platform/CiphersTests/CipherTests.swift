@@ -46,6 +46,29 @@ private func open(_ cipher: BlockCipher, _ sealed: [UInt8], nonce: CipherNonce, 
         #expect(back == plaintext)
     }
 
+    @Test func severalThreadsMayShareAKey() async throws {
+        let cipher = BlockCipher(key: try SecretKey.random())
+        let shared = cipher.shared()
+        let answers = await withTaskGroup(of: [UInt8]?.self) { group in
+            for number in 0..<16 as Range<UInt64> {
+                group.addTask {
+                    var last: [UInt8]?
+                    for _ in 0..<50 {
+                        last = shared.withCipher {
+                            seal($0, [UInt8](repeating: 7, count: 4096), nonce: CipherNonce(sequence: number, index: 1), authenticating: [])
+                        }
+                    }
+                    return last
+                }
+            }
+            return await group.reduce(into: []) { $0.append($1) }
+        }
+        let expected = (0..<16 as Range<UInt64>).map {
+            seal(cipher, [UInt8](repeating: 7, count: 4096), nonce: CipherNonce(sequence: $0, index: 1), authenticating: [])
+        }
+        #expect(Set(answers) == Set(expected))
+    }
+
     @Test func opensOnlyWhatWasSealed() throws {
         let cipher = BlockCipher(key: try SecretKey.random())
         let plaintext = [UInt8](repeating: 0x41, count: 4096)

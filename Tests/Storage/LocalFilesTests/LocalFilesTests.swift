@@ -3,6 +3,7 @@ import Files
 import Glibc
 import NIOCore
 import NIOPosix
+import Synchronization
 import Testing
 
 @testable import LocalFiles
@@ -56,6 +57,21 @@ final class Machinery: Sendable {
         try await machinery.call { _, done in file.value.synchronize(completion: done) }
         let bytes: ByteBuffer = try await machinery.call { _, done in file.value.read(at: 3, byteCount: 100, completion: done) }
         #expect(String(buffer: bytes) == "0123456789")
+        // In pieces of four bytes, of which the third one is taken in part.
+        let seen = Mutex<[String]>([])
+        let consume: @Sendable (Int, UnsafeRawBufferPointer) -> Int = { offset, piece in
+            seen.withLock { $0.append("\(offset) " + String(decoding: piece, as: UTF8.self)) }
+            return offset == 8 ? 1 : piece.count
+        }
+        let taken: Int = try await machinery.call { _, done in
+            file.value.read(at: 3, byteCount: 100, pieceByteCount: 4, consume: consume, completion: done)
+        }
+        #expect(taken == 9)
+        #expect(seen.withLock { $0 } == ["0 0123", "4 4567", "8 89"])
+        let written: ByteBuffer? = try await machinery.call { _, done in
+            file.value.write(at: 3, produce: { ByteBuffer(string: "0123") }) { bytes, result in done(result.map { bytes }) }
+        }
+        #expect(written == ByteBuffer(string: "0123"))
         try await machinery.call { _, done in file.value.writeZeroes(at: 4, byteCount: 2, completion: done) }
         try await machinery.call { _, done in file.value.truncate(to: 8, completion: done) }
         let size: UInt64 = try await machinery.call { _, done in file.value.size(completion: done) }

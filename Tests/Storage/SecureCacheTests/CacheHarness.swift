@@ -64,9 +64,30 @@ final class CacheHarness {
         }
         #expect(buffer.readableBytes == 5, "a read that failed must leave the buffer alone")
         var result: Result<ByteBuffer, CacheMiss>?
-        cache.read(volume ?? self.volume, blocks: blocks) { result = $0 }
+        Self.read(cache, volume ?? self.volume, blocks) { result = $0 }
         scheduler.runUntilIdle()
         return try? (try #require(result, "a read never completed")).get()
+    }
+
+    /// Reads into a destination that begins a little before the blocks and ends a little behind them.
+    static func read(
+        _ cache: SecureCache<SimulatedFile>, _ volume: VolumeIdentifier, _ blocks: Range<UInt64>,
+        completion: @escaping (Result<ByteBuffer, CacheMiss>) -> Void
+    ) {
+        let byteCount = blocks.count * 4096
+        let destination = ReadDestination(byteCount: byteCount + 14)
+        #expect(destination.clear(at: 0, byteCount: byteCount + 14))
+        cache.read(volume, blocks: blocks, into: destination, at: 5) { result in
+            completion(
+                result.map {
+                    var bytes = destination.take()
+                    let ahead = bytes.readBytes(length: 5)
+                    #expect(ahead == Array(repeating: 0, count: 5))
+                    let read = bytes.readSlice(length: byteCount) ?? ByteBuffer()
+                    #expect(bytes == ByteBuffer(repeating: 0, count: 9), "a read must stay in its part of the destination")
+                    return read
+                })
+        }
     }
 
     func crash(power: Bool) {

@@ -160,7 +160,7 @@ import Testing
         var results: [Result<ByteBuffer, CacheMiss>] = []
         for block in 1000..<1300 as Range<UInt64> {
             for candidate in [0, 5, 28] as [UInt64] where cache.contains(harness.volume, block: candidate) {
-                cache.read(harness.volume, blocks: candidate..<candidate + 1) { result in
+                CacheHarness.read(cache, harness.volume, candidate..<candidate + 1) { result in
                     if case .success(let bytes) = result { #expect(bytes == CacheHarness.block(candidate, 1)) }
                     results.append(result)
                 }

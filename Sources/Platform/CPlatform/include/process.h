@@ -9,6 +9,11 @@
 /// Returns 0, or the errno of the call that failed.
 int causeway_forbid_core_dumps(void);
 
+/// Has the C library keep memory that was freed, up to 64 MiB at the top of each heap, and take buffers of up to 32 MiB from it.
+/// By default those of 128 KiB and more go back to the kernel each time, which clears every page anew for the next read or
+/// write. The bounds of the program's buffers bound what is kept.
+void causeway_keep_freed_memory(void);
+
 /// The length of one secret, in bytes.
 #define CAUSEWAY_SECRET_BYTES 32
 
