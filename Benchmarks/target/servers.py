@@ -1,7 +1,6 @@
 """The servers that a run compares: Causeway's labs and the peers. Whatever is started here has a `stop`."""
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -153,7 +152,7 @@ class Lab:
         self.causeway = causeway
         self.directory = os.path.join(directory, name)
         try:
-            run_checked([causeway, "lab", "up", "--directory", self.directory, "--disk", f"bench={image}", *options, "--detach", "--output", "json"], 120)
+            run_checked([causeway, "lab", "up", "--directory", self.directory, "--disk", f"bench={image}", "--nbd", *options, "--detach", "--output", "json"], 120)
             with open(os.path.join(self.directory, "lab.json")) as file:
                 lab = json.load(file)
         except BaseException:
@@ -163,8 +162,7 @@ class Lab:
         pid = lab["cloud"]["pid"]
         self.home = lab["onprem"]["pid"]
         self.server = Server("causeway", volume["url"], pid)
-        # The NBD front end is there when the lab names a second way to the volume.
-        block_url = next((value for value in volume.values() if re.match(r"nbds?(\+unix)?://", str(value))), None)
+        block_url = volume.get("nbd")
         self.block_server = Server("causeway", block_url, pid) if block_url else None
 
     def stop(self):

@@ -36,9 +36,9 @@ extension Configuration {
         if let connect = cloud.linkConnect { lines.append("  connect: \(quote(connect.description))") }
         lines += ["  connections: \(cloud.linkConnections)", "target:", "  listen:"]
         lines += cloud.targetListen.map { "    - \(quote($0.description))" }
+        lines.append("  busyPoll: \(TimeSpan.text(cloud.targetBusyPoll))")
         if let nbd = cloud.nbd { lines += render(nbd) }
         lines += [
-            "  busyPoll: \(TimeSpan.text(cloud.targetBusyPoll))",
             "cache:",
             "  path: \(quote(cloud.cachePath))",
             "  size: \(ByteSize.text(cloud.cacheSizeBytes))",
