@@ -34,7 +34,7 @@ struct LogicalUnitBackgroundOperation {
 
     /// In 65,536ths, as sense data has it.
     var progress: UInt16 {
-        UInt16(clamping: doneBlocks.multipliedFullWidth(by: 65_536).high == 0 ? doneBlocks * 65_536 / max(1, totalBlocks) : 65_535)
+        UInt16(clamping: UInt128(doneBlocks) * 65_536 / UInt128(max(1, totalBlocks)))
     }
 
     /// What every command is told that may not pass.
