@@ -120,8 +120,10 @@ extension OnPremEdge {
         Self.set(request.limits ?? .init(), in: &record)
         do {
             try store.addVolume(record, target: place.newTarget)
-        } catch StateStoreError.conflict(let text) {
-            throw Self.unitInUse(text)
+        } catch {
+            // Not a pattern in the catch clause: Swift 6.3 crashes on one with a payload of a typed error.
+            if case .conflict(let text) = error { throw Self.unitInUse(text) }
+            throw error
         }
         environment.recorder.record("volume.created", subject: request.name, "volume \(request.name) is on disk \(disk.name)")
         guard let edge else { return try await volume(named: request.name) }
