@@ -67,7 +67,7 @@ let platform: [Target] = [
 ]
 
 let protocols: [Target] = [
-    room("SCSI", floor: "Protocols", [nioCore]),
+    room("SCSI", floor: "Protocols", ["Checksums", nioCore]),
     room("ISCSI", floor: "Protocols", ["Checksums", nioCore, crypto]),
     room("NBD", floor: "Protocols", [nioCore]),
     room("LinkProtocol", floor: "Protocols", ["Blocks", nioCore, deque]),
@@ -109,7 +109,7 @@ let management: [Target] = [
         [
             "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "ManagementAPI", "Volumes", "Link", "StorageTarget", "RateLimits",
             "NetworkBlockServer", "Files",
-            "LocalFiles", "Ciphers",
+            "LocalFiles", "Ciphers", "Checksums",
             "Disks", "SecureCache", "WriteLog", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix, nioFoundation, logging,
             lifecycle,
             crypto,
@@ -176,7 +176,7 @@ let unitTests: [Target] = [
     tests(of: "Files", floor: "Platform"),
     tests(of: "LocalFiles", floor: "Storage", [nioCore, nioPosix]),
     tests(of: "Blocks", floor: "Blocks", [nioCore]),
-    tests(of: "SCSI", floor: "Protocols", [nioCore]),
+    tests(of: "SCSI", floor: "Protocols", ["Checksums", nioCore]),
     tests(of: "ISCSI", floor: "Protocols", [nioCore]),
     tests(of: "NBD", floor: "Protocols", [nioCore]),
     tests(of: "LinkProtocol", floor: "Protocols", [nioCore]),
@@ -186,6 +186,7 @@ let unitTests: [Target] = [
     tests(of: "Volumes", floor: "Streaming", ["SimulatedStorage", "Blocks", "Disks", "LinkProtocol", nioCore]),
     tests(of: "Link", floor: "Streaming", [nioCore, nioEmbedded, nioPosix]),
     tests(of: "WANRelay", floor: "Streaming", [nioCore, nioPosix, logging]),
+    tests(of: "EdgeServices", floor: "Management", ["APIModels", "Checksums", "Blocks", "Ciphers", "Files", "SCSI", nioCore, nioPosix]),
     tests(of: "StorageTarget", floor: "Target", [nioCore, nioEmbedded, nioPosix, "ISCSI", "SCSI"]),
     tests(of: "RateLimits", floor: "Target", ["Blocks", nioCore, nioEmbedded]),
     tests(of: "NetworkBlockServer", floor: "Target", [nioCore, nioPosix, nioSSL, logging, "NBD", "StorageTarget", "SCSI", "Blocks"]),
@@ -200,7 +201,7 @@ let unitTests: [Target] = [
 /// Real daemons and real clients; the executables are built first, and found beside the test bundle.
 let endToEnd: [Target] = [
     .testTarget(
-        name: "EndToEndTests", dependencies: ["APIModels", "causewayd", "causeway", "causeway-load"],
+        name: "EndToEndTests", dependencies: ["APIModels", "Initiator", "causewayd", "causeway", "causeway-load"],
         path: "Tests/EndToEnd/EndToEndTests", swiftSettings: strict)
 ]
 

@@ -104,8 +104,7 @@ extension CloudEdge {
                 unwrittenBytesMax: environment.memory.logBytes(configured: cloud.writeLogMemoryBytes, volumes: grants.count),
                 logBytesMax: cloud.writeLogSizeBytes)
             _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
-                let local = LocalDirectory(directory, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
-                plane.open(grant, identifier: identifier, directory: local, limits: limits, policy: policy) {
+                plane.open(grant, identifier: identifier, directory: directory, limits: limits, policy: policy) {
                     completion($0.map { true })
                 }
             }

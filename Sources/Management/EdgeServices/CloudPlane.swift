@@ -1,6 +1,7 @@
 import APIModels
 import Blocks
 import Ciphers
+import Files
 import Foundation
 import Link
 import LinkProtocol
@@ -171,16 +172,36 @@ final class CloudPlane {
 
     // MARK: Volumes
 
-    /// Opens the log of a granted volume, then the volume at home, then its target.
+    /// Reads the reservations of a granted volume, then opens its log, then the volume at home, then its target.
     func open(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: LocalDirectory, limits: WriteLogLimits, policy: VolumePolicy,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, limits: WriteLogLimits, policy: VolumePolicy,
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
-        guard let cache, served[identifier] == nil else { return completion(.success(())) }
+        guard cache != nil, served[identifier] == nil else { return completion(.success(())) }
         guard let key = try? SecretKey(Array(grant.key)) else {
             return completion(.failure(Problem(status: 500, code: "bad_key", title: "The volume's key is damaged")))
         }
-        WriteLog.open(directory: directory, volume: identifier, key: key, limits: limits, random: .system, now: .now()) { [self] result in
+        let file = ReservationFile(
+            directory: directory, volume: identifier, key: key, eventLoop: eventLoop, threadPool: threadPool)
+        file.load { [self] result in
+            switch result {
+            case .failure(let error): completion(.failure(error))
+            case .success(let reservations):
+                openLog(
+                    grant, identifier: identifier, directory: directory, key: key, limits: limits, policy: policy,
+                    reservations: (file, reservations), completion: completion)
+            }
+        }
+    }
+
+    private func openLog(
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, key: SecretKey, limits: WriteLogLimits,
+        policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
+        completion: @escaping (Result<Void, any Error>) -> Void
+    ) {
+        guard let cache, served[identifier] == nil else { return completion(.success(())) }
+        let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
+        WriteLog.open(directory: local, volume: identifier, key: key, limits: limits, random: .system, now: .now()) { [self] result in
             switch result {
             case .failure(let error):
                 completion(
@@ -191,14 +212,17 @@ final class CloudPlane {
                             action: "free space or mend the disk under the state directory, then restart this edge")))
             case .success(let log):
                 cache.attach(volume: identifier, key: key)
-                serve(grant, identifier: identifier, log: log, cache: cache, policy: policy, completion: completion)
+                serve(
+                    grant, identifier: identifier, log: log, cache: cache, policy: policy, reservations: reservations,
+                    completion: completion)
             }
         }
     }
 
     private func serve(
         _ grant: VolumeGrant, identifier: VolumeIdentifier, log: WriteLog<LocalDirectory>, cache: SecureCache<LocalFile>,
-        policy: VolumePolicy, completion: @escaping (Result<Void, any Error>) -> Void
+        policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
+        completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard let tag = freeTag() else {
             return completion(.failure(Problem(status: 503, code: "too_many_volumes", title: "This edge serves too many volumes")))
@@ -217,6 +241,7 @@ final class CloudPlane {
         let device = ServedDevice(volume, eventLoop: eventLoop)
         let unit = LogicalUnit(device: device, identity: identity)
         unit.pace(by: eventLoop)
+        keep(reservations, of: unit, grant: grant)
         let entry = Served(grant: grant, device: device, unit: unit)
         entry.openWaiters.append(completion)
         volume.onEvent = { [weak self, weak entry] event in
@@ -227,6 +252,26 @@ final class CloudPlane {
         servedByTag[tag] = entry
         volume.linkConnectivityChanged(isConnected: link?.endpoint.isConnected ?? false)
         volume.linkSessionStarted()
+    }
+
+    /// Gives a unit the reservations that were kept, and has it keep what comes.
+    private func keep(
+        _ reservations: (file: ReservationFile, state: PersistentReservations?), of unit: LogicalUnit<ServedDevice>, grant: VolumeGrant
+    ) {
+        let (name, identifier) = (grant.name, grant.identifier)
+        if let state = reservations.state {
+            unit.restoreReservations(state)
+            recorder.record(
+                "reservations.restored", subject: name, logSubject: identifier,
+                "the persistent reservations of before the restart hold: \(state.registrations.count) registrations")
+        }
+        let file = reservations.file
+        file.onFailure = { [unowned self] reason in
+            recorder.record(
+                "reservations.failed", subject: name, logSubject: identifier, severity: .error,
+                "a change of the persistent reservations could not be written, so it was refused: \(reason)")
+        }
+        unit.reservationStore = { file.store($0, completion: $1) }
     }
 
     private static func integer(_ bytes: some Sequence<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }

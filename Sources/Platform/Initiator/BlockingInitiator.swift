@@ -66,6 +66,18 @@ public final class BlockingInitiator {
         try perform(command) { session.unmap(command, block: block, blockCount: blockCount) }
     }
 
+    /// Carries out any command by its CDB.
+    /// - Returns: the Data-In.
+    public func execute(cdb: [UInt8], dataOut: [UInt8] = [], dataInByteCount: Int = 0) throws(InitiatorError) -> [UInt8] {
+        let command = InitiatorCommand(byteCount: dataOut.count)
+        command.buffer.copyBytes(from: dataOut)
+        var dataIn: [UInt8] = []
+        try perform(command) {
+            session.execute(command, cdb: cdb, dataOutByteCount: dataOut.count, dataInByteCount: dataInByteCount) { dataIn = $0 }
+        }
+        return dataIn
+    }
+
     private func perform(_ command: InitiatorCommand, _ start: () -> Bool) throws(InitiatorError) {
         var outcome: CommandOutcome?
         command.handler = { _, result in outcome = result }

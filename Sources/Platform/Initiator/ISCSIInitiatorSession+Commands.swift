@@ -56,6 +56,40 @@ extension ISCSIInitiatorSession {
         }
     }
 
+    /// Any command, by its CDB. Data-Out comes from the command's buffer; Data-In is handed to `received` before the handler
+    /// runs. A command has one of both at most.
+    /// - Returns: as `read`.
+    @discardableResult
+    public func execute(
+        _ command: InitiatorCommand, cdb: [UInt8], dataOutByteCount: Int = 0, dataInByteCount: Int = 0,
+        received: @escaping ([UInt8]) -> Void = { _ in }
+    ) -> Bool {
+        guard !cdb.isEmpty, cdb.count <= 16, dataOutByteCount <= command.buffer.count, dataOutByteCount == 0 || dataInByteCount == 0
+        else { return false }
+        let isWrite = dataOutByteCount > 0
+        let byteCount = max(dataOutByteCount, dataInByteCount)
+        command.inspectTask = { task in
+            let data = task.pointee.datain
+            received(data.size > 0 ? data.data.map { [UInt8](UnsafeBufferPointer(start: $0, count: Int(data.size))) } ?? [] : [])
+        }
+        return start(command) { context, unit, opaque in
+            var block = cdb
+            let direction = byteCount == 0 ? SCSI_XFER_NONE : isWrite ? SCSI_XFER_WRITE : SCSI_XFER_READ
+            let made = scsi_create_task(
+                Int32(block.count), &block, Int32(bitPattern: direction.rawValue), Int32(clamping: byteCount))
+            guard let task = made else { return nil }
+            // libiscsi copies this description, and reads the buffer, which the command keeps, as the data is sent.
+            var data = iscsi_data(
+                size: byteCount, data: command.buffer.baseAddress?.assumingMemoryBound(to: UInt8.self))
+            let started = withUnsafeMutablePointer(to: &data) {
+                iscsi_scsi_command_async(context, unit, task, Self.completed, isWrite ? $0 : nil, opaque)
+            }
+            if started == 0 { return task }
+            scsi_free_scsi_task(task)
+            return nil
+        }
+    }
+
     /// READ CAPACITY (16).
     public func readCapacity(completion: @escaping (Result<LogicalUnitCapacity, InitiatorError>) -> Void) {
         let command = InitiatorCommand(byteCount: 0)

@@ -18,6 +18,8 @@ public final class ISCSIInitiatorSession {
     public struct Options: Sendable {
         /// The name that the target sees.
         public var initiatorName = "iqn.2024-01.org.causeway:initiator"
+        /// What makes the ISID, and so the initiator port, the same each time; nil takes a random one.
+        public var port: UInt32?
         /// Ask for CRC32C header digests (and take none as an answer if false).
         public var headerDigest = false
         /// After so many seconds without an answer a command counts as lost, and its session with it. 0 waits for ever.
@@ -77,6 +79,7 @@ public final class ISCSIInitiatorSession {
         parsedURL = parsed
         logicalUnit = parsed.pointee.lun
         iscsi_set_session_type(context, ISCSI_SESSION_NORMAL)
+        if let port = options.port { iscsi_set_isid_random(context, port, 0) }
         iscsi_set_header_digest(context, options.headerDigest ? ISCSI_HEADER_DIGEST_CRC32C_NONE : ISCSI_HEADER_DIGEST_NONE)
         iscsi_set_noautoreconnect(context, 1)
         iscsi_set_timeout(context, options.commandTimeoutSeconds)

@@ -65,9 +65,21 @@ extension CommandDescriptorBlock {
             guard let action = PersistentReserveOut.ServiceAction(rawValue: self[1] & 0x1F) else {
                 throw .invalidFieldInCDB(byte: 1, bit: 4)
             }
+            // A longer list is refused before memory is set aside for it.
+            if uint32(at: 5) > UInt32(PersistentReserveParameters.maximumByteCount) { throw .parameterListLength }
             return .persistentReserveOut(
                 PersistentReserveOut(
                     serviceAction: action, scope: self[2] >> 4, type: self[2] & 0x0F, parameterListByteCount: uint32(at: 5)))
+        case .extendedCopy:
+            // Service action 00h is the LID1 form, the only one here.
+            if self[1] & 0x1F != 0 { throw .invalidFieldInCDB(byte: 1, bit: 4) }
+            if uint32(at: 10) > UInt32(CopyLimits.maximumParameterListByteCount) { throw .parameterListLength }
+            return .extendedCopy(parameterListByteCount: uint32(at: 10))
+        case .receiveCopyResults:
+            guard let action = ReceiveCopyResultsAction(rawValue: self[1] & 0x1F) else {
+                throw .invalidFieldInCDB(byte: 1, bit: 4)
+            }
+            return .receiveCopyResults(action, listIdentifier: self[2], allocationByteCount: uint32(at: 10))
         case .startStopUnit:
             return .startStopUnit(
                 StartStopUnit(

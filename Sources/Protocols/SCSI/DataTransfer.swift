@@ -47,6 +47,8 @@ extension SCSICommand {
             return DataTransfer(.fromInitiator, hasList ? FormatParameterList.byteCount(isLong: isLong) : 0)
         case .modeSelect(let count, _): return DataTransfer(.fromInitiator, Int(count))
         case .persistentReserveOut(let out): return DataTransfer(.fromInitiator, Int(out.parameterListByteCount))
+        case .extendedCopy(let count): return DataTransfer(.fromInitiator, Int(count))
+        case .receiveCopyResults(_, _, let count): return DataTransfer(.toInitiator, Int(count))
         case .inquiry(_, let count): return DataTransfer(.toInitiator, Int(count))
         case .reportLUNs(_, let count), .readCapacity16(let count), .getLBAStatus(_, let count),
             .reportTargetPortGroups(_, let count), .reportSupportedTaskManagementFunctions(_, let count):

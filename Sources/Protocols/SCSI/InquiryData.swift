@@ -19,8 +19,8 @@ public enum InquiryData {
         // HISUP, and response data format 2.
         buffer.writeInteger(UInt8(0x12))
         buffer.writeInteger(UInt8(standardByteCount - 5))
-        // TPGS 01b: implicit asymmetric access, which REPORT TARGET PORT GROUPS tells more of.
-        buffer.writeInteger(UInt8(isPresent ? 0x10 : 0))
+        // TPGS 01b: implicit asymmetric access, which REPORT TARGET PORT GROUPS tells more of; 3PC: EXTENDED COPY is here.
+        buffer.writeInteger(UInt8(isPresent ? 0x18 : 0))
         buffer.writeInteger(UInt8(0))
         // CMDQUE.
         buffer.writeInteger(UInt8(0x02))

@@ -28,6 +28,8 @@ public enum OperationCode: UInt8, Sendable, CaseIterable {
     case modeSense10 = 0x5A
     case persistentReserveIn = 0x5E
     case persistentReserveOut = 0x5F
+    case extendedCopy = 0x83
+    case receiveCopyResults = 0x84
     case read16 = 0x88
     case compareAndWrite = 0x89
     case write16 = 0x8A

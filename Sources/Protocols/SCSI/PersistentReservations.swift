@@ -4,16 +4,19 @@
 //   not registered ----------------> registered ----------------> holder
 //         ^                           |   ^                          |
 //         |  REGISTER 0, CLEAR,       |   |  RELEASE, PREEMPT by     |
-//         |  PREEMPT by another       |   |  another with my key     |
+//         |  PREEMPT by another       |   |  another with my key,    |
+//         |                           |   |  REGISTER AND MOVE       |
 //         +---------------------------+   +--------------------------+
 //
 // A registrant is an initiator port at a target port, known by name, so a registration outlives its session. With an "all
-// registrants" type every registrant is a holder, and the reservation goes when the last of them does. Nothing here
-// survives a restart of the process (PTPL_C is clear); an initiator that asks for that is refused.
+// registrants" type every registrant is a holder, and the reservation goes when the last of them does.
+//
+// A command is carried out on a copy of the state; the owner takes the copy over when it has been made durable, if APTPL asks
+// for that, and does what the effects say. So a command that fails changes nothing.
 
 /// An initiator port at a target port: what a registration belongs to.
 public struct Registrant: Hashable, Sendable {
-    /// The name of the initiator port: in iSCSI, `<initiator name>,i,0x<ISID>` (RFC 7143, 3.4.2).
+    /// The name of the initiator port, as `InitiatorPort.name` makes it.
     public var initiatorPortName: String
     public var relativeTargetPort: UInt16
 
@@ -42,20 +45,6 @@ public enum ReservationType: UInt8, Sendable, CaseIterable {
     }
 }
 
-/// The parameter list of PERSISTENT RESERVE OUT (SPC-4, 6.16.3).
-public struct PersistentReserveParameters: Hashable, Sendable {
-    /// The bytes of a list without transport identifiers.
-    public static let byteCount = 24
-
-    public var key: UInt64
-    public var serviceActionKey: UInt64
-
-    public init(key: UInt64, serviceActionKey: UInt64) {
-        self.key = key
-        self.serviceActionKey = serviceActionKey
-    }
-}
-
 /// Who is registered with a logical unit and who has it reserved.
 public struct PersistentReservations: Sendable {
     /// The most registrations; one more is refused with INSUFFICIENT REGISTRATION RESOURCES.
@@ -80,6 +69,22 @@ public struct PersistentReservations: Sendable {
         }
     }
 
+    /// What a command must know of the target around it.
+    public struct Surroundings: Sendable {
+        /// The relative identifiers of the target ports, for ALL_TG_PT and REGISTER AND MOVE.
+        public var targetPorts: [UInt16]
+        /// The names of the initiator ports that have sessions, for TransportIDs that mean every port of an initiator.
+        public var initiatorPorts: [String]
+        /// Whether there is a place to keep the state, without which APTPL is refused.
+        public var canPersist: Bool
+
+        public init(targetPorts: [UInt16] = [1], initiatorPorts: [String] = [], canPersist: Bool = false) {
+            self.targetPorts = targetPorts
+            self.initiatorPorts = initiatorPorts
+            self.canPersist = canPersist
+        }
+    }
+
     /// A registration.
     public struct Registration: Hashable, Sendable {
         public let registrant: Registrant
@@ -90,12 +95,19 @@ public struct PersistentReservations: Sendable {
     public struct Reservation: Hashable, Sendable {
         public let type: ReservationType
         public let holder: Registrant?
+
+        init(type: ReservationType, holder: Registrant) {
+            self.type = type
+            self.holder = type.isAllRegistrants ? nil : holder
+        }
     }
 
-    /// PRGENERATION: grows with every change of the registrations.
-    public private(set) var generation: UInt32 = 0
-    public private(set) var registrations: [Registration] = []
-    public private(set) var reservation: Reservation?
+    /// PRGENERATION: grows with every change of the registrations, and starts at zero when the power comes.
+    public internal(set) var generation: UInt32 = 0
+    public internal(set) var registrations: [Registration] = []
+    public internal(set) var reservation: Reservation?
+    /// The APTPL bit of the last command that had one: what is here is to survive a loss of power.
+    public internal(set) var isPersistent = false
 
     public init() {}
 
@@ -113,24 +125,49 @@ public struct PersistentReservations: Sendable {
     /// True when a command of this class must end with RESERVATION CONFLICT (SPC-4, 5.13.1; SBC-3, Reservations).
     public func conflicts(_ access: ReservationAccess, by registrant: Registrant) -> Bool {
         guard let reservation, access != .always else { return false }
-        if isHolder(registrant) { return false }
-        if reservation.type.admitsRegistrants && key(of: registrant) != nil { return false }
-        return access == .write || !reservation.type.admitsReads
+        if access == .read && reservation.type.admitsReads { return false }
+        return !hasFullAccess(registrant)
     }
 
-    /// Carries out PERSISTENT RESERVE OUT.
+    /// True when the reservation, if there is one, shuts this registrant out of nothing.
+    public func hasFullAccess(_ registrant: Registrant) -> Bool {
+        guard let reservation else { return true }
+        return isHolder(registrant) || (reservation.type.admitsRegistrants && key(of: registrant) != nil)
+    }
+
+    /// What RESERVE (6) and RELEASE (6) come to (SPC-4, 5.13.3): CRH says that we follow its exceptions to SPC-2.
+    public enum CompatibleHandling: Sendable {
+        /// Nobody is registered: as in SPC-2.
+        case legacy
+        /// GOOD, and nothing changes: who already has the access that it asks for.
+        case nothing
+        /// RESERVATION CONFLICT.
+        case conflict
+    }
+
+    /// How a RESERVE (6) or RELEASE (6) of this registrant is to be handled.
+    public func compatibleHandling(of registrant: Registrant) -> CompatibleHandling {
+        if registrations.isEmpty { return .legacy }
+        return reservation != nil && hasFullAccess(registrant) ? .nothing : .conflict
+    }
+
+    /// True when the other state would be kept in the same bytes, or none of both is kept.
+    public func isKeptAs(_ other: Self) -> Bool {
+        if !isPersistent && !other.isPersistent { return true }
+        return isPersistent == other.isPersistent && registrations == other.registrations && reservation == other.reservation
+    }
+
+    /// Carries out PERSISTENT RESERVE OUT. When it throws, nothing has changed.
     public mutating func perform(
-        _ command: PersistentReserveOut, _ parameters: PersistentReserveParameters, by registrant: Registrant
+        _ command: PersistentReserveOut, _ parameters: PersistentReserveParameters, by registrant: Registrant,
+        in surroundings: Surroundings = Surroundings()
     ) throws(Refusal) -> Effects {
         switch command.serviceAction {
-        case .register:
-            let expected = key(of: registrant) ?? 0
-            guard parameters.key == expected else { throw .conflict }
-            return try register(parameters.serviceActionKey, registrant)
-        case .registerAndIgnoreExistingKey: return try register(parameters.serviceActionKey, registrant)
-        case .reserve, .release, .clear, .preempt, .preemptAndAbort:
-            guard let key = key(of: registrant), key == parameters.key else { throw .conflict }
+        case .register, .registerAndIgnoreExistingKey:
+            return try register(command.serviceAction, parameters, registrant, surroundings)
+        case .reserve, .release, .clear, .preempt, .preemptAndAbort, .registerAndMove: break
         }
+        guard key(of: registrant) == parameters.key else { throw .conflict }
         switch command.serviceAction {
         case .reserve: return try reserve(try type(of: command), registrant)
         case .release: return try release(try type(of: command), registrant)
@@ -139,110 +176,50 @@ public struct PersistentReservations: Sendable {
             var effects = try preempt(command, victimKey: parameters.serviceActionKey, registrant)
             if command.serviceAction == .preempt { effects.aborted = [] }
             return effects
+        case .registerAndMove: return try move(parameters, registrant, surroundings)
         case .register, .registerAndIgnoreExistingKey: return Effects()
         }
     }
 
-    private func type(of command: PersistentReserveOut) throws(Refusal) -> ReservationType {
+    func type(of command: PersistentReserveOut) throws(Refusal) -> ReservationType {
         guard command.scope == 0 else { throw .sense(.invalidFieldInCDB(byte: 2, bit: 7)) }
         guard let type = ReservationType(rawValue: command.type) else { throw .sense(.invalidFieldInCDB(byte: 2, bit: 3)) }
         return type
     }
 
-    private mutating func register(_ key: UInt64, _ registrant: Registrant) throws(Refusal) -> Effects {
-        let index = registrations.firstIndex { $0.registrant == registrant }
-        switch (index, key) {
-        case (nil, 0): return Effects()
-        case (let index?, 0):
-            let effects = remove(at: index)
-            generation &+= 1
-            return effects
-        case (let index?, _): registrations[index].key = key
-        case (nil, _):
-            guard registrations.count < Self.maximumRegistrations else {
-                throw .sense(SenseData(.illegalRequest, .insufficientRegistrationResources))
-            }
-            registrations.append(Registration(registrant: registrant, key: key))
-        }
-        generation &+= 1
-        return Effects()
-    }
-
-    /// Unregisters, and releases what only this registrant held (SPC-4, 5.13.11.3).
-    private mutating func remove(at index: Int) -> Effects {
-        let registrant = registrations[index].registrant
-        let held = isHolder(registrant)
-        registrations.remove(at: index)
-        guard held, let reservation else { return Effects() }
-        if reservation.type.isAllRegistrants {
-            if registrations.isEmpty { self.reservation = nil }
-            return Effects()
-        }
-        self.reservation = nil
-        return reservation.type.admitsRegistrants ? attention(.reservationsReleased, except: registrant) : Effects()
-    }
-
+    /// RESERVE (SPC-4, 5.13.9).
     private mutating func reserve(_ type: ReservationType, _ registrant: Registrant) throws(Refusal) -> Effects {
         if let reservation {
             guard isHolder(registrant), reservation.type == type else { throw .conflict }
             return Effects()
         }
-        reservation = Reservation(type: type, holder: type.isAllRegistrants ? nil : registrant)
+        reservation = Reservation(type: type, holder: registrant)
         return Effects()
     }
 
+    /// RELEASE (SPC-4, 5.13.11.2). Who is registered and holds nothing is told GOOD.
     private mutating func release(_ type: ReservationType, _ registrant: Registrant) throws(Refusal) -> Effects {
         guard let reservation, isHolder(registrant) else { return Effects() }
         guard reservation.type == type else {
             throw .sense(SenseData(.illegalRequest, .invalidReleaseOfPersistentReservation))
         }
         self.reservation = nil
-        return type.admitsRegistrants ? attention(.reservationsReleased, except: registrant) : Effects()
+        return type.admitsRegistrants ? attention(.reservationsReleased, except: [registrant]) : Effects()
     }
 
+    /// CLEAR (SPC-4, 5.13.11.6).
     private mutating func clear(_ registrant: Registrant) -> Effects {
-        let effects = attention(.reservationsPreempted, except: registrant)
+        let effects = attention(.reservationsPreempted, except: [registrant])
         registrations = []
         reservation = nil
         generation &+= 1
         return effects
     }
 
-    /// PREEMPT (SPC-4, 5.13.11.4): registrations with the victim's key go; a reservation that such a registration holds
-    /// becomes ours.
-    private mutating func preempt(_ command: PersistentReserveOut, victimKey: UInt64, _ registrant: Registrant)
-        throws(Refusal) -> Effects
-    {
-        let takesReservation: Bool
-        if let reservation {
-            takesReservation = reservation.holder.map { key(of: $0) == victimKey } ?? (victimKey == 0)
-        } else {
-            takesReservation = false
-        }
-        if victimKey == 0 && !takesReservation { throw .sense(.invalidFieldInParameterList(byte: 8)) }
-        let newType = takesReservation ? try type(of: command) : nil
-        let isEveryone = takesReservation && victimKey == 0
-        guard isEveryone || registrations.contains(where: { $0.key == victimKey }) else { throw .conflict }
-
-        let victims = registrations.filter { $0.registrant != registrant && (isEveryone || $0.key == victimKey) }
-        registrations.removeAll { victims.contains($0) }
+    /// The same attention for every registrant but some.
+    func attention(_ code: AdditionalSenseCode, except registrants: [Registrant]) -> Effects {
         var effects = Effects()
-        effects.aborted = victims.map(\.registrant)
-        effects.attentions = victims.map { .init(registrant: $0.registrant, code: .registrationsPreempted) }
-        if let newType {
-            if let old = reservation, old.type != newType {
-                effects.attentions += attention(.reservationsReleased, except: registrant).attentions
-            }
-            reservation = Reservation(type: newType, holder: newType.isAllRegistrants ? nil : registrant)
-        }
-        generation &+= 1
-        return effects
-    }
-
-    /// The same attention for every registrant but one.
-    private func attention(_ code: AdditionalSenseCode, except registrant: Registrant) -> Effects {
-        var effects = Effects()
-        for other in registrations where other.registrant != registrant {
+        for other in registrations where !registrants.contains(other.registrant) {
             effects.attentions.append(.init(registrant: other.registrant, code: code))
         }
         return effects

@@ -22,7 +22,7 @@ extension SCSICommand {
         case .startStopUnit(let request): request.start && request.powerCondition == 0 ? .always : .write
         case .preventAllowMediumRemoval(let prevent): prevent ? .write : .always
         case .write, .writeAtomic, .writeAndVerify, .compareAndWrite, .orWrite, .synchronizeCache, .unmap, .writeSame,
-            .sanitize, .formatUnit, .sendDiagnostic, .modeSelect:
+            .sanitize, .formatUnit, .sendDiagnostic, .modeSelect, .extendedCopy, .receiveCopyResults:
             .write
         }
     }

@@ -62,6 +62,10 @@ public enum SCSICommand: Hashable, Sendable {
     case persistentReserveIn(PersistentReserveIn, allocationByteCount: UInt16)
     /// PERSISTENT RESERVE OUT (SPC-4, 6.16).
     case persistentReserveOut(PersistentReserveOut)
+    /// EXTENDED COPY(LID1) (SPC-4, 6.4).
+    case extendedCopy(parameterListByteCount: UInt32)
+    /// RECEIVE COPY RESULTS of EXTENDED COPY(LID1) (SPC-4, 6.18 to 6.21).
+    case receiveCopyResults(ReceiveCopyResultsAction, listIdentifier: UInt8, allocationByteCount: UInt32)
     /// RESERVE (6) of SPC-2, 7.21.
     case reserve6
     /// RELEASE (6) of SPC-2, 7.16.
@@ -216,6 +220,7 @@ public struct PersistentReserveOut: Hashable, Sendable {
         case preempt = 4
         case preemptAndAbort = 5
         case registerAndIgnoreExistingKey = 6
+        case registerAndMove = 7
     }
 
     public var serviceAction: ServiceAction

@@ -6,7 +6,8 @@
 //   2      sense key                              1      sense key
 //   3-6    information, when VALID                2-3    additional sense code and qualifier
 //   7      10, the bytes that follow              7      the bytes that follow
-//   12-13  additional sense code and qualifier    8-     descriptors: 00h information (12 bytes),
+//   8-11   command-specific information           8-     descriptors: 00h information (12 bytes),
+//   12-13  additional sense code and qualifier           01h command-specific information (12 bytes),
 //   15-17  sense key specific, SKSV in bit 7             02h sense key specific (8 bytes)
 
 import NIOCore
@@ -33,6 +34,19 @@ public struct FieldPointer: Hashable, Sendable {
     }
 }
 
+/// Where an EXTENDED COPY failed (SPC-4, 6.4 and 4.5.2.4.5).
+public struct CopySegmentPointer: Hashable, Sendable {
+    /// The segment descriptor, counted from zero.
+    public var segment: UInt16
+    /// The field of the segment descriptor that was at fault, by its first byte.
+    public var byte: UInt16?
+
+    public init(segment: UInt16, byte: UInt16? = nil) {
+        self.segment = segment
+        self.byte = byte
+    }
+}
+
 /// Why a command failed, or what a logical unit wants to be known (SPC-4, 4.5).
 public struct SenseData: Error, Hashable, Sendable {
     /// The bytes of fixed format sense data as we write it.
@@ -46,6 +60,8 @@ public struct SenseData: Error, Hashable, Sendable {
     public var fieldPointer: FieldPointer?
     /// PROGRESS INDICATION: how much of an operation in the background is done, in 65,536ths (SPC-4, 4.5.2.4.4).
     public var progress: UInt16?
+    /// With COPY ABORTED: the segment that failed. It is in the last two bytes of the command-specific information.
+    public var copySegment: CopySegmentPointer?
     /// The format in which `write(into:)` writes it.
     public var format: SenseFormat
 
@@ -101,7 +117,7 @@ public struct SenseData: Error, Hashable, Sendable {
         buffer.writeInteger(key.rawValue)
         buffer.writeInteger(narrow ?? 0)
         buffer.writeInteger(UInt8(Self.fixedByteCount - 8))
-        buffer.writeInteger(UInt32(0))
+        buffer.writeInteger(UInt32(copySegment?.segment ?? 0))
         buffer.writeInteger(code.code)
         buffer.writeInteger(code.qualifier)
         buffer.writeInteger(UInt8(0))
@@ -109,8 +125,8 @@ public struct SenseData: Error, Hashable, Sendable {
     }
 
     private func writeDescriptors(into buffer: inout ByteBuffer) {
-        let hasKeySpecific = fieldPointer != nil || progress != nil
-        let length = (information != nil ? 12 : 0) + (hasKeySpecific ? 8 : 0)
+        let hasKeySpecific = fieldPointer != nil || copySegment?.byte != nil || progress != nil
+        let length = (information != nil ? 12 : 0) + (copySegment != nil ? 12 : 0) + (hasKeySpecific ? 8 : 0)
         buffer.writeInteger(UInt8(0x72))
         buffer.writeInteger(key.rawValue)
         buffer.writeInteger(code.code)
@@ -121,6 +137,10 @@ public struct SenseData: Error, Hashable, Sendable {
             buffer.writeInteger(UInt32(0x000A_8000))
             buffer.writeInteger(information)
         }
+        if let copySegment {
+            buffer.writeInteger(UInt32(0x010A_0000))
+            buffer.writeInteger(UInt64(copySegment.segment))
+        }
         if hasKeySpecific {
             buffer.writeInteger(UInt32(0x0206_0000))
             writeKeySpecific(into: &buffer)
@@ -129,6 +149,12 @@ public struct SenseData: Error, Hashable, Sendable {
     }
 
     private func writeKeySpecific(into buffer: inout ByteBuffer) {
+        if let byte = copySegment?.byte {
+            // SKSV and SD: the pointer counts from the start of the segment descriptor.
+            buffer.writeInteger(UInt8(0xA0))
+            buffer.writeInteger(byte)
+            return
+        }
         guard let fieldPointer else {
             // SKSV says that a progress indication follows; without it the bytes mean nothing.
             buffer.writeInteger(UInt8(progress == nil ? 0 : 0x80))

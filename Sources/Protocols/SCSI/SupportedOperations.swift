@@ -18,7 +18,7 @@ public struct SupportedOperation: Sendable {
 /// The one table of the commands that are implemented.
 public enum SupportedOperations {
     /// Every command, in the order of operation codes.
-    public static let all: [SupportedOperation] = sixByte + tenByte + sixteenByte + twelveByte
+    public static let all: [SupportedOperation] = sixByte + tenByte + thirdPartyCopy + sixteenByte + twelveByte
 
     private static let naca: UInt8 = 0x04
     private static func ones(_ count: Int) -> [UInt8] { [UInt8](repeating: 0xFF, count: count) }
@@ -69,7 +69,7 @@ public enum SupportedOperations {
             SupportedOperation(
                 .persistentReserveIn, serviceAction: UInt16(action), [action] + zeroes(5) + [0xFF, 0xFF, naca])
         }
-        + (UInt8(0)...6).map { action in
+        + (UInt8(0)...7).map { action in
             SupportedOperation(
                 .persistentReserveOut, serviceAction: UInt16(action), [action, 0xFF, 0, 0] + ones(4) + [naca])
         }
@@ -77,6 +77,14 @@ public enum SupportedOperations {
     private static func sixteenByteTransfer(_ code: OperationCode, flags: UInt8) -> SupportedOperation {
         SupportedOperation(code, [flags] + ones(12) + [0, naca])
     }
+
+    private static let thirdPartyCopy: [SupportedOperation] =
+        [SupportedOperation(.extendedCopy, serviceAction: 0, [0x1F] + zeroes(8) + ones(4) + [0, naca])]
+        + ReceiveCopyResultsAction.allCases.map { action in
+            SupportedOperation(
+                .receiveCopyResults, serviceAction: UInt16(action.rawValue),
+                [action.rawValue, 0xFF] + zeroes(7) + ones(4) + [0, naca])
+        }
 
     private static let sixteenByte: [SupportedOperation] = [
         sixteenByteTransfer(.read16, flags: 0xF8),

@@ -25,7 +25,7 @@ public struct BlockLimits: Hashable, Sendable {
 /// Vital product data pages (SPC-4, 7.8; SBC-3).
 public enum VitalProductData {
     /// The pages that we have, ascending.
-    public static let supportedPages: [UInt8] = [0x00, 0x80, 0x83, 0x86, 0xB0, 0xB1, 0xB2]
+    public static let supportedPages: [UInt8] = [0x00, 0x80, 0x83, 0x86, 0x8F, 0xB0, 0xB1, 0xB2]
 
     /// A page, whole; nil when there is none of that code.
     public static func page(_ code: UInt8, identity: LogicalUnitIdentity, limits: BlockLimits) -> ByteBuffer? {
@@ -35,6 +35,7 @@ public enum VitalProductData {
         case 0x80: body = serialNumber(identity)
         case 0x83: body = deviceIdentification(identity)
         case 0x86: body = extendedInquiry()
+        case 0x8F: body = thirdPartyCopy()
         case 0xB0: body = blockLimits(limits)
         case 0xB1: body = blockDeviceCharacteristics()
         case 0xB2: body = logicalBlockProvisioning()

@@ -20,6 +20,7 @@ extension LogicalUnit {
                 nexus: nexus, command: command, tag: tag, attribute: attribute, offeredByteCount: offeredByteCount)
             if let refusal = refusal(of: task) { return .rejected(formatted(refusal)) }
             task.place = order.enter(attribute)
+            task.abortCount = nexuses[nexus]?.abortCount ?? 0
             return .accepted(task)
         }
     }
@@ -42,6 +43,7 @@ extension LogicalUnit {
     /// The same for a task that was admitted before, whose unit attention is not looked at again.
     func readmission(of task: SCSITask) -> SCSIResponse? {
         guard let nexus = nexuses[task.nexus] else { return Self.unknownNexus }
+        if task.abortCount != nexus.abortCount { return SCSIResponse(status: .taskAborted) }
         return reservationRefusal(of: task.command, by: nexus) ?? stateRefusal(of: task.command) ?? mediumRefusal(of: task)
     }
 
@@ -61,8 +63,8 @@ extension LogicalUnit {
         let conflict = SCSIResponse(status: .reservationConflict)
         switch command {
         case .reserve6, .release6:
-            // The two kinds of reservation do not mix (SPC-4, 5.13.3); CRH is not offered.
-            if !reservations.registrations.isEmpty { return conflict }
+            // The two kinds of reservation mix only as CRH says (SPC-4, 5.13.3).
+            if let refusal = legacyRefusal(by: nexus) { return refusal }
         case .persistentReserveIn, .persistentReserveOut:
             if legacyHolder != nil { return conflict }
         default: break

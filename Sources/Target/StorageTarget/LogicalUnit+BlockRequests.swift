@@ -121,7 +121,7 @@ extension LogicalUnit {
     /// Appends the bytes of a range to `buffer`, when nothing stands in the way and every byte is at hand.
     /// - Returns: false, with `buffer` unchanged, when the request must go through `perform`.
     public func readIfResident(_ range: SectorRange, into buffer: inout ByteBuffer) -> Bool {
-        guard legacyHolder == nil, reservations.reservation == nil, !locks.hasExclusive, isReady, range.end <= device.sectorCount
+        guard !restrictsReads, !locks.hasExclusive, isReady, range.end <= device.sectorCount
         else { return false }
         return device.readIfResident(range, into: &buffer)
     }

@@ -8,6 +8,12 @@ final class LogicalUnitNexus {
     let identifier: NexusIdentifier
     let registrant: Registrant
     var attentions: [AdditionalSenseCode] = []
+    /// False while a reservation of another shuts it out from reading.
+    var mayRead = true
+    /// How often another initiator has aborted all its tasks. A task that was admitted before the last time is not executed.
+    var abortCount: UInt64 = 0
+    /// What RECEIVE COPY RESULTS tells.
+    var copyResults = CopyResults()
 
     init(identifier: NexusIdentifier, registrant: Registrant) {
         self.identifier = identifier
@@ -24,6 +30,7 @@ extension LogicalUnit {
         let registrant = Registrant(initiatorPortName: initiatorPortName, relativeTargetPort: identity.relativeTargetPort)
         let nexus = LogicalUnitNexus(identifier: identifier, registrant: registrant)
         nexuses[identifier] = nexus
+        nexus.mayRead = mayRead(nexus)
         establish(.powerOnResetOrBusDeviceReset, for: nexus)
         return true
     }

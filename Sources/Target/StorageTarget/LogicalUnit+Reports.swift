@@ -42,13 +42,11 @@ extension LogicalUnit {
             case .readDefectData(let request):
                 return .good(DefectList.report(request).truncated(to: Int(request.allocationByteCount)))
             case .persistentReserveIn(let action, let count):
-                return .good(reservations.report(action).truncated(to: Int(count)))
-            case .reserve6:
-                // Another holder was a conflict already.
-                legacyHolder = nexus.identifier
-                return .good
-            case .release6:
-                if legacyHolder == nexus.identifier { legacyHolder = nil }
+                return .good(reservations.report(action, canPersist: reservationStore != nil).truncated(to: Int(count)))
+            case .receiveCopyResults(let action, let identifier, let count):
+                return .good(try nexus.copyResults.report(action, identifier).truncated(to: Int(count)))
+            case .reserve6, .release6:
+                legacyReserve(nexus, isRelease: task.command == .release6)
                 return .good
             default: throw .invalidOperationCode
             }

@@ -42,12 +42,12 @@ final class LogicalUnitAbortion {
 }
 
 extension LogicalUnit {
-    /// Runs `body` when the range is held. `body` ends by `finish`.
+    /// Runs `body` when the range is held. `body` ends by `finish`. Without `isLimited`, the caller bounds the number of tasks.
     func runOnMedium(
-        _ task: SCSITask, _ range: SectorRange, _ mode: LogicalUnitRangeLocks.Mode,
+        _ task: SCSITask, _ range: SectorRange, _ mode: LogicalUnitRangeLocks.Mode, isLimited: Bool = true,
         completion: @escaping (SCSIResponse) -> Void, body: @escaping (LogicalUnitRunningTask) -> Void
     ) {
-        guard runningTasks.count < Self.maximumTasks else {
+        guard !isLimited || runningTasks.count < Self.maximumTasks else {
             completion(SCSIResponse(status: .taskSetFull))
             return
         }
@@ -115,10 +115,16 @@ extension LogicalUnit {
     /// Aborts tasks. Those that wait end at once; those that the device is working on end when it has answered, because
     /// only then can they no longer touch the medium, and `completion` runs after the last of them.
     public func abortTasks(_ selection: SCSITaskSelection, completion: @escaping () -> Void) {
+        abortTasks(selection, except: nil, completion: completion)
+    }
+
+    /// The same, sparing one task: who aborts the others is not aborted with them.
+    func abortTasks(_ selection: SCSITaskSelection, except spared: UInt64?, completion: @escaping () -> Void) {
+        if selection == .all { clearCount &+= 1 }
         let abortion = LogicalUnitAbortion(completion: completion)
         abortWaiting(selection)
         for running in runningTasks.values.sorted(by: { $0.identifier < $1.identifier })
-        where running.isAbortable && selection.names(running.nexus, tag: running.tag) {
+        where running.isAbortable && running.identifier != spared && selection.names(running.nexus, tag: running.tag) {
             running.isAborted = true
             if running.body != nil {
                 running.body = nil

@@ -31,10 +31,21 @@ public final class LogicalUnit<Device: BlockDevice> {
     /// Runs a closure later on the device's event loop; without it nothing is paced.
     var delay: ((TimeAmount, @escaping () -> Void) -> Void)?
 
+    /// The units that an EXTENDED COPY of a nexus may reach besides this one.
+    public var copyPeers: (NexusIdentifier) -> [LogicalUnitCopyPeer<Device>] = { _ in [] }
+
     var parameters = ModeParameters()
-    var reservations = PersistentReservations()
+    var reservations = PersistentReservations() { didSet { accessDidChange() } }
+    /// Keeps what APTPL asks to be kept; without it, APTPL is refused.
+    public var reservationStore: ReservationStore?
+    /// The target ports through which the unit is reached (RELATIVE TARGET PORT IDENTIFIER).
+    public var relativeTargetPorts: [UInt16]
+    var reservationUpdates: [LogicalUnitReservationUpdate] = []
+    var isUpdatingReservations = false
     /// Who holds the unit by RESERVE (6).
-    var legacyHolder: NexusIdentifier?
+    var legacyHolder: NexusIdentifier? { didSet { accessDidChange() } }
+    /// True while a reservation shuts somebody out from reading; then each nexus says whether it may.
+    var restrictsReads = false
 
     var nexuses: [NexusIdentifier: LogicalUnitNexus] = [:]
     /// How many nexuses have a unit attention pending, so that a cached read asks one number instead of a table.
@@ -57,6 +68,9 @@ public final class LogicalUnit<Device: BlockDevice> {
     var readyTasks: [UInt64] = []
     var isStartingTasks = false
     var isPrefetching = false
+    var runningCopies = 0
+    /// How often all tasks were aborted.
+    var clearCount: UInt64 = 0
 
     public init(
         device: Device, identity: LogicalUnitIdentity, number: LogicalUnitNumber = LogicalUnitNumber(rawValue: 0),
@@ -67,6 +81,7 @@ public final class LogicalUnit<Device: BlockDevice> {
         self.number = number
         self.limits = limits
         self.reportedNumbers = { [number] }
+        relativeTargetPorts = [identity.relativeTargetPort]
     }
 
     /// Paces work in the background by the event loop of the device.
@@ -85,14 +100,15 @@ public final class LogicalUnit<Device: BlockDevice> {
     /// Answers a plain read from memory, when nothing stands in the way and every byte is at hand.
     ///
     /// `transfer` comes from `CommandDescriptorBlock.plainRead`, and the task's attribute is simple. The caller compares
-    /// the length with the initiator's expectation first. Without `nexus`, a unit attention of any initiator stands in the way.
+    /// the length with the initiator's expectation first. Without `nexus`, a unit attention of any initiator stands in the way,
+    /// and a reservation that shuts anybody out from reading.
     /// - Returns: false, with `buffer` unchanged, when the command must go through `admit` and `execute`.
     public func readIfResident(_ transfer: BlockTransfer, nexus: NexusIdentifier? = nil, into buffer: inout ByteBuffer) -> Bool {
         // An initiator that never takes its attention must not slow down the others, so the table is asked in the end.
-        if attentiveNexusCount > 0 {
-            guard let nexus, let found = nexuses[nexus], found.attentions.isEmpty else { return false }
+        if attentiveNexusCount > 0 || restrictsReads {
+            guard let nexus, let found = nexuses[nexus], found.attentions.isEmpty, found.mayRead else { return false }
         }
-        guard legacyHolder == nil, reservations.reservation == nil, !locks.hasExclusive, order.isFree, isMediumLoaded,
+        guard !locks.hasExclusive, order.isFree, isMediumLoaded,
             backgroundOperation == nil,
             transfer.blockCount <= limits.maximumTransfer, !transfer.forceUnitAccess, let range = sectorRange(of: transfer)
         else { return false }
@@ -112,6 +128,7 @@ public final class LogicalUnit<Device: BlockDevice> {
         case .startStopUnit(let request): startStop(task, request, completion)
         case .sanitize(let request): sanitize(task, request, completion)
         case .formatUnit(let hasList, let isLong): format(task, hasList: hasList, isLong: isLong, completion)
+        case .extendedCopy: extendedCopy(task, completion)
         case .persistentReserveOut(let command):
             persistentReserveOut(task, command, completion: completion)
         default:

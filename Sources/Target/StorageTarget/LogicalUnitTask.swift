@@ -30,6 +30,8 @@ public struct SCSITask: Sendable {
     public var offeredByteCount: Int?
     /// Its place among the tasks of the unit, from `admit` on; a task without one is admitted when it is executed.
     var place: UInt64?
+    /// How often the tasks of the nexus had been aborted when it was admitted.
+    var abortCount: UInt64 = 0
 
     public init(
         nexus: NexusIdentifier, command: SCSICommand, tag: UInt64 = 0, attribute: Attribute = .simple,

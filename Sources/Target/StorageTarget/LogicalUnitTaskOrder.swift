@@ -79,6 +79,7 @@ extension LogicalUnit {
         if task.place == nil {
             if let refusal = refusal(of: task) { return completion(formatted(refusal)) }
             task.place = order.enter(task.attribute)
+            task.abortCount = nexuses[task.nexus]?.abortCount ?? 0
         }
         guard let place = task.place, !order.mayStart(place, task.attribute) else { return begin(task, completion) }
         if waitingTasks.count + runningTasks.count >= Self.maximumTasks {

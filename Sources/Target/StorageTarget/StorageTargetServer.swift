@@ -102,7 +102,9 @@ public final class StorageTargetServer<Device: BlockDevice> {
         let name = description.name.lowercased()
         guard TargetName.isValid(name) else { throw .invalidDescription("target name") }
         guard targets[name] == nil else { throw .nameInUse }
-        targets[name] = try ServedTarget(description)
+        let target = try ServedTarget(description)
+        for unit in target.units.values { unit.copyPeers = { [weak self] in self?.copyPeers(of: $0) ?? [] } }
+        targets[name] = target
     }
 
     /// Takes a target away. Its sessions take no more commands; those in flight finish, then the sessions are closed

@@ -73,7 +73,7 @@ extension TargetConnection {
             byteCount = transfer.byteCount
             budget = server.dataIn
         } else {
-            byteCount = session?.heldByteCount(handle, wanted: wanted) ?? 0
+            byteCount = (session?.heldByteCount(handle, wanted: wanted) ?? 0) + heldByCopy(task.command)
             budget = server.dataOut
         }
         if byteCount == 0 || budget.reserve(byteCount) { return proceed(handle, byteCount, wanted) }
@@ -86,6 +86,11 @@ extension TargetConnection {
             drain()
             return true
         }
+    }
+
+    /// A copy has a piece of data in memory that no PDU carries.
+    private func heldByCopy(_ command: SCSICommand) -> Int {
+        if case .extendedCopy = command { LogicalUnit<Device>.copyPieceByteCount } else { 0 }
     }
 
     private func proceed(_ handle: TaskHandle, _ byteCount: Int, _ wanted: Int) {

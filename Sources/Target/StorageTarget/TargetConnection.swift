@@ -226,8 +226,7 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
         if result.identity.sessionType == .normal {
             // The target may have gone while the login went on.
             guard let name = result.identity.targetName, let found = server.targets[name] else { return .targetRemoved }
-            let isid = String(result.identity.isid.value, radix: 16)
-            let port = "\(result.identity.initiatorName),i,0x\(String(repeating: "0", count: 12 - isid.count))\(isid)"
+            let port = InitiatorPort.name(initiatorName: result.identity.initiatorName, isid: result.identity.isid.value)
             target = found
             hasNexus = true
             for unit in found.units.values where !unit.addNexus(nexus, initiatorPortName: port) { return .outOfResources }

@@ -132,6 +132,62 @@ struct PersistentReservationTests {
         #expect(state.isHolder(two) && state.reservation?.type == .writeExclusive)
     }
 
+    @Test("PREEMPT of one's own key: a holder stays, a mere registrant goes with the others")
+    func preemptingOneself() throws {
+        var state = try registered()
+        try out(&state, .reserve, key: 1, by: one)
+        try out(&state, .preempt, key: 1, 1, type: .exclusiveAccess, by: one)
+        #expect(state.isHolder(one) && state.reservation?.type == .exclusiveAccess && state.registrations.count == 3)
+        let effects = try out(&state, .preemptAndAbort, key: 2, 2, by: two)
+        #expect(state.key(of: two) == nil && state.isHolder(one))
+        #expect(effects.attentions.isEmpty && effects.aborted == [two])
+    }
+
+    @Test("PREEMPT of the last of all registrants releases; a new type is told to those who stay")
+    func preemptingTheLast() throws {
+        var state = try registered()
+        try out(&state, .reserve, key: 1, type: .exclusiveAccessAllRegistrants, by: one)
+        try out(&state, .preempt, key: 1, 2, by: one)
+        try out(&state, .preempt, key: 1, 3, by: one)
+        #expect(state.isHolder(one))
+        try out(&state, .preempt, key: 1, 1, by: one)
+        #expect(state.registrations.isEmpty && state.reservation == nil)
+
+        state = try registered()
+        try out(&state, .reserve, key: 1, type: .writeExclusiveRegistrantsOnly, by: one)
+        let effects = try out(&state, .preempt, key: 2, 1, type: .exclusiveAccessRegistrantsOnly, by: two)
+        #expect(
+            effects.attentions == [
+                .init(registrant: one, code: .registrationsPreempted), .init(registrant: three, code: .reservationsReleased),
+            ])
+    }
+
+    @Test("Releases and unregistrations tell the others only where others had access", arguments: ReservationType.allCases)
+    func releaseAttentions(type: ReservationType) throws {
+        var state = try registered()
+        try out(&state, .reserve, key: 1, type: type, by: one)
+        let released = try out(&state, .release, key: 1, type: type, by: one)
+        #expect(released.attentions.map(\.registrant) == (type.admitsRegistrants ? [two, three] : []))
+        try out(&state, .reserve, key: 1, type: type, by: one)
+        let gone = try out(&state, .register, key: 1, 0, by: one)
+        let isToldAtOnce = type.admitsRegistrants && !type.isAllRegistrants
+        #expect(gone.attentions.map(\.registrant) == (isToldAtOnce ? [two, three] : []))
+        #expect((state.reservation != nil) == type.isAllRegistrants)
+    }
+
+    @Test("RESERVE (6) and RELEASE (6) beside registrations, as CRH says")
+    func compatibleHandling() throws {
+        var state = PersistentReservations()
+        #expect(state.compatibleHandling(of: one) == .legacy)
+        state = try registered()
+        #expect(state.compatibleHandling(of: one) == .conflict)
+        try out(&state, .reserve, key: 1, by: one)
+        #expect(state.compatibleHandling(of: one) == .nothing && state.compatibleHandling(of: two) == .conflict)
+        try out(&state, .preempt, key: 1, 1, type: .writeExclusiveRegistrantsOnly, by: one)
+        #expect(state.compatibleHandling(of: two) == .nothing)
+        #expect(state.compatibleHandling(of: Registrant(initiatorPortName: "iqn.d,i,0x4")) == .conflict)
+    }
+
     @Test("Scope and type are checked")
     func fields() throws {
         var state = try registered()
@@ -152,26 +208,10 @@ struct PersistentReservationTests {
         try out(&state, .reserve, key: 2, type: .exclusiveAccess, by: two)
         let reservation = state.report(.readReservation)
         #expect(reservation.getInteger(at: 8, as: UInt64.self) == 2 && reservation.getInteger(at: 21, as: UInt8.self) == 3)
-        #expect(state.report(.reportCapabilities).getInteger(at: 0, as: UInt16.self) == 8)
+        #expect(state.report(.reportCapabilities) == ByteBuffer(bytes: [0, 8, 0x1C, 0x80, 0xEA, 1, 0, 0]))
+        #expect(state.report(.reportCapabilities, canPersist: true) == ByteBuffer(bytes: [0, 8, 0x1D, 0x80, 0xEA, 1, 0, 0]))
         let full = state.report(.readFullStatus)
         #expect(full.getInteger(at: 4, as: UInt32.self) == UInt32(full.readableBytes - 8))
         #expect(full.getInteger(at: 8 + 24, as: UInt8.self) == 0x45)
-    }
-
-    @Test("Parameter lists of another length or with abilities that we lack")
-    func parameterLists() throws {
-        let command = PersistentReserveOut(serviceAction: .register)
-        var list = ByteBuffer(repeating: 0, count: 24)
-        list.setInteger(UInt64(5), at: 8)
-        #expect(try PersistentReserveParameters.parse(list, for: command).serviceActionKey == 5)
-        #expect(throws: SenseData.parameterListLength) {
-            try PersistentReserveParameters.parse(list.truncated(to: 23), for: command)
-        }
-        for bit in [0, 2, 3] as [UInt8] {
-            list.setInteger(UInt8(1) << bit, at: 20)
-            #expect(throws: SenseData.invalidFieldInParameterList(byte: 20, bit: bit)) {
-                try PersistentReserveParameters.parse(list, for: command)
-            }
-        }
     }
 }

@@ -107,13 +107,13 @@ final class Bench {
     let one = NexusIdentifier(1)
     let two = NexusIdentifier(2)
 
-    init(sectorCount: Int = 4096, isRemovable: Bool = false) {
+    init(sectorCount: Int = 4096, uniqueLow: UInt64 = 2, isRemovable: Bool = false, isRegistered: Bool = true) {
         device = MemoryDevice(sectorCount: sectorCount)
         unit = LogicalUnit(
             device: device,
             identity: LogicalUnitIdentity(
-                uniqueHigh: 1, uniqueLow: 2, targetName: "iqn.2026-01.example:disk", isRemovable: isRemovable))
-        for nexus in [one, two] {
+                uniqueHigh: 1, uniqueLow: uniqueLow, targetName: "iqn.2026-01.example:disk", isRemovable: isRemovable))
+        for nexus in isRegistered ? [one, two] : [] {
             #expect(unit.addNexus(nexus, initiatorPortName: "iqn.initiator-\(nexus.rawValue),i,0x1"))
             #expect(sense([0x00], from: nexus)?.code == .powerOnResetOrBusDeviceReset)
         }
