@@ -80,13 +80,6 @@ struct LogicalUnitCopyTests {
                 .writeZeroes(SectorRange(from: 60_000, to: 62_048), .ordered), .write(SectorRange(from: 62_048, to: 64_096), .ordered),
             ])
         #expect(large.sectors(60_000, 4096) == bench.sectors(0, 4096))
-        // Many pieces on a device that answers at once must not fill the stack.
-        let many = copy(
-            list(
-                targets: [target(large.unit), target(bench.unit)],
-                segments: (0..<64).map { _ in segment(0, 0, from: 0, to: 0, count: 65_535) }),
-            attribute: isOrdered ? .ordered : .simple)
-        #expect(many.response == .good)
     }
 
     @Test("What is wrong with a list is told before anything is copied")
