@@ -139,7 +139,7 @@ struct CommandParsingTests {
         #expect(
             try block(0x5F, 1, 0x05, 0, 0, 0, 0, 0, 24).parse().get()
                 == .persistentReserveOut(.init(serviceAction: .reserve, type: 5)))
-        #expect(sense(block(0x5F, 7)) == .invalidFieldInCDB(byte: 1, bit: 4))
+        #expect(sense(block(0x5F, 8)) == .invalidFieldInCDB(byte: 1, bit: 4))
     }
 
     @Test("Unknown operation codes and NACA are refused")

@@ -136,7 +136,7 @@ struct LogicalUnitCopyTests {
         #expect(sense(both, segment(0, 1, from: 0, to: 0, count: 1))?.code == .thirdPartyDeviceFailure)
         // The sense data of the last failure is kept.
         let details = results(4)?.dataIn
-        #expect(details?.getInteger(at: 0, as: UInt32.self) == 56 + 18)
+        #expect(details?.getInteger(at: 0, as: UInt32.self) == UInt32(56 + 18))
         #expect(details?.getInteger(at: 56, as: UInt8.self) == 2 && details?.getInteger(at: 58, as: UInt16.self) == 18)
         #expect(details?.getInteger(at: 60 + 2, as: UInt8.self) == SenseKey.copyAborted.rawValue)
         #expect(details?.getInteger(at: 60 + 8, as: UInt32.self) == 1)
