@@ -29,6 +29,12 @@ extension VolumeCommand {
         @Option(help: "The file that holds their secret, 12 to 255 bytes.", completion: .file())
         var chapSecretFile: String?
 
+        @Option(help: "The user that the target proves to be, for mutual CHAP.")
+        var mutualChapUser: String?
+
+        @Option(help: "The file that holds the target's secret, another one of 12 to 255 bytes.", completion: .file())
+        var mutualChapSecretFile: String?
+
         @Option(name: .customLong("initiator"), help: "The name of an initiator that may log in; may be repeated. (default: all)")
         var initiators: [String] = []
 
@@ -55,6 +61,9 @@ extension VolumeCommand {
             if (chapUser == nil) != (chapSecretFile == nil) {
                 throw ValidationError("Give --chap-user and --chap-secret-file together.")
             }
+            if (mutualChapUser == nil) != (mutualChapSecretFile == nil) || (mutualChapUser != nil && chapUser == nil) {
+                throw ValidationError("Give --mutual-chap-user and --mutual-chap-secret-file together, and --chap-user with them.")
+            }
         }
 
         func run() async throws {
@@ -62,7 +71,9 @@ extension VolumeCommand {
                 name: name, disk: disk ?? name, edge: edge, target: target, logicalUnit: logicalUnit, limits: limits.limits,
                 readOnly: readOnly ? true : nil, removable: removable ? true : nil, attach: !noAttach)
             if let chapUser, let chapSecretFile {
-                request.chap = .init(user: chapUser, secret: try readSecret(chapSecretFile, what: "secret"))
+                request.chap = .init(
+                    user: chapUser, secret: try readSecret(chapSecretFile, what: "secret"), mutualUser: mutualChapUser,
+                    mutualSecret: try mutualChapSecretFile.map { try readSecret($0, what: "secret") })
             }
             if !initiators.isEmpty { request.allowedInitiators = initiators }
             if recoveryPointObjective != nil || sealSize != nil {

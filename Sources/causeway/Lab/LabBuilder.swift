@@ -89,7 +89,7 @@ struct LabBuilder {
         let previous = FileManager.default.contents(atPath: lab.ports).flatMap {
             try? JSONDecoder().decode(LabPorts.self, from: $0)
         }
-        let ports = try LabPorts.choose(previous: previous)
+        let ports = try LabPorts.choose(previous: previous, portals: options.portals)
         try lab.write(ports, to: lab.ports)
         let disks = disks
         let configurations = configurations(ports)
@@ -133,7 +133,7 @@ struct LabBuilder {
         cloud.log.level = options.logLevel
         if case .cloud(var role) = cloud.role {
             role.linkConnect = local(hasRelay ? ports.relay : ports.link)
-            role.targetListen = [local(ports.target)]
+            role.targetListen = ports.portals.map(local)
             if options.nbd { role.nbd = .init(listen: [local(ports.nbd)]) }
             role.cacheSizeBytes = options.cacheSize
             role.writeLogSizeBytes = options.logSize

@@ -58,6 +58,9 @@ struct LabCommand: AsyncParsableCommand {
         @Option(help: "The size of its write log. (default: 1GiB)", transform: Quantities.size)
         var logSize: UInt64 = 1 << 30
 
+        @Option(help: "How many portals the target has, for multipath.")
+        var portals = 1
+
         @Option(help: "How often a point is sealed while there are writes. (default: 5s)", transform: Quantities.duration)
         var recoveryPointObjective: Duration = .seconds(5)
 
@@ -74,6 +77,7 @@ struct LabCommand: AsyncParsableCommand {
             if let name = names.first(where: { name in names.filter { $0 == name }.count > 1 }) {
                 throw ValidationError("Two disks are called “\(name)”.")
             }
+            if !(1...16).contains(portals) { throw ValidationError("--portals is 1 to 16.") }
             if directory.isEmpty { throw ValidationError("--directory is empty.") }
         }
 

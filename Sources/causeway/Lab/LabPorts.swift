@@ -5,28 +5,34 @@ struct LabPorts: Codable, Sendable {
     var onpremAPI: UInt16
     var link: UInt16
     var cloudAPI: UInt16
-    var target: UInt16
+    /// The portals of the target.
+    var portals: [UInt16]
     var nbd: UInt16
     var relay: UInt16
     var relayControl: UInt16
 
-    private var all: [UInt16] { [onpremAPI, link, cloudAPI, target, nbd, relay, relayControl] }
+    private var all: [UInt16] { [onpremAPI, link, cloudAPI, nbd, relay, relayControl] + portals }
 
-    /// The ports of the last time when they are free, else new ones.
-    static func choose(previous: LabPorts?) throws -> LabPorts {
-        if let previous, Set(previous.all).count == previous.all.count, previous.all.allSatisfy(isFree) { return previous }
+    /// The ports of the last time when they are as many and free, else new ones.
+    static func choose(previous: LabPorts?, portals: Int) throws -> LabPorts {
+        if let previous, previous.portals.count == portals, Set(previous.all).count == previous.all.count,
+            previous.all.allSatisfy(isFree)
+        {
+            return previous
+        }
         // Not from the range of outgoing connections: while a daemon is down, one of those could take its
         // port, and a peer that tries to reconnect could even connect to itself there.
         let candidates = outsideOfOutgoingPorts()
         var chosen: [UInt16] = []
-        for _ in 0..<10_000 where chosen.count < 7 {
+        let count = 6 + portals
+        for _ in 0..<10_000 where chosen.count < count {
             guard let port = candidates.randomElement() else { break }
             if !chosen.contains(port) && isFree(port) { chosen.append(port) }
         }
-        guard chosen.count == 7 else { throw CommandFailure("no seven free ports were found on 127.0.0.1") }
+        guard chosen.count == count else { throw CommandFailure("no \(count) free ports were found on 127.0.0.1") }
         return LabPorts(
-            onpremAPI: chosen[0], link: chosen[1], cloudAPI: chosen[2], target: chosen[3], nbd: chosen[4],
-            relay: chosen[5], relayControl: chosen[6])
+            onpremAPI: chosen[0], link: chosen[1], cloudAPI: chosen[2], portals: Array(chosen[6...]), nbd: chosen[3],
+            relay: chosen[4], relayControl: chosen[5])
     }
 
     private static func outsideOfOutgoingPorts() -> ClosedRange<UInt16> {
