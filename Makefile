@@ -4,15 +4,17 @@ SWIFT ?= swift
 SEEDS ?= 100000
 FIRST_SEED ?= 1
 KILLS ?= 200
+ROUNDS ?= 20
 LAB ?= .lab
 SOURCES = Package.swift Sources Tests
 
 # What building, testing and the benchmarks need from Debian, and the command or file that shows it is there.
 PACKAGES = pkg-config libssl-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-dev \
            libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt \
-           libnbd-bin python3-libnbd nbdkit fio openssl valgrind binutils
+           libnbd-bin python3-libnbd nbdkit fio openssl valgrind binutils \
+           qemu-system-x86 ipxe syslinux syslinux-common mtools dosfstools fdisk cpio xfsprogs
 
-.PHONY: deps build run test bench bench-target budget format format-check soak soak-kills replay clean
+.PHONY: deps build run test bench bench-target budget format format-check soak soak-kills soak-guests replay clean
 
 deps: ## Installs what is missing from Debian's packages.
 	@missing=""; for package in $(PACKAGES); do \
@@ -51,6 +53,9 @@ soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on.
 
 soak-kills: deps ## KILLS kills of the daemons in turn, under verified writes.
 	CAUSEWAY_KILLS=$(KILLS) $(SWIFT) test --filter kills
+
+soak-guests: deps ## Linux guests over ROUNDS kills, cuts and lost paths.
+	CAUSEWAY_GUEST_ROUNDS=$(ROUNDS) $(SWIFT) test --filter EndToEndTests.EndToEnd/Guest
 
 replay: deps ## One seed of the simulator: make replay SEED=17.
 	$(SWIFT) build -c release --product causeway-simulator

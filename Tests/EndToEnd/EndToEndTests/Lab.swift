@@ -55,9 +55,10 @@ final class Lab {
         self.description = description
     }
 
-    /// Runs `body` with a lab and takes it down whatever happens.
+    /// Runs `body` with a lab, which serves disks of holes and copies of images, and takes it down whatever happens.
     static func with(
-        disks: [(name: String, bytes: Int)], options: [String] = [], _ body: (Lab) async throws -> Void
+        disks: [(name: String, bytes: Int)], copies: [(name: String, image: String)] = [], options: [String] = [],
+        _ body: (Lab) async throws -> Void
     ) async throws {
         let directory = try makeDirectory()
         var paths: [(name: String, path: String)] = []
@@ -66,6 +67,11 @@ final class Lab {
             _ = FileManager.default.createFile(atPath: path, contents: nil)
             guard truncate(path, disk.bytes) == 0 else { throw CommandFailure(description: "can't make \(path)") }
             paths.append((disk.name, path))
+        }
+        for copy in copies {
+            let path = directory.appendingPathComponent("\(copy.name).img").path
+            try await Command.check("cp", ["--sparse=always", copy.image, path])
+            paths.append((copy.name, path))
         }
         let lab = try await up(in: directory, disks: paths, options: options)
         do {
@@ -109,6 +115,11 @@ final class Lab {
     /// Says something to the WAN relay.
     func relay(_ line: String) async throws {
         guard let control = description.relay?.control else { throw CommandFailure(description: "this lab has no relay") }
+        try await Self.say(line, to: control)
+    }
+
+    /// Says something to the control port of a relay.
+    static func say(_ line: String, to control: String) async throws {
         let parts = control.split(separator: ":")
         let script =
             "import socket,sys; s=socket.create_connection((sys.argv[1],int(sys.argv[2])),5); s.sendall((sys.argv[3]+'\\n').encode()); print(s.recv(65536).decode())"
