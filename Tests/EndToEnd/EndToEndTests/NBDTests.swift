@@ -103,8 +103,8 @@ extension EndToEnd {
                 let result = try await Command.run(
                     "fio",
                     [
-                        "--name=nbd", "--ioengine=nbd", "--uri=\(lab.nbd("data"))", "--rw=randrw", "--bsrange=512-64k", "--blockalign=512",
-                        "--iodepth=32", "--size=48M", "--verify=crc32c", "--verify_fatal=1", "--io_size=48M", "--norandommap=0",
+                        "--name=nbd", "--ioengine=nbd", "--uri=\(lab.nbd("data"))", "--rw=randrw", "--bs=4k", "--iodepth=32", "--size=48M",
+                        "--verify=crc32c", "--verify_fatal=1",
                     ], seconds: 180)
                 #expect(result.isSuccess, "\(result)")
             }
