@@ -26,10 +26,17 @@ extension EndToEnd {
             }
         }
 
+        @Test("QEMU's own NBD driver boots a machine from a volume, and what it writes comes home")
+        func networkBlockDevice() async throws {
+            try await Self.withMachine(options: ["--nbd"]) { lab in
+                try await Self.bootAndWrite(.drive("file=\(lab.nbd("machine")),format=raw"), rootDevice: "/dev/vda2")
+            }
+        }
+
         /// Runs `body` with a lab that serves a bootable disk, and looks at it at home afterwards.
-        static func withMachine(_ body: (Lab) async throws -> Void) async throws {
+        static func withMachine(options: [String] = [], _ body: (Lab) async throws -> Void) async throws {
             let image = try await GuestImage.make()
-            try await Lab.with(disks: [], copies: [("machine", image.disk)]) { lab in
+            try await Lab.with(disks: [], copies: [("machine", image.disk)], options: options) { lab in
                 try await body(lab)
                 try await lab.seal("machine")
                 // The second partition, by its offset of 65 MiB.
