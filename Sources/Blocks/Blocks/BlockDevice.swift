@@ -53,6 +53,13 @@ public protocol BlockDevice: AnyObject {
     func writeZeroes(
         _ range: SectorRange, durability: WriteDurability, completion: @escaping (Result<Void, BlockDeviceError>) -> Void)
 
+    /// Says which sectors of `range` hold bytes and which are deallocated, that is, read as zeroes without storage.
+    ///
+    /// The extents that arrive follow one another from the start of the range on and cover at least its first sector; what is
+    /// behind the last of them (at most `AllocationExtents.answerMax` come) is for the next call. They tell how the sectors
+    /// were at a moment between the call and the answer. An empty range has none.
+    func allocation(of range: SectorRange, completion: @escaping (Result<[AllocationExtent], BlockDeviceError>) -> Void)
+
     /// Completes when every write acknowledged before the call survives a crash.
     func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void)
 

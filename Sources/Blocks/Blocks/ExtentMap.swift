@@ -87,14 +87,22 @@ public struct ExtentMap<Value: ExtentValue> {
     /// Visits each extent that overlaps `bounds`, clipped to it, in ascending order.
     @inlinable
     public func forEach(in bounds: SectorRange, _ body: (Extent<Value>) -> Void) {
+        visit(in: bounds) {
+            body($0)
+            return true
+        }
+    }
+
+    /// Visits extents like `forEach(in:)`, as long as `body` wants more.
+    @inlinable
+    func visit(in bounds: SectorRange, _ body: (Extent<Value>) -> Bool) {
         if bounds.isEmpty { return }
         var place = firstPlace(endingAfter: bounds.start)
         while place.chunk < chunks.count {
             let chunk = chunks[place.chunk]
             while place.index < chunk.count {
                 let extent = chunk[place.index]
-                if extent.range.start >= bounds.end { return }
-                body(extent.clipped(to: bounds))
+                if extent.range.start >= bounds.end || !body(extent.clipped(to: bounds)) { return }
                 place.index += 1
             }
             place = Place(chunk: place.chunk + 1, index: 0)
@@ -114,6 +122,18 @@ public struct ExtentMap<Value: ExtentValue> {
     public func extents(in bounds: SectorRange) -> [Extent<Value>] {
         var found: [Extent<Value>] = []
         forEach(in: bounds) { found.append($0) }
+        return found
+    }
+
+    /// The first extents that overlap `bounds`, at most `limit`, clipped to it, in ascending order.
+    @inlinable
+    public func extents(in bounds: SectorRange, limit: Int) -> [Extent<Value>] {
+        var found: [Extent<Value>] = []
+        if limit <= 0 { return found }
+        visit(in: bounds) {
+            found.append($0)
+            return found.count < limit
+        }
         return found
     }
 

@@ -108,6 +108,14 @@ extension StorageFile {
     }
 }
 
+/// A file or block device that is a whole disk, and knows which of its ranges have no storage.
+public protocol DiskFile: StorageFile {
+    /// Says of `range`, from its start on and at least of its first sector, what has storage and what is a hole, which reads
+    /// as zeroes. At most `extentsMax` extents arrive. Where it is not known, sectors are mapped.
+    func allocation(
+        of range: SectorRange, extentsMax: Int, completion: @escaping (Result<[AllocationExtent], StorageFileError>) -> Void)
+}
+
 /// A directory that one component has for itself.
 public protocol StorageDirectory: AnyObject {
     associatedtype File: StorageFile

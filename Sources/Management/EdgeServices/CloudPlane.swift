@@ -144,7 +144,7 @@ final class CloudPlane {
 
     private func route(_ message: LinkMessage) {
         switch message {
-        case .readData(let read, _, _), .readZeroes(let read, _, _), .readFailed(let read, _):
+        case .readData(let read, _, _), .readZeroes(let read, _, _), .readFailed(let read, _), .allocationReply(let read, _):
             servedByTag[UInt16(read >> 48)]?.volume.receive(message)
         case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
             served[volume]?.volume.receive(message)
@@ -233,6 +233,7 @@ final class CloudPlane {
         volume.uplink = { [unowned self] message, trafficClass, isBulk in
             link?.endpoint.send(message, class: trafficClass, bulk: isBulk) ?? false
         }
+        volume.linkVersion = { [unowned self] in link?.endpoint.version ?? LinkVersion.newest }
         volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
         let identity = LogicalUnitIdentity(
             uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target,

@@ -94,6 +94,16 @@ int causeway_zero_device(int descriptor, uint64_t offset, uint64_t length) {
     return result(value);
 }
 
+int64_t causeway_next_data(int descriptor, uint64_t offset) {
+    off_t found = lseek(descriptor, (off_t)offset, SEEK_DATA);
+    return found < 0 ? -errno : (int64_t)found;
+}
+
+int64_t causeway_next_hole(int descriptor, uint64_t offset) {
+    off_t found = lseek(descriptor, (off_t)offset, SEEK_HOLE);
+    return found < 0 ? -errno : (int64_t)found;
+}
+
 int causeway_truncate(int descriptor, uint64_t length) {
     int value;
     RETRY(value, ftruncate(descriptor, (off_t)length));

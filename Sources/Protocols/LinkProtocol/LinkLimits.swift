@@ -1,3 +1,4 @@
+import Blocks
 import NIOCore
 
 /// The limits of the link, each with what happens at it.
@@ -13,6 +14,8 @@ public enum LinkLimits {
     public static let methodBytes = 255
     /// The length of the text of a goodbye in bytes; longer ones are cut.
     public static let goodbyeTextBytes = 256
+    /// The runs in one answer about allocation. A message with more, or with none, is refused by `enqueue` and ends the session.
+    public static let allocationRuns = AllocationExtents.answerMax
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.
     public static let windowFrames = 4096
     /// Connections of one session. More are closed at once.

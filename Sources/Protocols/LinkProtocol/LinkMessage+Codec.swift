@@ -10,6 +10,8 @@ import NIOCore
 //   17 readData      read u64, offset u32, data
 //   18 readZeroes    read u64, offset u32, bytes u32
 //   19 readFailed    read u64, status u8
+//   20 allocationRequest  read u64, volume 16, start u64, count u64
+//   21 allocationReply    read u64, runs (u64 each: bit 63 deallocated, the rest a number of sectors)
 //   32 pointBegin    volume 16, generation u64, point u64
 //   33 pointData     volume 16, point u64, start u64, data (whole sectors)
 //   34 pointZeroes   volume 16, point u64, start u64, count u64
@@ -26,6 +28,8 @@ private enum MessageKind: UInt8 {
     case readData = 17
     case readZeroes = 18
     case readFailed = 19
+    case allocationRequest = 20
+    case allocationReply = 21
     case pointBegin = 32
     case pointData = 33
     case pointZeroes = 34
@@ -42,7 +46,8 @@ extension LinkMessage {
         case .request(_, let method, let body): 10 + method.utf8.count + body.readableBytes
         case .reply(_, _, let body): 11 + body.readableBytes
         case .notice(let method, let body): 2 + method.utf8.count + body.readableBytes
-        case .readRequest: 41
+        case .readRequest, .allocationRequest: 41
+        case .allocationReply(_, let runs): 9 + 8 * runs.count
         case .readData(_, _, let data): 13 + data.readableBytes
         case .readZeroes: 17
         case .readFailed: 10
@@ -62,6 +67,9 @@ extension LinkMessage {
             (1...LinkLimits.methodBytes).contains(method.utf8.count) && encodedBytes <= LinkLimits.controlMessageBytes
         case .reply: encodedBytes <= LinkLimits.controlMessageBytes
         case .readData(_, _, let data): (1...LinkLimits.pieceBytes).contains(data.readableBytes)
+        case .allocationReply(_, let runs):
+            (1...LinkLimits.allocationRuns).contains(runs.count)
+                && runs.allSatisfy { $0.sectorCount > 0 && $0.sectorCount < Self.deallocatedBit }
         case .pointData(_, _, let start, let data):
             (1...LinkLimits.pieceBytes).contains(data.readableBytes) && data.readableBytes % BlockGeometry.sectorBytes == 0
                 && SectorRange(start: start, count: UInt64(data.readableBytes / BlockGeometry.sectorBytes)) != nil
@@ -91,6 +99,12 @@ extension LinkMessage {
             buffer.writeMultipleIntegers(MessageKind.readZeroes.rawValue, read, offset, byteCount)
         case .readFailed(let read, let status):
             buffer.writeMultipleIntegers(MessageKind.readFailed.rawValue, read, status.rawValue)
+        case .allocationRequest(let read, let volume, let range):
+            buffer.writeMultipleIntegers(
+                MessageKind.allocationRequest.rawValue, read, volume.high, volume.low, range.start, range.count)
+        case .allocationReply(let read, let runs):
+            buffer.writeMultipleIntegers(MessageKind.allocationReply.rawValue, read)
+            for run in runs { buffer.writeInteger(run.sectorCount | (run.allocation == .deallocated ? Self.deallocatedBit : 0)) }
         case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused:
             encodePoint(into: &buffer)
         }
@@ -117,6 +131,9 @@ extension LinkMessage {
         default: break
         }
     }
+
+    /// In a run of an `allocationReply`: the sectors are deallocated.
+    private static let deallocatedBit: UInt64 = 1 << 63
 
     private static func write(method: String, body: ByteBuffer, into buffer: inout ByteBuffer) {
         buffer.writeInteger(UInt8(truncatingIfNeeded: method.utf8.count))
@@ -154,6 +171,12 @@ extension LinkMessage {
                 let range = readRange(from: &buffer)
             else { return nil }
             return .readRequest(read: read, volume: volume, range: range)
+        case .allocationRequest:
+            guard let read = buffer.readInteger(as: UInt64.self), let volume = readVolume(from: &buffer),
+                let range = readRange(from: &buffer)
+            else { return nil }
+            return .allocationRequest(read: read, volume: volume, range: range)
+        case .allocationReply: return decodeAllocationReply(from: &buffer)
         case .readData:
             guard let (read, offset) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self),
                 (1...LinkLimits.pieceBytes).contains(buffer.readableBytes)
@@ -198,6 +221,19 @@ extension LinkMessage {
             return .pointRefused(volume: volume, point: first, refusal: refusal)
         default: return nil
         }
+    }
+
+    private static func decodeAllocationReply(from buffer: inout ByteBuffer) -> LinkMessage? {
+        guard let read = buffer.readInteger(as: UInt64.self), buffer.readableBytes <= 8 * LinkLimits.allocationRuns else { return nil }
+        var runs: [AllocationRun] = []
+        runs.reserveCapacity(buffer.readableBytes / 8)
+        while let word = buffer.readInteger(as: UInt64.self) {
+            runs.append(
+                AllocationRun(
+                    sectorCount: word & ~deallocatedBit, allocation: word & deallocatedBit == 0 ? .mapped : .deallocated))
+        }
+        let message = LinkMessage.allocationReply(read: read, runs: runs)
+        return message.isEncodable ? message : nil
     }
 
     private static func readVolume(from buffer: inout ByteBuffer) -> VolumeIdentifier? {

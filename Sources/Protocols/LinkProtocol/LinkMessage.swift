@@ -45,6 +45,22 @@ public enum PointRefusal: UInt8, Sendable {
     case medium = 5
 }
 
+/// A run of sectors in an `allocationReply`; where it begins follows from those before it.
+public struct AllocationRun: Equatable, Sendable {
+    /// How many sectors; at least one, less than 2^63.
+    public var sectorCount: UInt64
+    /// What they have.
+    public var allocation: Allocation
+
+    public init(sectorCount: UInt64, allocation: Allocation) {
+        self.sectorCount = sectorCount
+        self.allocation = allocation
+    }
+
+    /// The run of an extent.
+    public init(_ extent: AllocationExtent) { self.init(sectorCount: extent.range.count, allocation: extent.allocation) }
+}
+
 /// What the edges say to each other: the payload of a frame of the link.
 ///
 /// Reads are idempotent and are asked again when a session is lost; points are numbered and are
@@ -67,6 +83,11 @@ public enum LinkMessage: Equatable, Sendable {
     case readZeroes(read: UInt64, offset: UInt32, byteCount: UInt32)
     /// The whole answer, when it failed.
     case readFailed(read: UInt64, status: ReadStatus)
+
+    /// Asks what of `range` has storage at home (version 2 and later). `read` is from the same numbers as those of reads.
+    case allocationRequest(read: UInt64, volume: VolumeIdentifier, range: SectorRange)
+    /// The runs of sectors that follow one another from the start of the range on: a prefix of it. `readFailed` when it failed.
+    case allocationReply(read: UInt64, runs: [AllocationRun])
 
     /// A point begins. Pieces follow in order, on the same stream, and `pointCommit` ends it.
     case pointBegin(volume: VolumeIdentifier, generation: LeaseGeneration, point: PointNumber)

@@ -128,6 +128,7 @@ extension LinkSession {
     func receiveHello(_ hello: HelloBody, on index: Int, now: NIODeadline) throws(LinkViolation) {
         guard !connections[index].isEstablished else { throw LinkViolation("a second hello") }
         let identifier = connections[index].identifier
+        version = min(LinkVersion.newest, hello.newestVersion)
         switch role {
         case .acceptor: acceptHello(hello, on: index)
         case .initiator: try adoptHello(hello, on: index)

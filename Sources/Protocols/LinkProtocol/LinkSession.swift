@@ -93,6 +93,8 @@ public final class LinkSession {
 
     /// The session's name, drawn by the acceptor; 0 while there is none.
     public internal(set) var sessionIdentifier: UInt64 = 0
+    /// The version in use; the newest until the other side has said hello.
+    public internal(set) var version = LinkVersion.newest
     var incarnation: UInt64
     var peerIncarnation: UInt64 = 0
     var isClosed = false

@@ -4,30 +4,35 @@ import Blocks
 struct PointIndex {
     let point: PointNumber
     let pieces: [PointPiece]
-    /// The covered sectors: sorted, and joined where they touch.
-    private let covered: [SectorRange]
+    /// The covered sectors: sorted, and joined where they touch and are alike. Where pieces overlap, they count as data.
+    private let covered: [AllocationExtent]
     /// True when pieces overlap, so that the order in which they are applied counts.
     let hasOverlaps: Bool
 
     init(point: PointNumber, pieces: [PointPiece]) {
         self.point = point
         self.pieces = pieces
-        var ranges = pieces.map(\.range)
+        var extents = pieces.map { AllocationExtent(range: $0.range, allocation: $0.dataOffset == nil ? .deallocated : .mapped) }
         var isSorted = true
-        for index in ranges.indices.dropFirst() where ranges[index].start < ranges[index - 1].start {
+        for index in extents.indices.dropFirst() where extents[index].range.start < extents[index - 1].range.start {
             isSorted = false
             break
         }
-        if !isSorted { ranges.sort { $0.start < $1.start } }
-        var joined: [SectorRange] = []
+        if !isSorted { extents.sort { $0.range.start < $1.range.start } }
+        var joined: [AllocationExtent] = []
         var overlaps = false
-        for range in ranges {
-            guard let last = joined.last, range.start <= last.end else {
-                joined.append(range)
+        for extent in extents {
+            guard let last = joined.last, extent.range.start <= last.range.end,
+                extent.range.start < last.range.end || extent.allocation == last.allocation
+            else {
+                joined.append(extent)
                 continue
             }
-            overlaps = overlaps || range.start < last.end
-            joined[joined.count - 1] = SectorRange(from: last.start, to: max(last.end, range.end))
+            let isOverlapping = extent.range.start < last.range.end
+            overlaps = overlaps || isOverlapping
+            joined[joined.count - 1] = AllocationExtent(
+                range: SectorRange(from: last.range.start, to: max(last.range.end, extent.range.end)),
+                allocation: isOverlapping ? .mapped : last.allocation)
         }
         covered = joined
         hasOverlaps = overlaps
@@ -35,13 +40,25 @@ struct PointIndex {
 
     /// True when the point changes a sector of `range`.
     func overlaps(_ range: SectorRange) -> Bool {
-        // The first covered run that ends behind the start of `range` is the only one that has to be looked at.
+        // It is the only one that has to be looked at.
+        let first = firstCovered(endingAfter: range.start)
+        return first < covered.count && covered[first].range.overlaps(range)
+    }
+
+    /// What the point makes of the sectors of `range`: runs that it covers, clipped to it, ascending, at most `limit`.
+    func covered(in range: SectorRange, limit: Int) -> [AllocationExtent] {
+        covered[firstCovered(endingAfter: range.start)...].prefix { $0.range.start < range.end }.prefix(limit).map {
+            AllocationExtent(range: $0.range.intersection(range), allocation: $0.allocation)
+        }
+    }
+
+    private func firstCovered(endingAfter sector: UInt64) -> Int {
         var low = 0
         var high = covered.count
         while low < high {
             let middle = (low + high) / 2
-            if covered[middle].end <= range.start { low = middle + 1 } else { high = middle }
+            if covered[middle].range.end <= sector { low = middle + 1 } else { high = middle }
         }
-        return low < covered.count && covered[low].overlaps(range)
+        return low
     }
 }

@@ -18,7 +18,7 @@ import NIOCore
 ///
 /// All calls are made on the owner's event loop; completions and callbacks run there too, some of them before the
 /// call returns.
-public final class PointJournal<Disk: StorageFile, Directory: StorageDirectory> {
+public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     /// The attachment whose points the journal takes.
     public let volume: VolumeIdentifier
     /// The size of the disk.
@@ -59,6 +59,7 @@ public final class PointJournal<Disk: StorageFile, Directory: StorageDirectory> 
     var readsReady = Deque<WaitingRead>()
     var readsBlocked: [WaitingRead] = []
     var readSerial: UInt64 = 0
+    var allocationsInFlight = 0
 
     var closeCompletion: (() -> Void)?
 
@@ -135,7 +136,7 @@ public final class PointJournal<Disk: StorageFile, Directory: StorageDirectory> 
 
     func finishCloseIfIdle() {
         guard closeCompletion != nil, incoming == nil || incoming?.failure != nil, cleaning == nil, applying == nil,
-            readsInFlight.isEmpty, removalsInFlight == 0
+            readsInFlight.isEmpty, allocationsInFlight == 0, removalsInFlight == 0
         else { return }
         let completion = closeCompletion
         closeCompletion = nil

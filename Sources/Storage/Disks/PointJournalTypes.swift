@@ -89,6 +89,8 @@ public struct PointJournalLimits: Sendable {
     public var readsInFlightMax = 64
     /// Reads that wait for a point or for a place; at the limit a read is refused as `busy`.
     public var readsQueuedMax = 4096
+    /// Questions for the disk's allocation in flight; one more is refused as `busy`.
+    public var allocationsInFlightMax = 16
     /// The size of one read in bytes; a larger one is refused as `outOfRange`.
     public var readBytesMax = 16 << 20
 

@@ -1,3 +1,4 @@
+import Blocks
 import Files
 import Glibc
 import NIOCore
@@ -13,6 +14,7 @@ import Synchronization
 //  - A write of part of a unit reads the unit, changes it and writes it back. Two of these on one
 //    unit must not cross, so they take turns; a write of the whole unit overlaps with the part, and
 //    overlapping writes are never in flight together (the journal above sees to it).
+//  - Zeroes for part of a unit go the same way, and when nothing but zeroes is left in it, the unit is freed.
 //  - What lies behind the last whole unit of the file goes through the page cache and nothing else does,
 //    so the two ways never see the same page.
 
@@ -94,7 +96,7 @@ final class DirectFile: Sendable {
         if let failure { throw failure }
     }
 
-    private func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(FileSystemError) {
+    private func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64, freesZeroUnits: Bool = false) throws(FileSystemError) {
         let end = offset + UInt64(bytes.count)
         var position = offset
         while position < end {
@@ -105,7 +107,7 @@ final class DirectFile: Sendable {
             let start = unitStart(position)
             if position > start || end < start + alignment {
                 let count = Int(min(end, start + alignment) - position)
-                try writePart(UnsafeRawBufferPointer(rebasing: rest[..<count]), at: position)
+                try writePart(UnsafeRawBufferPointer(rebasing: rest[..<count]), at: position, freesZeroUnit: freesZeroUnits)
                 position += UInt64(count)
             } else {
                 let wholeEnd = min(unitStart(end), directEnd, start + UInt64(Self.transferBytes))
@@ -120,7 +122,7 @@ final class DirectFile: Sendable {
     }
 
     /// Writes part of one unit: reads it, changes it, writes it back, with no other partial write in between.
-    private func writePart(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(FileSystemError) {
+    private func writePart(_ bytes: UnsafeRawBufferPointer, at offset: UInt64, freesZeroUnit: Bool) throws(FileSystemError) {
         let start = unitStart(offset)
         let failure: FileSystemError? = partialWrites.withLock { _ in
             do throws(FileSystemError) {
@@ -132,7 +134,11 @@ final class DirectFile: Sendable {
                     }
                     let skip = Int(offset - start)
                     UnsafeMutableRawBufferPointer(rebasing: unit[skip..<skip + bytes.count]).copyMemory(from: bytes)
-                    try direct.write(UnsafeRawBufferPointer(unit), at: start)
+                    if freesZeroUnit, unit.allSatisfy({ $0 == 0 }) {
+                        try direct.writeZeroes(at: start, byteCount: alignment)
+                    } else {
+                        try direct.write(UnsafeRawBufferPointer(unit), at: start)
+                    }
                 }
                 return nil
             } catch { return error }
@@ -154,7 +160,17 @@ final class DirectFile: Sendable {
     private func writeZeroBytes(from start: UInt64, to end: UInt64) throws(FileSystemError) {
         guard end > start else { return }
         // At most two units: what is between them is made zero as a whole.
-        try write(ByteBuffer(repeating: 0, count: Int(end - start)), at: start)
+        let zeroes = [UInt8](repeating: 0, count: Int(end - start))
+        var failure: FileSystemError?
+        zeroes.withUnsafeBytes { bytes in
+            do throws(FileSystemError) { try write(bytes, at: start, freesZeroUnits: true) } catch { failure = error }
+        }
+        if let failure { throw failure }
+    }
+
+    /// The data and the holes; see `OpenFile.allocation`.
+    func allocation(of range: SectorRange, extentsMax: Int) throws(FileSystemError) -> [AllocationExtent] {
+        try buffered.allocation(of: range, extentsMax: extentsMax)
     }
 
     /// fdatasync of both ways.

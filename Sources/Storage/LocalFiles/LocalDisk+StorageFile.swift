@@ -3,7 +3,7 @@ import Files
 import NIOCore
 
 extension LocalDisk {
-    private func run<Value: Sendable>(
+    func run<Value: Sendable>(
         _ offset: UInt64, _ byteCount: UInt64, _ completion: @escaping (Result<Value, StorageFileError>) -> Void,
         _ body: @escaping @Sendable (Access) throws(FileSystemError) -> Value
     ) {

@@ -20,6 +20,13 @@ extension SecureCache {
         return block < CacheFormat.blocksMax && volume.contains(block)
     }
 
+    /// What a block that can be read has: deallocated for one that is known to be zeroes and takes no room; nil for others.
+    public func allocation(_ identifier: VolumeIdentifier, block: UInt64) -> Allocation? {
+        guard let volume = index[identifier], volume.key != nil, block < CacheFormat.blocksMax else { return nil }
+        if volume.location(of: block) != nil { return .mapped }
+        return volume.isZero(block) ? .deallocated : nil
+    }
+
     /// The runs of a range that can be read, in ascending order.
     public func residentRuns(_ identifier: VolumeIdentifier, blocks: Range<UInt64>) -> [Range<UInt64>] {
         guard let volume = index[identifier], volume.key != nil, blocks.upperBound <= CacheFormat.blocksMax else { return [] }

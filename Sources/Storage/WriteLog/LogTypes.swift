@@ -77,6 +77,11 @@ public struct LogSegment {
     public let range: SectorRange
     /// What they hold.
     public let content: LogContent
+
+    public init(range: SectorRange, content: LogContent) {
+        self.range = range
+        self.content = content
+    }
 }
 
 /// What a run of sectors in the log holds.

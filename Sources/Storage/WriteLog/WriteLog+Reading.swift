@@ -15,6 +15,11 @@ extension WriteLog {
         return segments
     }
 
+    /// The first segments of `range`, at most `limit`.
+    public func segments(in range: SectorRange, limit: Int) -> [LogSegment] {
+        map.extents(in: range, limit: limit).map { LogSegment(range: $0.range, content: $0.value.content) }
+    }
+
     // MARK: Reading
 
     /// Appends the bytes of a segment to `buffer` if they are at hand: in memory, or in the page cache.

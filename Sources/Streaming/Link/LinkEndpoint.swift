@@ -59,6 +59,8 @@ public final class LinkEndpoint {
 
     /// True while a connection is established.
     public var isConnected: Bool { session.isConnected }
+    /// The version of the protocol that both edges speak.
+    public var version: UInt16 { session.version }
     /// What the link has done, and how the line is.
     public var statistics: LinkStatistics { session.statistics }
     /// How big pieces of data should be cut on this line (4 to 16 KiB).

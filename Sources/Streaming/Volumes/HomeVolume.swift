@@ -14,7 +14,7 @@ import NIOCore
 // is bounded by the journal's limit on reads and by what the asker may have in flight.
 
 /// A disk at home that is served at another edge.
-public final class HomeVolume<Disk: StorageFile, Directory: StorageDirectory> {
+public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     /// An answer that is on its way out.
     private struct Answer {
         let read: UInt64
@@ -45,6 +45,8 @@ public final class HomeVolume<Disk: StorageFile, Directory: StorageDirectory> {
     static var readBytesMax: Int { 1 << 20 }
     /// Notices that may wait for the link. A peer that lets more pile up does not listen, and misses the next ones.
     static var noticesMax: Int { 16_384 }
+    /// Notices that may wait before questions about allocation are answered as busy.
+    static var noticesBeforeAllocationsMax: Int { 256 }
 
     public let identifier: VolumeIdentifier
     public let journal: PointJournal<Disk, Directory>
@@ -111,6 +113,7 @@ public final class HomeVolume<Disk: StorageFile, Directory: StorageDirectory> {
     public func receive(_ message: LinkMessage) {
         switch message {
         case .readRequest(let read, _, let range): answer(read, range)
+        case .allocationRequest(let read, _, let range): answerAllocation(read, range)
         case .pointBegin, .pointData, .pointZeroes, .pointCommit:
             waitingMessages.append(message)
             takeMessages()
@@ -154,6 +157,21 @@ public final class HomeVolume<Disk: StorageFile, Directory: StorageDirectory> {
             case .failure(let error):
                 answerBytes -= range.byteCount
                 say(.readFailed(read: read, status: Self.status(of: error)))
+            }
+        }
+    }
+
+    /// Tells what of the disk has storage. The journal bounds how many such questions are under way, and the notices that
+    /// wait how many answers, which are up to 4 KiB each.
+    private func answerAllocation(_ read: UInt64, _ range: SectorRange) {
+        guard isOpen else { return say(.readFailed(read: read, status: .notOpen)) }
+        guard notices.count < Self.noticesBeforeAllocationsMax else { return say(.readFailed(read: read, status: .busy)) }
+        let session = session
+        journal.allocation(of: range) { [self] result in
+            guard session == self.session else { return }
+            switch result {
+            case .success(let extents): say(.allocationReply(read: read, runs: extents.map(AllocationRun.init)))
+            case .failure(let error): say(.readFailed(read: read, status: Self.status(of: error)))
             }
         }
     }
@@ -309,7 +327,10 @@ public final class HomeVolume<Disk: StorageFile, Directory: StorageDirectory> {
     /// Sends a short message; what concerns points goes in order, in the control class. The link's refusal only delays it.
     private func say(_ message: LinkMessage) {
         guard notices.count < Self.noticesMax else { return }
-        if case .readFailed = message { notices.append((message, .demand)) } else { notices.append((message, .control)) }
+        switch message {
+        case .readFailed, .allocationReply: notices.append((message, .demand))
+        default: notices.append((message, .control))
+        }
         sendNotices()
     }
 

@@ -30,12 +30,12 @@ struct PointTransmission {
         position = segments.first?.range.start ?? 0
     }
 
-    /// The next run to send: zeroes whole, data in runs of `readSectorsMax`. Nil at the end.
+    /// The next run to send: zeroes as far as they reach, data in runs of `readSectorsMax`. Nil at the end.
     mutating func nextRun() -> LogSegment? {
         guard index < segments.count else { return nil }
         let segment = segments[index]
-        var end = segment.range.end
-        if case .data = segment.content { end = min(end, position + Self.readSectorsMax) }
+        if case .zeroes = segment.content { return nextZeroes(from: segment.range.start) }
+        let end = min(segment.range.end, position + Self.readSectorsMax)
         let run = segment.clipped(to: SectorRange(from: position, to: end))
         if end == segment.range.end {
             index += 1
@@ -44,6 +44,17 @@ struct PointTransmission {
             position = end
         }
         return run
+    }
+
+    /// Zeroes that touch go as one run, so that home frees whole blocks of its file system where two of them share one.
+    private mutating func nextZeroes(from start: UInt64) -> LogSegment {
+        var end = start
+        while index < segments.count, segments[index].range.start == end, case .zeroes = segments[index].content {
+            end = segments[index].range.end
+            index += 1
+        }
+        position = index < segments.count ? segments[index].range.start : end
+        return LogSegment(range: SectorRange(from: start, to: end), content: .zeroes)
     }
 
     /// The messages that carry a run of data, in pieces of about `pieceBytes`.

@@ -34,6 +34,7 @@ extension Volume {
         if refusal != nil { return }
         state = .linkDown
         fetches.restart()
+        allocationQueries.restart()
         points.sessionLost()
         askForOpen()
     }
@@ -46,9 +47,11 @@ extension Volume {
         state = .serving
         points.opened(reply)
         fetches.restart()
+        allocationQueries.restart()
         pointWasReceived(reply.receivedPoint)
         pointWasApplied(reply.appliedPoint)
         sendFetches()
+        sendAllocationQueries()
         sendPoints()
     }
 
@@ -62,6 +65,7 @@ extension Volume {
     /// A class of the link takes messages again.
     public func linkWritable() {
         sendFetches()
+        sendAllocationQueries()
         sendPoints()
     }
 
@@ -74,6 +78,7 @@ extension Volume {
         case .readZeroes(let read, let offset, let byteCount):
             receiveRead(read, offset: offset, data: nil, byteCount: Int(byteCount))
         case .readFailed(let read, let status): receiveReadFailure(read, status: status)
+        case .allocationReply(let read, let runs): receiveAllocation(read, runs)
         case .pointReceived(_, let point): pointWasReceived(point)
         case .pointApplied(_, let point): pointWasApplied(point)
         case .pointRefused(_, let point, let refusal): pointWasRefused(point, refusal)

@@ -169,14 +169,33 @@ extension Volume {
         for waiter in fetch.waiters {
             waiter.operation.fill(waiter.piece, from: fetch.data, sourceOffset: Int(clamping: waiter.piece.byteOffset - start))
         }
-        if fetch.isOpen {
-            // A block that the end of the disk cuts is not cached: the disk may grow, also while nobody here is told.
-            let wholeBytes = fetch.range.byteCount - fetch.range.byteCount % BlockGeometry.blockBytes
-            cache.insert(
-                self.identifier, block: fetch.blocks.lowerBound,
-                data: fetch.data.getSlice(at: fetch.data.readerIndex, length: wholeBytes) ?? ByteBuffer())
-        }
+        if fetch.isOpen { keepInCache(fetch) }
         sendFetches()
+    }
+
+    /// Puts what a fetch has brought into the cache; blocks of zeroes take no room there. A block that the end of the disk
+    /// cuts is not cached: the disk may grow, also while nobody here is told.
+    private func keepInCache(_ fetch: Fetch) {
+        var rest = fetch.data
+        var run = fetch.blocks.lowerBound..<fetch.blocks.lowerBound
+        var isZeroRun = false
+        func keep() {
+            if isZeroRun { return cache.insertZeroes(identifier, blocks: run) }
+            let offset = Int(run.lowerBound - fetch.blocks.lowerBound) * BlockGeometry.blockBytes
+            let byteCount = run.count * BlockGeometry.blockBytes
+            guard let data = fetch.data.getSlice(at: fetch.data.readerIndex + offset, length: byteCount) else { return }
+            cache.insert(identifier, block: run.lowerBound, data: data)
+        }
+        for block in fetch.range.wholeBlocks {
+            let isZero = rest.readSlice(length: BlockGeometry.blockBytes)?.isAllZeroes ?? false
+            if isZero != isZeroRun {
+                if !run.isEmpty { keep() }
+                run = block..<block
+                isZeroRun = isZero
+            }
+            run = run.lowerBound..<block + 1
+        }
+        if !run.isEmpty { keep() }
     }
 
     /// Home could not answer a read.
@@ -186,20 +205,27 @@ extension Volume {
             if isOpenAtHome { askForOpen() }
             return
         }
-        guard let fetch = fetches.remove(identifier: identifier) else { return }
-        let error: BlockDeviceError
-        switch status {
-        case .outOfRange: error = .outOfRange
-        case .busy: error = .unreachable("home is too busy to read \(fetch.range)")
-        default: error = .medium("the disk at home could not read \(fetch.range)")
+        if let query = allocationQueries.remove(identifier: identifier) {
+            query.completion(.failure(error(status, query.asked)))
+            return sendAllocationQueries()
         }
-        for waiter in fetch.waiters { waiter.operation.fail(error) }
+        guard let fetch = fetches.remove(identifier: identifier) else { return }
+        for waiter in fetch.waiters { waiter.operation.fail(error(status, fetch.range)) }
         sendFetches()
     }
 
+    private func error(_ status: ReadStatus, _ range: SectorRange) -> BlockDeviceError {
+        switch status {
+        case .outOfRange: .outOfRange
+        case .busy: .unreachable("home is too busy to read \(range)")
+        default: .medium("the disk at home could not read \(range)")
+        }
+    }
+
     func expireReads(now: NIODeadline) {
-        if isConnected && isOpenAtHome || fetches.isEmpty { return }
+        if isConnected && isOpenAtHome || fetches.isEmpty && allocationQueries.isEmpty { return }
         let error = BlockDeviceError.unreachable("the link to the on-prem edge is down, and the blocks are not in the cache")
+        for query in allocationQueries.removeAll(startedBefore: now - policy.readTimeout) { query.completion(.failure(error)) }
         for fetch in fetches.removeAll(startedBefore: now - policy.readTimeout) {
             for waiter in fetch.waiters { waiter.operation.fail(error) }
         }

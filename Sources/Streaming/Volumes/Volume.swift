@@ -6,7 +6,7 @@ import WriteLog
 
 // A disk as the cloud edge serves it.
 //
-// Reads:   unsent writes (log) -> cache -> link; Volume+Read.swift.
+// Reads:   unsent writes (log) -> cache -> link; Volume+Read.swift. Allocation likewise; Volume+Allocation.swift.
 // Writes:  log, acknowledged when ordered, or when durable for FUA and FLUSH; Volume+Write.swift.
 // Points:  the log's epochs, sealed by time, size or demand, sent in order, released when home has
 //          received them and the cache has taken their blocks; Volume+Points.swift.
@@ -109,6 +109,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     public var uplink: (LinkMessage, TrafficClass, Bool) -> Bool = { _, _, _ in false }
     /// How long a piece of a point should be on this line: at most what one frame carries, less where a frame takes long.
     public var preferredPieceBytes: () -> Int = { 16 << 10 }
+    /// The version of the link's protocol that both edges speak.
+    public var linkVersion: () -> UInt16 = { LinkVersion.newest }
     /// What the owner hears.
     public var onEvent: (VolumeEvent) -> Void = { _ in }
 
@@ -116,6 +118,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     let cache: SecureCache<Directory.File>
     let clock: () -> NIODeadline
     var fetches: FetchTable
+    var allocationQueries: AllocationQueryTable
     var points = PointState()
     var isOpenAtHome = false
     var isConnected = false
@@ -133,6 +136,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         cache: SecureCache<Directory.File>, clock: @escaping () -> NIODeadline
     ) {
         fetches = FetchTable(firstIdentifier: UInt64(routingTag) << 48)
+        // The upper half of the tag's numbers: neither half is ever counted through.
+        allocationQueries = AllocationQueryTable(firstIdentifier: UInt64(routingTag) << 48 | 1 << 47)
         self.identifier = identifier
         self.sectorCount = sectorCount
         self.policy = policy
@@ -191,6 +196,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         for fetch in fetches.removeAll(startedBefore: .distantFuture) {
             for waiter in fetch.waiters { waiter.operation.fail(error) }
         }
+        for query in allocationQueries.removeAll(startedBefore: .distantFuture) { query.completion(.failure(error)) }
         log.failWaiting(.closed)
         failSealWaiters(error)
     }

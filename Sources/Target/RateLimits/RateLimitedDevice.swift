@@ -81,6 +81,11 @@ public final class RateLimitedDevice<Base: BlockDevice>: BlockDevice {
         }
     }
 
+    /// Not limited: it moves no data.
+    public func allocation(of range: SectorRange, completion: @escaping (Result<[AllocationExtent], BlockDeviceError>) -> Void) {
+        base.allocation(of: range, completion: completion)
+    }
+
     /// Not limited: it moves no data, and a write that waits here is not acknowledged, so it need not be covered.
     public func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) { base.flush(completion: completion) }
 

@@ -108,14 +108,10 @@ extension LogicalUnit {
         if isReserved(against: .read) { return completion(.failure(.reserved)) }
         if !isReady { return completion(.failure(.notReady)) }
         guard !range.isEmpty, range.end <= device.sectorCount else { return completion(.failure(.device(.outOfRange))) }
-        let extents = blockStatus(from: range.start, allocationByteCount: 8 + 16 * limit)
-        completion(
-            .success(
-                extents.map { extent in
-                    let start = extent.logicalBlockAddress
-                    let found = SectorRange(from: start, to: start + UInt64(extent.blockCount))
-                    return (found.intersection(range), extent.provisioning == .deallocated)
-                }))
+        device.allocation(of: range) { result in
+            completion(
+                result.map { $0.prefix(max(1, limit)).map { ($0.range, $0.allocation == .deallocated) } }.mapError { .device($0) })
+        }
     }
 
     /// Appends the bytes of a range to `buffer`, when nothing stands in the way and every byte is at hand.

@@ -21,6 +21,7 @@ extension LogicalUnit {
         case .synchronizeCache(_, let isImmediate): synchronizeCache(task, isImmediate: isImmediate, completion)
         case .unmap: unmap(task, completion)
         case .writeSame(let transfer, let unmap, let hasData): writeSame(task, transfer, unmap, hasData, completion)
+        case .getLBAStatus(let address, let count): getLBAStatus(task, from: address, allocationByteCount: Int(count), completion)
         default: completion(.checkCondition(.invalidOperationCode))
         }
     }

@@ -5,11 +5,7 @@ import SCSI
 extension LogicalUnit {
     /// The most blocks that one write of a WRITE SAME carries: 256 KiB of the pattern are in memory.
     private static var patternBlocks: UInt64 { 512 }
-    /// The most blocks that one GET LBA STATUS looks at.
-    private static var statusWindowBlocks: UInt64 { 1024 }
-    /// The most blocks that it asks the device for at a time.
-    private static var statusPieceBlocks: UInt64 { 128 }
-    /// The most descriptors that it answers with.
+    /// The most descriptors that one GET LBA STATUS answers with.
     private static var maximumStatusExtents: Int { 64 }
 
     /// UNMAP of SBC-3. LBPRZ promises that what is unmapped reads as zeroes, so it is a write of zeroes.
@@ -78,44 +74,35 @@ extension LogicalUnit {
             then: { self.writePattern(running, pattern, SectorRange(from: piece.end, to: range.end)) })
     }
 
-    /// GET LBA STATUS (SBC-3, 5.4). A device does not say what is allocated, but what is at hand and zero is as good as
-    /// deallocated to an initiator, since LBPRZ is set: it reads as zeroes. Everything else is called mapped, so a copy
-    /// program skips what it may and reads the rest. Only memory is looked at, and only a window of it.
-    func blockStatus(from address: UInt64, allocationByteCount: Int) -> [BlockStatusExtent] {
+    /// GET LBA STATUS (SBC-3, 5.4): what the device says of its allocation, from `address` on. The answer describes at least
+    /// that block; the initiator asks again behind the last descriptor.
+    func getLBAStatus(
+        _ task: SCSITask, from address: UInt64, allocationByteCount: Int, _ completion: @escaping (SCSIResponse) -> Void
+    ) {
         let limit = max(1, min(Self.maximumStatusExtents, (allocationByteCount - 8) / 16))
-        let end = min(device.sectorCount, address &+ Self.statusWindowBlocks)
-        var extents: [BlockStatusExtent] = []
-        var position = address
-        while position < end {
-            let pieceEnd = min(end, (position / Self.statusPieceBlocks + 1) * Self.statusPieceBlocks)
-            let piece = SectorRange(from: position, to: pieceEnd)
-            var data = ByteBuffer()
-            let isResident = device.readIfResident(piece, into: &data)
-            while position < pieceEnd {
-                // A unit ends where a block of the device ends.
-                let unitEnd = min(pieceEnd, (position / BlockGeometry.sectorsPerBlock + 1) * BlockGeometry.sectorsPerBlock)
-                let unit = SectorRange(from: position, to: isResident ? unitEnd : pieceEnd)
-                let offset = SectorRange(from: piece.start, to: unit.start).byteCount
-                let isZero = isResident && data.isZero(at: offset, byteCount: unit.byteCount)
-                if !append(unit, isZero ? .deallocated : .mapped, to: &extents, limit: limit) { return extents }
-                position = unit.end
+        // It changes nothing and need not wait for those that do.
+        runOnMedium(task, SectorRange(from: 0, to: 0), .shared, completion: completion) { running in
+            self.device.allocation(of: SectorRange(from: address, to: self.device.sectorCount)) { result in
+                switch result {
+                case .failure(let error): self.finish(running, self.response(to: error, isWrite: false))
+                case .success(let extents):
+                    let report = BlockStatusExtent.report(Self.blockStatus(extents, limit: limit))
+                    self.finish(running, .good(report.truncated(to: allocationByteCount)))
+                }
             }
         }
-        return extents
     }
 
-    /// Appends a run, or makes the last one longer; false when there is no room for one more.
-    private func append(
-        _ range: SectorRange, _ provisioning: BlockStatusExtent.Provisioning, to extents: inout [BlockStatusExtent], limit: Int
-    ) -> Bool {
-        if let last = extents.indices.last, extents[last].provisioning == provisioning {
-            extents[last].blockCount += UInt32(clamping: range.count)
-            return true
+    private static func blockStatus(_ extents: [AllocationExtent], limit: Int) -> [BlockStatusExtent] {
+        var status: [BlockStatusExtent] = []
+        for extent in extents.prefix(limit) {
+            status.append(
+                BlockStatusExtent(
+                    logicalBlockAddress: extent.range.start, blockCount: UInt32(clamping: extent.range.count),
+                    provisioning: extent.allocation == .mapped ? .mapped : .deallocated))
+            // A descriptor can't count more; what follows would leave a gap.
+            if extent.range.count > UInt64(UInt32.max) { break }
         }
-        if extents.count == limit { return false }
-        extents.append(
-            BlockStatusExtent(
-                logicalBlockAddress: range.start, blockCount: UInt32(clamping: range.count), provisioning: provisioning))
-        return true
+        return status
     }
 }

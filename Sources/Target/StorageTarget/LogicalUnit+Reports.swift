@@ -24,9 +24,6 @@ extension LogicalUnit {
             case .readCapacity16(let count):
                 let data = CapacityData.long(blockCount: device.sectorCount, blockBytes: UInt32(Self.blockBytes))
                 return .good(data.truncated(to: Int(count)))
-            case .getLBAStatus(let address, let count):
-                let extents = blockStatus(from: address, allocationByteCount: Int(count))
-                return .good(BlockStatusExtent.report(extents).truncated(to: Int(count)))
             case .modeSense(let request):
                 let data = try parameters.sense(
                     request, blockCount: device.sectorCount, blockBytes: UInt32(Self.blockBytes),

@@ -123,7 +123,7 @@ public final class LogicalUnit<Device: BlockDevice> {
         }
         switch task.command {
         case .read, .write, .writeAtomic, .writeAndVerify, .verify, .compareAndWrite, .orWrite, .prefetch, .synchronizeCache,
-            .unmap, .writeSame:
+            .unmap, .writeSame, .getLBAStatus:
             executeOnMedium(task, completion: completion)
         case .startStopUnit(let request): startStop(task, request, completion)
         case .sanitize(let request): sanitize(task, request, completion)

@@ -76,9 +76,9 @@ import Testing
         #expect(try AcknowledgementBody.decode(acknowledgement.frame().payload) == acknowledgement)
         var newer = hello
         newer.newestVersion = 9
-        newer.oldestVersion = 2
+        newer.oldestVersion = LinkVersion.newest + 1
         #expect(throws: LinkViolation.self) { try HelloBody.decode(newer.frame().payload) }
-        newer.oldestVersion = 1
+        newer.oldestVersion = LinkVersion.newest
         #expect(try HelloBody.decode(newer.frame().payload) == newer)
     }
 

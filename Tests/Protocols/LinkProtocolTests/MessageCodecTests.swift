@@ -18,6 +18,10 @@ import Testing
         .readData(read: 9, offset: 16384, data: ByteBuffer(repeating: 7, count: LinkLimits.pieceBytes)),
         .readZeroes(read: 9, offset: 0, byteCount: .max),
         .readFailed(read: 9, status: .busy),
+        .allocationRequest(read: 10, volume: volume, range: range(8, 1 << 40)),
+        .allocationReply(
+            read: 10,
+            runs: [AllocationRun(sectorCount: 1, allocation: .mapped), AllocationRun(sectorCount: (1 << 63) - 1, allocation: .deallocated)]),
         .pointBegin(volume: volume, generation: 3, point: 12),
         .pointData(volume: volume, point: 12, start: 77, data: ByteBuffer(repeating: 1, count: 512)),
         .pointZeroes(volume: volume, point: 12, range: range(0, 1)),
@@ -56,6 +60,11 @@ import Testing
             .readData(read: 1, offset: 0, data: ByteBuffer()),
             .pointData(volume: Self.volume, point: 1, start: 0, data: ByteBuffer(repeating: 0, count: 511)),
             .pointData(volume: Self.volume, point: 1, start: .max, data: ByteBuffer(repeating: 0, count: 512)),
+            .allocationReply(read: 1, runs: []),
+            .allocationReply(read: 1, runs: [AllocationRun(sectorCount: 0, allocation: .mapped)]),
+            .allocationReply(read: 1, runs: [AllocationRun(sectorCount: 1 << 63, allocation: .mapped)]),
+            .allocationReply(
+                read: 1, runs: Array(repeating: AllocationRun(sectorCount: 1, allocation: .mapped), count: LinkLimits.allocationRuns + 1)),
             .notice(method: "", body: ByteBuffer()),
             .notice(method: String(repeating: "m", count: 256), body: ByteBuffer()),
             .reply(call: 1, status: 200, body: ByteBuffer(repeating: 0, count: LinkLimits.controlMessageBytes)),

@@ -90,7 +90,7 @@ final class FileNode {
 }
 
 /// An open simulated file.
-public final class SimulatedFile: StorageFile {
+public final class SimulatedFile: DiskFile {
     let node: FileNode
     let machine: SimulatedMachine
     private let name: String
@@ -131,6 +131,24 @@ public final class SimulatedFile: StorageFile {
             let start = min(Int(clamping: offset), node.visible.count)
             let end = min(start + byteCount, node.visible.count)
             completion(.success(ByteBuffer(bytes: node.visible[start..<end])))
+        }
+    }
+
+    /// A block of 4 KiB that is all zeroes may be a hole, or not: a file system may have kept its room.
+    public func allocation(
+        of range: SectorRange, extentsMax: Int, completion: @escaping (Result<[AllocationExtent], StorageFileError>) -> Void
+    ) {
+        later { [self] in
+            if machine.faults.failsReads { return completion(.failure(.failed("simulated error of a seek in \(name)"))) }
+            var extents = AllocationExtents(extentsMax: extentsMax)
+            for block in range.blocks {
+                let sectors = SectorRange(block: block).intersection(range)
+                let start = min(Int(clamping: sectors.byteOffset), node.visible.count)
+                let end = min(start + sectors.byteCount, node.visible.count)
+                let isHole = node.visible[start..<end].allSatisfy { $0 == 0 } && machine.random.chance(percent: 80)
+                extents.append(sectors, isHole ? .deallocated : .mapped)
+            }
+            completion(.success(extents.extents))
         }
     }
 

@@ -76,7 +76,8 @@ final class Initiator: CustomStringConvertible {
         switch random.below(100) {
         case 0..<45: write(isZeroes: false)
         case 45..<50: write(isZeroes: true)
-        case 50..<85: read()
+        case 50..<80: read()
+        case 80..<85: askForAllocation()
         case 85..<97: flush()
         default: seal()
         }
@@ -158,6 +159,40 @@ final class Initiator: CustomStringConvertible {
             case .failure(let error): world.fail("a read failed: \(error)")
             }
         }
+    }
+
+    /// What is told to be deallocated must read as zeroes: by the last acknowledged write, or by one that was under way.
+    private func askForAllocation() {
+        let range = random.chance(percent: 50) ? SectorRange(from: pick().start, to: world.sectorCount) : pick()
+        let floors = (range.start..<range.end).map { world.history.lastAcknowledged($0) }
+        inFlight += 1
+        volume.allocation(of: range) { [self] result in
+            if isDead { return }
+            inFlight -= 1
+            switch result {
+            case .success(let extents): check(extents, range, floors)
+            case .failure(.unreachable): break
+            case .failure(let error): world.fail("the question for the allocation of \(range) failed: \(error)")
+            }
+        }
+    }
+
+    private func check(_ extents: [AllocationExtent], _ range: SectorRange, _ floors: [UInt64]) {
+        var position = range.start
+        for extent in extents {
+            guard extent.range.start == position, !extent.range.isEmpty, range.contains(extent.range) else {
+                return world.fail("the answer about the allocation of \(range) has a gap at sector \(position)")
+            }
+            position = extent.range.end
+            if extent.allocation == .mapped { continue }
+            for sector in extent.range.start..<extent.range.end {
+                let floor = floors[Int(sector - range.start)]
+                if !world.history.admits(stamp: 0, sector: sector, notOlderThan: floor) {
+                    return world.fail("sector \(sector) was told to be deallocated, but write \(floor) to it had been acknowledged")
+                }
+            }
+        }
+        if extents.isEmpty { world.fail("the answer about the allocation of \(range) is empty") }
     }
 
     private func check(_ data: ByteBuffer, _ range: SectorRange, _ floors: [UInt64]) {

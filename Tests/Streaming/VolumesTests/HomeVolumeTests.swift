@@ -125,6 +125,31 @@ import Testing
         #expect(bench.block == 0)
     }
 
+    @Test("what has storage is told of the disk with every point that was received, in the class of reads")
+    func allocation() {
+        let bench = Bench()
+        bench.receive([.allocationRequest(read: 1, volume: bench.identifier, range: SectorRange(from: 0, to: 8))])
+        #expect(bench.takeSent() == [.readFailed(read: 1, status: .notOpen)])
+        bench.open(generation: 1)
+        bench.receive(bench.point(1, generation: 1, byte: 7))
+        _ = bench.takeSent()
+        bench.receive([
+            .allocationRequest(read: 2, volume: bench.identifier, range: SectorRange(from: 18, to: 23)),
+            .allocationRequest(read: 3, volume: bench.identifier, range: SectorRange(from: 2_000, to: 3_000)),
+        ])
+        let answers = bench.takeSent()
+        #expect(answers.contains(.allocationReply(read: 2, runs: [AllocationRun(sectorCount: 5, allocation: .mapped)])))
+        #expect(answers.contains(.readFailed(read: 3, status: .outOfRange)))
+        // A whole disk is a legal question, and the answer is as long as it says.
+        bench.receive([.allocationRequest(read: 4, volume: bench.identifier, range: SectorRange(from: 0, to: 2_048))])
+        guard case .allocationReply(4, let runs)? = bench.takeSent().first else {
+            Issue.record("no answer")
+            return
+        }
+        #expect(runs.reduce(0) { $0 + $1.sectorCount } == 2_048)
+        #expect(runs.contains { $0.allocation == .deallocated })
+    }
+
     @Test("zeroes are not sent as bytes, and answers wait for a link that takes nothing")
     func reads() {
         let bench = Bench()

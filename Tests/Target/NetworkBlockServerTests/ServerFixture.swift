@@ -70,6 +70,18 @@ final class MemoryDisk: BlockDevice {
         }
     }
 
+    /// Blocks of 4 KiB that are all zeroes are holes.
+    func allocation(of range: SectorRange, completion: @escaping (Result<[AllocationExtent], BlockDeviceError>) -> Void) {
+        serve(completion) {
+            var extents = AllocationExtents()
+            for block in range.blocks {
+                let sectors = SectorRange(block: block).intersection(range)
+                extents.append(sectors, self.bytes[self.indices(sectors)].allSatisfy { $0 == 0 } ? .deallocated : .mapped)
+            }
+            return extents.extents
+        }
+    }
+
     func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) {
         serve(completion) { self.flushes += 1 }
     }

@@ -51,6 +51,9 @@ final class TimedDevice: BlockDevice {
         calls.append(.zeroes(range))
         answer((), completion)
     }
+    func allocation(of range: SectorRange, completion: @escaping (Result<[AllocationExtent], BlockDeviceError>) -> Void) {
+        answer([AllocationExtent(range: range, allocation: .mapped)], completion)
+    }
     func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) {
         calls.append(.flush)
         answer((), completion)

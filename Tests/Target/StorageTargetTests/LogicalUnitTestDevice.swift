@@ -91,6 +91,20 @@ final class MemoryDevice: BlockDevice {
         }
     }
 
+    /// Blocks of 4 KiB that are all zeroes are holes.
+    func allocation(of range: SectorRange, completion: @escaping (Result<[AllocationExtent], BlockDeviceError>) -> Void) {
+        serve {
+            if let error = self.error { return completion(.failure(error)) }
+            var extents = AllocationExtents()
+            for block in range.blocks {
+                let sectors = SectorRange(block: block).intersection(SectorRange(from: 0, to: self.sectorCount))
+                let isZero = self.bytes[self.indices(sectors)].allSatisfy { $0 == 0 }
+                extents.append(sectors.intersection(range), isZero ? .deallocated : .mapped)
+            }
+            completion(.success(extents.extents))
+        }
+    }
+
     func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) {
         calls.append(.flush)
         serve {

@@ -58,6 +58,10 @@ int causeway_synchronize(int descriptor);
 int causeway_punch_hole(int descriptor, uint64_t offset, uint64_t length);
 /// Makes a range of a block device read as zeroes (BLKZEROOUT); 0, or -errno.
 int causeway_zero_device(int descriptor, uint64_t offset, uint64_t length);
+/// The first byte at or behind `offset` that has storage, or the first that has none (SEEK_DATA, SEEK_HOLE); -errno, which is
+/// -ENXIO when `offset` is not below the end, or when no byte behind it has storage. The end of a file counts as a hole.
+int64_t causeway_next_data(int descriptor, uint64_t offset);
+int64_t causeway_next_hole(int descriptor, uint64_t offset);
 int causeway_truncate(int descriptor, uint64_t length);
 int causeway_information(int descriptor, struct causeway_file_information *_Nonnull information);
 /// Sets the permission bits; 0, or -errno.

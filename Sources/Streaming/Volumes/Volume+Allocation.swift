@@ -1,0 +1,100 @@
+import Blocks
+import LinkProtocol
+import NIOCore
+import WriteLog
+
+// What has storage: the unsent writes say it of themselves, home of the rest.
+//
+// The unsent writes are looked up when the question comes, and not again: a write that the log lets go of meanwhile is at
+// home by then, and one that comes meanwhile need not show. What home answers is never older than what the log had let go
+// of before. The cache is asked only for ranges that are short; it spares the line, and serves while that is down.
+
+extension Volume {
+    /// The unsent runs that are looked at for one answer; it ends where there are more.
+    private static var unsentRunsMax: Int { 1_024 }
+    /// The blocks for which the cache is asked: 4 MiB.
+    private static var cachedBlocksMax: UInt64 { 1_024 }
+
+    public func allocation(
+        of range: SectorRange, completion: @escaping (Result<[AllocationExtent], BlockDeviceError>) -> Void
+    ) {
+        if let error = check(range) { return completion(.failure(error)) }
+        if range.isEmpty { return completion(.success([])) }
+        let unsent = log.segments(in: range, limit: Self.unsentRunsMax).map {
+            if case .zeroes = $0.content {
+                AllocationExtent(range: $0.range, allocation: .deallocated)
+            } else {
+                AllocationExtent(range: $0.range, allocation: .mapped)
+            }
+        }
+        var asked = range
+        if unsent.count == Self.unsentRunsMax, let last = unsent.last { asked = SectorRange(from: range.start, to: last.range.end) }
+        let known = knownHere(of: asked, unsent)
+        if let last = known.last, last.range.end == asked.end || !isOpenAtHome { return completion(.success(known)) }
+        if allocationQueries.isFull {
+            return completion(.failure(.unreachable("home is still asked about the allocation of other ranges")))
+        }
+        var overlay = AllocationOverlay()
+        for extent in unsent { overlay.insert(extent.range, extent.allocation) }
+        allocationQueries.add(asked, overlay, now: clock(), completion: completion)
+        sendAllocationQueries()
+    }
+
+    /// What the log and the cache know of a range without a gap, from its start on.
+    private func knownHere(of range: SectorRange, _ unsent: [AllocationExtent]) -> [AllocationExtent] {
+        var known = AllocationExtents()
+        var position = range.start
+        let cacheEnd = (range.start / BlockGeometry.sectorsPerBlock + Self.cachedBlocksMax) * BlockGeometry.sectorsPerBlock
+        for extent in unsent {
+            appendCached(from: &position, to: min(extent.range.start, cacheEnd), to: &known)
+            if position < extent.range.start { return known.extents }
+            known.append(extent.range, extent.allocation)
+            position = extent.range.end
+        }
+        appendCached(from: &position, to: min(range.end, cacheEnd), to: &known)
+        return known.extents
+    }
+
+    /// Adds the blocks that the cache has; stops at the first that it has not.
+    private func appendCached(from position: inout UInt64, to end: UInt64, to known: inout AllocationExtents) {
+        while position < end {
+            let block = position / BlockGeometry.sectorsPerBlock
+            guard let allocation = cache.allocation(identifier, block: block) else { return }
+            let next = min(end, SectorRange(block: block).end)
+            known.append(SectorRange(from: position, to: next), allocation)
+            position = next
+        }
+    }
+
+    func sendAllocationQueries() {
+        guard isOpenAtHome else { return }
+        while let query = allocationQueries.nextToSend {
+            if linkVersion() < LinkVersion.allocation {
+                // Home can't say: everything may hold data.
+                allocationQueries.markSent(query)
+                _ = allocationQueries.remove(identifier: query.identifier)
+                query.completion(.success(query.overlay.merged(over: [AllocationExtent(range: query.asked, allocation: .mapped)])))
+                continue
+            }
+            let request = LinkMessage.allocationRequest(read: query.identifier, volume: identifier, range: query.asked)
+            guard uplink(request, .demand, false) else { return }
+            allocationQueries.markSent(query)
+        }
+    }
+
+    /// Home has answered.
+    func receiveAllocation(_ identifier: UInt64, _ runs: [AllocationRun]) {
+        guard let query = allocationQueries.remove(identifier: identifier) else { return }
+        defer { sendAllocationQueries() }
+        var lower: [AllocationExtent] = []
+        var position = query.asked.start
+        for run in runs {
+            guard let range = SectorRange(start: position, count: run.sectorCount), query.asked.contains(range), !range.isEmpty else {
+                return query.completion(.failure(.medium("home's answer about \(query.asked) makes no sense")))
+            }
+            lower.append(AllocationExtent(range: range, allocation: run.allocation))
+            position = range.end
+        }
+        query.completion(.success(query.overlay.merged(over: lower)))
+    }
+}
