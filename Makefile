@@ -5,6 +5,10 @@ SEEDS ?= 100000
 FIRST_SEED ?= 1
 KILLS ?= 200
 ROUNDS ?= 20
+INPUTS ?= 1000000
+SEED ?= 1
+PARSER ?= pdu
+SECONDS ?= 600
 LAB ?= .lab
 SOURCES = Package.swift Sources Tests
 
@@ -14,7 +18,7 @@ PACKAGES = pkg-config libssl-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-
            libnbd-bin python3-libnbd nbdkit fio openssl valgrind binutils \
            qemu-system-x86 ipxe syslinux syslinux-common mtools dosfstools fdisk cpio xfsprogs
 
-.PHONY: deps build run test bench bench-target budget format format-check soak soak-kills soak-guests replay clean
+.PHONY: deps build run test bench bench-target budget format format-check soak soak-kills soak-guests replay fuzz fuzz-guided clean
 
 deps: ## Installs what is missing from Debian's packages.
 	@missing=""; for package in $(PACKAGES); do \
@@ -30,9 +34,11 @@ build: deps ## Builds causewayd, causeway and causeway-load into .build/release.
 run: build ## Starts a lab on a sample disk, checks a read and a write through it, stays up until Ctrl-C.
 	@deploy/run-lab $(LAB)
 
-test: deps ## Simulation, then unit and end-to-end tests.
+test: deps ## Simulation and hostile inputs, then unit and end-to-end tests.
 	$(SWIFT) build -c release --product causeway-simulator
 	.build/release/causeway-simulator --seeds 2000
+	$(SWIFT) build -c release --product causeway-fuzz
+	.build/release/causeway-fuzz --inputs 200000
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --no-parallel --skip EndToEndTests
 	$(SWIFT) test --skip-build --filter EndToEndTests
@@ -60,6 +66,16 @@ soak-guests: deps ## Linux guests over ROUNDS kills, cuts and lost paths.
 replay: deps ## One seed of the simulator: make replay SEED=17.
 	$(SWIFT) build -c release --product causeway-simulator
 	.build/release/causeway-simulator --seeds 1 --first-seed $(SEED) --workers 1
+
+fuzz: deps ## INPUTS hostile inputs for every parser, decided by SEED.
+	$(SWIFT) build -c release --product causeway-fuzz
+	.build/release/causeway-fuzz --inputs $(INPUTS) --seed $(SEED)
+
+fuzz-guided: deps ## Lets libFuzzer look for new coverage of PARSER for SECONDS.
+	$(SWIFT) build -c release --scratch-path .build/guided --product causeway-fuzz -Xswiftc -sanitize=fuzzer -Xswiftc -DCOVERAGE_GUIDED
+	mkdir -p .build/guided-corpus/$(PARSER)
+	.build/guided/release/causeway-fuzz --guided --parser $(PARSER) -- \
+	  -max_total_time=$(SECONDS) -timeout=20 -max_len=16384 .build/guided-corpus/$(PARSER) Tests/Fuzz/Corpus/$(PARSER)
 
 format: ## Formats the sources in place.
 	$(SWIFT) format -i -p -r $(SOURCES)

@@ -169,6 +169,20 @@ let budget: [Target] = [
         ], path: "Benchmarks/budget/causeway-budget", swiftSettings: strict),
 ]
 
+/// Hostile inputs for every parser of outside bytes: Tests/Fuzz/README.md.
+let fuzz: [Target] = [
+    .target(name: "CFuzz", path: "Tests/Fuzz/CFuzz", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+    .target(
+        name: "FuzzTargets",
+        dependencies: [
+            "CFuzz", "ISCSI", "SCSI", "StorageTarget", "LinkProtocol", "Compression", "WriteLog", "SecureCache", "Disks", "Ciphers",
+            "Checksums", "Blocks", nioCore, crypto,
+        ],
+        path: "Tests/Fuzz/FuzzTargets", swiftSettings: strict),
+    .executableTarget(
+        name: "causeway-fuzz", dependencies: ["FuzzTargets", arguments], path: "Tests/Fuzz/causeway-fuzz", swiftSettings: strict),
+]
+
 let unitTests: [Target] = [
     tests(of: "Ciphers", floor: "Platform"),
     tests(of: "Compression", floor: "Platform", [nioCore]),
@@ -230,6 +244,5 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: platform + protocols + blocks + storage + streaming + target + management + tools + executables + simulation + budget
-        + unitTests
-        + endToEnd
+        + fuzz + unitTests + endToEnd
 )

@@ -123,7 +123,7 @@ final class HomePlane: LinkListenerDelegate {
 
     private func route(_ message: LinkMessage, from edge: String, link: LinkEndpoint) {
         switch message {
-        case .readRequest(let read, let volume, _):
+        case .readRequest(let read, let volume, _), .allocationRequest(let read, let volume, _):
             if let home = home(volume, of: edge) { return home.receive(message) }
             _ = link.send(.readFailed(read: read, status: .notOpen), class: .demand)
         case .pointBegin(let volume, _, let point):
