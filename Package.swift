@@ -175,7 +175,7 @@ let fuzz: [Target] = [
     .target(
         name: "FuzzTargets",
         dependencies: [
-            "CFuzz", "ISCSI", "SCSI", "StorageTarget", "LinkProtocol", "Compression", "WriteLog", "SecureCache", "Disks", "Ciphers",
+            "CFuzz", "ISCSI", "SCSI", "NBD", "StorageTarget", "LinkProtocol", "Compression", "WriteLog", "SecureCache", "Disks", "Ciphers",
             "Checksums", "Blocks", nioCore, crypto,
         ],
         path: "Tests/Fuzz/FuzzTargets", swiftSettings: strict),

@@ -42,6 +42,7 @@ public enum FuzzTargets {
     public static var all: [any FuzzTarget.Type] {
         [
             PDUTarget.self, TextTarget.self, LoginTarget.self, SessionTarget.self, CommandTarget.self, ParameterListTarget.self,
+            NBDTarget.self,
             LinkFrameTarget.self, LinkMessageTarget.self, CompressionTarget.self, WriteLogTarget.self, SecureCacheTarget.self,
             PointJournalTarget.self,
         ]
