@@ -39,6 +39,7 @@ extension Configuration {
         lines.append("  busyPoll: \(TimeSpan.text(cloud.targetBusyPoll))")
         if let nbd = cloud.nbd { lines += render(nbd) }
         lines += [
+            "  discoveryAuthentication: \(cloud.discoveryAuthentication.rawValue)",
             "cache:",
             "  path: \(quote(cloud.cachePath))",
             "  size: \(ByteSize.text(cloud.cacheSizeBytes))",

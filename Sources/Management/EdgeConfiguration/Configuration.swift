@@ -63,6 +63,11 @@ public struct Configuration: Sendable, Equatable {
         }
     }
 
+    /// Whether initiators must prove by CHAP who they are before SendTargets shows them what they may use.
+    public enum DiscoveryAuthentication: String, Sendable, CaseIterable {
+        case optional, required, none
+    }
+
     /// The keys of a cloud edge.
     public struct Cloud: Sendable, Equatable {
         /// `link.connect`: the on-prem edge; nil when pairing says it.
@@ -71,6 +76,8 @@ public struct Configuration: Sendable, Equatable {
         public var linkConnections: Int
         /// `target.listen`: the iSCSI portals.
         public var targetListen: [NetworkAddress]
+        /// `target.discoveryAuthentication`: what discovery asks for.
+        public var discoveryAuthentication: DiscoveryAuthentication
         /// `target.busyPoll`: how long the data path stays awake after a command, where that pays; zero turns it off.
         public var targetBusyPoll: Duration
         /// `nbd`: the NBD listeners; nil when there is no such section.
@@ -89,8 +96,9 @@ public struct Configuration: Sendable, Equatable {
 
         public init(
             linkConnect: NetworkAddress? = nil, linkConnections: Int = 2,
-            targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)], targetBusyPoll: Duration = .microseconds(50),
-            nbd: NBD? = nil, cachePath: String,
+            targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)],
+            discoveryAuthentication: DiscoveryAuthentication = .optional, targetBusyPoll: Duration = .microseconds(50), nbd: NBD? = nil,
+            cachePath: String,
             cacheSizeBytes: UInt64 = 10 << 30,
             writeLogSizeBytes: UInt64 = 4 << 30, writeLogMemoryBytes: UInt64 = 32 << 20,
             recoveryPointObjective: Duration = .seconds(5),
@@ -99,6 +107,7 @@ public struct Configuration: Sendable, Equatable {
             self.linkConnect = linkConnect
             self.linkConnections = linkConnections
             self.targetListen = targetListen
+            self.discoveryAuthentication = discoveryAuthentication
             self.targetBusyPoll = targetBusyPoll
             self.nbd = nbd
             self.cachePath = cachePath

@@ -129,6 +129,7 @@ struct ConfigurationBuilder {
         if let target = section("target") {
             if let node = target.values["listen"] { cloud.targetListen = addresses(node, key: "target.listen") ?? cloud.targetListen }
             cloud.targetBusyPoll = target.duration("busyPoll", default: cloud.targetBusyPoll, in: Limit.busyPoll)
+            cloud.discoveryAuthentication = target.choice("discoveryAuthentication", default: cloud.discoveryAuthentication)
         }
         cloud.nbd = section("nbd").map { nbd($0) }
         if let cache = section("cache") {

@@ -61,10 +61,16 @@ actor CloudEdge: EdgeController {
         let security = try cloud.nbd.map { try Self.networkBlockSecurity($0) }
         var limits = environment.memory.target
         limits.busyPollTime = .nanoseconds(cloud.targetBusyPoll.components.attoseconds / 1_000_000_000)
+        let discovery: DiscoveryAuthentication =
+            switch cloud.discoveryAuthentication {
+            case .optional: .optional
+            case .required: .required
+            case .none: .none
+            }
         let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self, limits] in
             // Until home has told the grants, an unknown target is one that may be there soon.
             let target = StorageTargetServer<CloudPlane.ServedDevice>(
-                eventLoop: environment.eventLoop, limits: limits, logger: environment.logger, isReady: !isPaired)
+                eventLoop: environment.eventLoop, limits: limits, logger: environment.logger, isReady: !isPaired, discovery: discovery)
             let networkBlock = security.map {
                 NetworkBlockServer<CloudPlane.ServedDevice>(
                     eventLoop: environment.eventLoop, limits: environment.memory.networkBlock, security: $0, logger: environment.logger,

@@ -146,24 +146,24 @@ enum CHAP {
     }
 }
 
-/// The target's side of one CHAP exchange.
+/// The target's side of one CHAP exchange, with one or several credentials that will do.
 struct CHAPExchange {
     enum Outcome {
         /// Keys to answer; the exchange goes on.
         case answer([TextPair])
-        /// The initiator is who it says; keys to answer, if any.
-        case authenticated([TextPair])
-        /// It is not.
+        /// The initiator has proved that it knows these; keys to answer, if any.
+        case authenticated([TextPair], [CHAPCredentials])
+        /// It has not.
         case failed(String)
     }
 
-    private let credentials: CHAPCredentials
+    private let candidates: [CHAPCredentials]
     private var algorithm: CHAPAlgorithm?
     private var identifier: UInt8 = 0
     private var challenge: [UInt8] = []
 
-    init(_ credentials: CHAPCredentials) {
-        self.credentials = credentials
+    init(_ candidates: [CHAPCredentials]) {
+        self.candidates = candidates
     }
 
     mutating func take(_ keys: [String: String], random: (Int) -> [UInt8]) -> Outcome {
@@ -187,26 +187,32 @@ struct CHAPExchange {
         guard let algorithm, let name = keys["CHAP_N"], let text = keys["CHAP_R"], let response = CHAP.binary(text) else {
             return .failed("CHAP_N or CHAP_R is missing")
         }
-        let expected = algorithm.response(identifier: identifier, secret: credentials.secret, challenge: challenge)
-        // Both are always compared, so that a wrong name takes as long as a wrong secret.
-        let isNameRight = CHAP.isEqual(Array(name.utf8), Array(credentials.user.utf8))
-        let isResponseRight = CHAP.isEqual(response, expected)
-        guard isNameRight, isResponseRight else { return .failed("wrong CHAP name or secret") }
-        return mutual(keys, algorithm)
+        var proven: [CHAPCredentials] = []
+        for candidate in candidates {
+            let expected = algorithm.response(identifier: identifier, secret: candidate.secret, challenge: challenge)
+            // Both are always compared, so that a wrong name takes as long as a wrong secret.
+            let isNameRight = CHAP.isEqual(Array(name.utf8), Array(candidate.user.utf8))
+            let isResponseRight = CHAP.isEqual(response, expected)
+            if isNameRight, isResponseRight { proven.append(candidate) }
+        }
+        guard !proven.isEmpty else { return .failed("wrong CHAP name or secret") }
+        return mutual(keys, algorithm, proven)
     }
 
-    private func mutual(_ keys: [String: String], _ algorithm: CHAPAlgorithm) -> Outcome {
-        if keys["CHAP_I"] == nil, keys["CHAP_C"] == nil { return .authenticated([]) }
+    private func mutual(_ keys: [String: String], _ algorithm: CHAPAlgorithm, _ proven: [CHAPCredentials]) -> Outcome {
+        if keys["CHAP_I"] == nil, keys["CHAP_C"] == nil { return .authenticated([], proven) }
         guard let identifierText = keys["CHAP_I"], let theirs = OperationalKeys.number(identifierText, 0...255),
             let challengeText = keys["CHAP_C"], let theirChallenge = CHAP.binary(challengeText)
         else { return .failed("CHAP_I or CHAP_C is malformed") }
         // A challenge of ours that comes back wants us to answer for the initiator (section 9.2.1).
         guard !CHAP.isEqual(theirChallenge, challenge) else { return .failed("the CHAP challenge was reflected") }
-        guard let secret = credentials.mutualSecret else { return .failed("mutual CHAP is not configured") }
-        guard secret != credentials.secret else { return .failed("both directions of CHAP have the same secret") }
+        guard let ours = proven.first(where: { $0.mutualSecret != nil }), let secret = ours.mutualSecret else {
+            return .failed("mutual CHAP is not configured")
+        }
+        guard secret != ours.secret else { return .failed("both directions of CHAP have the same secret") }
         let answer = algorithm.response(identifier: UInt8(truncatingIfNeeded: theirs), secret: secret, challenge: theirChallenge)
-        return .authenticated([
-            TextPair("CHAP_N", credentials.mutualUser ?? credentials.user), TextPair("CHAP_R", CHAP.hexadecimal(answer)),
-        ])
+        let pairs = [TextPair("CHAP_N", ours.mutualUser ?? ours.user), TextPair("CHAP_R", CHAP.hexadecimal(answer))]
+        // Where several know the secret, only those are proved both ways whose answer this would be.
+        return .authenticated(pairs, proven.filter { $0.mutualSecret == secret && $0.mutualUser == ours.mutualUser })
     }
 }

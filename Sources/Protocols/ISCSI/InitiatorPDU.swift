@@ -92,7 +92,7 @@ public struct NOPOut: Equatable, Sendable {
 
 /// Task management function request (section 11.5).
 public struct TaskManagementRequest: Equatable, Sendable {
-    /// The functions of section 11.5.1.
+    /// The functions of section 11.5.1, and of RFC 7144 section 6.2 from 9 on.
     public enum Function: UInt8, Sendable {
         case abortTask = 1
         case abortTaskSet = 2
@@ -102,6 +102,10 @@ public struct TaskManagementRequest: Equatable, Sendable {
         case targetWarmReset = 6
         case targetColdReset = 7
         case taskReassign = 8
+        case queryTask = 9
+        case queryTaskSet = 10
+        case nexusReset = 11
+        case queryAsynchronousEvent = 12
     }
 
     public var isImmediate = false

@@ -25,8 +25,12 @@ extension LoginNegotiator {
         operational.sessionType = type
         switch admit(found) {
         case .refused(let status, let reason): return (status, reason)
-        case .admitted(nil): isAuthenticated = true
-        case .admitted(.some(let credentials)):
+        case .admitted(let wanted):
+            authentication = wanted
+            guard case .required(let credentials) = wanted else {
+                isAuthenticated = true
+                break
+            }
             guard stage == .securityNegotiation else { return (.authenticationFailure, "the target asks for CHAP") }
             chap = CHAPExchange(credentials)
         }
@@ -50,23 +54,44 @@ extension LoginNegotiator {
             }
         }
         if let offer = keys["AuthMethod"] {
-            let wanted = chap == nil ? "None" : "CHAP"
-            guard offer.split(separator: ",").contains(Substring(wanted)) else {
-                refusal = (.authenticationFailure, "the initiator does not offer \(wanted)")
+            if let found = chooseMethod(offer, &answers) {
+                refusal = found
                 return false
             }
-            answers.append(TextPair("AuthMethod", wanted))
         }
         guard !isAuthenticated, chap != nil else { return isAuthenticated }
         switch chap?.take(keys, random: random) {
         case .answer(let pairs): answers += pairs
-        case .authenticated(let pairs):
+        case .authenticated(let pairs, let credentials):
             answers += pairs
             isAuthenticated = true
+            provenCredentials = credentials
         case .failed(let reason): refusal = (.authenticationFailure, reason)
         case nil: break
         }
         return isAuthenticated
+    }
+
+    /// Picks a method of the initiator's list, which is in the order of its preference (section 12.1).
+    private mutating func chooseMethod(_ offer: String, _ answers: inout [TextPair]) -> (LoginStatus, String)? {
+        guard !hasChosenMethod else { return (.initiatorError, "AuthMethod was negotiated before") }
+        hasChosenMethod = true
+        let methods = offer.split(separator: ",")
+        let accepted: [Substring]
+        switch authentication {
+        case .none: accepted = ["None"]
+        case .required: accepted = ["CHAP"]
+        case .accepted: accepted = ["CHAP", "None"]
+        }
+        guard let method = methods.first(where: { accepted.contains($0) }) else {
+            return (.authenticationFailure, "the initiator does not offer \(accepted.joined(separator: " or "))")
+        }
+        if case .accepted(let credentials) = authentication, method == "CHAP" {
+            isAuthenticated = false
+            chap = CHAPExchange(credentials)
+        }
+        answers.append(TextPair("AuthMethod", String(method)))
+        return nil
     }
 
     /// The operational stage, which is done whenever the initiator says so.
@@ -78,6 +103,11 @@ extension LoginNegotiator {
             return false
         }
         for pair in pairs where !Self.naming.contains(pair.key) && pair.key != "InitiatorAlias" {
+            // Section 6.3.2: what belongs to the security stage has no place behind it.
+            if pair.key == "AuthMethod" || pair.key.hasPrefix("CHAP_") {
+                refusal = (.initiatorError, "\(pair.key) outside of the security stage")
+                return false
+            }
             answerOperational(pair, &answers, &refusal)
         }
         if !hasDeclaredLength {

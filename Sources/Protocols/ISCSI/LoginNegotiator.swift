@@ -20,10 +20,27 @@ public struct LoginIdentity: Equatable, Sendable {
     public var isid: InitiatorSessionIdentifier
 }
 
+/// What an initiator has to prove before its login goes on.
+public enum LoginAuthentication: Equatable, Sendable {
+    /// Nothing; an initiator that insists on CHAP is refused, since nobody here could check its answer.
+    case none
+    /// CHAP with one of these.
+    case required([CHAPCredentials])
+    /// CHAP with one of these if the initiator prefers it to None; the login's result says what was proved.
+    case accepted([CHAPCredentials])
+}
+
 /// What the owner of the targets says to a login.
 public enum LoginAdmission: Equatable, Sendable {
-    /// Welcome, after CHAP when there are credentials.
-    case admitted(CHAPCredentials?)
+    /// Welcome, once it has proved what it must.
+    case admitted(LoginAuthentication)
+    case refused(LoginStatus, reason: String)
+}
+
+/// What the owner of the sessions says to a login that names one of them by its TSIH (section 6.3.1).
+public enum LoginContinuation: Equatable, Sendable {
+    /// It reinstates the session's only connection; what was agreed for the session stays.
+    case reinstates(SessionParameters)
     case refused(LoginStatus, reason: String)
 }
 
@@ -37,6 +54,10 @@ public struct LoginResult: Equatable, Sendable {
     public var cmdSN: UInt32
     /// The StatSN of the next response.
     public var statSN: UInt32
+    /// True when the login took the place of the session's connection instead of making a session.
+    public var reinstatesConnection = false
+    /// The credentials that the initiator has proved to know; none without CHAP.
+    public var provenCredentials: [CHAPCredentials] = []
 }
 
 /// What to do after a login request.
@@ -59,13 +80,18 @@ public struct LoginNegotiator {
     let limits: NegotiationLimits
     let tsih: UInt16
     let admit: (LoginIdentity) -> LoginAdmission
+    let find: (LoginIdentity, _ tsih: UInt16, _ connectionIdentifier: UInt16) -> LoginContinuation
     let random: (Int) -> [UInt8]
 
     var stage: LoginStage?
     var identity: LoginIdentity?
     var operational: OperationalKeys
+    /// What the initiator has to prove, once it is known who it is.
+    var authentication = LoginAuthentication.none
     var chap: CHAPExchange?
     var isAuthenticated = false
+    var provenCredentials: [CHAPCredentials] = []
+    var hasChosenMethod = false
     var hasDeclaredLength = false
     var first: LoginRequest?
     private var requestCount = 0
@@ -73,19 +99,25 @@ public struct LoginNegotiator {
     private var incoming = TextAccumulator()
     private var outgoing = TextSender()
     private var transitAfterText = false
+    private var isContinuationKnown = false
 
     /// - Parameters:
     ///   - tsih: The handle that the session gets if the login succeeds; not 0.
     ///   - random: Gives that many unpredictable bytes.
+    ///   - find: Says whether there is the session that a login with a TSIH names, and what becomes of its connection.
     ///   - admit: Says whether this initiator may use this target, and by which credentials.
     public init(
         limits: NegotiationLimits, tsih: UInt16, random: @escaping (Int) -> [UInt8],
+        find: @escaping (LoginIdentity, _ tsih: UInt16, _ connectionIdentifier: UInt16) -> LoginContinuation = { _, _, _ in
+            .refused(.sessionDoesNotExist, reason: "no such session")
+        },
         admit: @escaping (LoginIdentity) -> LoginAdmission
     ) {
         self.limits = limits
         self.tsih = tsih
         self.random = random
         self.admit = admit
+        self.find = find
         operational = OperationalKeys(limits: limits)
     }
 
@@ -115,7 +147,7 @@ public struct LoginNegotiator {
     private mutating func take(_ pairs: [TextPair], of request: LoginRequest) -> LoginStep {
         var answers: [TextPair] = []
         if identity == nil {
-            if let refusal = identify(pairs, request) { return fail(request, refusal.0, refusal.1) }
+            if let refusal = identify(pairs, request) ?? continuation(of: request) { return fail(request, refusal.0, refusal.1) }
             if identity?.sessionType == .normal {
                 answers.append(TextPair("TargetPortalGroupTag", String(limits.targetPortalGroupTag)))
                 if let alias = limits.targetAlias { answers.append(TextPair("TargetAlias", alias)) }
@@ -127,7 +159,7 @@ public struct LoginNegotiator {
         case .securityNegotiation: isStageDone = security(pairs, &answers, &refusal)
         default: isStageDone = operation(pairs, &answers, &refusal)
         }
-        if let refusal { return fail(request, refusal.0, refusal.1) }
+        if let refusal = refusal ?? continuation(of: request) { return fail(request, refusal.0, refusal.1) }
         // Without authentication the full feature phase is out of reach, by whatever stages.
         guard isAuthenticated || chap != nil else {
             return fail(request, .authenticationFailure, "the target asks for CHAP")
@@ -135,6 +167,18 @@ public struct LoginNegotiator {
         transitAfterText = request.transits && isStageDone
         outgoing.start(answers)
         return continueText(request)
+    }
+
+    /// Looks for the session that a TSIH names, as soon as the initiator has proved that it may ask.
+    private mutating func continuation(of request: LoginRequest) -> (LoginStatus, String)? {
+        guard request.tsih != 0, isAuthenticated, !isContinuationKnown, let identity else { return nil }
+        isContinuationKnown = true
+        switch find(identity, request.tsih, request.connectionIdentifier) {
+        case .refused(let status, let reason): return (status, reason)
+        case .reinstates(let parameters):
+            operational.reinstate(parameters)
+            return nil
+        }
     }
 
     private mutating func continueText(_ request: LoginRequest) -> LoginStep {
@@ -147,10 +191,11 @@ public struct LoginNegotiator {
         answer.nextStageCode = next.rawValue
         stage = next
         guard next == .fullFeaturePhase, let identity else { return .respond(answer) }
-        answer.tsih = tsih
+        if request.tsih == 0 { answer.tsih = tsih }
         let result = LoginResult(
-            identity: identity, parameters: operational.result, tsih: tsih, connectionIdentifier: request.connectionIdentifier,
-            cmdSN: request.cmdSN, statSN: statSN)
+            identity: identity, parameters: operational.result, tsih: answer.tsih,
+            connectionIdentifier: request.connectionIdentifier, cmdSN: request.cmdSN, statSN: statSN,
+            reinstatesConnection: request.tsih != 0, provenCredentials: provenCredentials)
         return .finish(answer, result)
     }
 
@@ -171,7 +216,6 @@ public struct LoginNegotiator {
                 request.connectionIdentifier == first.connectionIdentifier, request.tsih == first.tsih
             else { return (.invalidRequestDuringLogin, "the login changed its stage or its names") }
         } else {
-            guard request.tsih == 0 else { return (.sessionDoesNotExist, "a second connection of a session") }
             if stage == nil { stage = current }
             guard stage == current else { return (.invalidRequestDuringLogin, "the login changed its stage") }
         }

@@ -20,6 +20,8 @@ public struct SessionParameters: Equatable, Sendable {
     public var maxOutstandingR2T = 1
     public var defaultTime2Wait = 2
     public var defaultTime2Retain = 20
+    /// 2 when both sides speak RFC 7144: its task management functions are then there.
+    public var protocolLevel = 1
 
     public init() {}
 }
@@ -52,9 +54,19 @@ struct OperationalKeys {
     private let limits: NegotiationLimits
     private var seen: Set<String> = []
     var sessionType = SessionType.normal
+    /// False when the login reinstates a connection: keys of the session are then no longer open.
+    private var isLeading = true
 
     init(limits: NegotiationLimits) {
         self.limits = limits
+    }
+
+    /// Starts from what a session has agreed on; its connection's own keys begin anew.
+    mutating func reinstate(_ agreed: SessionParameters) {
+        isLeading = false
+        parameters = agreed
+        parameters.digests = Digests()
+        parameters.initiatorMaxRecvDataSegmentLength = SessionParameters().initiatorMaxRecvDataSegmentLength
     }
 
     /// The answer to one pair.
@@ -71,6 +83,7 @@ struct OperationalKeys {
         guard Self.known.contains(pair.key) else { return .value("NotUnderstood") }
         guard seen.insert(pair.key).inserted else { return .repeated }
         if sessionType == .discovery, Self.irrelevantInDiscovery.contains(pair.key) { return .value("Irrelevant") }
+        if !isLeading, Self.leadingOnly.contains(pair.key) { return .value("Irrelevant") }
         let limits = limits
         switch pair.key {
         case "HeaderDigest": return digest(pair.value) { $0.digests.header = $1 }
@@ -86,7 +99,7 @@ struct OperationalKeys {
         case "IFMarkInt", "OFMarkInt", "SendTargets": return .value("Reject")
         case "MaxConnections": return minimum(pair.value, 1...65_535, 1) { _, _ in }
         case "ErrorRecoveryLevel": return minimum(pair.value, 0...2, 0) { _, _ in }
-        case "iSCSIProtocolLevel": return minimum(pair.value, 0...31, 1) { _, _ in }
+        case "iSCSIProtocolLevel": return minimum(pair.value, 0...31, 2) { $0.protocolLevel = $1 }
         case "MaxBurstLength": return minimum(pair.value, 512...16_777_215, limits.maxBurstLength) { $0.maxBurstLength = $1 }
         case "FirstBurstLength":
             return minimum(pair.value, 512...16_777_215, limits.firstBurstLength) { $0.firstBurstLength = $1 }
@@ -150,11 +163,14 @@ struct OperationalKeys {
 
     private static let irrelevantInDiscovery: Set<String> = [
         "MaxConnections", "InitialR2T", "ImmediateData", "MaxBurstLength", "FirstBurstLength", "MaxOutstandingR2T",
-        "DataPDUInOrder", "DataSequenceInOrder", "TaskReporting",
+        "DataPDUInOrder", "DataSequenceInOrder", "TaskReporting", "iSCSIProtocolLevel",
     ]
+
+    /// Section 13: LO, to be used by the leading connection of a session only.
+    private static let leadingOnly = irrelevantInDiscovery.union(["DefaultTime2Wait", "DefaultTime2Retain", "ErrorRecoveryLevel"])
 
     private static let known: Set<String> = irrelevantInDiscovery.union([
         "HeaderDigest", "DataDigest", "MaxRecvDataSegmentLength", "DefaultTime2Wait", "DefaultTime2Retain", "ErrorRecoveryLevel",
-        "IFMarker", "OFMarker", "IFMarkInt", "OFMarkInt", "SendTargets", "iSCSIProtocolLevel",
+        "IFMarker", "OFMarker", "IFMarkInt", "OFMarkInt", "SendTargets",
     ])
 }

@@ -125,10 +125,14 @@ public struct TaskManagementResponse: Equatable, Sendable {
         case taskReassignmentNotSupported = 4
         case functionNotSupported = 5
         case authorizationFailed = 6
+        /// RFC 7144: a query found what it asked for.
+        case functionSucceeded = 7
         case functionRejected = 255
     }
 
     public var responseCode: UInt8 = 0
+    /// RFC 7144: three bytes of SAM-5's additional response information, in the low end of the integer.
+    public var additionalInformation: UInt32 = 0
     public var initiatorTaskTag: UInt32 = 0
     public var sequence = TargetSequence()
 
@@ -136,12 +140,14 @@ public struct TaskManagementResponse: Equatable, Sendable {
 
     init(_ frame: PDUFrame) {
         responseCode = frame.header.byte2
+        additionalInformation = UInt32(truncatingIfNeeded: frame.header.word1 >> 40)
         initiatorTaskTag = frame.header.at16
         sequence = TargetSequence(frame.header)
     }
 
     public var frame: PDUFrame {
         var header = BasicHeader(opcode: TargetOpcode.taskManagementResponse.rawValue, flags: 0x80, byte2: responseCode)
+        header.word1 = UInt64(additionalInformation & 0xFF_FFFF) << 40
         header.at16 = initiatorTaskTag
         sequence.put(in: &header)
         return PDUFrame(header: header)

@@ -4,6 +4,8 @@ import NIOCore
 
 extension TargetSession {
     mutating func receive(_ command: SCSICommandPDU, _ frame: PDUFrame) {
+        // The connection is about to end; the initiator sends the command again in its next session.
+        if isRetiring { return }
         guard isInOrder(command.cmdSN, isImmediate: command.isImmediate) else { return }
         guard identity.sessionType == .normal else { return reject(frame, .protocolError) }
         guard pendingLogout == nil else { return reject(frame, .waitingForLogout) }
@@ -16,6 +18,7 @@ extension TargetSession {
         } else {
             windowedCount += 1
         }
+        rejectCount = 0
         let handle = tasks.insert(SessionTask(command))
         if let failure = unsolicitedFailure(command) { return fail(handle, failure) }
         act(.started(handle))
@@ -63,8 +66,7 @@ extension TargetSession {
     }
 
     private mutating func ask(_ handle: TaskHandle, _ task: SessionTask, offset: Int, length: Int) {
-        let tag = nextTargetTransferTag
-        nextTargetTransferTag = tag == BasicHeader.reservedTag - 1 ? 1 : tag + 1
+        let tag = takeTargetTransferTag()
         var r2t = ReadyToTransfer()
         r2t.lun = task.lun
         r2t.initiatorTaskTag = task.initiatorTaskTag
@@ -86,6 +88,8 @@ extension TargetSession {
         guard let handle = tasks.handle(tag: pdu.initiatorTaskTag), let task = tasks[handle], task.phase != .executing else {
             return
         }
+        // Section 11.7.4: with a Target Transfer Tag, the LUN is that of the R2T.
+        guard pdu.targetTransferTag == BasicHeader.reservedTag || pdu.lun == task.lun else { return reject(frame, .invalidPDUField) }
         guard Int(pdu.bufferOffset) == task.receivedByteCount else { return fail(handle, .dataSequence) }
         if pdu.targetTransferTag == BasicHeader.reservedTag {
             receiveUnsolicited(pdu, handle, task)

@@ -42,7 +42,9 @@ public struct SessionLimits: Equatable, Sendable {
     public var commandWindow: UInt32 = 128
     /// Immediate commands in flight beyond the window; more are rejected.
     public var immediateCommands = 16
-    /// PDUs that are rejected before the connection is closed.
+    /// Task management requests that wait for their tasks to end; more are rejected.
+    public var taskManagementRequests = 32
+    /// PDUs that are rejected in a row, without a command that is taken, before the connection is closed.
     public var rejects = 32
 
     public init() {}
@@ -68,12 +70,17 @@ public struct TargetSession {
     public let tsih: UInt16
     public internal(set) var parameters: SessionParameters
     /// True while a NOP-In of ours has no answer.
-    public internal(set) var isPingOutstanding = false
+    public var isPingOutstanding: Bool { pingTag != BasicHeader.reservedTag }
+    /// True when no new command is begun, because the session is about to end.
+    public internal(set) var isRetiring = false
 
     let limits: SessionLimits
-    let connectionIdentifier: UInt16
+    /// The CID of the session's connection.
+    public let connectionIdentifier: UInt16
     /// Answers SendTargets: all targets that this initiator may see, or the one that is named.
     let discover: (String?) -> [DiscoveredTarget]
+    /// Whether there is a logical unit behind a LUN.
+    let isUnit: (UInt64) -> Bool
     var statSN: UInt32
     var expCmdSN: UInt32
     var tasks = SessionTaskTable()
@@ -84,16 +91,31 @@ public struct TargetSession {
     var nextTargetTransferTag: UInt32 = 1
     var nextAbortToken: UInt32 = 1
     var pendingAborts: [UInt32: Int] = [:]
+    /// The tags of task management requests that wait for an abort, by its token.
     var pendingTaskManagement: [UInt32: UInt32] = [:]
+    /// Task management requests that have no answer.
+    var taskManagementCount = 0
+    /// Numbers of commands that were aborted before they came (section 11.5.5); all within the window.
+    var abortedCmdSNs: Set<UInt32> = []
+    /// The tag of the ping that has no answer.
+    var pingTag = BasicHeader.reservedTag
     var pendingLogout: (token: UInt32, request: LogoutRequest)?
+    /// The text exchange that is open: our tag, and the initiator's.
     var textTag: UInt32?
+    var textTaskTag: UInt32 = BasicHeader.reservedTag
     var incomingText = TextAccumulator()
     var outgoingText = TextSender()
     var isClosing = false
     private var actions: [SessionAction] = []
     private var nextAction = 0
 
-    public init(_ login: LoginResult, limits: SessionLimits, discover: @escaping (String?) -> [DiscoveredTarget]) {
+    /// - Parameters:
+    ///   - isUnit: Says whether there is a logical unit behind a LUN.
+    ///   - discover: Answers SendTargets: all targets that this initiator may see, or the one that is named.
+    public init(
+        _ login: LoginResult, limits: SessionLimits, isUnit: @escaping (UInt64) -> Bool = { _ in true },
+        discover: @escaping (String?) -> [DiscoveredTarget]
+    ) {
         identity = login.identity
         tsih = login.tsih
         parameters = login.parameters
@@ -101,6 +123,7 @@ public struct TargetSession {
         statSN = login.statSN
         expCmdSN = login.cmdSN
         self.limits = limits
+        self.isUnit = isUnit
         self.discover = discover
     }
 
@@ -122,6 +145,9 @@ public struct TargetSession {
     /// A task that is not answered yet.
     public func task(_ handle: TaskHandle) -> SessionTask? { tasks[handle] }
 
+    /// The CmdSN of the command that comes next.
+    public var nextCmdSN: UInt32 { expCmdSN }
+
     /// How many commands are not answered yet, whether they run or collect data.
     public var taskCount: Int { tasks.count }
 
@@ -134,7 +160,9 @@ public struct TargetSession {
             pdu = try InitiatorPDU(frame)
         } catch {
             if case .opcode = error { return reject(frame, .commandNotSupported) }
-            return reject(frame, .invalidPDUField)
+            // Only its additional headers make a command malformed, so its number is good and used up.
+            if isInOrder(frame.header.at24, isImmediate: frame.header.isImmediate) { reject(frame, .invalidPDUField) }
+            return
         }
         switch pdu {
         case .scsiCommand(let command): receive(command, frame)
@@ -174,10 +202,24 @@ public struct TargetSession {
             // The window may be closed: then this number is beyond MaxCmdSN.
             guard windowedCount < limits.commandWindow else { return .ignored }
             expCmdSN &+= 1
+            skipAbortedCommands()
             return .next
         }
+        if abortedCmdSNs.contains(cmdSN) { return .ignored }
         if SerialNumber.isBefore(cmdSN, expCmdSN) || SerialNumber.isBefore(maxCmdSN, cmdSN) { return .ignored }
         return .gap
+    }
+
+    /// Counts commands as received that were aborted before they came.
+    mutating func skipAbortedCommands() {
+        if abortedCmdSNs.isEmpty { return }
+        while abortedCmdSNs.remove(expCmdSN) != nil { expCmdSN &+= 1 }
+    }
+
+    /// A tag for an R2T, a ping or a text that goes on; never the reserved one.
+    mutating func takeTargetTransferTag() -> UInt32 {
+        defer { nextTargetTransferTag = nextTargetTransferTag == BasicHeader.reservedTag - 1 ? 1 : nextTargetTransferTag + 1 }
+        return nextTargetTransferTag
     }
 
     /// True when the PDU is to be processed.

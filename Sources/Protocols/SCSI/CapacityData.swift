@@ -71,22 +71,25 @@ public enum LogicalUnitList {
     }
 }
 
-/// The answer to REPORT TARGET PORT GROUPS (SPC-4, 6.37): one group of one port, active and optimized.
+/// The answer to REPORT TARGET PORT GROUPS (SPC-4, 6.37).
 public enum TargetPortGroups {
-    public static func report(_ identity: LogicalUnitIdentity, hasExtendedHeader: Bool) -> ByteBuffer {
+    /// Each port in a group of its own, whose number is the port's relative identifier; all of them active and optimized.
+    public static func report(_ relativeTargetPorts: [UInt16], hasExtendedHeader: Bool) -> ByteBuffer {
         var buffer = ByteBuffer()
-        buffer.writeInteger(UInt32(hasExtendedHeader ? 16 : 12))
+        buffer.writeInteger(UInt32((hasExtendedHeader ? 4 : 0) + 12 * relativeTargetPorts.count))
         // Return data format 001b, and no implicit transition time.
         if hasExtendedHeader { buffer.writeInteger(UInt32(0x1000_0000)) }
-        // PREF clear, active/optimized; only that state is supported.
-        buffer.writeInteger(UInt8(0x00))
-        buffer.writeInteger(UInt8(0x01))
-        buffer.writeInteger(identity.targetPortGroup)
-        buffer.writeInteger(UInt16(0))
-        buffer.writeInteger(UInt8(0))
-        buffer.writeInteger(UInt8(1))
-        buffer.writeInteger(UInt16(0))
-        buffer.writeInteger(identity.relativeTargetPort)
+        for port in relativeTargetPorts {
+            // PREF clear, active/optimized; only that state is supported.
+            buffer.writeInteger(UInt8(0x00))
+            buffer.writeInteger(UInt8(0x01))
+            buffer.writeInteger(port)
+            buffer.writeInteger(UInt16(0))
+            buffer.writeInteger(UInt8(0))
+            buffer.writeInteger(UInt8(1))
+            buffer.writeInteger(UInt16(0))
+            buffer.writeInteger(port)
+        }
         return buffer
     }
 }

@@ -23,11 +23,14 @@ final class LogicalUnitNexus {
 
 extension LogicalUnit {
     /// Makes a session known. Its first command is told POWER ON, RESET, OR BUS DEVICE RESET OCCURRED.
-    /// - Parameter initiatorPortName: `<initiator name>,i,0x<ISID>`, to which persistent registrations belong.
+    /// - Parameters:
+    ///   - initiatorPortName: `<initiator name>,i,0x<ISID>`, to which persistent registrations belong.
+    ///   - relativeTargetPort: The port of the target that the session came by; that of the identity when nil.
     /// - Returns: false when there are as many nexuses as there may be; the login is to be refused.
-    public func addNexus(_ identifier: NexusIdentifier, initiatorPortName: String) -> Bool {
+    public func addNexus(_ identifier: NexusIdentifier, initiatorPortName: String, relativeTargetPort: UInt16? = nil) -> Bool {
         guard nexuses[identifier] == nil, nexuses.count < Self.maximumNexuses else { return false }
-        let registrant = Registrant(initiatorPortName: initiatorPortName, relativeTargetPort: identity.relativeTargetPort)
+        let registrant = Registrant(
+            initiatorPortName: initiatorPortName, relativeTargetPort: relativeTargetPort ?? identity.relativeTargetPort)
         let nexus = LogicalUnitNexus(identifier: identifier, registrant: registrant)
         nexuses[identifier] = nexus
         nexus.mayRead = mayRead(nexus)
@@ -46,6 +49,21 @@ extension LogicalUnit {
         removalPreventers.remove(identifier)
         if legacyHolder == identifier { legacyHolder = nil }
         abortTasks(.nexus(identifier), completion: completion)
+    }
+
+    /// I_T nexus loss (SAM-5, 6.3.4) of a session that goes on: its tasks are aborted, its RESERVE (6) is released, and it is
+    /// told. `completion` runs when none of its tasks can touch the medium any more.
+    func loseNexus(_ identifier: NexusIdentifier, completion: @escaping () -> Void) {
+        if legacyHolder == identifier { legacyHolder = nil }
+        if let nexus = nexuses[identifier] { establish(.nexusLossOccurred, for: nexus) }
+        abortTasks(.nexus(identifier), completion: completion)
+    }
+
+    /// Forgets all sessions, as when the unit is taken away from its target.
+    func removeAllNexuses(completion: @escaping () -> Void) {
+        let latch = Countdown(nexuses.count + 1, completion: completion)
+        for identifier in Array(nexuses.keys) { removeNexus(identifier) { latch.arrive() } }
+        latch.arrive()
     }
 
     /// Tells every initiator that the disk has another size now.

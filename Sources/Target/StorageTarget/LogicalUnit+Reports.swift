@@ -10,7 +10,7 @@ extension LogicalUnit {
             switch task.command {
             case .testUnitReady, .sendDiagnostic: return .good
             case .preventAllowMediumRemoval(let isPrevented): return preventRemoval(isPrevented, by: nexus)
-            case .inquiry(let page, let count): return .good(try inquiry(page).truncated(to: Int(count)))
+            case .inquiry(let page, let count): return .good(try inquiry(page, nexus).truncated(to: Int(count)))
             case .reportLUNs(let select, let count):
                 let list = try LogicalUnitList.report(reportedNumbers(), selectReport: select)
                 // The list must have room for its header and one number (SPC-4, 6.33).
@@ -33,7 +33,7 @@ extension LogicalUnit {
             case .reportSupportedOperationCodes(let request):
                 return .good(try SupportedOperations.report(request).truncated(to: Int(request.allocationByteCount)))
             case .reportTargetPortGroups(let isExtended, let count):
-                return .good(TargetPortGroups.report(identity, hasExtendedHeader: isExtended).truncated(to: Int(count)))
+                return .good(TargetPortGroups.report(relativeTargetPorts(), hasExtendedHeader: isExtended).truncated(to: Int(count)))
             case .reportSupportedTaskManagementFunctions(let isExtended, let count):
                 return .good(SupportedTaskManagementFunctions.report(isExtended: isExtended).truncated(to: Int(count)))
             case .readDefectData(let request):
@@ -52,8 +52,12 @@ extension LogicalUnit {
         }
     }
 
-    private func inquiry(_ page: UInt8?) throws(SenseData) -> ByteBuffer {
+    private func inquiry(_ page: UInt8?, _ nexus: LogicalUnitNexus) throws(SenseData) -> ByteBuffer {
         guard let page else { return InquiryData.standard(identity) }
+        // The port designators are those of the port that the command came by.
+        var identity = identity
+        identity.relativeTargetPort = nexus.registrant.relativeTargetPort
+        identity.targetPortGroup = nexus.registrant.relativeTargetPort
         guard let data = VitalProductData.page(page, identity: identity, limits: limits) else {
             throw .invalidFieldInCDB(byte: 2)
         }

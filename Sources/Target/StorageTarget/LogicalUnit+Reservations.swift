@@ -86,7 +86,7 @@ extension LogicalUnit {
 
     private var reservationSurroundings: PersistentReservations.Surroundings {
         PersistentReservations.Surroundings(
-            targetPorts: relativeTargetPorts, initiatorPorts: nexuses.values.map(\.registrant.initiatorPortName),
+            targetPorts: relativeTargetPorts(), initiatorPorts: nexuses.values.map(\.registrant.initiatorPortName),
             canPersist: reservationStore != nil)
     }
 

@@ -33,13 +33,14 @@ public final class LogicalUnit<Device: BlockDevice> {
 
     /// The units that an EXTENDED COPY of a nexus may reach besides this one.
     public var copyPeers: (NexusIdentifier) -> [LogicalUnitCopyPeer<Device>] = { _ in [] }
+    /// The relative identifiers of the target ports through which the unit is reached; REPORT TARGET PORT GROUPS names each in a group of its own by the
+    /// same number; the identity's own alone unless the target says otherwise.
+    public var relativeTargetPorts: () -> [UInt16]
 
     var parameters = ModeParameters()
     var reservations = PersistentReservations() { didSet { accessDidChange() } }
     /// Keeps what APTPL asks to be kept; without it, APTPL is refused.
     public var reservationStore: ReservationStore?
-    /// The target ports through which the unit is reached (RELATIVE TARGET PORT IDENTIFIER).
-    public var relativeTargetPorts: [UInt16]
     var reservationUpdates: [LogicalUnitReservationUpdate] = []
     var isUpdatingReservations = false
     /// Who holds the unit by RESERVE (6).
@@ -81,7 +82,7 @@ public final class LogicalUnit<Device: BlockDevice> {
         self.number = number
         self.limits = limits
         self.reportedNumbers = { [number] }
-        relativeTargetPorts = [identity.relativeTargetPort]
+        self.relativeTargetPorts = { [identity.relativeTargetPort] }
     }
 
     /// Paces work in the background by the event loop of the device.

@@ -11,6 +11,8 @@ import SCSI
 public final class StorageTargetServer<Device: BlockDevice> {
     public let eventLoop: any EventLoop
     public let limits: StorageTargetLimits
+    /// Whom discovery sessions show which targets.
+    public let discovery: DiscoveryAuthentication
     /// False while targets may be missing that will be there soon: a login to an unknown one is then answered
     /// with "service unavailable", which initiators try again, instead of "not found".
     public var isReady: Bool
@@ -26,7 +28,7 @@ public final class StorageTargetServer<Device: BlockDevice> {
     var connections: [ObjectIdentifier: TargetConnection<Device>] = [:]
     private(set) var isStopped = false
 
-    private var listeners: [any Channel] = []
+    private(set) var portals: [TargetPortal] = []
     private var logger: Logger
     private var logLimiter = LogLimiter()
     private var sweep: RepeatedTask?
@@ -35,8 +37,9 @@ public final class StorageTargetServer<Device: BlockDevice> {
 
     public init(
         eventLoop: any EventLoop, limits: StorageTargetLimits = StorageTargetLimits(), logger: Logger,
-        random: RandomSource = .system, isReady: Bool = true
+        random: RandomSource = .system, isReady: Bool = true, discovery: DiscoveryAuthentication = .optional
     ) {
+        self.discovery = discovery
         self.eventLoop = eventLoop
         self.limits = limits
         self.logger = logger
@@ -53,14 +56,18 @@ public final class StorageTargetServer<Device: BlockDevice> {
     // MARK: Listening
 
     /// Listens on one more address, such as 127.0.0.1 or ::, and port; port 0 takes a free one.
+    /// - Parameter portalGroupTag: The portal group that the address belongs to, which is also the relative identifier of the
+    ///   targets' port there; that of `limits.negotiation` when nil.
     /// - Returns: the address with the port in use.
-    public func listen(host: String, port: Int) -> EventLoopFuture<SocketAddress> {
+    public func listen(host: String, port: Int, portalGroupTag: UInt16? = nil) -> EventLoopFuture<SocketAddress> {
         eventLoop.preconditionInEventLoop()
         guard !isStopped else { return eventLoop.makeFailedFuture(StorageTargetError.stopped) }
         startSweep()
         // What crosses into NIO's sendable closures is a closure bound to the loop, whose type does not name the device.
+        let tag = portalGroupTag ?? limits.negotiation.targetPortalGroupTag
         let accept: (any Channel) throws -> Void = { [self] channel in
-            try channel.pipeline.syncOperations.addHandler(TargetConnection(server: self, channel: channel))
+            try channel.pipeline.syncOperations.addHandler(
+                TargetConnection(server: self, channel: channel, portalGroupTag: tag))
         }
         let boundAccept = NIOLoopBound(accept, eventLoop: eventLoop)
         let bootstrap = ServerBootstrap(group: eventLoop)
@@ -82,7 +89,7 @@ public final class StorageTargetServer<Device: BlockDevice> {
                 channel.close(promise: nil)
                 throw StorageTargetError.stopped
             }
-            listeners.append(channel)
+            portals.append(TargetPortal(channel: channel, address: address, groupTag: tag))
             return address
         }
         let boundKeep = NIOLoopBound(keep, eventLoop: eventLoop)
@@ -90,7 +97,10 @@ public final class StorageTargetServer<Device: BlockDevice> {
     }
 
     /// The addresses that the server listens on.
-    public var localAddresses: [SocketAddress] { listeners.compactMap { $0.localAddress } }
+    public var localAddresses: [SocketAddress] { portals.map(\.address) }
+
+    /// The portal groups, each of which is a port of every target (RFC 7143 section 4.4.1).
+    private var portalGroupTags: [UInt16] { Set(portals.map(\.groupTag)).sorted() }
 
     // MARK: Targets
 
@@ -102,9 +112,10 @@ public final class StorageTargetServer<Device: BlockDevice> {
         let name = description.name.lowercased()
         guard TargetName.isValid(name) else { throw .invalidDescription("target name") }
         guard targets[name] == nil else { throw .nameInUse }
-        let target = try ServedTarget(description)
-        for unit in target.units.values { unit.copyPeers = { [weak self] in self?.copyPeers(of: $0) ?? [] } }
-        targets[name] = target
+        targets[name] = try ServedTarget(description) { [weak self] unit in
+            unit.relativeTargetPorts = { self?.portalGroupTags ?? [] }
+            unit.copyPeers = { self?.copyPeers(of: $0) ?? [] }
+        }
     }
 
     /// Takes a target away. Its sessions take no more commands; those in flight finish, then the sessions are closed
@@ -134,8 +145,8 @@ public final class StorageTargetServer<Device: BlockDevice> {
     public func stop(completion: @escaping () -> Void = {}) {
         eventLoop.preconditionInEventLoop()
         isStopped = true
-        for listener in listeners { listener.close(promise: nil) }
-        listeners.removeAll()
+        for portal in portals { portal.channel.close(promise: nil) }
+        portals.removeAll()
         retire(Array(connections.values)) { [self] in
             sweep?.cancel()
             sweep = nil
@@ -165,37 +176,6 @@ public final class StorageTargetServer<Device: BlockDevice> {
 
     func closed(_ connection: TargetConnection<Device>) {
         connections[ObjectIdentifier(connection)] = nil
-    }
-
-    /// Whether an initiator may log in (RFC 7143 section 11.13.5).
-    func admit(_ identity: LoginIdentity) -> LoginAdmission {
-        guard !isStopped else { return .refused(.serviceUnavailable, reason: "the server stops") }
-        guard let name = identity.targetName else { return .admitted(nil) }
-        guard let target = targets[name] else {
-            return isReady
-                ? .refused(.notFound, reason: "no such target")
-                : .refused(.serviceUnavailable, reason: "targets are not loaded yet")
-        }
-        guard target.allows(identity.initiatorName) else {
-            return .refused(.authorizationFailure, reason: "the initiator is not allowed to use \(target.description.label)")
-        }
-        return .admitted(target.description.chap)
-    }
-
-    /// What SendTargets tells an initiator at an address of ours.
-    func discover(_ name: String?, initiatorName: String, at address: String) -> [DiscoveredTarget] {
-        targets.values
-            .filter { (name == nil || $0.description.name.lowercased() == name) && $0.allows(initiatorName) }
-            .sorted { $0.description.name < $1.description.name }
-            .map { DiscoveredTarget(name: $0.description.name, alias: $0.description.alias, addresses: [address]) }
-    }
-
-    /// The other connection with the same session name, which a new login replaces (section 6.3.5).
-    func predecessor(of identity: LoginIdentity, besides connection: TargetConnection<Device>) -> TargetConnection<Device>? {
-        connections.values.first {
-            $0 !== connection && $0.identity?.isid == identity.isid && $0.identity?.initiatorName == identity.initiatorName
-                && $0.identity?.targetName == identity.targetName && identity.sessionType == .normal
-        }
     }
 
     /// A session handle that no session has.

@@ -110,6 +110,7 @@ extension TargetConnection {
             let transferByteCount = command.transfer.direction == .fromInitiator ? command.transfer.byteCount : 0
             answer(handle, response, transferByteCount: transferByteCount)
             drain()
+            settleDepartures(from: command.unit)
             commandDidEnd()
         }
     }
@@ -152,10 +153,8 @@ extension TargetConnection {
     }
 
     private func answerAbsent(_ handle: TaskHandle, _ block: CommandDescriptorBlock) {
-        guard let target, let unit = target.anyUnit else {
-            return answer(handle, .checkCondition(SenseData(.illegalRequest, .logicalUnitNotSupported)), transferByteCount: 0)
-        }
-        let response = AbsentLogicalUnit.response(to: block, identity: unit.identity, reportedNumbers: target.numbers)
+        guard let target else { return answer(handle, Self.noUnit, transferByteCount: 0) }
+        let response = AbsentLogicalUnit.response(to: block, identity: target.identity, reportedNumbers: target.numbers)
         answer(handle, response, transferByteCount: 0)
     }
 
@@ -171,46 +170,32 @@ extension TargetConnection {
     }
 }
 
-// Task management that reaches beyond one session (SAM-5, clause 7; RFC 7143 section 4.2.3.3).
+// Logical units that come and go.
 extension TargetConnection {
-    func manage(_ request: TaskManagementRequest) {
-        guard let target, let function = request.function else { return }
-        let units: [LogicalUnit<Device>]
-        switch function {
-        case .clearTaskSet, .logicalUnitReset:
-            guard let unit = target.unit(request.lun) else { return finish(request, .lunDoesNotExist) }
-            units = [unit]
-        default: units = Array(target.units.values)
-        }
-        let lun: UInt64? = units.count == 1 && function.rawValue <= 5 ? request.lun : nil
-        let peers = server.connections.values.filter { $0.target === target && $0.session != nil }
-        let latch = Countdown(units.count + peers.count) { [self] in
-            finish(request, .functionComplete)
-            guard function == .targetColdReset else { return }
-            for peer in peers { peer.retire {} }
-        }
-        for unit in units {
-            if function == .clearTaskSet {
-                unit.abortTasks(.all) { latch.arrive() }
-            } else {
-                unit.reset { latch.arrive() }
-            }
-        }
-        for peer in peers { peer.abortTasks(onLUN: lun) { latch.arrive() } }
+    private static var noUnit: SCSIResponse { .checkCondition(SenseData(.illegalRequest, .logicalUnitNotSupported)) }
+
+    /// Makes the session known to a unit that its target got.
+    /// - Returns: false when the unit has no room for it.
+    func join(_ unit: LogicalUnit<Device>) -> Bool {
+        guard hasNexus, let identity else { return true }
+        return unit.addNexus(nexus, initiatorPortName: Self.portName(of: identity), relativeTargetPort: portalGroupTag)
     }
 
-    private func finish(_ request: TaskManagementRequest, _ response: TaskManagementResponse.Response) {
-        session?.answerTaskManagement(request, response)
+    /// The target has lost a unit: what has not begun on it is refused; `completion` runs when the rest is answered.
+    func leave(_ unit: LogicalUnit<Device>, completion: @escaping () -> Void) {
+        for (handle, command) in commands where command.unit === unit && !command.isRunning {
+            answer(handle, Self.noUnit, transferByteCount: 0)
+        }
         drain()
+        guard commands.values.contains(where: { $0.unit === unit }) else { return completion() }
+        departures.append((unit, completion))
     }
 
-    /// Aborts tasks of this session for another; `completion` runs when the last of them is gone.
-    func abortTasks(onLUN lun: UInt64?, completion: @escaping () -> Void) {
-        guard let token = session?.abortTasks(onLUN: lun) else {
-            drain()
-            return completion()
-        }
-        abortWaiters[token] = completion
-        drain()
+    /// Called when a command has left `unit`.
+    func settleDepartures(from unit: LogicalUnit<Device>) {
+        guard !departures.isEmpty, !commands.values.contains(where: { $0.unit === unit }) else { return }
+        let done = departures.filter { $0.unit === unit }
+        departures.removeAll { $0.unit === unit }
+        for departure in done { departure.completion() }
     }
 }

@@ -8,23 +8,61 @@ extension TargetConnection {
         if isEnded { completion() } else { endWaiters.append(completion) }
     }
 
-    /// Takes no more commands, lets those in flight finish and answers them, then closes.
+    /// Takes no more commands, lets those in flight finish and answers them, asks the initiator to log out, and closes when it
+    /// has, or when `logoutTime` is over.
     func retire(completion: @escaping () -> Void) {
         whenEnded(completion)
-        guard phase != .ending else { return }
+        guard phase != .ending, phase != .retiring else { return }
         phase = .retiring
         // What still waits for data or room will not get it.
-        for (handle, command) in commands where !command.isRunning {
-            drop(handle)
-        }
-        finishRetirement()
+        session?.retire()
+        drain()
+        askForLogout()
     }
 
-    private func finishRetirement() {
-        guard phase == .retiring, runningCount == 0 else { return }
+    /// Goes on with a retirement when nothing runs any more.
+    private func askForLogout() {
+        guard phase == .retiring, runningCount == 0, !isLogoutRequested else { return }
+        isLogoutRequested = true
+        let time = server.limits.logoutTime
+        guard session?.identity.sessionType == .normal, time > .zero else { return hangUp() }
+        session?.announce(.requestsLogout, seconds: UInt16(clamping: max(1, time.nanoseconds / 1_000_000_000)))
+        drain()
+        let bound = NIOLoopBound({ [self] in if phase == .retiring { hangUp() } }, eventLoop: channel.eventLoop)
+        channel.eventLoop.scheduleTask(in: time) { bound.value() }
+    }
+
+    /// Takes no more commands and closes a moment later: an initiator that reads an answer and the end of the connection at once
+    /// may take the answer for lost.
+    func closeSoon() {
+        guard phase == .fullFeature else { return closeAfterFlush() }
+        phase = .retiring
+        isLogoutRequested = true
+        session?.retire()
+        drain()
+        let bound = NIOLoopBound({ [self] in closeAfterFlush() }, eventLoop: channel.eventLoop)
+        channel.eventLoop.scheduleTask(in: .milliseconds(200)) { bound.value() }
+    }
+
+    /// Tells the initiator that its connection ends, and ends it.
+    func hangUp() {
         session?.announce(.dropsAllConnections)
         drain()
         closeAfterFlush()
+    }
+
+    /// Leaves the session to another connection: its tasks end, but the logical units keep its nexus. `closeNow` follows.
+    func surrender() -> (nexus: NexusIdentifier, expCmdSN: UInt32)? {
+        guard let session, hasNexus, let target, phase == .fullFeature else { return nil }
+        hasNexus = false
+        runningCount += 1
+        let latch = Countdown(target.units.count + 1) { [self] in
+            runningCount -= 1
+            commandDidEnd()
+        }
+        for unit in target.units.values { unit.abortTasks(.nexus(nexus)) { latch.arrive() } }
+        latch.arrive()
+        return (nexus, session.nextCmdSN)
     }
 
     /// Logs and closes; what was written before still leaves.
@@ -65,17 +103,18 @@ extension TargetConnection {
         guard hasNexus, let target else { return finishEnd() }
         hasNexus = false
         runningCount += 1
-        let latch = Countdown(target.units.count) { [self] in
+        let latch = Countdown(target.units.count + 1) { [self] in
             runningCount -= 1
             commandDidEnd()
         }
         for unit in target.units.values { unit.removeNexus(nexus) { latch.arrive() } }
+        latch.arrive()
     }
 
     /// Called after each command that leaves a logical unit.
     func commandDidEnd() {
         switch phase {
-        case .retiring: finishRetirement()
+        case .retiring: askForLogout()
         case .ending: finishEnd()
         case .login, .replacing, .fullFeature: break
         }

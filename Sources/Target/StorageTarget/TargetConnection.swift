@@ -33,7 +33,10 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     var target: ServedTarget<Device>?
     /// Who logged in, from the end of the negotiation on.
     var identity: LoginIdentity?
-    let nexus: NexusIdentifier
+    /// Who the logical units take the session for; that of another connection when this one has taken its place.
+    var nexus: NexusIdentifier
+    /// The portal group of the listener that accepted the connection.
+    let portalGroupTag: UInt16
     /// The commands of the session that are not answered yet.
     var commands: [TaskHandle: CommandContext<Device>] = [:]
     /// Commands that are with a logical unit.
@@ -41,7 +44,10 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     /// Who waits for tasks of this session to end, by the session's token.
     var abortWaiters: [UInt32: () -> Void] = [:]
 
-    private var login: LoginNegotiator?
+    /// Who waits for commands on units that the target has lost.
+    var departures: [(unit: LogicalUnit<Device>, completion: () -> Void)] = []
+
+    var login: LoginNegotiator?
     var decoder: PDUDecoder
     var encoder = PDUEncoder()
     /// The batch of answers; without memory of its own while there is none.
@@ -63,6 +69,7 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     private var isProcessing = false
     private var isDraining = false
     var isFlushScheduled = false
+    var isLogoutRequested = false
     var hasNexus = false
     private var isReadPending = false
     private var sawTraffic = true
@@ -71,9 +78,10 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     var endWaiters: [() -> Void] = []
     var isEnded = false
 
-    init(server: StorageTargetServer<Device>, channel: any Channel) {
+    init(server: StorageTargetServer<Device>, channel: any Channel, portalGroupTag: UInt16) {
         self.server = server
         self.channel = channel
+        self.portalGroupTag = portalGroupTag
         nexus = server.makeNexus()
         decoder = PDUDecoder(maximumDataByteCount: LoginNegotiator.maximumTextByteCount)
     }
@@ -100,9 +108,12 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
             channel.close(promise: nil)
             return
         }
-        let server = server
+        let (server, tag) = (server, portalGroupTag)
+        var limits = server.limits.negotiation
+        limits.targetPortalGroupTag = tag
         login = LoginNegotiator(
-            limits: server.limits.negotiation, tsih: server.makeTSIH(), random: { server.random.bytes($0) },
+            limits: limits, tsih: server.makeTSIH(), random: { server.random.bytes($0) },
+            find: { server.continuation(of: $0, tsih: $1, connectionIdentifier: $2, portalGroupTag: tag) },
             admit: { server.admit($0) })
     }
 
@@ -139,12 +150,13 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     /// True while nothing may be taken from the connection: its answers are not leaving, or it waits for something.
     private var isPaused: Bool {
         switch phase {
-        case .login, .fullFeature: !channel.isWritable
-        case .replacing, .retiring, .ending: true
+        case .login, .fullFeature, .retiring: !channel.isWritable
+        case .replacing, .ending: true
         }
     }
 
-    private func resume() {
+    /// Goes on with what has come, when nothing stands in the way any more.
+    func resume() {
         guard !isPaused else { return }
         process()
         flush()
@@ -164,82 +176,15 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
             while !isPaused, let frame = try decoder.next() {
                 switch phase {
                 case .login: try negotiate(frame)
-                case .fullFeature:
+                case .fullFeature, .retiring:
                     session?.receive(frame)
                     drain()
-                case .replacing, .retiring, .ending: break
+                case .replacing, .ending: break
                 }
             }
         } catch {
             fail("not iSCSI: \(error)")
         }
-    }
-
-    private func negotiate(_ frame: PDUFrame) throws(PDUError) {
-        guard case .loginRequest(let request) = try InitiatorPDU(frame) else { throw .malformed("a PDU before the login") }
-        switch login?.receive(request) {
-        case .respond(let response): write(.loginResponse(response))
-        case .fail(let response, let reason):
-            write(.loginResponse(response))
-            fail("a login was refused, status \(response.status): \(reason)")
-        case .finish(let response, let result): replace(response, result)
-        case nil: throw .malformed("a login without a negotiator")
-        }
-    }
-
-    /// A session with the same name ends first, with all its commands, so that none of them comes after one of ours.
-    private func replace(_ response: LoginResponse, _ result: LoginResult) {
-        guard let predecessor = server.predecessor(of: result.identity, besides: self) else { return enter(response, result) }
-        phase = .replacing
-        predecessor.whenEnded { [self] in
-            guard phase == .replacing else { return }
-            replace(response, result)
-            resume()
-        }
-        predecessor.closeNow()
-    }
-
-    private func enter(_ response: LoginResponse, _ result: LoginResult) {
-        var response = response
-        if let refusal = takePlace(result) {
-            response.status = refusal
-            response.transits = false
-            write(.loginResponse(response))
-            return fail("a login was refused, status \(refusal): no room or no target any more")
-        }
-        phase = .fullFeature
-        write(.loginResponse(response))
-        decoder.digests = result.parameters.digests
-        decoder.maximumDataByteCount = server.limits.negotiation.maxRecvDataSegmentLength
-        encoder.digests = result.parameters.digests
-        let server = server
-        let initiatorName = result.identity.initiatorName
-        let address = portalAddress
-        session = TargetSession(result, limits: server.limits.session) {
-            server.discover($0, initiatorName: initiatorName, at: address)
-        }
-        login = nil
-    }
-
-    /// Registers the session with its target and its logical units.
-    private func takePlace(_ result: LoginResult) -> LoginStatus? {
-        if result.identity.sessionType == .normal {
-            // The target may have gone while the login went on.
-            guard let name = result.identity.targetName, let found = server.targets[name] else { return .targetRemoved }
-            let port = InitiatorPort.name(initiatorName: result.identity.initiatorName, isid: result.identity.isid.value)
-            target = found
-            hasNexus = true
-            for unit in found.units.values where !unit.addNexus(nexus, initiatorPortName: port) { return .outOfResources }
-        }
-        identity = result.identity
-        return nil
-    }
-
-    /// Our address as SendTargets tells it: the one that the initiator reached.
-    private var portalAddress: String {
-        let tag = server.limits.negotiation.targetPortalGroupTag
-        guard let address = channel.localAddress, let host = address.ipAddress, let port = address.port else { return "" }
-        return host.contains(":") ? "[\(host)]:\(port),\(tag)" : "\(host):\(port),\(tag)"
     }
 
     // MARK: Actions of the session
@@ -352,7 +297,10 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
         case .fullFeature:
             guard let session else { return }
             let silence = now - lastTraffic
-            if session.isPingOutstanding {
+            if session.identity.sessionType == .discovery {
+                // Nothing but SendTargets may be said there, so there is no ping.
+                if silence >= server.limits.idleTime { fail("a silent discovery session") }
+            } else if session.isPingOutstanding {
                 if silence >= server.limits.idleTime + server.limits.pingTime { fail("no answer to a ping") }
             } else if silence >= server.limits.idleTime {
                 self.session?.ping()

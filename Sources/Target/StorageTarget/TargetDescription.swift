@@ -41,6 +41,24 @@ public enum StorageTargetError: Error, Equatable, Sendable {
     case stopped
     /// As many targets as `StorageTargetLimits.targets`.
     case tooManyTargets
+    /// There is no target of that name.
+    case noSuchTarget
+    /// The target has a logical unit of that number.
+    case numberInUse
+    /// As many logical units as `StorageTargetLimits.unitsPerTarget`.
+    case tooManyUnits
+}
+
+/// Whom SendTargets shows which targets in a discovery session.
+public enum DiscoveryAuthentication: String, CaseIterable, Sendable {
+    /// Without CHAP, only targets that anyone may use: no secret, no access list. With CHAP, also those whose secret the
+    /// initiator has proved to know and whose access list has it.
+    case optional
+    /// The same, but an initiator that does not authenticate itself by CHAP is refused.
+    case required
+    /// Without CHAP, all targets whose access list has the name that the initiator gives, also those that ask for a secret
+    /// later. Names can be guessed, so this tells what targets there are to anyone who can reach the portal.
+    case none
 }
 
 /// The limits of a server, by name, with what happens at each.
@@ -49,12 +67,16 @@ public struct StorageTargetLimits: Sendable {
     public var connections = 512
     /// Targets; one more is refused by `addTarget`.
     public var targets = 1024
+    /// Logical units of one target; one more is refused by `addUnit`.
+    public var unitsPerTarget = 256
     /// From the connection to the end of the login; then it is closed.
     public var loginTime = TimeAmount.seconds(10)
     /// Silence after which the initiator is pinged.
     public var idleTime = TimeAmount.seconds(30)
     /// Silence after a ping after which the connection is closed.
     public var pingTime = TimeAmount.seconds(30)
+    /// How long an initiator has to log out when it is asked to, once its commands are answered; then it is hung up on.
+    public var logoutTime = TimeAmount.seconds(3)
     /// How long `stop` and `removeTarget` wait for commands in flight before they close connections all the same.
     public var stopTime = TimeAmount.seconds(30)
     /// Bytes of Data-Out in memory or asked for. Beyond it R2Ts are withheld; when as much again has come unasked, BUSY.
@@ -82,40 +104,4 @@ public struct StorageSessionDescription: Equatable, Sendable {
     public var commandsInFlight: Int
     public var hasHeaderDigest: Bool
     public var hasDataDigest: Bool
-}
-
-/// A target in the server's table.
-final class ServedTarget<Device: BlockDevice> {
-    let description: TargetDescription<Device>
-    /// The logical units by the index of their number.
-    let units: [Int: LogicalUnit<Device>]
-    let numbers: [LogicalUnitNumber]
-    private let allowed: Set<String>?
-
-    init(_ description: TargetDescription<Device>) throws(StorageTargetError) {
-        var units: [Int: LogicalUnit<Device>] = [:]
-        var numbers: [LogicalUnitNumber] = []
-        for (number, unit) in description.units.sorted(by: { $0.number < $1.number }) {
-            guard let address = LogicalUnitNumber(index: number), units.updateValue(unit, forKey: number) == nil else {
-                throw .invalidDescription("logical unit number \(number)")
-            }
-            numbers.append(address)
-        }
-        guard !units.isEmpty else { throw .invalidDescription("no logical unit") }
-        self.description = description
-        self.units = units
-        self.numbers = numbers
-        allowed = description.allowedInitiators.map { Set($0.map { $0.lowercased() }) }
-        for unit in units.values { unit.reportedNumbers = { numbers } }
-    }
-
-    /// The unit behind a LUN as it stands in a PDU.
-    func unit(_ lun: UInt64) -> LogicalUnit<Device>? {
-        LogicalUnitNumber(rawValue: lun).index.flatMap { units[$0] }
-    }
-
-    func allows(_ initiatorName: String) -> Bool { allowed?.contains(initiatorName) ?? true }
-
-    /// Any unit: who answers INQUIRY for numbers that have none.
-    var anyUnit: LogicalUnit<Device>? { units.min { $0.key < $1.key }?.value }
 }

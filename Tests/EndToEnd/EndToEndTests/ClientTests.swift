@@ -12,9 +12,16 @@ extension EndToEnd {
         func tools() async throws {
             try await Lab.with(disks: [("data", 64 << 20)]) { lab in
                 let url = lab.url("data")
-                let portal = url.replacing(/iscsi:\/\/[^@]*@/, with: "iscsi://").replacing(/\/iqn.*/, with: "/")
-                let listed = try await Command.check("iscsi-ls", [portal], seconds: 20)
-                #expect(listed.contains("iqn."))
+                let portal = url.replacing(/\/iqn.*/, with: "/")
+                let listed = try await Command.check("iscsi-ls", ["-s", portal], seconds: 20)
+                #expect(listed.contains("iqn.") && listed.contains("Lun:0"), "\(listed)")
+                // Who has no secret, or a wrong one, learns nothing.
+                let nameless = try await Command.check(
+                    "iscsi-ls", [portal.replacing(/iscsi:\/\/[^@]*@/, with: "iscsi://")], seconds: 20)
+                #expect(!nameless.contains("iqn."))
+                let wrong = try await Command.run(
+                    "iscsi-ls", [portal.replacing(/%[^@]*@/, with: "%wrongwrongwrong@")], seconds: 20)
+                #expect(!wrong.isSuccess && !wrong.output.contains("iqn."))
                 let inquiry = try await Command.check("iscsi-inq", [url], seconds: 20)
                 #expect(inquiry.contains("CAUSEWAY"))
                 let capacity = try await Command.check("iscsi-readcapacity16", [url], seconds: 20)

@@ -13,11 +13,14 @@ private struct LoginHarness {
     var negotiator: LoginNegotiator
     var template = LoginRequest()
 
-    init(_ admission: LoginAdmission = .admitted(nil), limits: NegotiationLimits = NegotiationLimits()) {
+    init(
+        _ admission: LoginAdmission = .admitted(.none), limits: NegotiationLimits = NegotiationLimits(),
+        continuation: LoginContinuation = .refused(.sessionDoesNotExist, reason: "")
+    ) {
         var random = SplitMix(seed: 7)
         negotiator = LoginNegotiator(
             limits: limits, tsih: 0x42, random: { count in (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next()) } },
-            admit: { _ in admission })
+            find: { _, _, _ in continuation }, admit: { _ in admission })
         template.isid = InitiatorSessionIdentifier(0x4000_0000_0001)
         template.initiatorTaskTag = 9
         template.cmdSN = 100
@@ -104,7 +107,12 @@ extension LoginStep {
         KeyCase(key: "OFMarkInt", offer: "1~65535", answer: "Reject"),
         KeyCase(key: "SendTargets", offer: "All", answer: "Reject"),
         KeyCase(key: "TaskReporting", offer: "FastAbort,RFC3720", answer: "RFC3720"),
-        KeyCase(key: "iSCSIProtocolLevel", offer: "2", answer: "1"),
+        KeyCase(key: "iSCSIProtocolLevel", offer: "1", answer: "1"),
+        KeyCase(key: "iSCSIProtocolLevel", offer: "2", answer: "2"),
+        KeyCase(key: "iSCSIProtocolLevel", offer: "31", answer: "2"),
+        KeyCase(key: "iSCSIProtocolLevel", offer: "32", answer: "Reject"),
+        KeyCase(key: "TaskReporting", offer: "FastAbort", answer: "Reject"),
+        KeyCase(key: "IFMarkInt", offer: "2048", answer: "Reject"),
         KeyCase(key: "X-org.example.thing", offer: "1", answer: "NotUnderstood"),
         KeyCase(key: "InitiatorAlias", offer: "a host", answer: nil),
         KeyCase(key: "SomethingElse", offer: "NotUnderstood", answer: nil),
@@ -182,7 +190,7 @@ extension LoginStep {
     struct FailureCase: Sendable, CustomTestStringConvertible {
         var testDescription: String
         var status: LoginStatus
-        var admission: LoginAdmission = .admitted(nil)
+        var admission: LoginAdmission = .admitted(.none)
         var pairs: [TextPair] = normal
         var change: @Sendable (inout LoginRequest) -> Void = { _ in }
     }
@@ -209,7 +217,7 @@ extension LoginStep {
         FailureCase(testDescription: "T with C", status: .initiatorError) { $0.continues = true },
         FailureCase(testDescription: "a TSIH", status: .sessionDoesNotExist) { $0.tsih = 3 },
         FailureCase(testDescription: "no text", status: .initiatorError) { $0.data = ByteBuffer(string: "garbage") },
-        FailureCase(testDescription: "CHAP skipped", status: .authenticationFailure, admission: .admitted(credentials)),
+        FailureCase(testDescription: "CHAP skipped", status: .authenticationFailure, admission: .admitted(.required([credentials]))),
     ])
     func whatIsWrongHasItsStatus(_ item: FailureCase) {
         var harness = LoginHarness(item.admission)
@@ -225,6 +233,48 @@ extension LoginStep {
         #expect(step.failure == .initiatorError)
     }
 
+    @Test func securityKeysBelongToTheSecurityStage() {
+        for key in ["AuthMethod", "CHAP_A"] {
+            var harness = LoginHarness()
+            #expect(harness.send(normal + [TextPair(key, "None")]).failure == .initiatorError)
+        }
+        var harness = LoginHarness()
+        _ = harness.send(normal + [TextPair("AuthMethod", "None")], csg: .securityNegotiation, nsg: nil)
+        let again = harness.send([TextPair("AuthMethod", "None")], csg: .securityNegotiation)
+        #expect(again.failure == .initiatorError, "a key is negotiated once")
+    }
+
+    @Test func aSecondConnectionIsRefusedByItsStatus() {
+        var harness = LoginHarness(continuation: .refused(.tooManyConnections, reason: ""))
+        let step = harness.send(normal) { $0.tsih = 7 }
+        #expect(step.failure == .tooManyConnections)
+        #expect(step.response.tsih == 7)
+    }
+
+    @Test func aReinstatedConnectionKeepsWhatTheSessionAgreedOn() throws {
+        var agreed = SessionParameters()
+        agreed.maxBurstLength = 4096
+        agreed.digests = Digests(header: true, data: true)
+        agreed.initiatorMaxRecvDataSegmentLength = 512
+        var harness = LoginHarness(continuation: .reinstates(agreed))
+        harness.template.tsih = 7
+        let step = harness.send(normal + [TextPair("MaxBurstLength", "65536"), TextPair("DataDigest", "CRC32C")])
+        let result = try #require(step.result)
+        #expect(step.keys["MaxBurstLength"] == "Irrelevant")
+        #expect(step.response.tsih == 7 && result.tsih == 7 && result.reinstatesConnection)
+        #expect(result.parameters.maxBurstLength == 4096)
+        #expect(result.parameters.digests == Digests(header: false, data: true), "digests are the connection's")
+        #expect(result.parameters.initiatorMaxRecvDataSegmentLength == 8192)
+    }
+
+    @Test func aSessionIsLookedForOnlyOnceTheInitiatorIsKnown() {
+        var harness = LoginHarness(.admitted(.required([credentials])))
+        let step = harness.send(
+            normal + [TextPair("AuthMethod", "CHAP")], csg: .securityNegotiation, nsg: .operationalNegotiation
+        ) { $0.tsih = 7 }
+        #expect(step.failure == nil, "whether there is the session is not told to strangers")
+    }
+
     @Test func aLoginMayNotChangeItsName() {
         var harness = LoginHarness()
         _ = harness.send(normal, nsg: nil)
@@ -235,7 +285,7 @@ extension LoginStep {
 @Suite struct CHAPTests {
     /// Goes as far as the challenge.
     private func challenged(_ algorithms: String) throws -> (LoginHarness, CHAPAlgorithm, UInt8, [UInt8]) {
-        var harness = LoginHarness(.admitted(credentials))
+        var harness = LoginHarness(.admitted(.required([credentials])))
         let method = harness.send(
             normal + [TextPair("AuthMethod", "CHAP,None")], csg: .securityNegotiation, nsg: .operationalNegotiation)
         #expect(method.keys["AuthMethod"] == "CHAP")
@@ -282,6 +332,32 @@ extension LoginStep {
         #expect(step.result != nil)
     }
 
+    /// What a discovery session with several targets does.
+    private func discovery(_ offer: String, _ user: String, _ secret: String) throws -> LoginStep {
+        let other = CHAPCredentials(user: "user", secret: "another one, too")
+        var harness = LoginHarness(.admitted(.accepted([other, credentials])))
+        let names = [TextPair("InitiatorName", initiator), TextPair("SessionType", "Discovery")]
+        let method = harness.send(names + [TextPair("AuthMethod", offer)], csg: .securityNegotiation)
+        guard method.keys["AuthMethod"] == "CHAP" else { return method }
+        let challenge = harness.send([TextPair("CHAP_A", "7")], csg: .securityNegotiation, nsg: nil).keys
+        let identifier = try #require(challenge["CHAP_I"].flatMap { UInt8($0) })
+        let bytes = try #require(challenge["CHAP_C"].flatMap { CHAP.binary($0) })
+        return harness.send(
+            [TextPair("CHAP_N", user), TextPair("CHAP_R", proof(.sha256, identifier, secret, bytes))], csg: .securityNegotiation)
+    }
+
+    @Test func discoveryProvesWhatItCan() throws {
+        #expect(try discovery("CHAP,None", "user", "twelve bytes!").result?.provenCredentials == [credentials])
+        #expect(try discovery("CHAP", "user", "another one, too").result?.provenCredentials.map(\.secret) == ["another one, too"])
+        // What was begun is not left half way: a wrong secret does not fall back to none.
+        #expect(try discovery("CHAP,None", "user", "a wrong secret").failure == .authenticationFailure)
+        #expect(try discovery("CHAP,None", "someone", "twelve bytes!").failure == .authenticationFailure)
+        // The initiator's preference counts.
+        #expect(try discovery("None,CHAP", "", "").result?.provenCredentials == [])
+        #expect(try discovery("None", "", "").result?.provenCredentials == [])
+        #expect(try discovery("KRB5", "", "").failure == .authenticationFailure)
+    }
+
     @Test func aReflectedChallengeIsRefused() throws {
         var (harness, algorithm, identifier, challenge) = try challenged("5")
         let step = harness.send(
@@ -294,13 +370,13 @@ extension LoginStep {
     }
 
     @Test func anInitiatorThatOffersNoCHAPIsRefused() {
-        var harness = LoginHarness(.admitted(credentials))
+        var harness = LoginHarness(.admitted(.required([credentials])))
         #expect(
             harness.send(normal + [TextPair("AuthMethod", "None")], csg: .securityNegotiation).failure == .authenticationFailure)
     }
 
     @Test func anInitiatorThatIgnoresCHAPStaysOutside() {
-        var harness = LoginHarness(.admitted(credentials))
+        var harness = LoginHarness(.admitted(.required([credentials])))
         #expect(!harness.send(normal, csg: .securityNegotiation).response.transits)
         #expect(!harness.send([], csg: .securityNegotiation).response.transits)
         #expect(harness.send([], csg: .operationalNegotiation).failure == .invalidRequestDuringLogin)
@@ -328,7 +404,7 @@ extension LoginStep {
         var random = SplitMix(seed: 99)
         var failures = 0
         for _ in 0..<4000 {
-            var harness = LoginHarness(.admitted(credentials))
+            var harness = LoginHarness(.admitted(.required([credentials])))
             for _ in 0..<4 {
                 var step = harness.send(
                     normal + [

@@ -121,6 +121,24 @@ import Testing
         #expect(harness.session.task(other) != nil)
     }
 
+    @Test func dataForAnotherUnitThanTheTasksIsRejected() throws {
+        let harness = SessionHarness()
+        let handle = try #require(harness.command(writes: 512))
+        harness.session.prepare(handle, wanted: 512)
+        guard case .readyToTransfer(let r2t)? = harness.sent().first else { return #expect(Bool(false), "no R2T") }
+        var pdu = DataOut()
+        pdu.initiatorTaskTag = r2t.initiatorTaskTag
+        pdu.targetTransferTag = r2t.targetTransferTag
+        pdu.lun = 1 << 48
+        pdu.data = pattern(512)
+        harness.session.receive(pdu.frame)
+        guard case .reject(let reject)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+        #expect(reject.reasonCode == Reject.Reason.invalidPDUField.rawValue)
+        #expect(harness.session.task(handle)?.phase == .collecting)
+        harness.data(handle, pattern(512), at: 0, ttt: r2t.targetTransferTag)
+        #expect(harness.actions() == [.execute(handle)])
+    }
+
     @Test func unsolicitedDataMustHaveBeenAgreed() throws {
         let harness = SessionHarness { $0.immediateData = false }
         #expect(harness.command(writes: 512, immediate: pattern(512)) == nil)

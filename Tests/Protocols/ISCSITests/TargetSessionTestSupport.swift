@@ -16,12 +16,13 @@ final class SessionHarness {
         var limits = SessionLimits()
         limits.commandWindow = window
         limits.rejects = 4
+        limits.taskManagementRequests = 4
         let identity = LoginIdentity(
             initiatorName: "iqn.2026-11.test:i", targetName: type == .normal ? "iqn.2026-11.test:t" : nil, sessionType: type,
             isid: InitiatorSessionIdentifier(1))
         let login = LoginResult(
             identity: identity, parameters: parameters, tsih: 1, connectionIdentifier: 5, cmdSN: 10, statSN: 50)
-        session = TargetSession(login, limits: limits) { name in
+        session = TargetSession(login, limits: limits, isUnit: { $0 < 4 << 48 }) { name in
             (0..<3).map { "iqn.2026-11.test:t\($0 == 0 ? "" : String($0))" }.filter { name == nil || name == $0 }
                 .map { DiscoveredTarget(name: $0, addresses: ["127.0.0.1:3260,1"]) }
         }

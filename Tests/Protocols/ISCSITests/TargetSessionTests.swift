@@ -55,7 +55,8 @@ import Testing
 
 @Suite struct ManagementTests {
     private func request(
-        _ function: TaskManagementRequest.Function, lun: UInt64 = 0, task: UInt32 = BasicHeader.reservedTag
+        _ function: TaskManagementRequest.Function, lun: UInt64 = 0, task: UInt32 = BasicHeader.reservedTag,
+        cmdSN: UInt32 = 0, refCmdSN: UInt32 = 0
     ) -> PDUFrame {
         var request = TaskManagementRequest()
         request.isImmediate = true
@@ -63,6 +64,8 @@ import Testing
         request.lun = lun
         request.initiatorTaskTag = 900
         request.referencedTaskTag = task
+        request.cmdSN = cmdSN
+        request.refCmdSN = refCmdSN
         return request.frame
     }
 
@@ -123,6 +126,154 @@ import Testing
         guard case .taskManagement? = harness.actions().first else { return #expect(Bool(false), "not handed on") }
     }
 
+    @Test func aUnitThatIsNotThereIsSaid() {
+        let harness = SessionHarness { $0.protocolLevel = 2 }
+        for function in [TaskManagementRequest.Function.abortTaskSet, .clearTaskSet, .logicalUnitReset, .queryTaskSet] {
+            harness.session.receive(request(function, lun: 9 << 48))
+            #expect(response(harness.sent()) == TaskManagementResponse.Response.lunDoesNotExist.rawValue)
+        }
+    }
+
+    /// RFC 7143 section 11.6.1: the CmdSN tells a task that has not come from one that has ended.
+    @Test func aTaskThatHasNotComeIsAbortedByItsNumber() throws {
+        let harness = SessionHarness()
+        // 10 and 11 were lost, and the initiator is at 13.
+        harness.session.receive(request(.abortTask, task: 77, cmdSN: 13, refCmdSN: 11))
+        #expect(response(harness.sent()) == 0)
+        #expect(harness.session.nextCmdSN == 10)
+        harness.session.receive(request(.abortTask, task: 76, cmdSN: 13, refCmdSN: 10))
+        #expect(response(harness.sent()) == 0)
+        #expect(harness.session.nextCmdSN == 12, "both count as received")
+        // Should they come all the same, they are old.
+        #expect(harness.command { $0.cmdSN = 11 } == nil)
+        harness.cmdSN = 12
+        #expect(harness.command() != nil)
+        for number: UInt32 in [9, 13, 14, 400] {
+            harness.session.receive(request(.abortTask, task: 75, cmdSN: 13, refCmdSN: number))
+            #expect(response(harness.sent()) == 1)
+        }
+    }
+
+    @Test func aNumberThatWasAbortedIsIgnoredWhenItComes() throws {
+        let harness = SessionHarness()
+        harness.session.receive(request(.abortTask, task: 77, cmdSN: 13, refCmdSN: 12))
+        #expect(response(harness.sent()) == 0)
+        #expect(harness.command { $0.cmdSN = 12 } == nil)
+        #expect(!harness.session.isClosing)
+        for number: UInt32 in 10...11 { #expect(harness.command { $0.cmdSN = number } != nil) }
+        #expect(harness.session.nextCmdSN == 13)
+    }
+
+    @Test func queriesTellWhetherATaskIsThere() throws {
+        let harness = SessionHarness { $0.protocolLevel = 2 }
+        _ = try #require(harness.command(lun: 1 << 48) { $0.initiatorTaskTag = 300 })
+        let cases: [(TaskManagementRequest.Function, UInt64, UInt8)] = [
+            (.queryTask, 1 << 48, 7), (.queryTask, 0, 0), (.queryTaskSet, 1 << 48, 7), (.queryTaskSet, 0, 0),
+        ]
+        for (function, lun, expected) in cases {
+            harness.session.receive(request(function, lun: lun, task: 300))
+            #expect(response(harness.sent()) == expected)
+        }
+        for function in [TaskManagementRequest.Function.nexusReset, .queryAsynchronousEvent] {
+            harness.session.receive(request(function))
+            guard case .taskManagement(let handed)? = harness.actions().first else { return #expect(Bool(false), "not handed on") }
+            harness.session.answerTaskManagement(handed, .functionSucceeded, additionalInformation: 0x163F0E)
+            guard case .taskManagementResponse(let answer)? = harness.sent().first else { return #expect(Bool(false), "no answer") }
+            #expect(try TargetPDU(answer.frame) == .taskManagementResponse(answer))
+            #expect(answer.frame.header.word1 == 0x163F0E << 40)
+        }
+    }
+
+    @Test func functionsOfALaterStandardNeedItsLevel() {
+        let harness = SessionHarness()
+        for function in [TaskManagementRequest.Function.queryTask, .queryTaskSet, .nexusReset, .queryAsynchronousEvent] {
+            harness.session.receive(request(function))
+            #expect(response(harness.sent()) == TaskManagementResponse.Response.functionNotSupported.rawValue)
+        }
+        var unknown = TaskManagementRequest()
+        unknown.isImmediate = true
+        unknown.functionCode = 0x70
+        harness.session.receive(unknown.frame)
+        #expect(response(harness.sent()) == TaskManagementResponse.Response.functionNotSupported.rawValue)
+    }
+
+    @Test func requestsThatWaitAreBounded() throws {
+        let harness = SessionHarness()
+        let handle = try #require(harness.command(reads: 512))
+        harness.session.prepare(handle, wanted: 0)
+        _ = harness.actions()
+        for _ in 0..<4 { harness.session.receive(request(.abortTask, task: 100)) }
+        #expect(harness.sent().isEmpty)
+        harness.session.receive(request(.abortTask, task: 100))
+        guard case .reject(let reject)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+        #expect(reject.reasonCode == Reject.Reason.immediateCommandReject.rawValue)
+        harness.session.complete(handle, .init(status: 0, dataIn: pattern(512)))
+        #expect(harness.sent().count == 4)
+        #expect(harness.session.taskManagementCount == 0)
+    }
+
+    private func logout(_ reason: UInt8, connection: UInt16 = 5) -> PDUFrame {
+        var logout = LogoutRequest()
+        logout.isImmediate = true
+        logout.reason = reason
+        logout.connectionIdentifier = connection
+        logout.initiatorTaskTag = 1
+        return logout.frame
+    }
+
+    @Test func logoutsHaveTheirReasons() {
+        let cases: [(reason: UInt8, connection: UInt16, response: UInt8, closes: Bool)] = [
+            (0, 99, 0, true), (1, 5, 0, true), (1, 6, 1, false), (2, 5, 2, false),
+        ]
+        for item in cases {
+            let harness = SessionHarness()
+            harness.session.receive(logout(item.reason, connection: item.connection))
+            let actions = harness.actions()
+            guard case .send(.logoutResponse(let response))? = actions.first else { return #expect(Bool(false), "no response") }
+            #expect(response.response == item.response)
+            #expect(actions.contains(.close(.logout)) == item.closes)
+        }
+        let harness = SessionHarness()
+        harness.session.receive(logout(3))
+        guard case .reject(let reject)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+        #expect(reject.reasonCode == Reject.Reason.invalidPDUField.rawValue)
+    }
+
+    @Test func afterALogoutNothingIsTaken() throws {
+        let harness = SessionHarness()
+        let handle = try #require(harness.command(reads: 512))
+        harness.session.prepare(handle, wanted: 0)
+        harness.session.receive(logout(0))
+        _ = harness.actions()
+        var command = SCSICommandPDU()
+        command.cmdSN = harness.cmdSN
+        command.initiatorTaskTag = 500
+        harness.session.receive(command.frame)
+        guard case .reject(let reject)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+        #expect(reject.reasonCode == Reject.Reason.waitingForLogout.rawValue)
+    }
+
+    @Test func aSessionThatRetiresBeginsNothingAndStillLogsOut() throws {
+        let harness = SessionHarness()
+        let running = try #require(harness.command(reads: 512))
+        harness.session.prepare(running, wanted: 0)
+        _ = harness.actions()
+        let collecting = try #require(harness.command(writes: 512))
+        harness.session.prepare(collecting, wanted: 512)
+        _ = harness.actions()
+        harness.session.retire()
+        #expect(harness.actions() == [.dropped(collecting)])
+        #expect(harness.command() == nil)
+        #expect(harness.actions().isEmpty)
+        harness.session.complete(running, .init(status: 0, dataIn: pattern(512)))
+        #expect(harness.sent().count == 1)
+        harness.session.announce(.requestsLogout, seconds: 3)
+        guard case .asyncMessage(let message)? = harness.sent().first else { return #expect(Bool(false), "no message") }
+        #expect(message.eventCode == 1 && message.parameter3 == 3)
+        harness.session.receive(logout(0))
+        #expect(harness.actions().last == .close(.logout))
+    }
+
     @Test func aLogoutWaitsForRunningCommands() throws {
         let harness = SessionHarness()
         let handle = try #require(harness.command(reads: 512))
@@ -157,6 +308,9 @@ import Testing
         guard case .nopIn(let ping)? = harness.sent().first else { return #expect(Bool(false), "no ping") }
         var reply = NOPOut()
         reply.isImmediate = true
+        reply.targetTransferTag = ping.targetTransferTag &+ 1
+        harness.session.receive(reply.frame)
+        #expect(harness.session.isPingOutstanding, "that was the answer to something else")
         reply.targetTransferTag = ping.targetTransferTag
         harness.session.receive(reply.frame)
         #expect(!harness.session.isPingOutstanding)
@@ -212,10 +366,131 @@ import Testing
         #expect(try TextKeys.parse(all.data) == [TextPair("SendTargets", "Reject")])
     }
 
-    @Test func aDiscoverySessionTakesNoCommands() {
+    /// RFC 7143 section 4.3: Text with SendTargets, and a logout of the whole session.
+    @Test func aDiscoverySessionTakesNothingElse() {
+        var nop = NOPOut()
+        nop.isImmediate = true
+        nop.initiatorTaskTag = 1
+        var management = TaskManagementRequest()
+        management.isImmediate = true
+        var logout = LogoutRequest()
+        logout.isImmediate = true
+        logout.reason = 1
+        for frame in [nop.frame, management.frame, logout.frame, SCSICommandPDU().frame] {
+            let harness = SessionHarness(type: .discovery)
+            var frame = frame
+            frame.header.at24 = 10
+            harness.session.receive(frame)
+            guard case .reject(let reject)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+            #expect(reject.reasonCode == Reject.Reason.protocolError.rawValue)
+            #expect(harness.session.taskCount == 0)
+        }
+    }
+
+    @Test func aNormalSessionLearnsNothingOfOtherTargets() throws {
+        let harness = SessionHarness()
+        for (index, name) in ["iqn.2026-11.test:t1", "iqn.2026-11.test:T"].enumerated() {
+            harness.session.receive(text([TextPair("SendTargets", name)], cmdSN: UInt32(10 + index)))
+            guard case .textResponse(let response)? = harness.sent().first else { return #expect(Bool(false), "no text") }
+            #expect(try TextKeys.parse(response.data).isEmpty == (index == 0))
+        }
+    }
+
+    /// A text in several requests, with C and then without F, answered when it is whole (sections 6.2 and 11.10).
+    @Test func aTextComesInPieces() throws {
         let harness = SessionHarness(type: .discovery)
-        #expect(harness.command() == nil)
-        #expect(harness.session.taskCount == 0)
+        var whole = ByteBuffer()
+        TextKeys.write([TextPair("SendTargets", "iqn.2026-11.test:t1")], into: &whole)
+        var request = TextRequest()
+        request.initiatorTaskTag = 3
+        request.cmdSN = 10
+        (request.isFinal, request.continues) = (false, true)
+        request.data = whole.readSlice(length: 9) ?? ByteBuffer()
+        harness.session.receive(request.frame)
+        guard case .textResponse(let first)? = harness.sent().first else { return #expect(Bool(false), "no text") }
+        #expect(!first.isFinal && first.data.readableBytes == 0 && first.targetTransferTag != BasicHeader.reservedTag)
+        request.targetTransferTag = first.targetTransferTag
+        request.cmdSN = 11
+        request.continues = false
+        request.data = whole
+        harness.session.receive(request.frame)
+        guard case .textResponse(let second)? = harness.sent().first else { return #expect(Bool(false), "no text") }
+        #expect(!second.isFinal, "the initiator has not said that it is done")
+        #expect(try TextKeys.parse(second.data).first == TextPair("TargetName", "iqn.2026-11.test:t1"))
+        request.cmdSN = 12
+        request.isFinal = true
+        request.data = ByteBuffer()
+        harness.session.receive(request.frame)
+        guard case .textResponse(let last)? = harness.sent().first else { return #expect(Bool(false), "no text") }
+        #expect(last.isFinal && last.targetTransferTag == BasicHeader.reservedTag)
+    }
+
+    @Test func whatIsNoTextIsRejected() {
+        let changes: [(inout TextRequest) -> Void] = [
+            { ($0.isFinal, $0.continues) = (true, true) },
+            { $0.targetTransferTag = 99 },
+            { $0.data = ByteBuffer(string: "no equals sign") },
+            { $0.data = ByteBuffer(repeating: 0x41, count: TextAccumulator.maximumByteCount + 1) },
+        ]
+        for change in changes {
+            let harness = SessionHarness(type: .discovery)
+            var request = TextRequest()
+            request.initiatorTaskTag = 3
+            request.cmdSN = 10
+            change(&request)
+            harness.session.receive(request.frame)
+            guard case .reject(let reject)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+            #expect(reject.reasonCode == Reject.Reason.protocolError.rawValue)
+        }
+    }
+
+    @Test func aTextKeepsItsTag() throws {
+        let harness = SessionHarness(type: .discovery) { $0.initiatorMaxRecvDataSegmentLength = 50 }
+        harness.session.receive(text([TextPair("SendTargets", "All")], cmdSN: 10))
+        guard case .textResponse(let first)? = harness.sent().first else { return #expect(Bool(false), "no text") }
+        var next = TextRequest()
+        next.initiatorTaskTag = 4
+        next.targetTransferTag = first.targetTransferTag
+        next.cmdSN = 11
+        harness.session.receive(next.frame)
+        guard case .reject? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+    }
+
+    @Test func whatErrorRecoveryLevelZeroHasNotIsRefused() {
+        let harness = SessionHarness()
+        harness.session.receive(SNACKRequest().frame)
+        guard case .reject(let reject)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+        #expect(reject.reasonCode == Reject.Reason.snackReject.rawValue)
+        #expect(reject.data.readableBytes == BasicHeader.byteCount)
+        harness.session.receive(PDUFrame(header: BasicHeader(opcode: 0x1C)))
+        guard case .reject(let unknown)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+        #expect(unknown.reasonCode == Reject.Reason.commandNotSupported.rawValue)
+        harness.session.receive(LoginRequest().frame)
+        #expect(harness.session.isClosing)
+    }
+
+    @Test func aMalformedCommandUsesUpItsNumber() throws {
+        let harness = SessionHarness()
+        var frame = SCSICommandPDU().frame
+        frame.header.at24 = 10
+        frame.additional = ByteBuffer(bytes: [0, 1, 9, 0])
+        harness.session.receive(frame)
+        guard case .reject(let reject)? = harness.sent().first else { return #expect(Bool(false), "no Reject") }
+        #expect(reject.reasonCode == Reject.Reason.invalidPDUField.rawValue)
+        #expect(harness.session.nextCmdSN == 11)
+        harness.cmdSN = 11
+        #expect(harness.command() != nil)
+    }
+
+    @Test func rejectsAreForgivenByACommandThatIsTaken() throws {
+        let harness = SessionHarness()
+        for _ in 0..<10 {
+            for _ in 0..<3 { harness.session.receive(SNACKRequest().frame) }
+            let handle = harness.actions().count == 3 ? harness.command() : nil
+            harness.session.complete(try #require(handle), .init(status: 0))
+            _ = harness.actions()
+        }
+        #expect(!harness.session.isClosing)
     }
 }
 

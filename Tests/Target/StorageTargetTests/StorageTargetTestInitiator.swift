@@ -19,7 +19,7 @@ final class ServerFixture: Sendable {
     let address: SocketAddress
 
     init(
-        chap: CHAPCredentials? = nil, allowed: [String]? = nil,
+        chap: CHAPCredentials? = nil, allowed: [String]? = nil, discovery: DiscoveryAuthentication = .optional,
         _ change: @escaping @Sendable (inout StorageTargetLimits) -> Void = { _ in }
     ) async throws {
         let loop = group.next()
@@ -28,10 +28,12 @@ final class ServerFixture: Sendable {
             var limits = StorageTargetLimits()
             // On a busy machine a test may have to wait longer than an initiator would be given.
             limits.loginTime = .seconds(300)
+            limits.logoutTime = .milliseconds(50)
             change(&limits)
             var logger = Logger(label: "test")
             logger.logLevel = .critical
-            let server = StorageTargetServer<MemoryDevice>(eventLoop: loop, limits: limits, logger: logger)
+            let server = StorageTargetServer<MemoryDevice>(
+                eventLoop: loop, limits: limits, logger: logger, discovery: discovery)
             let device = MemoryDevice(sectorCount: 8192)
             for index in device.bytes.indices { device.bytes[index] = UInt8(truncatingIfNeeded: index / 512 &+ index) }
             try Self.addTarget(Self.targetName, device, to: server, chap: chap, allowed: allowed)
@@ -87,6 +89,8 @@ final class TestInitiator {
     var cmdSN: UInt32 = 1
     var tag: UInt32 = 1
     var isid: UInt64 = 0x4000_0000_0001
+    /// Where commands go.
+    var lun: UInt64 = 0
 
     /// Cuts what arrives into frames, on the channel's loop.
     private final class Receiver: ChannelInboundHandler {
@@ -121,13 +125,16 @@ final class TestInitiator {
         self.frames = frames.makeAsyncIterator()
     }
 
-    static func connect(_ fixture: ServerFixture) async throws -> TestInitiator {
+    /// Connects to the fixture's first address, or to another one.
+    static func connect(_ fixture: ServerFixture, at address: SocketAddress? = nil) async throws -> TestInitiator {
         let (stream, continuation) = AsyncStream<PDUFrame>.makeStream()
         let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            // What the kernel takes for a peer that does not read must be little.
+            .channelOption(.socketOption(.so_rcvbuf), value: 262_144)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Receiver(continuation)) }
             }
-            .connect(to: fixture.address).get()
+            .connect(to: address ?? fixture.address).get()
         // A test that waits for what never comes ends with the connection.
         channel.eventLoop.scheduleTask(in: .seconds(30)) { channel.close(promise: nil) }
         return TestInitiator(channel: channel, frames: stream)
@@ -151,29 +158,89 @@ final class TestInitiator {
 
     // MARK: Login
 
-    func login(_ extra: [TextPair] = [], target: String? = ServerFixture.targetName, name: String = "iqn.2026-11.test:initiator")
-        async throws
-        -> LoginResponse
-    {
-        var request = LoginRequest()
-        request.transits = true
-        request.currentStageCode = 1
-        request.nextStageCode = 3
-        request.isid = InitiatorSessionIdentifier(isid)
-        request.cmdSN = cmdSN
-        var pairs = [TextPair("InitiatorName", name)]
-        pairs.append(target.map { TextPair("TargetName", $0) } ?? TextPair("SessionType", "Discovery"))
-        TextKeys.write(pairs + extra, into: &request.data)
-        try await send(.loginRequest(request))
-        guard case .loginResponse(let response)? = try await receive() else {
-            Issue.record("no login response")
-            return LoginResponse()
-        }
+    func login(
+        _ extra: [TextPair] = [], target: String? = ServerFixture.targetName, name: String = "iqn.2026-11.test:initiator",
+        tsih: UInt16 = 0, connection: UInt16 = 0
+    ) async throws -> LoginResponse {
+        let response = try await tryLogin(extra, target: target, name: name, tsih: tsih, connection: connection)
+        if response == nil { Issue.record("no login response") }
+        return response ?? LoginResponse()
+    }
+
+    /// The same; nil when the connection ends instead of an answer.
+    func tryLogin(
+        _ extra: [TextPair] = [], target: String? = ServerFixture.targetName, name: String = "iqn.2026-11.test:initiator",
+        tsih: UInt16 = 0, connection: UInt16 = 0
+    ) async throws -> LoginResponse? {
+        try await sendLogin(extra, target: target, name: name, tsih: tsih, connection: connection)
+        guard case .loginResponse(let response)? = try await receive() else { return nil }
         if response.status == .success {
             sendDigests = Digests(
                 header: extra.contains { $0.key == "HeaderDigest" }, data: extra.contains { $0.key == "DataDigest" })
         }
         return response
+    }
+
+    /// The request alone, whose answer is another PDU to receive.
+    func sendLogin(
+        _ extra: [TextPair] = [], target: String? = ServerFixture.targetName, name: String = "iqn.2026-11.test:initiator",
+        tsih: UInt16 = 0, connection: UInt16 = 0
+    ) async throws {
+        var request = LoginRequest()
+        request.transits = true
+        request.currentStageCode = 1
+        request.nextStageCode = 3
+        request.isid = InitiatorSessionIdentifier(isid)
+        request.tsih = tsih
+        request.connectionIdentifier = connection
+        request.cmdSN = cmdSN
+        var pairs = [TextPair("InitiatorName", name)]
+        pairs.append(target.map { TextPair("TargetName", $0) } ?? TextPair("SessionType", "Discovery"))
+        TextKeys.write(pairs + extra, into: &request.data)
+        try await send(.loginRequest(request))
+    }
+
+    /// Logs in by CHAP with MD5.
+    func login(user: String, secret: String, target: String?, name: String = "iqn.2026-11.test:initiator") async throws
+        -> LoginResponse
+    {
+        var request = LoginRequest()
+        request.isid = InitiatorSessionIdentifier(isid)
+        request.cmdSN = cmdSN
+        func step(_ pairs: [TextPair], _ next: UInt8?) async throws -> LoginResponse {
+            request.data = ByteBuffer()
+            (request.transits, request.nextStageCode) = (next != nil, next ?? 0)
+            TextKeys.write(pairs, into: &request.data)
+            try await send(.loginRequest(request))
+            guard case .loginResponse(let response)? = try await receive() else { throw ChannelError.eof }
+            return response
+        }
+        let names = [
+            TextPair("InitiatorName", name), target.map { TextPair("TargetName", $0) } ?? TextPair("SessionType", "Discovery"),
+        ]
+        let method = try await step(names + [TextPair("AuthMethod", "CHAP,None")], 3)
+        guard method.status == .success, !method.transits else { return method }
+        let challenge = try TextKeys.parse(try await step([TextPair("CHAP_A", "5")], nil).data)
+        func value(_ key: String) throws -> String { try #require(challenge.first { $0.key == key }?.value) }
+        let proof = CHAPAlgorithm.md5.response(
+            identifier: try #require(UInt8(try value("CHAP_I"))), secret: secret,
+            challenge: try #require(CHAP.binary(try value("CHAP_C"))))
+        return try await step([TextPair("CHAP_N", user), TextPair("CHAP_R", CHAP.hexadecimal(proof))], 3)
+    }
+
+    /// SendTargets=All.
+    func sendTargets() async throws -> [TextPair] {
+        var request = TextRequest()
+        request.initiatorTaskTag = 5
+        request.cmdSN = cmdSN
+        cmdSN += 1
+        TextKeys.write([TextPair("SendTargets", "All")], into: &request.data)
+        try await send(.textRequest(request))
+        guard case .textResponse(let response)? = try await receive() else {
+            Issue.record("no text")
+            return []
+        }
+        return try TextKeys.parse(response.data)
     }
 
     /// Logs in, and takes the unit attention of a new nexus.
@@ -202,6 +269,7 @@ final class TestInitiator {
         var command = SCSICommandPDU()
         command.reads = reads > 0
         command.writes = writes > 0
+        command.lun = lun
         command.expectedDataTransferLength = UInt32(max(reads, writes))
         command.initiatorTaskTag = tag
         command.cmdSN = cmdSN
@@ -229,6 +297,16 @@ final class TestInitiator {
         [code, 0] + (0..<4).map { UInt8(truncatingIfNeeded: start >> (24 - 8 * $0)) } + [
             0, UInt8(count >> 8), UInt8(count & 255), 0,
         ]
+    }
+
+    /// Sends a command without data and gives status, sense code and qualifier.
+    func outcome(_ cdb: [UInt8]) async throws -> (status: UInt8, sense: UInt16?) {
+        try await command(cdb)
+        guard case .scsiResponse(let response)? = try await receive() else {
+            Issue.record("no response")
+            return (0xFF, nil)
+        }
+        return (response.status, response.sense.getInteger(at: response.sense.readerIndex + 12))
     }
 
     /// Gathers the data of one read until its status.
@@ -269,6 +347,7 @@ final class TestInitiator {
         request.functionCode = function.rawValue
         request.initiatorTaskTag = 0x9000
         request.referencedTaskTag = task
+        request.lun = lun
         request.cmdSN = cmdSN
         try await send(.taskManagementRequest(request))
     }
