@@ -20,9 +20,11 @@ public enum SupportedTaskManagementFunctions {
     /// - Parameter isExtended: REPD, which asks for the longer form with its time-outs, of which none is named.
     public static func report(isExtended: Bool) -> ByteBuffer {
         var buffer = ByteBuffer()
-        // ABORT TASK, ABORT TASK SET, CLEAR TASK SET and LOGICAL UNIT RESET.
-        buffer.writeInteger(UInt8(0xD8))
-        buffer.writeRepeatingByte(0, count: 2)
+        // ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET and QUERY TASK.
+        buffer.writeInteger(UInt8(0xDC))
+        // QUERY ASYNCHRONOUS EVENT, QUERY TASK SET and I_T NEXUS RESET.
+        buffer.writeInteger(UInt8(0x07))
+        buffer.writeInteger(UInt8(0))
         buffer.writeInteger(UInt8(isExtended ? 12 : 0))
         if isExtended { buffer.writeRepeatingByte(0, count: 12) }
         return buffer

@@ -54,6 +54,7 @@ extension LogicalUnit {
     /// I_T nexus loss (SAM-5, 6.3.4) of a session that goes on: its tasks are aborted, its RESERVE (6) is released, and it is
     /// told. `completion` runs when none of its tasks can touch the medium any more.
     func loseNexus(_ identifier: NexusIdentifier, completion: @escaping () -> Void) {
+        removalPreventers.remove(identifier)
         if legacyHolder == identifier { legacyHolder = nil }
         if let nexus = nexuses[identifier] { establish(.nexusLossOccurred, for: nexus) }
         abortTasks(.nexus(identifier), completion: completion)

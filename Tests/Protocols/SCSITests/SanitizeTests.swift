@@ -109,7 +109,7 @@ struct SanitizeTests {
 
     @Test("Supported task management functions")
     func taskManagementFunctions() {
-        #expect(Array(SupportedTaskManagementFunctions.report(isExtended: false).readableBytesView) == [0xD8, 0, 0, 0])
+        #expect(Array(SupportedTaskManagementFunctions.report(isExtended: false).readableBytesView) == [0xDC, 0x07, 0, 0])
         let long = SupportedTaskManagementFunctions.report(isExtended: true)
         #expect(long.readableBytes == 16 && long.getInteger(at: 3, as: UInt8.self) == 12)
     }

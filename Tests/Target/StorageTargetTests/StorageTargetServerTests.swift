@@ -122,7 +122,8 @@ private let bothDigests = [TextPair("HeaderDigest", "CRC32C"), TextPair("DataDig
         let fixture = try await ServerFixture { $0.dataInByteCount = limit }
         let initiator = try await TestInitiator.session(fixture, receivesByItself: false)
         for _ in 0..<100 { try await initiator.read(0, 512) }
-        try await fixture.until { server, _ in server.dataIn.heldByteCount > limit - (512 << 10) }
+        // How much is held then depends on what the kernel has taken; what matters is that it stops.
+        try await fixture.until { server, _ in server.connections.values.contains { !$0.channel.isWritable } }
         #expect(try await fixture.run { server, _ in server.dataIn.heldByteCount } <= limit)
         try await initiator.channel.setOption(.autoRead, value: true).get()
         for _ in 0..<100 { #expect(try await initiator.readData()?.readableBytes == 512 * 512) }
