@@ -33,8 +33,8 @@ public final class LogicalUnit<Device: BlockDevice> {
 
     /// The units that an EXTENDED COPY of a nexus may reach besides this one.
     public var copyPeers: (NexusIdentifier) -> [LogicalUnitCopyPeer<Device>] = { _ in [] }
-    /// The relative identifiers of the target ports through which the unit is reached; REPORT TARGET PORT GROUPS names each in a group of its own by the
-    /// same number; the identity's own alone unless the target says otherwise.
+    /// The relative identifiers of the target ports through which the unit is reached; the identity's own unless the target says
+    /// otherwise. REPORT TARGET PORT GROUPS names each in a group of its own by the same number.
     public var relativeTargetPorts: () -> [UInt16]
 
     var parameters = ModeParameters()
