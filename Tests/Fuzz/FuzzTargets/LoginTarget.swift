@@ -2,7 +2,8 @@ import Crypto
 import ISCSI
 import NIOCore
 
-// Input: options (bit 0: the target asks for CHAP; bit 1: it proves itself too; bit 2: small limits), then the
+// Input: options (bit 0: the target asks for CHAP; bit 1: it proves itself too; bit 2: small limits; bit 3: it takes an
+// initiator without proof too), then the
 // stream of the initiator without digests.
 //
 // The challenge is the same each time, so that a right answer can be in the corpus. Nobody who lacks the
@@ -41,7 +42,8 @@ public final class LoginTarget: FuzzTarget {
         }
         var credentials = LoginSamples.credentials
         if options & 2 == 0 { credentials.mutualSecret = nil }
-        let asked: CHAPCredentials? = options & 1 != 0 ? credentials : nil
+        let asked: LoginAuthentication =
+            options & 1 == 0 ? .none : options & 8 == 0 ? .required([credentials]) : .accepted([credentials])
         var negotiator = LoginNegotiator(
             limits: limits, tsih: 1, random: { [UInt8](repeating: LoginSamples.randomByte, count: $0) },
             admit: { identity in
@@ -64,7 +66,7 @@ public final class LoginTarget: FuzzTarget {
     }
 
     /// Looks at an answer; true when it was the last.
-    private func end(_ step: LoginStep, _ fingerprint: inout Fingerprint, _ asked: CHAPCredentials?, _ input: [UInt8]) throws -> Bool {
+    private func end(_ step: LoginStep, _ fingerprint: inout Fingerprint, _ asked: LoginAuthentication, _ input: [UInt8]) throws -> Bool {
         switch step {
         case .respond(let response):
             try check(response)
@@ -84,7 +86,9 @@ public final class LoginTarget: FuzzTarget {
                 (1...65_535).contains(parameters.maxOutstandingR2T),
                 (512...16_777_215).contains(parameters.initiatorMaxRecvDataSegmentLength)
             else { throw FuzzFinding("the login agreed on \(parameters)") }
-            if asked != nil, !LoginSamples.hasRightResponse(input) {
+            var isProven = !result.provenCredentials.isEmpty
+            if case .required = asked { isProven = true }
+            if isProven, !LoginSamples.hasRightResponse(input) {
                 throw FuzzFinding("the login went through CHAP without the right response")
             }
             return true
@@ -157,7 +161,7 @@ enum LoginSamples {
     /// What a login to a target, and one for discovery, end with.
     static let logins: [LoginResult] = [names, [names[0], TextPair("SessionType", "Discovery")]].compactMap { pairs in
         var negotiator = LoginNegotiator(
-            limits: NegotiationLimits(), tsih: 1, random: { [UInt8](repeating: randomByte, count: $0) }, admit: { _ in .admitted(nil) })
+            limits: NegotiationLimits(), tsih: 1, random: { [UInt8](repeating: randomByte, count: $0) }, admit: { _ in .admitted(.none) })
         guard case .finish(_, let result) = negotiator.receive(request(pairs, stage: 1, next: 3)) else { return nil }
         return result
     }
