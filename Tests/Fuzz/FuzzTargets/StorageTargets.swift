@@ -140,8 +140,9 @@ public final class SecureCacheTarget: FuzzTarget {
             cache.attach(volume: fuzzVolume, key: try fuzzKey(7))
             for run in cache.residentRuns(fuzzVolume, blocks: 0..<256) {
                 fingerprint.add(run.lowerBound)
-                cache.read(fuzzVolume, blocks: run) { result in
-                    if case .success(let data) = result { fingerprint.add(data.readableBytes) } else { fingerprint.add(1) }
+                let destination = ReadDestination(byteCount: run.count * BlockGeometry.blockBytes)
+                cache.read(fuzzVolume, blocks: run, into: destination, at: 0) { result in
+                    if case .success = result { fingerprint.add(destination.take().readableBytes) } else { fingerprint.add(1) }
                 }
             }
             cache.insert(fuzzVolume, block: 300, data: ByteBuffer(repeating: 3, count: 4096))
