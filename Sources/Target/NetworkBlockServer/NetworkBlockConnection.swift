@@ -346,9 +346,10 @@ final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
         case .handshake, .upgrading:
             if now - openedAt >= server.limits.handshakeTime { fail("no export was chosen in time") }
         case .transmission:
-            if incoming != nil, !isPaused, now - lastTraffic >= server.limits.payloadTime {
+            let payloadTime = server.writes.waitingByteCount > 0 ? server.limits.contendedTime : server.limits.payloadTime
+            if incoming != nil, !isPaused, now - lastTraffic >= payloadTime {
                 fail("the payload of a write did not come")
-            } else if let unwritableSince, server.reads.waitingByteCount > 0, now - unwritableSince >= server.limits.payloadTime {
+            } else if let unwritableSince, server.reads.waitingByteCount > 0, now - unwritableSince >= server.limits.contendedTime {
                 fail("the answers are not taken, and others wait for their memory")
             }
         case .retiring, .ending: break

@@ -46,8 +46,11 @@ public struct NetworkBlockLimits: Sendable {
     public var exports = 1024
     /// From the connection to the transmission phase, with TLS; then it is closed.
     public var handshakeTime = TimeAmount.seconds(10)
-    /// How long the payload of a write may stand still; then the connection is closed, because it keeps memory from others.
+    /// How long the payload of a write may stand still; then the connection is closed.
     public var payloadTime = TimeAmount.seconds(30)
+    /// How long a client may stand still while others wait for the memory that it keeps: one whose payload does not come, or
+    /// who takes no answers. Then the connection is closed.
+    public var contendedTime = TimeAmount.seconds(10)
     /// How long `stop` and `removeExport` wait for requests in flight before they close connections all the same.
     public var stopTime = TimeAmount.seconds(30)
     /// How long a request is tried again that could not be done for want of the link or of room. NBD has no word for "busy",
@@ -71,7 +74,7 @@ public struct NetworkBlockLimits: Sendable {
     public var readByteCount = 64 << 20
     /// Bytes of reads in memory for one connection; beyond it its reads wait, so that one that takes no answers does not keep
     /// the others waiting. A longer read of a client without structured replies is done alone.
-    public var connectionReadByteCount = 8 << 20
+    public var connectionReadByteCount = 4 << 20
     /// Bytes of answers that wait in one connection's socket before nothing more is read from it.
     public var outboundByteCount = 1 << 20
 
