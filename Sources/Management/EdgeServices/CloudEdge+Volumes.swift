@@ -63,7 +63,11 @@ extension CloudEdge {
         for identifier in try await plane.run({ Array($0.served.keys) }) where !granted.contains(identifier.description) {
             try await letGo(identifier)
         }
-        for grant in grants.volumes { await serve(grant) }
+        for target in Set(grants.volumes.map(\.target)).sorted() {
+            try await plane.run { $0.holdTarget(target) }
+            for grant in grants.volumes where grant.target == target { await serve(grant) }
+            try await plane.run { $0.letTarget(target) }
+        }
         if !grants.unavailable.isEmpty { scheduleRefresh() }
         try retireUnknownLogs(granted)
         try await plane.run { $0.setReady(true) }

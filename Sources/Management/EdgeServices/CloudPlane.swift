@@ -69,6 +69,8 @@ final class CloudPlane {
     private(set) var isRevoked = false
     private(set) var cache: SecureCache<LocalFile>?
     private(set) var served: [VolumeIdentifier: Served] = [:]
+    /// Targets that are not to come up before all their volumes have been tried.
+    var heldTargets: Set<String> = []
     private var servedByTag: [UInt16: Served] = [:]
     private var lastTag: UInt16 = 0
     private var ticker: RepeatedTask?
@@ -240,7 +242,8 @@ final class CloudPlane {
             isRemovable: grant.isRemovable ?? false)
         volume.isWriteProtected = grant.isReadOnly ?? false
         let device = ServedDevice(volume, eventLoop: eventLoop)
-        let unit = LogicalUnit(device: device, identity: identity)
+        let number = LogicalUnitNumber(index: grant.logicalUnit ?? 0) ?? LogicalUnitNumber(rawValue: 0)
+        let unit = LogicalUnit(device: device, identity: identity, number: number)
         unit.pace(by: eventLoop)
         keep(reservations, of: unit, grant: grant)
         let entry = Served(grant: grant, device: device, unit: unit)
@@ -326,7 +329,7 @@ final class CloudPlane {
 
     private func opened(_ entry: Served) {
         entry.wasOpened = true
-        if !entry.isReleasing, !entry.grant.isDetaching { export(entry) }
+        if entry.mayBeExported { export(entry) }
         answerWaiters(of: entry, .success(()))
     }
 
@@ -336,42 +339,10 @@ final class CloudPlane {
         for waiter in waiters { waiter(result) }
     }
 
-    func export(_ entry: Served) {
-        if entry.isExported { return }
-        let chap = entry.grant.chap
-        let credentials = CHAPCredentials(
-            user: chap.user, secret: chap.secret, mutualUser: chap.mutualUser, mutualSecret: chap.mutualSecret)
-        let identifier = entry.volume.identifier.description
-        do {
-            try target.addTarget(
-                TargetDescription(
-                    name: entry.grant.target, label: identifier, units: [(0, entry.unit)], chap: credentials,
-                    allowedInitiators: entry.grant.allowedInitiators.isEmpty ? nil : entry.grant.allowedInitiators))
-            entry.isExported = true
-            limit(entry)
-            recorder.record("volume.serving", subject: entry.grant.name, logSubject: identifier, "the volume is served")
-        } catch {
-            recorder.record(
-                "target.refused", subject: entry.grant.name, logSubject: identifier, severity: .error, "the target can't be added: \(error)"
-            )
-        }
-        exportByNBD(entry)
-    }
-
     /// True when all volumes are there that this edge is to serve: what is unknown then will not come.
     func setReady(_ isReady: Bool) {
         target.isReady = isReady
         networkBlock?.isReady = isReady
-    }
-
-    func withdraw(_ entry: Served, completion: @escaping () -> Void = {}) {
-        guard entry.isExported else { return completion() }
-        entry.isExported = false
-        // What machines have asked for is waited for, and a limit would only make that longer.
-        entry.device.limit(nil)
-        let latch = Countdown(2, completion: completion)
-        target.removeTarget(entry.grant.target) { latch.arrive() }
-        if let networkBlock { networkBlock.removeExport(entry.grant.name) { latch.arrive() } } else { latch.arrive() }
     }
 
     func entry(named name: String) -> Served? { served.values.first { $0.grant.name == name } }

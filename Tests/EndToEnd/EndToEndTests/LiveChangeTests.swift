@@ -206,6 +206,66 @@ extension EndToEnd {
             }
         }
 
+        @Test("disks of one machine share a target, and come and go while the others are under load")
+        func units() async throws {
+            try await Lab.with(disks: [("data", 32 << 20)], options: ["--recovery-point-objective", "500ms"]) { lab in
+                let url = lab.url("data")
+                let second = lab.directory.appendingPathComponent("second.img").path
+                try await Command.check("truncate", ["-s", "16M", second])
+                #expect(try await lab.causeway(.onprem, "disk", "add", "second", second).isSuccess)
+                let state = lab.directory.appendingPathComponent("load.state").path
+                let running = try Command.start(
+                    "causeway-load",
+                    [
+                        "run", url, "--mix", "40/60", "--queue-depth", "8", "--rate-iops", "300", "--runtime", "15s", "--verify", state,
+                        "--flush-every", "100", "--reconnect", "60s", "--json",
+                    ])
+                let created = try await lab.causeway(.onprem, "volume", "create", "extra", "--disk", "second", "--target", "data")
+                #expect(created.isSuccess, "\(created)")
+                let extra = try await lab.status("extra")
+                #expect(extra.target?.logicalUnit == 1 && extra.target?.name == "data")
+                #expect(try await extra.target?.iqn == lab.status("data").target?.iqn)
+                let other = url.replacing(/\/0$/, with: "/1")
+                for round in 1...3 {
+                    let written = try await Command.check(
+                        "qemu-io", ["-f", "raw", "-c", "write -P \(round) 0 1M", "-c", "flush", "-c", "read -P \(round) 0 1M", other],
+                        seconds: 30)
+                    #expect(!written.contains("failed"), "\(written)")
+                    let detached = try await lab.causeway(.onprem, "volume", "detach", "extra")
+                    #expect(detached.isSuccess && detached.output.contains("everything is at home"), "\(detached)")
+                    let home = try await Command.check(
+                        "qemu-io", ["-r", "-f", "raw", "-c", "read -P \(round) 0 1M", second], seconds: 30)
+                    #expect(!home.contains("failed"), "\(home)")
+                    #expect(try await !Command.run("iscsi-inq", [other], seconds: 20).isSuccess)
+                    #expect(try await Command.run("iscsi-inq", [url], seconds: 20).isSuccess)
+                    #expect(try await lab.causeway(.onprem, "volume", "attach", "extra").isSuccess)
+                }
+                let portal = url.replacing(/\/iqn.*/, with: "/")
+                let listed = try await Command.check("iscsi-ls", ["-s", portal], seconds: 20)
+                #expect(listed.contains("Lun:0") && listed.contains("Lun:1"), "\(listed)")
+                // A machine that comes back after a crash of the edge finds both disks at once.
+                let both = lab.directory.appendingPathComponent("both.state").path
+                let loaded = try Command.start(
+                    "causeway-load",
+                    [
+                        "run", other, "--mix", "40/60", "--queue-depth", "4", "--rate-iops", "200", "--runtime", "5s", "--verify", both,
+                        "--flush-every", "50", "--reconnect", "60s",
+                    ])
+                try await lab.kill(.cloud)
+                try await lab.restart(.cloud)
+                for load in [running, loaded] {
+                    let result = try await load.wait(seconds: 90)
+                    #expect(result.isSuccess, "\(result)")
+                }
+                for name in ["data", "extra"] { try await lab.seal(name) }
+                for (source, ledger) in [(url, state), (lab.disk("data"), state), (other, both), (second, both)] {
+                    let verified = try await Command.run("causeway-load", ["verify", source, ledger], seconds: 60)
+                    #expect(verified.isSuccess, "\(verified)")
+                }
+                #expect(try await lab.causeway(.onprem, "volume", "detach", "extra").isSuccess)
+            }
+        }
+
         @Test("what a target can't be is refused, and says so")
         func refusals() async throws {
             try await Lab.with(disks: [("data", 16 << 20)]) { lab in
