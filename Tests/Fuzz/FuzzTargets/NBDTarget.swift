@@ -24,7 +24,7 @@ public final class NBDTarget: FuzzTarget {
             buffer.writeBytes(data)
             return Array(buffer.readableBytesView)
         }
-        func request(_ command: NBDCommand, _ flags: NBDCommandFlags = [], offset: UInt64 = 0, _ byteCount: UInt32 = 0) -> [UInt8] {
+        func request(_ command: NBDCommand, _ flags: NBDCommandFlags = [], offset: UInt64 = 0, byteCount: UInt32 = 0) -> [UInt8] {
             var buffer = ByteBuffer()
             NBDRequest(command: command, flags: flags, handle: 7, offset: offset, byteCount: byteCount).write(into: &buffer)
             return Array(buffer.readableBytesView)
@@ -33,19 +33,23 @@ public final class NBDTarget: FuzzTarget {
         let context: [UInt8] = name + [0, 0, 0, 1, 0, 0, 0, 15] + Array("base:allocation".utf8)
         let info = name + [0, 1, 0, 3]
         let flags: [UInt8] = [0, 0, 0, 3]
-        let requests =
-            request(.read, offset: 512, 4096) + request(.write, .forceUnitAccess, offset: 0, 512) + [UInt8](repeating: 5, count: 512)
-            + request(.blockStatus, .requestOne, 65_536) + request(.writeZeroes, .noHole, 4096) + request(.trim, 4096)
-            + request(.cache, 512)
-            + request(.flush) + request(.write, offset: 1000, 9000) + [UInt8](repeating: 6, count: 9000) + request(.disconnect)
+        let requests: [[UInt8]] = [
+            request(.read, offset: 512, byteCount: 4096), request(.write, .forceUnitAccess, byteCount: 512),
+            [UInt8](repeating: 5, count: 512), request(.blockStatus, .requestOne, byteCount: 65_536),
+            request(.writeZeroes, .noHole, byteCount: 4096), request(.trim, byteCount: 4096), request(.cache, byteCount: 512),
+            request(.flush), request(.write, offset: 1000, byteCount: 9000), [UInt8](repeating: 6, count: 9000), request(.disconnect),
+        ]
+        let stream = Array(requests.joined())
         let handshakes: [[UInt8]] = [
             flags + option(3) + option(8) + option(9, context) + option(10, context) + option(6, info) + option(7, info),
             flags + option(1, Array("disk".utf8)), flags + option(5) + option(8) + option(7, info), flags + option(2),
             [0, 0, 0, 1] + option(99, [1, 2]),
         ]
-        return handshakes.flatMap { [[0, 0] + $0 + requests.prefix(600), [1, 9] + $0, [6, 3] + $0 + requests.prefix(100)] } + [
-            [8, 0] + requests, [12, 50] + requests,
-        ]
+        let inputs = handshakes.flatMap { handshake -> [[UInt8]] in
+            let some = Array(stream.prefix(600))
+            return [[0, 0] + handshake + some, [1, 9] + handshake, [6, 3] + handshake + some.prefix(100)]
+        }
+        return inputs + [[8, 0] + stream, [12, 50] + stream]
     }
 
     public func run(_ input: [UInt8]) throws -> UInt64 {
