@@ -36,10 +36,12 @@ extension Configuration {
         if let connect = cloud.linkConnect { lines.append("  connect: \(quote(connect.description))") }
         lines += ["  connections: \(cloud.linkConnections)", "target:", "  listen:"]
         lines += cloud.targetListen.map { "    - \(quote($0.description))" }
-        lines.append("  busyPoll: \(TimeSpan.text(cloud.targetBusyPoll))")
+        lines += [
+            "  busyPoll: \(TimeSpan.text(cloud.targetBusyPoll))",
+            "  discoveryAuthentication: \(cloud.discoveryAuthentication.rawValue)",
+        ]
         if let nbd = cloud.nbd { lines += render(nbd) }
         lines += [
-            "  discoveryAuthentication: \(cloud.discoveryAuthentication.rawValue)",
             "cache:",
             "  path: \(quote(cloud.cachePath))",
             "  size: \(ByteSize.text(cloud.cacheSizeBytes))",

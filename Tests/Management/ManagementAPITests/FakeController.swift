@@ -141,7 +141,7 @@ enum Samples {
     static let volume = Volume(
         name: "mail", identifier: "00ab", disk: "alpha", edge: "77", state: .serving, message: "m", sizeBytes: 1 << 30,
         target: .init(name: "mail", iqn: "iqn.2026-01.com.example:mail", portals: ["127.0.0.1:3260"], chapUser: "u", mutual: true),
-        url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", generation: 3,
+        url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", nbdURL: "nbd://127.0.0.1:10809/mail", generation: 3,
         points: .init(lastSealed: 9, received: 8, applied: 7), unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
         cache: .init(), limits: limits, throttle: .init(), readOnly: false, removable: true)
     static let limits = Volume.Limits(operationsPerSecond: 500, burstOperations: 2_000, bytesPerSecond: 50 << 20, burstBytes: 100 << 20)

@@ -163,7 +163,7 @@ final class Initiator: CustomStringConvertible {
 
     /// What is told to be deallocated must read as zeroes: by the last acknowledged write, or by one that was under way.
     private func askForAllocation() {
-        let range = random.chance(percent: 50) ? SectorRange(from: pick().start, to: world.sectorCount) : pick()
+        let range = random.chance(percent: 50) ? SectorRange(from: pick().start, to: volume.sectorCount) : pick()
         let floors = (range.start..<range.end).map { world.history.lastAcknowledged($0) }
         inFlight += 1
         volume.allocation(of: range) { [self] result in

@@ -8,6 +8,21 @@ import Testing
 @Suite struct PointJournalAllocationTests {
     private func range(_ start: UInt64, _ end: UInt64) -> SectorRange { SectorRange(from: start, to: end) }
 
+    /// A journal that is busy is sent the point again when it has applied more.
+    private func sendWhenThereIsRoom(
+        _ point: PointNumber, to journal: SimulatedJournal, of world: JournalWorld,
+        completion: @escaping (Result<PointPosition, PointJournalError>) -> Void
+    ) throws {
+        while true {
+            do {
+                return try world.send(point, generation: 7, to: journal, completion: completion)
+            } catch {
+                guard case .busy = error else { throw error }
+            }
+            try #require(world.scheduler.step(), "busy, and nothing is under way")
+        }
+    }
+
     @Test("invariant: deallocated sectors are zeroes after every point that was received, applied or not")
     func pointsUnderWay() throws {
         var answers = 0
@@ -17,7 +32,7 @@ import Testing
             journal.setLease(7)
             for point in PointNumber(1)...8 {
                 var isReceived = false
-                try world.send(point, generation: 7, to: journal) { isReceived = (try? $0.get()) != nil }
+                try sendWhenThereIsRoom(point, to: journal, of: world) { isReceived = (try? $0.get()) != nil }
                 while !isReceived, world.scheduler.step() {}
                 // The point is received; how far it is applied is chance.
                 for _ in 0..<world.random.below(6) { _ = world.scheduler.step() }
