@@ -38,7 +38,7 @@ test: deps ## Simulation and hostile inputs, then unit and end-to-end tests.
 	$(SWIFT) build -c release --product causeway-simulator
 	.build/release/causeway-simulator --seeds 2000
 	$(SWIFT) build -c release --product causeway-fuzz
-	.build/release/causeway-fuzz --inputs 50000
+	.build/release/causeway-fuzz --inputs 200000
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --no-parallel --skip EndToEndTests
 	$(SWIFT) test --skip-build --filter EndToEndTests

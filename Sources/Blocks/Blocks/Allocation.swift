@@ -64,6 +64,11 @@ public struct AllocationOverlay {
     /// The sectors are in this layer, whatever was said of them before.
     public mutating func insert(_ range: SectorRange, _ allocation: Allocation) { map.insert(range, allocation) }
 
+    /// The answer where nothing is known of the layer below: all that this one does not hold may hold data.
+    public func overMapped(_ range: SectorRange) -> [AllocationExtent] {
+        merged(over: [AllocationExtent(range: range, allocation: .mapped)])
+    }
+
     /// The answer of both layers, where `lower` is that of the one below: consecutive extents.
     public func merged(over lower: [AllocationExtent], extentsMax: Int = AllocationExtents.answerMax) -> [AllocationExtent] {
         var merged = AllocationExtents(extentsMax: extentsMax)

@@ -7,7 +7,8 @@ import WriteLog
 //
 // The unsent writes are looked up when the question comes, and not again: a write that the log lets go of meanwhile is at
 // home by then, and one that comes meanwhile need not show. What home answers is never older than what the log had let go
-// of before. The cache is asked only for ranges that are short; it spares the line, and serves while that is down.
+// of before. The cache is asked first; what it knows of the start of the range spares the line. While home can't be asked, what only
+// home knows counts as mapped, which is always a right answer.
 
 extension Volume {
     /// The unsent runs that are looked at for one answer; it ends where there are more.
@@ -30,15 +31,27 @@ extension Volume {
         var asked = range
         if unsent.count == Self.unsentRunsMax, let last = unsent.last { asked = SectorRange(from: range.start, to: last.range.end) }
         let known = knownHere(of: asked, unsent)
-        if let last = known.last, last.range.end == asked.end || !isOpenAtHome { return completion(.success(known)) }
-        if allocationQueries.isFull {
-            return completion(.failure(.unreachable("home is still asked about the allocation of other ranges")))
+        if let last = known.last, last.range.end == asked.end || last.range.end - range.start >= Self.sectorsAnsweredHere {
+            return completion(.success(known))
         }
         var overlay = AllocationOverlay()
-        for extent in unsent { overlay.insert(extent.range, extent.allocation) }
+        for extent in known + unsent { overlay.insert(extent.range, extent.allocation) }
+        if !isConnected || !isOpenAtHome || allocationQueries.isFull {
+            return completion(.success(overlay.overMapped(asked)))
+        }
         allocationQueries.add(asked, overlay, now: clock(), completion: completion)
         sendAllocationQueries()
     }
+
+    /// Home can't be asked: what only home knows may hold data. A machine that reads what the cache holds must not wait for that.
+    func answerAllocationQueriesWithoutHome(startedBefore deadline: NIODeadline = .distantFuture) {
+        for query in allocationQueries.removeAll(startedBefore: deadline) {
+            query.completion(.success(query.overlay.overMapped(query.asked)))
+        }
+    }
+
+    /// An answer of this many sectors is given without home: 1 MiB. A client asks again behind it.
+    private static var sectorsAnsweredHere: UInt64 { 2_048 }
 
     /// What the log and the cache know of a range without a gap, from its start on.
     private func knownHere(of range: SectorRange, _ unsent: [AllocationExtent]) -> [AllocationExtent] {
@@ -73,7 +86,7 @@ extension Volume {
                 // Home can't say: everything may hold data.
                 allocationQueries.markSent(query)
                 _ = allocationQueries.remove(identifier: query.identifier)
-                query.completion(.success(query.overlay.merged(over: [AllocationExtent(range: query.asked, allocation: .mapped)])))
+                query.completion(.success(query.overlay.overMapped(query.asked)))
                 continue
             }
             let request = LinkMessage.allocationRequest(read: query.identifier, volume: identifier, range: query.asked)

@@ -11,7 +11,7 @@ extension Volume {
     public func linkConnectivityChanged(isConnected: Bool) {
         self.isConnected = isConnected
         if refusal == nil { state = isConnected && isOpenAtHome ? .serving : .linkDown }
-        if isConnected { linkWritable() }
+        if isConnected { linkWritable() } else { answerAllocationQueriesWithoutHome() }
     }
 
     /// How long an open may go unanswered before it is asked again.

@@ -206,7 +206,11 @@ extension Volume {
             return
         }
         if let query = allocationQueries.remove(identifier: identifier) {
-            query.completion(.failure(error(status, query.asked)))
+            if case .busy = status {
+                query.completion(.success(query.overlay.overMapped(query.asked)))
+            } else {
+                query.completion(.failure(error(status, query.asked)))
+            }
             return sendAllocationQueries()
         }
         guard let fetch = fetches.remove(identifier: identifier) else { return }
@@ -225,7 +229,7 @@ extension Volume {
     func expireReads(now: NIODeadline) {
         if isConnected && isOpenAtHome || fetches.isEmpty && allocationQueries.isEmpty { return }
         let error = BlockDeviceError.unreachable("the link to the on-prem edge is down, and the blocks are not in the cache")
-        for query in allocationQueries.removeAll(startedBefore: now - policy.readTimeout) { query.completion(.failure(error)) }
+        answerAllocationQueriesWithoutHome(startedBefore: now - policy.readTimeout)
         for fetch in fetches.removeAll(startedBefore: now - policy.readTimeout) {
             for waiter in fetch.waiters { waiter.operation.fail(error) }
         }

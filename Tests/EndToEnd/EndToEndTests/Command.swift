@@ -75,6 +75,7 @@ final class RunningCommand: @unchecked Sendable {
     private let name: String
     private let directory: URL
     private let ended: AsyncStream<Int32>
+    private let continuation: AsyncStream<Int32>.Continuation
 
     fileprivate init(_ process: Process, name: String, input: String?) throws {
         self.process = process
@@ -89,10 +90,20 @@ final class RunningCommand: @unchecked Sendable {
         process.standardInput = try FileHandle(forReadingFrom: directory.appendingPathComponent("in"))
         let (stream, continuation) = AsyncStream.makeStream(of: Int32.self)
         ended = stream
+        self.continuation = continuation
         process.terminationHandler = { process in
             continuation.yield(process.terminationReason == .exit ? process.terminationStatus : 128 + process.terminationStatus)
             continuation.finish()
         }
+        try Self.runWithSignals(process)
+    }
+
+    /// A thread of a pool has its signals blocked, and a child inherits that: SIGTERM would never reach it, nor its children.
+    private static func runWithSignals(_ process: Process) throws {
+        var (none, before) = (sigset_t(), sigset_t())
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
         try process.run()
     }
 
@@ -102,9 +113,13 @@ final class RunningCommand: @unchecked Sendable {
     func signal(_ number: Int32) { _ = kill(process.processIdentifier, number) }
 
     func wait(seconds: Double) async throws -> CommandResult {
-        let watchdog = Task { [process] in
+        let watchdog = Task { [process, continuation] in
             try await Task.sleep(for: .seconds(seconds))
             if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+            // Foundation notices the end of a process only when its children have ended too.
+            try await Task.sleep(for: .seconds(2))
+            continuation.yield(128 + SIGKILL)
+            continuation.finish()
         }
         var status: Int32 = -1
         for await value in ended { status = value }

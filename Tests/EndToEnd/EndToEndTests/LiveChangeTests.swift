@@ -251,6 +251,8 @@ extension EndToEnd {
                         "run", other, "--mix", "40/60", "--queue-depth", "4", "--rate-iops", "200", "--runtime", "5s", "--verify", both,
                         "--flush-every", "50", "--reconnect", "60s",
                     ])
+                let before = try await lab.status("extra").io.writes
+                try await Lab.untilTrue(seconds: 20, "the second load to begin") { try await lab.status("extra").io.writes > before + 50 }
                 try await lab.kill(.cloud)
                 try await lab.restart(.cloud)
                 for load in [running, loaded] {
