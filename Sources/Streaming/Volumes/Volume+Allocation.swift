@@ -31,9 +31,7 @@ extension Volume {
         var asked = range
         if unsent.count == Self.unsentRunsMax, let last = unsent.last { asked = SectorRange(from: range.start, to: last.range.end) }
         let known = knownHere(of: asked, unsent)
-        if let last = known.last, last.range.end == asked.end || last.range.end - range.start >= Self.sectorsAnsweredHere {
-            return completion(.success(known))
-        }
+        if known.last?.range.end == asked.end || isAnswerEnough(known) { return completion(.success(known)) }
         var overlay = AllocationOverlay()
         for extent in known + unsent { overlay.insert(extent.range, extent.allocation) }
         if !isConnected || !isOpenAtHome || allocationQueries.isFull {
@@ -50,8 +48,14 @@ extension Volume {
         }
     }
 
-    /// An answer of this many sectors is given without home: 1 MiB. A client asks again behind it.
+    /// An answer of this many sectors that begins with data is given without home: 1 MiB. The client reads them and asks again behind
+    /// them; one that finds a hole wants to know how far it goes.
     private static var sectorsAnsweredHere: UInt64 { 2_048 }
+
+    private func isAnswerEnough(_ known: [AllocationExtent]) -> Bool {
+        guard let first = known.first, let last = known.last, first.allocation == .mapped else { return false }
+        return last.range.end - first.range.start >= Self.sectorsAnsweredHere
+    }
 
     /// What the log and the cache know of a range without a gap, from its start on.
     private func knownHere(of range: SectorRange, _ unsent: [AllocationExtent]) -> [AllocationExtent] {
