@@ -34,11 +34,13 @@ build: deps ## Builds causewayd, causeway and causeway-load into .build/release.
 run: build ## Starts a lab on a sample disk, checks a read and a write through it, stays up until Ctrl-C.
 	@deploy/run-lab $(LAB)
 
-test: deps ## Simulation and hostile inputs, then unit and end-to-end tests.
+test: deps ## Simulation, hostile inputs, the data path's budget, then unit and end-to-end tests.
 	$(SWIFT) build -c release --product causeway-simulator
 	.build/release/causeway-simulator --seeds 2000
 	$(SWIFT) build -c release --product causeway-fuzz
 	.build/release/causeway-fuzz --inputs 200000
+	$(SWIFT) build -c release --product causeway-budget
+	Benchmarks/budget/run
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --no-parallel --skip EndToEndTests
 	$(SWIFT) test --skip-build --filter EndToEndTests
