@@ -80,13 +80,22 @@ extension Guest {
         return disks
     }
 
-    /// Starts fio with writes, and their verification by checksum beside them; every write is durable when it is answered.
-    func startVerifiedWrites(to path: String, byteCount: Int, seconds: Int, depth: Int = 8) throws -> Int {
+    /// Starts fio with writes, and their verification by checksum beside them, again and again until `endVerifiedWrites`; every
+    /// write is durable when it is answered.
+    func startVerifiedWrites(to path: String, byteCount: Int) throws -> Int {
         try start(
             """
-            fio --name=verified --filename=\(path) --size=\(byteCount) --rw=randwrite --bs=16k --ioengine=libaio --iodepth=\(depth) \
-            --direct=1 --sync=dsync --verify=crc32c --verify_fatal=1 --verify_backlog=64 --time_based --runtime=\(seconds)
+            until [ -e /run/end-of-writes ]; do
+              fio --name=verified --filename=\(path) --size=\(byteCount) --rw=randwrite --bs=16k --ioengine=libaio --iodepth=8 \
+                --direct=1 --sync=dsync --verify=crc32c --verify_fatal=1 --verify_backlog=64 --time_based --runtime=5 || exit
+            done
             """)
+    }
+
+    /// Ends the writes and returns what became of them.
+    func endVerifiedWrites(_ writes: Int) async throws -> GuestResult {
+        try await check("touch /run/end-of-writes")
+        return try await result(of: writes, seconds: 240)
     }
 
     /// Waits until a disk has taken so many more writes.
