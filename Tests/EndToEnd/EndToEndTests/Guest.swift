@@ -14,6 +14,8 @@ final class Guest {
         case network(String)
     }
 
+    /// True in `make soak-guests`.
+    static let isSoaking = ProcessInfo.processInfo.environment["CAUSEWAY_GUEST_ROUNDS"] != nil
     /// How often tests repeat what guests must outlast: `make soak-guests` sets it.
     static let rounds = Int(ProcessInfo.processInfo.environment["CAUSEWAY_GUEST_ROUNDS"] ?? "") ?? 1
 

@@ -3,7 +3,7 @@ import Testing
 
 extension EndToEnd {
     /// Linux's own initiator, in a machine of its own.
-    @Suite(.serialized)
+    @Suite(.serialized, .enabled(if: Guest.isSoaking, "takes minutes: make soak-guests"))
     struct GuestInitiator {
         @Test("open-iscsi with mutual CHAP and digests: file systems, fstrim, and a kill and a cut that are a delay only")
         func fileSystems() async throws {

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 extension EndToEnd {
-    @Suite(.serialized)
+    @Suite(.serialized, .enabled(if: Guest.isSoaking, "takes minutes: make soak-guests"))
     struct GuestMultipath {
         /// How often a path goes and comes back.
         static let cuts = 2 * Guest.rounds
