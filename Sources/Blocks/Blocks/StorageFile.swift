@@ -56,6 +56,10 @@ public protocol StorageFile: AnyObject {
         at offset: UInt64, produce: @escaping @Sendable () -> ByteBuffer?,
         completion: @escaping (_ bytes: ByteBuffer?, Result<Void, StorageFileError>) -> Void)
 
+    /// Writes all readable bytes of `data` at `offset` before it returns, if the file expects that to need no waiting for a
+    /// device (the page cache takes them); nil, with nothing written, when it does not. Counts as a write that has completed.
+    func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>?
+
     /// Makes a range read as zeroes and frees its space where the file system can.
     func writeZeroes(at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void)
 
@@ -106,6 +110,11 @@ extension StorageFile {
         let bytes = produce()
         write(bytes ?? ByteBuffer(), at: offset) { completion(bytes, $0) }
     }
+}
+
+extension StorageFile {
+    /// For files whose writes always wait for a device.
+    public func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? { nil }
 }
 
 /// A file or block device that is a whole disk, and knows which of its ranges have no storage.

@@ -236,6 +236,10 @@ final class CloudPlane {
             link?.endpoint.send(message, class: trafficClass, bulk: isBulk) ?? false
         }
         volume.linkVersion = { [unowned self] in link?.endpoint.version ?? LinkVersion.newest }
+        volume.atEndOfTurn = { [eventLoop] action in
+            let bound = NIOLoopBound(action, eventLoop: eventLoop)
+            eventLoop.execute { bound.value() }
+        }
         volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
         let identity = LogicalUnitIdentity(
             uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target,

@@ -11,6 +11,7 @@ public final class LocalFile: StorageFile {
     private var file: OpenFile?
     private let path: String
     private let calls: BlockingCalls
+    private var pace = AtOncePace()
 
     /// A file that is open already. Must be made and used on `eventLoop`.
     public init(_ file: OpenFile, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
@@ -74,6 +75,19 @@ public final class LocalFile: StorageFile {
     private struct ProducedWrite: Sendable {
         let bytes: ByteBuffer?
         var failure: FileSystemError?
+    }
+
+    public func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
+        guard let file else { return .failure(.failed("\(path) has been closed")) }
+        let start = NIODeadline.now()
+        guard pace.allows(at: start) else { return nil }
+        do throws(FileSystemError) {
+            try file.writeBuffer(data, at: offset)
+            pace.ended(from: start, to: .now())
+            return .success(())
+        } catch {
+            return .failure(StorageFileError(error))
+        }
     }
 
     public func writeZeroes(

@@ -23,12 +23,12 @@ struct LogEncoding {
 
     // MARK: Encoding
 
-    /// A batch as it stands in the file; nil when the cipher refused.
-    func encode(_ batch: LogBatchContent, cipher: BlockCipher) -> ByteBuffer? {
+    /// Writes a batch into an empty buffer as it stands in the file; false when the cipher refused.
+    func encode(_ batch: LogBatchContent, cipher: BlockCipher, into buffer: inout ByteBuffer) -> Bool {
         let header = LogBatchHeader(
             epoch: batch.epoch, sequence: batch.sequence, durableThrough: batch.durableThrough,
             descriptorBytes: UInt32(batch.descriptorBytes), dataBytes: UInt32(batch.sealedBytes))
-        var buffer = ByteBufferAllocator().buffer(capacity: header.byteCount)
+        buffer.reserveCapacity(header.byteCount)
         header.encodeBound(into: &buffer)
         buffer.writeInteger(UInt64(0))  // the two checksums
         var descriptors = ByteBuffer()
@@ -50,9 +50,9 @@ struct LogEncoding {
             }
             return sealed ? batch.descriptorBytes : 0
         }
-        guard sealed else { return nil }
+        guard sealed else { return false }
         for record in batch.records where record.kind == .data {
-            guard encodeData(of: record, batch: batch, cipher: cipher, into: &buffer) else { return nil }
+            guard encodeData(of: record, batch: batch, cipher: cipher, into: &buffer) else { return false }
         }
         var checksum = CRC32C()
         buffer.withUnsafeReadableBytes { checksum.update(UnsafeRawBufferPointer(rebasing: $0[LogFormat.batchHeaderBytes...])) }
@@ -63,7 +63,7 @@ struct LogEncoding {
         }
         buffer.setInteger(headerChecksum.value, at: LogFormat.batchHeaderBytes - 4)
         buffer.writeRepeatingByte(0, count: header.byteCount - buffer.readableBytes)
-        return buffer
+        return true
     }
 
     private func encodeData(

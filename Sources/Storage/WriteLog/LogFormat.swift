@@ -31,6 +31,9 @@ enum LogFormat {
     static let sectorsPerChunk = UInt64(chunkBytes / BlockGeometry.sectorBytes)
     /// No batch has more sealed data: what a parser believes at most.
     static let batchDataBytesMax = 128 << 20
+    /// A batch with at most this much sealed data may be sealed and written on the loop: 32 writes of 4 KiB. It takes about
+    /// as long as waking another thread and being woken by it.
+    static let atOnceBytesMax = 160 << 10
     /// No batch has more records.
     static let batchRecordsMax = 65_536
     static let keyPurpose = "causeway write log 1"

@@ -46,7 +46,7 @@ public struct LogIdentifier: Hashable, Sendable, CustomStringConvertible {
 
 /// The bounds of a log, and what happens at each.
 public struct WriteLogLimits: Sendable {
-    /// Bytes of writes in memory that no file holds yet. Beyond it appends are ordered but their completions wait.
+    /// Bytes of writes in memory that no file holds yet. Beyond it appends wait, unordered, for the file.
     public var unwrittenBytesMax: Int
     /// Bytes in files and on their way to them. Beyond it appends wait, unordered, until points are released;
     /// after `failWaiting` they fail.

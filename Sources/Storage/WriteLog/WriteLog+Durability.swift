@@ -131,8 +131,8 @@ extension WriteLog {
         guard let completion = closeCompletion else { return }
         closeCompletion = nil
         failure = failure ?? .closed
-        let waiting = memoryWaiters
-        memoryWaiters.removeAll()
+        let waiting = writeWaiters.map(\.completion)
+        writeWaiters.removeAll()
         map.removeAll()
         for epoch in epochs {
             epoch.map.removeAll()

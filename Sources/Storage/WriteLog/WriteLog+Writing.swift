@@ -5,14 +5,25 @@ import NIOCore
 extension WriteLog {
     // MARK: The writer
 
-    /// Starts the writer's next operation if none is in flight: the next batch, or the file that the next batch needs.
+    /// Keeps the writer going as long as there is something for it to do that ends at once.
     func pump() {
-        guard failure == nil, !isWriting, !isOutOfSpace else { return }
+        // What completes in here may call again; this loop sees what that brought.
+        if isPumping { return }
+        isPumping = true
+        defer { isPumping = false }
+        while startNext() {}
+    }
+
+    /// Starts the writer's next operation if none is in flight: the next batch, or the file that the next batch needs.
+    /// - Returns: true when it has ended already, and another may follow.
+    private func startNext() -> Bool {
+        guard failure == nil, !isWriting, !isOutOfSpace else { return false }
         if queue.isEmpty { closeBatch() }
         let epoch: Epoch
         if let batch = queue.first {
             guard let owner = epochs.first(where: { $0.number == batch.epoch }) else {
-                return poison(.corrupt("batch \(batch.sequence) belongs to epoch \(batch.epoch), which is gone"))
+                poison(.corrupt("batch \(batch.sequence) belongs to epoch \(batch.epoch), which is gone"))
+                return false
             }
             epoch = owner
         } else if current.files.isEmpty {
@@ -20,19 +31,50 @@ extension WriteLog {
             // were all released still knows its name and its numbers.
             epoch = current
         } else {
-            return
+            return false
         }
-        guard let file = epoch.files.last else { return makeFile(for: epoch) }
-        if let batch = queue.first { write(batch, to: file) }
+        guard let file = epoch.files.last else {
+            makeFile(for: epoch)
+            return false
+        }
+        guard let batch = queue.first else { return false }
+        return writeAtOnce(batch, to: file) || write(batch, to: file)
     }
 
-    private func write(_ batch: LogBatch, to file: File) {
+    /// Writes a small batch before it returns, if the file agrees; false when the batch still has to be written.
+    private func writeAtOnce(_ batch: LogBatch, to file: File) -> Bool {
+        guard encoded == nil, batch.sealedBytes <= LogFormat.atOnceBytesMax else { return false }
+        let offset = file.writeOffset
+        atOnce.clear()
+        guard encoding.encode(LogBatchContent(batch, durableThrough: durableThrough), cipher: file.cipher, into: &atOnce) else {
+            poison(.cipher("AES-256-GCM refused to seal a batch"))
+            return true
+        }
+        switch file.file.writeAtOnce(atOnce, at: offset) {
+        case .success:
+            wrote(batch, byteCount: atOnce.readableBytes, to: file, at: offset)
+        case .failure(let error):
+            couldNotWrite(atOnce, error)
+            atOnce = ByteBuffer()
+        case nil:
+            // The same nonce must seal the same bytes.
+            encoded = atOnce
+            atOnce = ByteBuffer()
+            return false
+        }
+        return true
+    }
+
+    /// Has another thread write a batch. False, for it is in flight then.
+    private func write(_ batch: LogBatch, to file: File) -> Bool {
         isWriting = true
         let offset = file.writeOffset
         let content = LogBatchContent(batch, durableThrough: durableThrough)
         // Sealing takes longer than all the rest, so it is done where the write is.
         let produce: @Sendable () -> ByteBuffer? = { [encoding, encoded, cipher = file.sharedCipher] in
-            encoded ?? cipher.withCipher { encoding.encode(content, cipher: $0) }
+            if let encoded { return encoded }
+            var buffer = ByteBuffer()
+            return cipher.withCipher { encoding.encode(content, cipher: $0, into: &buffer) } ? buffer : nil
         }
         file.file.write(at: offset, produce: produce) { [self] bytes, result in
             isWriting = false
@@ -41,14 +83,19 @@ extension WriteLog {
             case .success:
                 guard let bytes else { return poison(.cipher("AES-256-GCM refused to seal a batch")) }
                 wrote(batch, byteCount: bytes.readableBytes, to: file, at: offset)
-            case .failure(.noSpace(let text)):
-                // The next attempt writes the same bytes over the part that got there.
-                encoded = bytes
-                ranOutOfSpace(text)
+                pump()
             case .failure(let error):
-                poison(.file(error))
+                couldNotWrite(bytes, error)
             }
         }
+        return false
+    }
+
+    private func couldNotWrite(_ bytes: ByteBuffer?, _ error: StorageFileError) {
+        guard case .noSpace(let text) = error else { return poison(.file(error)) }
+        // The next attempt writes the same bytes over the part that got there.
+        encoded = bytes
+        ranOutOfSpace(text)
     }
 
     private func wrote(_ batch: LogBatch, byteCount: Int, to file: File, at offset: UInt64) {
@@ -61,9 +108,8 @@ extension WriteLog {
         queue.removeFirst()
         writtenThrough = batch.sequence
         batches += 1
-        pump()
+        completeWritten()
         synchronizeIfNeeded()
-        releaseMemoryWaiters()
         admitHeld()
     }
 

@@ -6,13 +6,17 @@ import NIOCore
 // The life of a write in the log:
 //
 //     append ──► held (no room) ──► ordered: in `map`, in the batch that gathers ──► written ──► durable
-//                                       │                                                │          │
-//                                       └ acknowledged here, unless memory is full       │          └ flush answered
-//                                                                                        └ leaves the memory
+//                                                                                       │           │
+//                                                             acknowledged, leaves the memory       └ flush answered
 //
-// One batch is written at a time. What arrives meanwhile gathers in the next one, and what waits
-// for durability is answered by one round of fdatasyncs. Epochs follow one another in the same
-// sequence of batches:
+// "Written" is in the page cache: a killed process loses nothing that it acknowledged. It must not,
+// for the initiator lives on, takes the next flush for a flush of all it has written, and never
+// writes those bytes again. Only a crash of the machine may lose what no flush has covered.
+//
+// One batch is written at a time: at once, on the loop, when it is small and the file thinks that no
+// device need be waited for, else on another thread. What arrives in one turn of the loop, or while a
+// batch is written, gathers in the next one; what waits for durability is answered by one round of
+// fdatasyncs. Epochs follow one another in the same sequence of batches:
 //
 //     epoch:   gathering ──seal()──► closed ──(seal durable)──► sealed ──release()──► gone
 
@@ -32,6 +36,9 @@ public final class WriteLog<Directory: StorageDirectory> {
     public internal(set) var failure: WriteLogError?
     /// Is called when `wantsSeal` becomes true.
     public var onWantsSeal: (() -> Void)?
+    /// Is called when the first of some appends gathers: call `writeGathered` when the others of this turn of the loop are in,
+    /// and they go to the file together. Without it each goes by itself.
+    public var onGathering: (() -> Void)?
 
     typealias Epoch = LogEpoch<Directory.File>
     typealias File = LogFile<Directory.File>
@@ -54,8 +61,11 @@ public final class WriteLog<Directory: StorageDirectory> {
     var nextSequence: UInt64
     var writtenThrough: UInt64
     var durableThrough: UInt64
-    /// A file operation of the writer is in flight; a round of syncs is; the directory has unsynchronised names.
+    /// A file operation of the writer is in flight; the writer's loop runs; the owner was told to call `writeGathered`.
     var isWriting = false
+    var isPumping = false
+    var isGatheringTold = false
+    /// A round of syncs is in flight; the directory has unsynchronised names.
     var isSynchronizing = false
     var isDirectoryDirty = false
     /// The file system is full: the writer waits for the next tick.
@@ -73,8 +83,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     }
     /// Appends that wait, unordered, for room.
     var held: Deque<HeldAppend> = []
-    /// Completions of ordered appends that wait for memory.
-    var memoryWaiters: Deque<Completion> = []
+    /// Completions of ordered appends, with the batch that has to be written first.
+    var writeWaiters: Deque<(sequence: UInt64, completion: Completion)> = []
     /// What waits until a batch is durable.
     var durabilityWaiters: Deque<(sequence: UInt64, completion: Completion)> = []
     /// Releases whose files are still there.
@@ -91,6 +101,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     var batches: UInt64 = 0
     var hasAskedForSeal = false
     var scratch = ByteBuffer()
+    /// A batch that is written at once, which leaves its memory for the next.
+    var atOnce = ByteBuffer()
 
     init(
         recovered state: RecoveredLog<Directory>, directory: Directory, key: SecretKey, limits: WriteLogLimits,
@@ -122,12 +134,15 @@ public final class WriteLog<Directory: StorageDirectory> {
     public var oldestEpoch: PointNumber { epochs[0].number }
 
     /// True while appends wait for room, in the log or in its file system.
-    public var isWaitingForSpace: Bool { isOutOfSpace || !held.isEmpty }
+    public var isWaitingForSpace: Bool { isOutOfSpace || isFull }
+
+    /// The next append has no room in the log's files.
+    private var isFull: Bool { held.first.map { !hasFileRoom(for: fileCost(of: $0)) } ?? false }
 
     /// True when only a seal brings room: the log is full or nearly so, and the epoch that gathers holds a good part of it.
     public var wantsSeal: Bool {
         guard failure == nil, current.hasWrites else { return false }
-        if !held.isEmpty && !isOutOfSpace { return true }
+        if isFull && !isOutOfSpace { return true }
         return usedBytes >= limits.logBytesMax / 4 * 3 && current.fileBytes >= limits.logBytesMax / 4
     }
 
@@ -152,8 +167,8 @@ public final class WriteLog<Directory: StorageDirectory> {
 
     /// Orders a write behind all before it. `data` has exactly `range.byteCount` readable bytes.
     ///
-    /// Completes when the write is ordered and every later read sees it; a crash may lose it until a
-    /// flush has completed. At a limit the completion waits (see `WriteLogLimits`).
+    /// Completes when the write is in the file: the death of the process can't lose it, that of the machine may until a flush
+    /// has completed. Reads see it from the time it was ordered. At a limit the append waits (see `WriteLogLimits`).
     public func append(
         _ range: SectorRange, data: ByteBuffer, now: NIODeadline, completion: @escaping (Result<Void, WriteLogError>) -> Void
     ) {
@@ -178,14 +193,28 @@ public final class WriteLog<Directory: StorageDirectory> {
         if cost > limits.logBytesMax {
             return append.completion(.failure(.noSpace("a write of \(append.range.byteCount) bytes is larger than the log")))
         }
-        if !held.isEmpty || !hasRoom(for: cost) {
+        if !held.isEmpty || !hasRoom(for: append) {
             held.append(append)
             askForSeal()
             return
         }
         order(append)
-        pump()
+        gathered()
         askForSeal()
+    }
+
+    /// Has what was ordered written: when the owner says that this turn is over, if it does.
+    private func gathered() {
+        guard let onGathering else { return pump() }
+        if isGatheringTold || isWriting || isPumping { return }
+        isGatheringTold = true
+        onGathering()
+    }
+
+    /// Writes what has been appended; see `onGathering`.
+    public func writeGathered() {
+        isGatheringTold = false
+        pump()
     }
 
     /// The error that answers every change; nil while the log takes them.
@@ -196,8 +225,15 @@ public final class WriteLog<Directory: StorageDirectory> {
         UInt64(LogFormat.aligned(LogFormat.batchHeaderBytes + 64 + LogFormat.sealedBytes(append.data?.readableBytes ?? 0)))
     }
 
-    private func hasRoom(for cost: UInt64) -> Bool {
-        !isOutOfSpace && usedBytes + cost + UInt64(LogFormat.headerBytes) <= limits.logBytesMax
+    private func hasRoom(for append: HeldAppend) -> Bool {
+        let byteCount = append.data?.readableBytes ?? 0
+        // A write alone always has memory: it has arrived.
+        let hasMemory = unwrittenBytes == 0 || unwrittenBytes + byteCount <= limits.unwrittenBytesMax
+        return hasMemory && !isOutOfSpace && hasFileRoom(for: fileCost(of: append))
+    }
+
+    private func hasFileRoom(for cost: UInt64) -> Bool {
+        usedBytes + cost + UInt64(LogFormat.headerBytes) <= limits.logBytesMax
     }
 
     /// Gives the append its place in the journal and in the maps, in that order.
@@ -213,11 +249,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         unwrittenBytes += byteCount
         appendedBytes += UInt64(byteCount)
         if batch.sealedBytes >= limits.batchBytesMax || batch.records.count >= LogFormat.batchRecordsMax - 1 { closeBatch() }
-        if unwrittenBytes > limits.unwrittenBytesMax {
-            memoryWaiters.append(append.completion)
-        } else {
-            append.completion(.success(()))
-        }
+        writeWaiters.append((batch.sequence, append.completion))
     }
 
     /// The batch that takes writes.
@@ -239,7 +271,7 @@ public final class WriteLog<Directory: StorageDirectory> {
 
     /// Orders held appends as long as there is room.
     func admitHeld() {
-        while failure == nil, let first = held.first, hasRoom(for: fileCost(of: first)) {
+        while failure == nil, let first = held.first, hasRoom(for: first) {
             held.removeFirst()
             order(first)
         }
@@ -247,9 +279,12 @@ public final class WriteLog<Directory: StorageDirectory> {
         askForSeal()
     }
 
-    /// Completes ordered appends as long as there is memory.
-    func releaseMemoryWaiters() {
-        while unwrittenBytes <= limits.unwrittenBytesMax, let completion = memoryWaiters.popFirst() { completion(.success(())) }
+    /// Acknowledges what is in the file.
+    func completeWritten() {
+        while let first = writeWaiters.first, first.sequence <= writtenThrough {
+            writeWaiters.removeFirst()
+            first.completion(.success(()))
+        }
     }
 
     /// Tells the owner once when a seal would bring room.
@@ -273,8 +308,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     public func failWaiting(_ error: WriteLogError) {
         var failing = held.map(\.completion)
         held.removeAll()
-        failing += memoryWaiters
-        memoryWaiters.removeAll()
+        failing += writeWaiters.map(\.completion)
+        writeWaiters.removeAll()
         if isOutOfSpace {
             failing += durabilityWaiters.map(\.completion)
             durabilityWaiters.removeAll()
@@ -282,7 +317,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         for completion in failing { completion(.failure(error)) }
     }
 
-    /// The file system is full. What was acknowledged stays in memory for the next try; when the log is
+    /// The file system is full. What was ordered stays in memory for the next try; when the log is
     /// being closed there is none, and the owner hears it.
     func ranOutOfSpace(_ text: String) {
         if isClosed { poison(.noSpace(text)) } else { isOutOfSpace = true }
@@ -293,11 +328,11 @@ public final class WriteLog<Directory: StorageDirectory> {
         if failure != nil { return }
         failure = error
         var failing = held.map(\.completion)
-        failing += memoryWaiters
+        failing += writeWaiters.map(\.completion)
         failing += durabilityWaiters.map(\.completion)
         failing += releases.map(\.completion)
         held.removeAll()
-        memoryWaiters.removeAll()
+        writeWaiters.removeAll()
         durabilityWaiters.removeAll()
         releases.removeAll()
         for completion in failing { completion(.failure(error)) }

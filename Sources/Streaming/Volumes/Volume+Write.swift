@@ -2,8 +2,8 @@ import Blocks
 import NIOCore
 import WriteLog
 
-// The write path (W3). A write is acknowledged when the log has ordered it, and with FUA when the
-// log is durable. A full log makes writers wait, up to the policy's deadline.
+// The write path (W3). A write is acknowledged when the log's file has it, so that the death of the process loses
+// nothing, and with FUA when the log is durable. A full log makes writers wait, up to the policy's deadline.
 
 extension Volume {
     public func write(
@@ -46,6 +46,10 @@ extension Volume {
         statistics.writtenBytes &+= UInt64(range.byteCount)
     }
 
+    func gather() {
+        atEndOfTurn { [log] in log.writeGathered() }
+    }
+
     private func finishWrite(
         _ result: Result<Void, WriteLogError>, _ durability: WriteDurability,
         _ completion: @escaping (Result<Void, BlockDeviceError>) -> Void
@@ -60,7 +64,7 @@ extension Volume {
     /// Fails writes that have waited for room longer than the policy allows; the others keep their places.
     func expireWrites(now: NIODeadline) {
         let full = WriteLogError.noSpace("it empties when the link carries points home")
-        log.failHeld(appendedBefore: now - policy.writeTimeout, full)
+        if log.isWaitingForSpace { log.failHeld(appendedBefore: now - policy.writeTimeout, full) }
         if log.isWaitingForSpace != isLogFullTold {
             isLogFullTold = log.isWaitingForSpace
             if isLogFullTold { onEvent(.logFull) }

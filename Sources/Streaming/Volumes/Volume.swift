@@ -7,7 +7,7 @@ import WriteLog
 // A disk as the cloud edge serves it.
 //
 // Reads:   unsent writes (log) -> cache -> link; Volume+Read.swift. Allocation likewise; Volume+Allocation.swift.
-// Writes:  log, acknowledged when ordered, or when durable for FUA and FLUSH; Volume+Write.swift.
+// Writes:  log, acknowledged when its file has them, or when durable for FUA and FLUSH; Volume+Write.swift.
 // Points:  the log's epochs, sealed by time, size or demand, sent in order, released when home has
 //          received them and the cache has taken their blocks; Volume+Points.swift.
 // Link:    sessions come and go, the volume goes on; Volume+Link.swift.
@@ -111,6 +111,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     public var preferredPieceBytes: () -> Int = { 16 << 10 }
     /// The version of the link's protocol that both edges speak.
     public var linkVersion: () -> UInt16 = { LinkVersion.newest }
+    /// Calls what it is given at the end of this turn of the loop, so that the writes of one turn go to the log together.
+    public var atEndOfTurn: (@escaping () -> Void) -> Void = { $0() }
     /// What the owner hears.
     public var onEvent: (VolumeEvent) -> Void = { _ in }
 
@@ -144,6 +146,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         self.log = log
         self.cache = cache
         self.clock = clock
+        log.onGathering = { [weak self] in self?.gather() }
     }
 
     /// What `opened` is called with comes from home's answer to this.

@@ -7,7 +7,7 @@ extension EndToEnd {
         /// `make soak` sets more.
         static let rounds = Int(ProcessInfo.processInfo.environment["CAUSEWAY_KILLS"] ?? "") ?? 6
 
-        @Test("SIGKILL of either daemon in turn under verified writes: nothing flushed is lost, and home equals the volume")
+        @Test("SIGKILL of either daemon in turn under verified writes: nothing acknowledged is lost, and home equals the volume")
         func kills() async throws {
             try await Lab.with(disks: [("data", 64 << 20)], options: ["--recovery-point-objective", "500ms"]) { lab in
                 let state = lab.directory.appendingPathComponent("load.state").path
@@ -29,9 +29,9 @@ extension EndToEnd {
                 #expect(result.isSuccess, "\(result)")
                 try await lab.untilServing("data")
                 try await lab.seal("data")
-                let volume = try await Command.run("causeway-load", ["verify", lab.url("data"), state], seconds: 120)
+                let volume = try await Command.run("causeway-load", ["verify", lab.url("data"), state, "--exact"], seconds: 120)
                 #expect(volume.isSuccess, "\(volume)")
-                let home = try await Command.run("causeway-load", ["verify", lab.disk("data"), state], seconds: 120)
+                let home = try await Command.run("causeway-load", ["verify", lab.disk("data"), state, "--exact"], seconds: 120)
                 #expect(home.isSuccess, "\(home)")
                 let compared = try await Command.run(
                     "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", lab.url("data"), lab.disk("data")], seconds: 60)

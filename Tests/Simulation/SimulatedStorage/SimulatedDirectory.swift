@@ -5,6 +5,8 @@ import NIOCore
 public struct StorageFaults: Sendable {
     /// How often a read finds its bytes in the page cache.
     public var residentPercent: UInt64 = 50
+    /// How often a file takes a write at once.
+    public var atOncePercent: UInt64 = 50
     /// Every write and sync fails.
     public var failsWrites = false
     /// Every read that waits fails.

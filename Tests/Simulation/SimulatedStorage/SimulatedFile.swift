@@ -156,6 +156,11 @@ public final class SimulatedFile: DiskFile {
         change(.bytes(offset: Int(clamping: offset), Array(data.readableBytesView)), completion)
     }
 
+    public func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
+        guard machine.random.chance(percent: machine.faults.atOncePercent) else { return nil }
+        return apply(.bytes(offset: Int(clamping: offset), Array(data.readableBytesView)))
+    }
+
     public func writeZeroes(
         at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void
     ) {
@@ -172,18 +177,22 @@ public final class SimulatedFile: DiskFile {
         node.inFlight[serial] = change
         later { [self] in
             node.inFlight[serial] = nil
-            if machine.faults.failsWrites { return completion(.failure(.failed("simulated write error in \(name)"))) }
-            if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count,
-                machine.usedBytes + (offset + bytes.count - node.visible.count) > machine.faults.capacityBytes
-            {
-                return completion(.failure(.noSpace("simulated: no space for \(name)")))
-            }
-            change.apply(to: &node.visible)
-            // A fresh serial: the order in which changes became visible is the order in which they count.
-            node.serial += 1
-            node.unsynchronized.append((node.serial, change))
-            completion(.success(()))
+            completion(apply(change))
         }
+    }
+
+    private func apply(_ change: FileNode.Change) -> Result<Void, StorageFileError> {
+        if machine.faults.failsWrites { return .failure(.failed("simulated write error in \(name)")) }
+        if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count,
+            machine.usedBytes + (offset + bytes.count - node.visible.count) > machine.faults.capacityBytes
+        {
+            return .failure(.noSpace("simulated: no space for \(name)"))
+        }
+        change.apply(to: &node.visible)
+        // A fresh serial: the order in which changes became visible is the order in which they count.
+        node.serial += 1
+        node.unsynchronized.append((node.serial, change))
+        return .success(())
     }
 
     public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {

@@ -11,7 +11,8 @@ final class Initiator: CustomStringConvertible {
     private let volume: CloudProcess.Served
     private var inFlight = 0
     private var isIssuing: Bool { !world.isCalm }
-    private var isRecovered = false
+    /// What survived the last crash is known.
+    private(set) var isRecovered = false
     private var isDead = false
     /// Sectors with a write in flight: no second one is sent to them.
     private var busySectors = Set<UInt64>()
@@ -56,10 +57,10 @@ final class Initiator: CustomStringConvertible {
         }
         // Behind the end there is nothing yet.
         let all = stamps + [UInt64](repeating: 0, count: Int(world.sectorCount) - stamps.count)
-        guard let survived = world.history.prefix(showing: all, notBefore: world.history.flushedThrough) else {
+        guard let survived = world.history.prefix(showing: all, notBefore: world.mustSurviveThrough) else {
             return world.fail(
-                "after a restart of the cloud edge the volume is no prefix of the writes from \(world.history.flushedThrough) "
-                    + "(flushed) to \(world.history.lastNumber)")
+                "after a restart of the cloud edge the volume is no prefix of the writes from \(world.mustSurviveThrough) "
+                    + "(must survive; flushed: \(world.history.flushedThrough)) to \(world.history.lastNumber)")
         }
         world.history.forget(after: survived)
         isRecovered = true

@@ -14,7 +14,8 @@ import WriteLog
 //
 //   invariant 1   each read shows, for each sector, the last acknowledged write or a later one
 //   invariant 2   after a crash of the cloud edge the volume is an exact prefix of the writes, and
-//                 no shorter than what was flushed
+//                 no shorter than what was flushed; when only the process was killed, no shorter than
+//                 what was acknowledged, for the initiator lives on and takes a later flush for its own
 //   invariant 3   whenever the on-prem edge opens the disk, the disk is an exact prefix of the
 //                 writes, never shorter than before, and no shorter than a point that was received
 //   invariant 4   in ZombieWorld: points of a process that lost its lease never reach the disk
@@ -52,6 +53,8 @@ public final class World {
     private(set) var home: HomeProcess?
     private(set) var failure: WorldFailure?
     private var initiator: Initiator?
+    /// Every write up to here must be there when the cloud edge is up again.
+    private(set) var mustSurviveThrough: UInt64 = 0
     /// The last write that the disk at home has shown: it never goes back.
     private var diskThrough: UInt64 = 0
     /// The last point of which the cloud edge was told that it is received.
@@ -118,6 +121,11 @@ public final class World {
     private func crashCloud(power: Bool) {
         guard let process = cloud else { return }
         crashes += 1
+        if power {
+            mustSurviveThrough = history.flushedThrough
+        } else if let initiator, initiator.isRecovered {
+            mustSurviveThrough = max(history.flushedThrough, history.lastAcknowledgedNumber)
+        }
         process.die()
         initiator?.die()
         initiator = nil

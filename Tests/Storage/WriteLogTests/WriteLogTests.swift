@@ -27,17 +27,78 @@ import Testing
         #expect(log.statistics.unwrittenBytes == 0)
     }
 
-    @Test func servesUnwrittenDataFromMemory() throws {
+    @Test func servesUnwrittenDataFromMemoryAndAcknowledgesWrittenData() throws {
         let harness = try LogHarness()
+        harness.machine.faults.atOncePercent = 0
         let log = try harness.open()
         var isDone = false
         log.append(range(8, 8), data: ByteBuffer(repeating: 9, count: 4096), now: harness.scheduler.now) { _ in isDone = true }
-        #expect(isDone, "a plain write is acknowledged when it is ordered")
+        #expect(!isDone, "no write is acknowledged that dies with the process")
         let segments = log.segments(in: range(10, 2))
         #expect(segments.map(\.range) == [range(10, 2)])
         var buffer = ByteBuffer()
         #expect(log.readIfResident(segments[0], into: &buffer))
         #expect(buffer == ByteBuffer(repeating: 9, count: 1024))
+        harness.scheduler.runUntilIdle()
+        #expect(isDone)
+    }
+
+    @Test(arguments: [0, 50, 100] as [UInt64])
+    func whatIsAcknowledgedOutlivesTheProcess(atOncePercent: UInt64) throws {
+        let harness = try LogHarness(seed: 3)
+        harness.machine.faults.atOncePercent = atOncePercent
+        for round in 1...20 as ClosedRange<UInt8> {
+            let log = try harness.open()
+            var acknowledged = Set<UInt64>()
+            for number in 0..<10 as Range<UInt64> {
+                let data = ByteBuffer(repeating: round, count: 4096)
+                log.append(range(number * 8, 8), data: data, now: harness.scheduler.now) { result in
+                    if case .success = result { acknowledged.insert(number) }
+                }
+                _ = harness.scheduler.step()
+            }
+            harness.crash(power: false)
+            try harness.open()
+            for number in acknowledged {
+                #expect(try harness.overlay(range(number * 8, 1)) == [[UInt8](repeating: round, count: 512)])
+            }
+        }
+    }
+
+    @Test func aSmallBatchIsWrittenAtOnceAndALargeOneIsNot() throws {
+        let harness = try LogHarness()
+        harness.machine.faults.atOncePercent = 100
+        let log = try harness.open()
+        var small = false
+        var large = false
+        log.append(range(0, 8), data: ByteBuffer(repeating: 1, count: 4096), now: harness.scheduler.now) { _ in small = true }
+        #expect(small && log.statistics.unwrittenBytes == 0)
+        log.append(range(0, 1024), data: ByteBuffer(repeating: 2, count: 512 << 10), now: harness.scheduler.now) { _ in large = true }
+        #expect(!large && log.statistics.unwrittenBytes == 512 << 10)
+        harness.scheduler.runUntilIdle()
+        #expect(large)
+        #expect(try harness.overlay(range(7, 1)) == [[UInt8](repeating: 2, count: 512)])
+    }
+
+    @Test func writesOfOneTurnGatherInOneBatch() throws {
+        let harness = try LogHarness()
+        harness.machine.faults.atOncePercent = 100
+        let log = try harness.open()
+        let before = log.statistics.batches
+        var told = 0
+        log.onGathering = { told += 1 }
+        var completed = 0
+        for number in 0..<16 as Range<UInt64> {
+            log.append(range(number * 8, 8), data: ByteBuffer(repeating: 1, count: 4096), now: harness.scheduler.now) { _ in completed += 1 }
+        }
+        #expect(told == 1 && completed == 0)
+        log.writeGathered()
+        #expect(completed == 16)
+        #expect(log.statistics.batches == before + 1)
+        // A flush does not wait for the turn to end.
+        log.append(range(0, 8), data: ByteBuffer(repeating: 2, count: 4096), now: harness.scheduler.now) { _ in completed += 1 }
+        try harness.flush()
+        #expect(told == 2 && completed == 17)
     }
 
     @Test func survivesARestart() throws {
@@ -182,8 +243,9 @@ import Testing
 }
 
 @Suite struct WriteLogLimitTests {
-    @Test func aFullMemoryHoldsCompletionsBack() throws {
+    @Test func aFullMemoryHoldsWritesBack() throws {
         let harness = try LogHarness()
+        harness.machine.faults.atOncePercent = 0
         harness.limits.unwrittenBytesMax = 64 << 10
         let log = try harness.open()
         var completed = 0
@@ -192,10 +254,20 @@ import Testing
                 completed += 1
             }
         }
-        #expect(completed == 16)
+        #expect(log.statistics.unwrittenBytes == 64 << 10)
+        #expect(log.statistics.waitingAppends == 16)
+        #expect(!log.isWaitingForSpace, "the log has room: only the file is slow")
         harness.scheduler.runUntilIdle()
         #expect(completed == 32)
         #expect(log.statistics.unwrittenBytes == 0)
+    }
+
+    @Test func aWriteLargerThanTheMemoryIsTakenAlone() throws {
+        let harness = try LogHarness()
+        harness.limits.unwrittenBytesMax = 64 << 10
+        try harness.open()
+        try harness.append(range(0, 256), fill: 5)
+        #expect(try harness.overlay(range(255, 1)) == [[UInt8](repeating: 5, count: 512)])
     }
 
     @Test func aFullLogAsksForASealAndWaitsForRoom() throws {
