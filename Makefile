@@ -1,6 +1,9 @@
 # Causeway. A fresh machine with Swift 6.3 needs two commands: `make run` and `make test`.
 
 SWIFT ?= swift
+# A release leaves the dynamic checks of exclusive access to debug builds and their tests, in dependencies too: without the
+# event loop's own, a cached read at depth 1 costs a tenth fewer instructions.
+RELEASE = $(SWIFT) build -c release -Xswiftc -enforce-exclusivity=unchecked
 SEEDS ?= 100000
 FIRST_SEED ?= 1
 KILLS ?= 200
@@ -27,19 +30,19 @@ deps: ## Installs what is missing from Debian's packages.
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
 build: deps ## Builds causewayd, causeway and causeway-load into .build/release.
-	$(SWIFT) build -c release --product causewayd
-	$(SWIFT) build -c release --product causeway
-	$(SWIFT) build -c release --product causeway-load
+	$(RELEASE) --product causewayd
+	$(RELEASE) --product causeway
+	$(RELEASE) --product causeway-load
 
 run: build ## Starts a lab on a sample disk, checks a read and a write through it, stays up until Ctrl-C.
 	@deploy/run-lab $(LAB)
 
 test: deps ## Simulation, hostile inputs, the data path's budget, then unit and end-to-end tests.
-	$(SWIFT) build -c release --product causeway-simulator
+	$(RELEASE) --product causeway-simulator
 	.build/release/causeway-simulator --seeds 2000
-	$(SWIFT) build -c release --product causeway-fuzz
+	$(RELEASE) --product causeway-fuzz
 	.build/release/causeway-fuzz --inputs 200000
-	$(SWIFT) build -c release --product causeway-budget
+	$(RELEASE) --product causeway-budget
 	Benchmarks/budget/run
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --no-parallel --skip EndToEndTests
@@ -52,11 +55,11 @@ bench-target: build ## The target against tgtd, qemu-nbd and nbdkit, interleaved
 	Benchmarks/target/run --output .build/bench-target
 
 budget: deps ## What the data path may cost, in allocations and instructions.
-	$(SWIFT) build -c release --product causeway-budget
+	$(RELEASE) --product causeway-budget
 	Benchmarks/budget/run
 
 soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on.
-	$(SWIFT) build -c release --product causeway-simulator
+	$(RELEASE) --product causeway-simulator
 	.build/release/causeway-simulator --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
 soak-kills: deps ## KILLS kills of the daemons in turn, under verified writes.
@@ -66,15 +69,15 @@ soak-guests: deps ## Linux guests over ROUNDS kills, cuts and lost paths.
 	CAUSEWAY_GUEST_ROUNDS=$(ROUNDS) $(SWIFT) test --filter EndToEndTests.EndToEnd/Guest
 
 replay: deps ## One seed of the simulator: make replay SEED=17.
-	$(SWIFT) build -c release --product causeway-simulator
+	$(RELEASE) --product causeway-simulator
 	.build/release/causeway-simulator --seeds 1 --first-seed $(SEED) --workers 1
 
 fuzz: deps ## INPUTS hostile inputs for every parser, decided by SEED.
-	$(SWIFT) build -c release --product causeway-fuzz
+	$(RELEASE) --product causeway-fuzz
 	.build/release/causeway-fuzz --inputs $(INPUTS) --seed $(SEED)
 
 fuzz-guided: deps ## Lets libFuzzer look for new coverage of PARSER for SECONDS.
-	$(SWIFT) build -c release --scratch-path .build/guided --product causeway-fuzz -Xswiftc -sanitize=fuzzer -Xswiftc -DCOVERAGE_GUIDED
+	$(RELEASE) --scratch-path .build/guided --product causeway-fuzz -Xswiftc -sanitize=fuzzer -Xswiftc -DCOVERAGE_GUIDED
 	mkdir -p .build/guided-corpus/$(PARSER)
 	.build/guided/release/causeway-fuzz --guided --parser $(PARSER) -- \
 	  -max_total_time=$(SECONDS) -timeout=20 -max_len=16384 .build/guided-corpus/$(PARSER) Tests/Fuzz/Corpus/$(PARSER)

@@ -89,8 +89,9 @@ enum Edge {
                 let volume = Volume(
                     identifier: volume, routingTag: 1, sectorCount: sectorCount, policy: VolumePolicy(), log: log, cache: cache,
                     clock: { .now() })
+                volume.gatherTurns(of: parts.eventLoop)
                 let identity = LogicalUnitIdentity(uniqueHigh: 1, uniqueLow: 2, targetName: targetName)
-                let server = StorageTargetServer<Volume<LocalDirectory>>(
+                let server = StorageTargetServer(
                     eventLoop: parts.eventLoop, logger: Logger(label: "budget") { _ in SwiftLogNoOpLogHandler() })
                 do {
                     try server.addTarget(

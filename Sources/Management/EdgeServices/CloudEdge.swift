@@ -69,10 +69,10 @@ actor CloudEdge: EdgeController {
             }
         let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self, limits] in
             // Until home has told the grants, an unknown target is one that may be there soon.
-            let target = StorageTargetServer<CloudPlane.ServedDevice>(
+            let target = StorageTargetServer(
                 eventLoop: environment.eventLoop, limits: limits, logger: environment.logger, isReady: !isPaired, discovery: discovery)
             let networkBlock = security.map {
-                NetworkBlockServer<CloudPlane.ServedDevice>(
+                NetworkBlockServer(
                     eventLoop: environment.eventLoop, limits: environment.memory.networkBlock, security: $0, logger: environment.logger,
                     isReady: !isPaired)
             }

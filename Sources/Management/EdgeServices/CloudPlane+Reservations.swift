@@ -4,7 +4,7 @@ import StorageTarget
 extension CloudPlane {
     /// Gives a unit the reservations that were kept, and has it keep what comes.
     func keep(
-        _ reservations: (file: ReservationFile, state: PersistentReservations?), of unit: LogicalUnit<ServedDevice>, grant: VolumeGrant
+        _ reservations: (file: ReservationFile, state: PersistentReservations?), of unit: LogicalUnit, grant: VolumeGrant
     ) {
         let (name, identifier) = (grant.name, grant.identifier)
         if let state = reservations.state {

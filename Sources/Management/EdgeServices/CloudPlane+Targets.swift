@@ -40,7 +40,7 @@ extension CloudPlane {
         exportByNBD(entry)
     }
 
-    private func description(of entry: Served) -> TargetDescription<ServedDevice> {
+    private func description(of entry: Served) -> TargetDescription {
         let chap = entry.grant.chap
         return TargetDescription(
             name: entry.grant.target, label: entry.volume.identifier.description, units: [(entry.logicalUnit, entry.unit)],

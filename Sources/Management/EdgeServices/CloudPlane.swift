@@ -20,9 +20,7 @@ import WriteLog
 
 /// The data plane of the cloud edge: the target, the volumes, their logs and the cache, all on one event loop.
 final class CloudPlane {
-    typealias ServedVolume = Volumes.Volume<LocalDirectory>
-    /// A volume as the front ends see it.
-    typealias ServedDevice = RateLimitedDevice<ServedVolume>
+    typealias ServedVolume = ServedDevice.LocalVolume
 
     /// A volume that this edge has the grant for.
     final class Served {
@@ -30,7 +28,7 @@ final class CloudPlane {
         let volume: ServedVolume
         /// The volume behind its limits.
         let device: ServedDevice
-        let unit: LogicalUnit<ServedDevice>
+        let unit: LogicalUnit
         /// Home has opened the volume at least once, so its history is known to be whole.
         var wasOpened = false
         /// The target is up.
@@ -44,9 +42,9 @@ final class CloudPlane {
         /// Who waits for the first open.
         var openWaiters: [(Result<Void, any Error>) -> Void] = []
 
-        init(grant: VolumeGrant, device: ServedDevice, unit: LogicalUnit<ServedDevice>) {
+        init(grant: VolumeGrant, device: ServedDevice, unit: LogicalUnit) {
             self.grant = grant
-            volume = device.base
+            volume = device.volume
             self.device = device
             self.unit = unit
         }
@@ -59,9 +57,9 @@ final class CloudPlane {
 
     let eventLoop: any EventLoop
     let threadPool: NIOThreadPool
-    let target: StorageTargetServer<ServedDevice>
+    let target: StorageTargetServer
     /// The same volumes over NBD; nil when that is not configured.
-    let networkBlock: NetworkBlockServer<ServedDevice>?
+    let networkBlock: NetworkBlockServer?
     let recorder: EventRecorder
     /// Random, new for each start: home tells by it whether the process is still the same.
     let incarnation = UInt64.random(in: 1 ... .max)
@@ -80,8 +78,8 @@ final class CloudPlane {
     var onGrantsWanted: () -> Void = {}
 
     init(
-        eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer<ServedDevice>,
-        networkBlock: NetworkBlockServer<ServedDevice>? = nil, recorder: EventRecorder
+        eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer,
+        networkBlock: NetworkBlockServer? = nil, recorder: EventRecorder
     ) {
         self.eventLoop = eventLoop
         self.threadPool = threadPool
@@ -236,10 +234,7 @@ final class CloudPlane {
             link?.endpoint.send(message, class: trafficClass, bulk: isBulk) ?? false
         }
         volume.linkVersion = { [unowned self] in link?.endpoint.version ?? LinkVersion.newest }
-        volume.atEndOfTurn = { [eventLoop] action in
-            let bound = NIOLoopBound(action, eventLoop: eventLoop)
-            eventLoop.execute { bound.value() }
-        }
+        volume.gatherTurns(of: eventLoop)
         volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
         let identity = LogicalUnitIdentity(
             uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target,

@@ -96,6 +96,48 @@ public struct SessionTask {
         return max(receivedByteCount, unsolicited, min(wanted, expectedByteCount))
     }
 
+    /// What became of a Data-Out PDU.
+    enum Taken {
+        case added
+        /// It ended what was asked for, or what may come unasked.
+        case sequenceEnded
+        case failed(TransportFailure)
+    }
+
+    /// Takes a Data-Out PDU of the task, if it is the one that must come next.
+    mutating func take(_ pdu: DataOut, _ parameters: SessionParameters) -> Taken {
+        guard Int(pdu.bufferOffset) == receivedByteCount else { return .failed(.dataSequence) }
+        return pdu.targetTransferTag == BasicHeader.reservedTag ? takeUnsolicited(pdu, parameters) : takeSolicited(pdu)
+    }
+
+    private mutating func takeUnsolicited(_ pdu: DataOut, _ parameters: SessionParameters) -> Taken {
+        guard isUnsolicitedOpen else { return .failed(.unexpectedUnsolicitedData) }
+        guard pdu.dataSN == unsolicitedDataSN else { return .failed(.dataSequence) }
+        guard receivedByteCount + pdu.data.readableBytes <= unsolicitedLimit(parameters) else {
+            return .failed(.incorrectAmountOfData)
+        }
+        append(pdu.data)
+        unsolicitedDataSN &+= 1
+        solicitedByteCount = receivedByteCount
+        guard pdu.isFinal else { return .added }
+        isUnsolicitedOpen = false
+        return .sequenceEnded
+    }
+
+    private mutating func takeSolicited(_ pdu: DataOut) -> Taken {
+        guard let asked = solicitations.first, asked.targetTransferTag == pdu.targetTransferTag, asked.nextDataSN == pdu.dataSN
+        else { return .failed(.dataSequence) }
+        let end = receivedByteCount + pdu.data.readableBytes
+        guard end <= asked.end, pdu.isFinal == (end == asked.end) else { return .failed(.incorrectAmountOfData) }
+        append(pdu.data)
+        guard pdu.isFinal else {
+            solicitations[0].nextDataSN &+= 1
+            return .added
+        }
+        solicitations.removeFirst()
+        return .sequenceEnded
+    }
+
     /// Adds data that is known to come next. One piece that is all there is stays a slice; several are joined.
     mutating func append(_ piece: ByteBuffer) {
         if data.readableBytes == 0 {

@@ -85,45 +85,23 @@ extension TargetSession {
 
     mutating func receive(_ pdu: DataOut, _ frame: PDUFrame) {
         // Data of a task that was aborted or has failed may still be on its way; it is dropped without a word.
-        guard let handle = tasks.handle(tag: pdu.initiatorTaskTag), let task = tasks[handle], task.phase != .executing else {
-            return
+        guard let handle = tasks.handle(tag: pdu.initiatorTaskTag) else { return }
+        let parameters = parameters
+        var isRejected = false
+        // Decided in the task's place: with a second reference to the data that has come, each piece would copy all of it.
+        let taken =
+            tasks.update(handle) { task -> SessionTask.Taken? in
+                if task.phase == .executing { return nil }
+                // Section 11.7.4: with a Target Transfer Tag, the LUN is that of the R2T.
+                isRejected = pdu.targetTransferTag != BasicHeader.reservedTag && pdu.lun != task.lun
+                return isRejected ? nil : task.take(pdu, parameters)
+            } ?? nil
+        if isRejected { return reject(frame, .invalidPDUField) }
+        switch taken {
+        case .sequenceEnded?: advance(handle)
+        case .failed(let failure)?: fail(handle, failure)
+        case .added?, nil: break
         }
-        // Section 11.7.4: with a Target Transfer Tag, the LUN is that of the R2T.
-        guard pdu.targetTransferTag == BasicHeader.reservedTag || pdu.lun == task.lun else { return reject(frame, .invalidPDUField) }
-        guard Int(pdu.bufferOffset) == task.receivedByteCount else { return fail(handle, .dataSequence) }
-        if pdu.targetTransferTag == BasicHeader.reservedTag {
-            receiveUnsolicited(pdu, handle, task)
-        } else {
-            receiveSolicited(pdu, handle, task)
-        }
-    }
-
-    private mutating func receiveUnsolicited(_ pdu: DataOut, _ handle: TaskHandle, _ task: SessionTask) {
-        guard task.isUnsolicitedOpen else { return fail(handle, .unexpectedUnsolicitedData) }
-        guard pdu.dataSN == task.unsolicitedDataSN else { return fail(handle, .dataSequence) }
-        guard task.receivedByteCount + pdu.data.readableBytes <= task.unsolicitedLimit(parameters) else {
-            return fail(handle, .incorrectAmountOfData)
-        }
-        tasks.update(handle) {
-            $0.append(pdu.data)
-            $0.unsolicitedDataSN &+= 1
-            $0.solicitedByteCount = $0.receivedByteCount
-            if pdu.isFinal { $0.isUnsolicitedOpen = false }
-        }
-        if pdu.isFinal { advance(handle) }
-    }
-
-    private mutating func receiveSolicited(_ pdu: DataOut, _ handle: TaskHandle, _ task: SessionTask) {
-        guard let asked = task.solicitations.first, asked.targetTransferTag == pdu.targetTransferTag,
-            asked.nextDataSN == pdu.dataSN
-        else { return fail(handle, .dataSequence) }
-        let end = task.receivedByteCount + pdu.data.readableBytes
-        guard end <= asked.end, pdu.isFinal == (end == asked.end) else { return fail(handle, .incorrectAmountOfData) }
-        tasks.update(handle) {
-            $0.append(pdu.data)
-            if pdu.isFinal { $0.solicitations.removeFirst() } else { $0.solicitations[0].nextDataSN &+= 1 }
-        }
-        if pdu.isFinal { advance(handle) }
     }
 
     /// Takes the data of a command that runs: at most what it wanted.

@@ -55,6 +55,11 @@ extension TargetSession {
         }
         do {
             guard let pairs = try incomingText.add(request.data, continues: request.continues) else { return sendText(request) }
+            // Section 6.2: no key comes twice in one sequence.
+            guard Set(pairs.map(\.key)).count == pairs.count else {
+                incomingText = TextAccumulator()
+                return reject(frame, .protocolError)
+            }
             outgoingText.start(answers(to: pairs))
             sendText(request)
         } catch {

@@ -2,6 +2,18 @@ import Blocks
 import Ciphers
 import NIOCore
 
+/// Hears how a change of the log ended.
+typealias LogCompletion = (Result<Void, WriteLogError>) -> Void
+
+/// A write on its way into the log.
+struct PendingAppend {
+    let range: SectorRange
+    /// Nil for zeroes.
+    let data: ByteBuffer?
+    let now: NIODeadline
+    let completion: LogCompletion
+}
+
 /// What one record of a batch does.
 enum LogRecordKind: UInt8 {
     case data = 0
@@ -39,7 +51,7 @@ final class LogBatch {
     /// The plaintext bytes that no file holds yet.
     private(set) var unwrittenBytes = 0
     /// Where the batch is, once it was written: the file, and the position of its first data byte there.
-    private(set) var file: LogFileHandle?
+    private(set) var file: LogFile?
     private(set) var dataOffset: UInt64 = 0
 
     init(epoch: PointNumber, sequence: UInt64) {
@@ -64,7 +76,7 @@ final class LogBatch {
     }
 
     /// The bytes are in `file` now, and leave the memory.
-    func place(in file: LogFileHandle, dataOffset: UInt64) {
+    func place(in file: LogFile, dataOffset: UInt64) {
         self.file = file
         self.dataOffset = dataOffset
         unwrittenBytes = 0
@@ -108,64 +120,14 @@ struct LogExtent: ExtentValue {
     }
 }
 
-/// What reading needs of a file, whatever kind of file it is.
-class LogFileHandle {
-    let name: String
-    let epoch: PointNumber
-    let cipher: BlockCipher
-
-    init(name: String, epoch: PointNumber, cipher: BlockCipher) {
-        self.name = name
-        self.epoch = epoch
-        self.cipher = cipher
-    }
-
-    func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool { false }
-
-    func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
-        completion(.failure(.failed("\(name) is not a file")))
-    }
-}
-
-/// One file of the log. It is closed when the last batch, segment or read that needs it is gone.
-final class LogFile<File: StorageFile>: LogFileHandle {
-    let file: File
-    /// Where the next batch goes.
-    var writeOffset = UInt64(LogFormat.headerBytes)
-    /// Something was written that no sync has covered.
-    var isDirty = false
-    /// For the threads that seal batches.
-    private(set) lazy var sharedCipher = cipher.shared()
-    /// The header survives a crash; and its name does too.
-    var isHeaderDurable = false
-    var isEstablished = false
-
-    init(file: File, name: String, epoch: PointNumber, cipher: BlockCipher) {
-        self.file = file
-        super.init(name: name, epoch: epoch, cipher: cipher)
-    }
-
-    deinit { file.close() }
-
-    override func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool {
-        file.readIfResident(at: offset, byteCount: byteCount, into: &buffer)
-    }
-
-    override func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
-        file.read(at: offset, byteCount: byteCount) { [self] result in
-            withExtendedLifetime(self) { completion(result) }
-        }
-    }
-}
-
 /// One epoch that was not released.
-final class LogEpoch<File: StorageFile> {
+final class LogEpoch {
     let number: PointNumber
     /// The epoch's own writes, each sector once.
     var map = ExtentMap<LogExtent>()
     /// Sectors with data in `map`.
     var dataSectors: UInt64 = 0
-    var files: [LogFile<File>] = []
+    var files: [LogFile] = []
     /// The first batch of the epoch, once there is one.
     var firstBatch: UInt64?
     /// When the first write was appended.

@@ -12,15 +12,6 @@ struct LogEncoding {
         CipherContext(volume.high, volume.low, epoch, start, sectors)
     }
 
-    /// The bytes that a batch's descriptors are bound to.
-    private func boundBytes(of header: LogBatchHeader) -> ByteBuffer {
-        var buffer = ByteBuffer()
-        header.encodeBound(into: &buffer)
-        buffer.writeInteger(volume.high)
-        buffer.writeInteger(volume.low)
-        return buffer
-    }
-
     // MARK: Encoding
 
     /// Writes a batch into an empty buffer as it stands in the file; false when the cipher refused.
@@ -31,24 +22,15 @@ struct LogEncoding {
         buffer.reserveCapacity(header.byteCount)
         header.encodeBound(into: &buffer)
         buffer.writeInteger(UInt64(0))  // the two checksums
-        var descriptors = ByteBuffer()
-        descriptors.reserveCapacity(batch.records.count * LogFormat.descriptorBytes)
-        for record in batch.records {
-            descriptors.writeInteger(record.kind.rawValue)
-            descriptors.writeInteger(record.start)
-            descriptors.writeInteger(record.count)
-        }
-        let bound = boundBytes(of: header)
-        var sealed = false
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: batch.descriptorBytes) { destination in
-            sealed = descriptors.withUnsafeReadableBytes { plaintext in
-                bound.withUnsafeReadableBytes { bound in
-                    cipher.seal(
-                        plaintext, nonce: CipherNonce(sequence: batch.sequence, index: 0), authenticating: bound,
-                        into: destination)
-                }
+        for record in batch.records { buffer.writeMultipleIntegers(record.kind.rawValue, record.start, record.count) }
+        buffer.writeRepeatingByte(0, count: BlockCipher.tagByteCount)
+        let sealed = buffer.withUnsafeMutableReadableBytes { bytes in
+            let place = UnsafeMutableRawBufferPointer(rebasing: bytes[LogFormat.batchHeaderBytes...])
+            let descriptors = UnsafeRawBufferPointer(rebasing: place.dropLast(BlockCipher.tagByteCount))
+            return header.withBoundBytes(of: volume) { bound in
+                cipher.seal(
+                    descriptors, nonce: CipherNonce(sequence: batch.sequence, index: 0), authenticating: bound, into: place)
             }
-            return sealed ? batch.descriptorBytes : 0
         }
         guard sealed else { return false }
         for record in batch.records where record.kind == .data {
@@ -108,12 +90,11 @@ struct LogEncoding {
             let sealed = payload.getSlice(at: payload.readerIndex, length: Int(header.descriptorBytes))
         else { throw .torn }
         var descriptors = ByteBuffer()
-        let bound = boundBytes(of: header)
         let size = Int(header.descriptorBytes) - BlockCipher.tagByteCount
         var opened = false
         descriptors.writeWithUnsafeMutableBytes(minimumWritableBytes: size) { destination in
             opened = sealed.withUnsafeReadableBytes { sealed in
-                bound.withUnsafeReadableBytes { bound in
+                header.withBoundBytes(of: volume) { bound in
                     cipher.open(
                         sealed, nonce: CipherNonce(sequence: header.sequence, index: 0), authenticating: bound, into: destination)
                 }

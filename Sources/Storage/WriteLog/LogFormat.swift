@@ -195,16 +195,22 @@ struct LogBatchHeader: Equatable {
     /// How many records the descriptors hold.
     var recordCount: Int { (Int(descriptorBytes) - BlockCipher.tagByteCount) / LogFormat.descriptorBytes }
 
-    /// The first 40 bytes, which the descriptors are bound to.
+    /// Magic, version and two bytes of zero, as one number.
+    private var start: UInt64 { UInt64(LogFormat.batchMagic) << 32 | UInt64(LogFormat.version) << 16 }
+    private var lengths: UInt64 { UInt64(descriptorBytes) << 32 | UInt64(dataBytes) }
+
+    /// Writes the first 40 bytes, which the descriptors are bound to.
     func encodeBound(into buffer: inout ByteBuffer) {
-        buffer.writeInteger(LogFormat.batchMagic)
-        buffer.writeInteger(LogFormat.version)
-        buffer.writeInteger(UInt16(0))
-        buffer.writeInteger(epoch)
-        buffer.writeInteger(sequence)
-        buffer.writeInteger(durableThrough)
-        buffer.writeInteger(descriptorBytes)
-        buffer.writeInteger(dataBytes)
+        buffer.writeMultipleIntegers(start, epoch, sequence, durableThrough, lengths)
+    }
+
+    /// Lends what the descriptors are bound to: the first 40 bytes and the volume.
+    func withBoundBytes<Result>(of volume: VolumeIdentifier, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        let words = (
+            start.bigEndian, epoch.bigEndian, sequence.bigEndian, durableThrough.bigEndian, lengths.bigEndian, volume.high.bigEndian,
+            volume.low.bigEndian
+        )
+        return withUnsafeBytes(of: words, body)
     }
 
     /// Parses a header at the reader index; nil for anything that is none.

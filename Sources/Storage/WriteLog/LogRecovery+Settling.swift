@@ -26,14 +26,14 @@ extension LogRecovery {
 
     private func cutTornEnd(then next: @escaping () -> Void) {
         guard let last = lastParts.last, last.size > last.file.writeOffset else { return next() }
-        last.file.file.truncate(to: last.file.writeOffset) { [self] in step($0, next) }
+        last.file.truncate(to: last.file.writeOffset) { [self] in step($0, next) }
     }
 
-    private func synchronize(_ files: ArraySlice<File>, then next: @escaping () -> Void) {
+    private func synchronize(_ files: ArraySlice<LogFile>, then next: @escaping () -> Void) {
         guard let file = files.first else { return next() }
         file.isHeaderDurable = true
         file.isEstablished = true
-        file.file.synchronize { [self] result in step(result) { self.synchronize(files.dropFirst(), then: next) } }
+        file.synchronize { [self] result in step(result) { self.synchronize(files.dropFirst(), then: next) } }
     }
 
     private func remove(_ names: ArraySlice<String>, then next: @escaping () -> Void) {
@@ -48,7 +48,7 @@ extension LogRecovery {
         guard let last = epochs.last else { return fail(.corrupt("the log has a name and no epoch")) }
         if last.sealBatch != nil {
             guard last.number < .max else { return fail(.corrupt("epoch numbers have run out")) }
-            let epoch = Epoch(number: last.number + 1)
+            let epoch = LogEpoch(number: last.number + 1)
             epochs.append(epoch)
             return makeFile(log: log, epoch: epoch, part: 0, sequence: sequence) { [self] in finish(log: log, at: sequence) }
         }
@@ -66,7 +66,7 @@ extension LogRecovery {
     private func makeFresh() {
         guard firstEpoch > 0 else { return fail(.corrupt("the first epoch has number 0")) }
         let log = LogIdentifier(high: random.next(), low: random.next())
-        let epoch = Epoch(number: firstEpoch)
+        let epoch = LogEpoch(number: firstEpoch)
         epochs = [epoch]
         remove(discarded[...]) { [self] in
             makeFile(log: log, epoch: epoch, part: 0, sequence: 1) { [self] in finish(log: log, at: 1) }
@@ -74,7 +74,7 @@ extension LogRecovery {
     }
 
     /// Makes a file with a durable header and a durable name.
-    private func makeFile(log: LogIdentifier, epoch: Epoch, part: UInt32, sequence: UInt64, then next: @escaping () -> Void) {
+    private func makeFile(log: LogIdentifier, epoch: LogEpoch, part: UInt32, sequence: UInt64, then next: @escaping () -> Void) {
         let header = LogFileHeader(
             volume: volume, log: log, epoch: epoch.number, part: part, firstBatch: sequence,
             epochFirstBatch: epoch.firstBatch ?? sequence, durableThrough: sequence - 1, salt: random.bytes(LogFormat.saltBytes))
@@ -88,7 +88,7 @@ extension LogRecovery {
         let name = LogFormat.fileName(epoch: epoch.number, part: part)
         directory.open(name, create: true) { [self] result in
             step(result) { opened in
-                let file = File(file: opened, name: name, epoch: epoch.number, cipher: cipher)
+                let file = StoredLogFile(file: opened, name: name, epoch: epoch.number, cipher: cipher)
                 epoch.files.append(file)
                 opened.write(bytes, at: 0) { result in
                     self.step(result) { _ in

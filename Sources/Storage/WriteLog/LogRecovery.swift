@@ -17,19 +17,17 @@ import NIOCore
 struct RecoveredLog<Directory: StorageDirectory> {
     let volume: VolumeIdentifier
     let logIdentifier: LogIdentifier
-    let epochs: [LogEpoch<Directory.File>]
+    let epochs: [LogEpoch]
     let map: ExtentMap<LogExtent>
     let nextSequence: UInt64
 }
 
 final class LogRecovery<Directory: StorageDirectory> {
-    typealias File = LogFile<Directory.File>
-    typealias Epoch = LogEpoch<Directory.File>
     typealias Name = (text: String, epoch: PointNumber, part: UInt32)
 
     /// What a part holds that belongs to the log.
     struct Part {
-        let file: File
+        let file: LogFile
         let number: UInt32
         var batchCount = 0
         var size: UInt64
@@ -46,7 +44,7 @@ final class LogRecovery<Directory: StorageDirectory> {
 
     var names: [Name] = []
     var logIdentifier: LogIdentifier?
-    var epochs: [Epoch] = []
+    var epochs: [LogEpoch] = []
     var map = ExtentMap<LogExtent>()
     /// The parts of the epoch at the end, with their files.
     var lastParts: [Part] = []
@@ -131,7 +129,7 @@ final class LogRecovery<Directory: StorageDirectory> {
             opened.close()
             return fail(.corrupt("\(name.text) holds epoch \(header.epoch), part \(header.part)"))
         }
-        take(File(file: opened, name: name.text, epoch: name.epoch, cipher: cipher), header, size: size, at: index)
+        take(StoredLogFile(file: opened, name: name.text, epoch: name.epoch, cipher: cipher), header, size: size, at: index)
     }
 
     /// The cipher of a file whose header is authentic; nil after a failure was reported.
@@ -147,7 +145,7 @@ final class LogRecovery<Directory: StorageDirectory> {
     }
 
     /// Decides whether a file continues the row, and reads its batches.
-    private func take(_ file: File, _ header: LogFileHeader, size: UInt64, at index: Int) {
+    private func take(_ file: LogFile, _ header: LogFileHeader, size: UInt64, at index: Int) {
         if expected == nil, header.firstBatch != header.epochFirstBatch {
             vanishingEpoch = header.epoch
         }
@@ -162,7 +160,7 @@ final class LogRecovery<Directory: StorageDirectory> {
         let batches = LogScanner(file: file, size: size, encoding: encoding)
         if !isBroken, continues(header) {
             if epochs.last?.number != header.epoch {
-                epochs.append(Epoch(number: header.epoch))
+                epochs.append(LogEpoch(number: header.epoch))
                 lastParts = []
             }
             epochs[epochs.count - 1].files.append(file)

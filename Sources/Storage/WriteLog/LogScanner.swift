@@ -3,7 +3,7 @@ import Ciphers
 import NIOCore
 
 /// Reads the batches of one file in order, a window at a time.
-final class LogScanner<File: StorageFile> {
+final class LogScanner {
     enum Event {
         /// The next batch of the row.
         case batch(LogBatch)
@@ -18,7 +18,7 @@ final class LogScanner<File: StorageFile> {
     /// How much is read at once, unless one batch is larger.
     static var windowBytes: Int { 1 << 20 }
 
-    private let file: LogFile<File>
+    private let file: LogFile
     private let size: UInt64
     private let encoding: LogEncoding
 
@@ -27,7 +27,7 @@ final class LogScanner<File: StorageFile> {
     /// Where the row ended; from there on only claims count.
     private var end: UInt64?
 
-    init(file: LogFile<File>, size: UInt64, encoding: LogEncoding) {
+    init(file: LogFile, size: UInt64, encoding: LogEncoding) {
         self.file = file
         self.size = size
         self.encoding = encoding
@@ -41,7 +41,7 @@ final class LogScanner<File: StorageFile> {
 
     private func readWindow(byteCount: Int, _ handler: @escaping (Event) -> Bool) {
         guard offset < size else { return finish(.end(end ?? offset), handler) }
-        file.file.read(at: offset, byteCount: byteCount) { [self] result in
+        file.read(at: offset, byteCount: byteCount) { [self] result in
             switch result {
             case .failure(let error): finish(.failed(.file(error)), handler)
             case .success(let window): walk(window, asked: byteCount, handler)

@@ -11,7 +11,7 @@ extension WriteLog {
     }
 
     /// Completes when batch `sequence` and all before it are durable.
-    func waitUntilDurable(_ sequence: UInt64, _ completion: @escaping Completion) {
+    func waitUntilDurable(_ sequence: UInt64, _ completion: @escaping LogCompletion) {
         if durableThrough >= sequence { return completion(.success(())) }
         durabilityWaiters.append((sequence, completion))
         pump()
@@ -36,11 +36,11 @@ extension WriteLog {
     }
 
     /// Synchronises the files from the oldest epoch's to the newest, then the directory if names changed.
-    private func synchronize(_ files: ArraySlice<File>, target: UInt64) {
+    private func synchronize(_ files: ArraySlice<LogFile>, target: UInt64) {
         guard let file = files.first else { return synchronizeDirectory(target: target) }
         guard file.isDirty else { return synchronize(files.dropFirst(), target: target) }
         file.isDirty = false
-        file.file.synchronize { [self] result in
+        file.synchronize { [self] result in
             syncs += 1
             finishStep(result) {
                 file.isHeaderDurable = true
@@ -100,7 +100,7 @@ extension WriteLog {
             closeBatch()
             epoch.sealedAt = now
             epoch.sealBatch = batch.sequence
-            epochs.append(Epoch(number: epoch.number + 1))
+            epochs.append(LogEpoch(number: epoch.number + 1))
         }
         let number = current.number - 1
         waitUntilDurable(nextSequence - 1) { completion($0.map { number }) }

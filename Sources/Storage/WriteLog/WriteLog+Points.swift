@@ -36,7 +36,7 @@ extension WriteLog {
     }
 
     /// Takes from the overlay what is still the newest of an epoch that goes.
-    private func forget(_ epoch: Epoch) {
+    private func forget(_ epoch: LogEpoch) {
         epoch.map.forEach { extent in
             var stale: [SectorRange] = []
             map.forEach(in: extent.range) { newest in
@@ -66,7 +66,7 @@ extension WriteLog {
     }
 
     /// Removes files one by one, each removal durable before the next: a crash leaves no hole in the row of files.
-    private func remove(_ files: ArraySlice<File>, then done: @escaping () -> Void) {
+    private func remove(_ files: ArraySlice<LogFile>, then done: @escaping () -> Void) {
         guard let file = files.first else { return done() }
         directory.remove(file.name) { [self] removed in
             guard failure == nil else { return }

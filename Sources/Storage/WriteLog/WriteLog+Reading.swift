@@ -74,7 +74,7 @@ extension WriteLog {
 
     /// Opens the chunks that hold `count` sectors of an extent and appends those sectors to `buffer`.
     private func open(
-        _ sealed: ByteBuffer, of extent: LogExtent, sectors count: UInt64, in file: LogFileHandle, into buffer: inout ByteBuffer
+        _ sealed: ByteBuffer, of extent: LogExtent, sectors count: UInt64, in file: LogFile, into buffer: inout ByteBuffer
     ) -> Bool {
         let before = buffer.writerIndex
         let record = extent.batch.records[Int(extent.record)]

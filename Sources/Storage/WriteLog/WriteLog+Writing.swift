@@ -19,7 +19,7 @@ extension WriteLog {
     private func startNext() -> Bool {
         guard failure == nil, !isWriting, !isOutOfSpace else { return false }
         if queue.isEmpty { closeBatch() }
-        let epoch: Epoch
+        let epoch: LogEpoch
         if let batch = queue.first {
             guard let owner = epochs.first(where: { $0.number == batch.epoch }) else {
                 poison(.corrupt("batch \(batch.sequence) belongs to epoch \(batch.epoch), which is gone"))
@@ -42,7 +42,7 @@ extension WriteLog {
     }
 
     /// Writes a small batch before it returns, if the file agrees; false when the batch still has to be written.
-    private func writeAtOnce(_ batch: LogBatch, to file: File) -> Bool {
+    private func writeAtOnce(_ batch: LogBatch, to file: LogFile) -> Bool {
         guard encoded == nil, batch.sealedBytes <= LogFormat.atOnceBytesMax else { return false }
         let offset = file.writeOffset
         atOnce.clear()
@@ -50,7 +50,7 @@ extension WriteLog {
             poison(.cipher("AES-256-GCM refused to seal a batch"))
             return true
         }
-        switch file.file.writeAtOnce(atOnce, at: offset) {
+        switch file.writeAtOnce(atOnce, at: offset) {
         case .success:
             wrote(batch, byteCount: atOnce.readableBytes, to: file, at: offset)
         case .failure(let error):
@@ -66,7 +66,7 @@ extension WriteLog {
     }
 
     /// Has another thread write a batch. False, for it is in flight then.
-    private func write(_ batch: LogBatch, to file: File) -> Bool {
+    private func write(_ batch: LogBatch, to file: LogFile) -> Bool {
         isWriting = true
         let offset = file.writeOffset
         let content = LogBatchContent(batch, durableThrough: durableThrough)
@@ -76,7 +76,7 @@ extension WriteLog {
             var buffer = ByteBuffer()
             return cipher.withCipher { encoding.encode(content, cipher: $0, into: &buffer) } ? buffer : nil
         }
-        file.file.write(at: offset, produce: produce) { [self] bytes, result in
+        file.write(at: offset, produce: produce) { [self] bytes, result in
             isWriting = false
             guard failure == nil else { return }
             switch result {
@@ -98,7 +98,7 @@ extension WriteLog {
         ranOutOfSpace(text)
     }
 
-    private func wrote(_ batch: LogBatch, byteCount: Int, to file: File, at offset: UInt64) {
+    private func wrote(_ batch: LogBatch, byteCount: Int, to file: LogFile, at offset: UInt64) {
         encoded = nil
         file.writeOffset = offset + UInt64(byteCount)
         fileBytes += UInt64(byteCount)
@@ -116,7 +116,7 @@ extension WriteLog {
     // MARK: Files
 
     /// Makes the file of an epoch, and writes its header.
-    private func makeFile(for epoch: Epoch) {
+    private func makeFile(for epoch: LogEpoch) {
         if let making = fileInTheMaking, making.file.epoch == epoch.number {
             return writeHeader(making.header, to: making.file, of: epoch)
         }
@@ -137,7 +137,7 @@ extension WriteLog {
         }
     }
 
-    private func startFile(_ opened: Directory.File, name: String, epoch: Epoch) {
+    private func startFile(_ opened: Directory.File, name: String, epoch: LogEpoch) {
         let first = epoch.firstBatch ?? nextSequence
         let header = LogFileHeader(
             volume: volume, log: logIdentifier, epoch: epoch.number, part: 0, firstBatch: first, epochFirstBatch: first,
@@ -145,7 +145,7 @@ extension WriteLog {
         do throws(CipherError) {
             let cipher = BlockCipher(key: try key.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
             guard let bytes = header.encoded(cipher: cipher) else { throw .unavailable("AES-256-GCM refused to seal a header") }
-            let file = File(file: opened, name: name, epoch: epoch.number, cipher: cipher)
+            let file = StoredLogFile(file: opened, name: name, epoch: epoch.number, cipher: cipher)
             fileInTheMaking = (file, bytes)
             writeHeader(bytes, to: file, of: epoch)
         } catch {
@@ -153,9 +153,9 @@ extension WriteLog {
         }
     }
 
-    private func writeHeader(_ header: ByteBuffer, to file: File, of epoch: Epoch) {
+    private func writeHeader(_ header: ByteBuffer, to file: LogFile, of epoch: LogEpoch) {
         isWriting = true
-        file.file.write(header, at: 0) { [self] result in
+        file.write(header, at: 0) { [self] result in
             isWriting = false
             guard failure == nil else { return }
             switch result {

@@ -40,17 +40,13 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// and they go to the file together. Without it each goes by itself.
     public var onGathering: (() -> Void)?
 
-    typealias Epoch = LogEpoch<Directory.File>
-    typealias File = LogFile<Directory.File>
-    typealias Completion = (Result<Void, WriteLogError>) -> Void
-
     let directory: Directory
     let key: SecretKey
     let encoding: LogEncoding
     var random: RandomSource
 
     /// All unreleased epochs in order; the last one gathers.
-    var epochs: [Epoch]
+    var epochs: [LogEpoch]
     /// The newest content of every sector, over all unreleased epochs.
     var map: ExtentMap<LogExtent>
 
@@ -73,25 +69,19 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// A batch that the file system had no room for, as it stands in the file. It is kept for the retry: the same nonce must seal the same bytes.
     var encoded: ByteBuffer?
     /// The same for the header of a file in the making.
-    var fileInTheMaking: (file: File, header: ByteBuffer)?
+    var fileInTheMaking: (file: LogFile, header: ByteBuffer)?
 
-    struct HeldAppend {
-        let range: SectorRange
-        let data: ByteBuffer?
-        let now: NIODeadline
-        let completion: Completion
-    }
     /// Appends that wait, unordered, for room.
-    var held: Deque<HeldAppend> = []
-    /// Completions of ordered appends, with the batch that has to be written first.
-    var writeWaiters: Deque<(sequence: UInt64, completion: Completion)> = []
+    var held: Deque<PendingAppend> = []
+    /// LogCompletions of ordered appends, with the batch that has to be written first.
+    var writeWaiters: Deque<(sequence: UInt64, completion: LogCompletion)> = []
     /// What waits until a batch is durable.
-    var durabilityWaiters: Deque<(sequence: UInt64, completion: Completion)> = []
+    var durabilityWaiters: Deque<(sequence: UInt64, completion: LogCompletion)> = []
     /// Releases whose files are still there.
-    var releases: Deque<(through: PointNumber, files: [File], completion: Completion)> = []
+    var releases: Deque<(through: PointNumber, files: [LogFile], completion: LogCompletion)> = []
     var isReleasing = false
     var isClosed = false
-    var closeCompletion: Completion?
+    var closeCompletion: LogCompletion?
 
     var unwrittenBytes = 0
     /// Bytes of all files that stand in the directory.
@@ -127,7 +117,7 @@ public final class WriteLog<Directory: StorageDirectory> {
     // MARK: State
 
     /// The epoch that gathers. There always is one.
-    var current: Epoch { epochs[epochs.count - 1] }
+    var current: LogEpoch { epochs[epochs.count - 1] }
     /// The number of the epoch that gathers: the next point.
     public var currentEpoch: PointNumber { current.number }
     /// The oldest epoch that was not released.
@@ -176,17 +166,17 @@ public final class WriteLog<Directory: StorageDirectory> {
         guard data.readableBytes == range.byteCount, range.byteCount <= LogFormat.batchDataBytesMax / 4 else {
             return completion(.failure(.tooLarge(data.readableBytes)))
         }
-        take(HeldAppend(range: range, data: data, now: now, completion: completion))
+        take(PendingAppend(range: range, data: data, now: now, completion: completion))
     }
 
     /// Orders the zeroing of a range behind all writes before it. Completes as `append` does.
     public func appendZeroes(
         _ range: SectorRange, now: NIODeadline, completion: @escaping (Result<Void, WriteLogError>) -> Void
     ) {
-        take(HeldAppend(range: range, data: nil, now: now, completion: completion))
+        take(PendingAppend(range: range, data: nil, now: now, completion: completion))
     }
 
-    private func take(_ append: HeldAppend) {
+    private func take(_ append: PendingAppend) {
         if let refusal { return append.completion(.failure(refusal)) }
         if append.range.isEmpty { return append.completion(.success(())) }
         let cost = fileCost(of: append)
@@ -221,11 +211,11 @@ public final class WriteLog<Directory: StorageDirectory> {
     var refusal: WriteLogError? { failure ?? (isClosed ? .closed : nil) }
 
     /// What an append takes in a file when it is a batch of its own.
-    private func fileCost(of append: HeldAppend) -> UInt64 {
+    private func fileCost(of append: PendingAppend) -> UInt64 {
         UInt64(LogFormat.aligned(LogFormat.batchHeaderBytes + 64 + LogFormat.sealedBytes(append.data?.readableBytes ?? 0)))
     }
 
-    private func hasRoom(for append: HeldAppend) -> Bool {
+    private func hasRoom(for append: PendingAppend) -> Bool {
         let byteCount = append.data?.readableBytes ?? 0
         // A write alone always has memory: it has arrived.
         let hasMemory = unwrittenBytes == 0 || unwrittenBytes + byteCount <= limits.unwrittenBytesMax
@@ -237,7 +227,7 @@ public final class WriteLog<Directory: StorageDirectory> {
     }
 
     /// Gives the append its place in the journal and in the maps, in that order.
-    private func order(_ append: HeldAppend) {
+    private func order(_ append: PendingAppend) {
         let batch = openBatch()
         let extent = batch.add(
             append.data == nil ? .zeroes : .data, start: append.range.start, count: append.range.count, data: append.data)

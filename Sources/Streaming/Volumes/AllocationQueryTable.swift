@@ -9,17 +9,20 @@ final class AllocationQuery {
     let asked: SectorRange
     /// What the log held over it when the question came.
     let overlay: AllocationOverlay
+    /// The volume's count of reasons to forget answers when the question came.
+    let epoch: UInt64
     let startedAt: NIODeadline
     let completion: (Result<[AllocationExtent], BlockDeviceError>) -> Void
     fileprivate(set) var isSent = false
 
     fileprivate init(
-        identifier: UInt64, asked: SectorRange, overlay: AllocationOverlay, startedAt: NIODeadline,
+        identifier: UInt64, asked: SectorRange, overlay: AllocationOverlay, epoch: UInt64, startedAt: NIODeadline,
         completion: @escaping (Result<[AllocationExtent], BlockDeviceError>) -> Void
     ) {
         self.identifier = identifier
         self.asked = asked
         self.overlay = overlay
+        self.epoch = epoch
         self.startedAt = startedAt
         self.completion = completion
     }
@@ -43,11 +46,12 @@ struct AllocationQueryTable {
 
     /// A new question, which waits to be sent.
     mutating func add(
-        _ asked: SectorRange, _ overlay: AllocationOverlay, now: NIODeadline,
+        _ asked: SectorRange, _ overlay: AllocationOverlay, epoch: UInt64, now: NIODeadline,
         completion: @escaping (Result<[AllocationExtent], BlockDeviceError>) -> Void
     ) {
         queries.append(
-            AllocationQuery(identifier: nextIdentifier, asked: asked, overlay: overlay, startedAt: now, completion: completion))
+            AllocationQuery(
+                identifier: nextIdentifier, asked: asked, overlay: overlay, epoch: epoch, startedAt: now, completion: completion))
         nextIdentifier &+= 1
     }
 

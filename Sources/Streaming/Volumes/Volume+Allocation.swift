@@ -9,6 +9,9 @@ import WriteLog
 // home by then, and one that comes meanwhile need not show. What home answers is never older than what the log had let go
 // of before. The cache is asked first; what it knows of the start of the range spares the line. While home can't be asked, what only
 // home knows counts as mapped, which is always a right answer.
+//
+// A client asks extent by extent (QEMU does, before it reads), and home's answer has many. The last one is kept: nobody else
+// writes to the disk, so it is true until the log lets go of writes, which are only then no longer told by the log.
 
 extension Volume {
     /// The unsent runs that are looked at for one answer; it ends where there are more.
@@ -34,11 +37,30 @@ extension Volume {
         if known.last?.range.end == asked.end || isAnswerEnough(known) { return completion(.success(known)) }
         var overlay = AllocationOverlay()
         for extent in known + unsent { overlay.insert(extent.range, extent.allocation) }
+        let remembered = remembered(of: asked)
+        if !remembered.isEmpty { return completion(.success(overlay.merged(over: remembered))) }
         if !isConnected || !isOpenAtHome || allocationQueries.isFull {
             return completion(.success(overlay.overMapped(asked)))
         }
-        allocationQueries.add(asked, overlay, now: clock(), completion: completion)
+        allocationQueries.add(asked, overlay, epoch: allocationEpoch, now: clock(), completion: completion)
         sendAllocationQueries()
+    }
+
+    /// What home's last answer says of a range, from its start on; nothing when it does not say.
+    private func remembered(of range: SectorRange) -> [AllocationExtent] {
+        guard let first = rememberedAllocation.first, let last = rememberedAllocation.last,
+            first.range.start <= range.start, range.start < last.range.end
+        else { return [] }
+        return rememberedAllocation.compactMap { extent in
+            let part = extent.range.intersection(range)
+            return part.isEmpty ? nil : AllocationExtent(range: part, allocation: extent.allocation)
+        }
+    }
+
+    /// Home's last answer, and any that is on its way, is not to be kept: the log lets go of writes, or home starts anew.
+    func forgetAllocation() {
+        rememberedAllocation = []
+        allocationEpoch &+= 1
     }
 
     /// Home can't be asked: what only home knows may hold data. A machine that reads what the cache holds must not wait for that.
@@ -112,6 +134,8 @@ extension Volume {
             lower.append(AllocationExtent(range: range, allocation: run.allocation))
             position = range.end
         }
-        query.completion(.success(query.overlay.merged(over: lower)))
+        let answer = query.overlay.merged(over: lower)
+        if query.epoch == allocationEpoch { rememberedAllocation = answer }
+        query.completion(.success(answer))
     }
 }

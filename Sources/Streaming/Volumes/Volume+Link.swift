@@ -35,6 +35,7 @@ extension Volume {
         state = .linkDown
         fetches.restart()
         allocationQueries.restart()
+        forgetAllocation()
         points.sessionLost()
         askForOpen()
     }
@@ -48,6 +49,7 @@ extension Volume {
         points.opened(reply)
         fetches.restart()
         allocationQueries.restart()
+        forgetAllocation()
         pointWasReceived(reply.receivedPoint)
         pointWasApplied(reply.appliedPoint)
         sendFetches()

@@ -225,6 +225,7 @@ extension Volume {
             onEvent(.cacheFailed)
             return
         }
+        forgetAllocation()
         log.release(through: point) { [self] result in
             points.isPromoting = false
             if case .failure(let error) = result { _ = deviceError(error) }

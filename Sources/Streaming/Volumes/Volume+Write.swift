@@ -46,9 +46,19 @@ extension Volume {
         statistics.writtenBytes &+= UInt64(range.byteCount)
     }
 
-    func gather() {
-        atEndOfTurn { [log] in log.writeGathered() }
+    /// Has the writes that arrive in one turn of `eventLoop` go to the log together. Without it each goes by itself.
+    public func gatherTurns(of eventLoop: any EventLoop) {
+        let write: () -> Void = { [weak log] in log?.writeGathered() }
+        let bound = NIOLoopBound(write, eventLoop: eventLoop)
+        let writeOnLoop: @Sendable () -> Void = { bound.value() }
+        gatherTurns { eventLoop.execute(writeOnLoop) }
     }
+
+    /// The same for other kinds of turns: `atEndOfTurn` has `writeGathered` called when this one is over.
+    public func gatherTurns(_ atEndOfTurn: @escaping () -> Void) { log.onGathering = atEndOfTurn }
+
+    /// Writes what has gathered in this turn.
+    public func writeGathered() { log.writeGathered() }
 
     private func finishWrite(
         _ result: Result<Void, WriteLogError>, _ durability: WriteDurability,

@@ -111,8 +111,6 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     public var preferredPieceBytes: () -> Int = { 16 << 10 }
     /// The version of the link's protocol that both edges speak.
     public var linkVersion: () -> UInt16 = { LinkVersion.newest }
-    /// Calls what it is given at the end of this turn of the loop, so that the writes of one turn go to the log together.
-    public var atEndOfTurn: (@escaping () -> Void) -> Void = { $0() }
     /// What the owner hears.
     public var onEvent: (VolumeEvent) -> Void = { _ in }
 
@@ -121,6 +119,9 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     let clock: () -> NIODeadline
     var fetches: FetchTable
     var allocationQueries: AllocationQueryTable
+    /// Home's last answer about what has storage, as long as it is true, and how often there was a reason to forget it.
+    var rememberedAllocation: [AllocationExtent] = []
+    var allocationEpoch: UInt64 = 0
     var points = PointState()
     var isOpenAtHome = false
     var isConnected = false
@@ -146,7 +147,6 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         self.log = log
         self.cache = cache
         self.clock = clock
-        log.onGathering = { [weak self] in self?.gather() }
     }
 
     /// What `opened` is called with comes from home's answer to this.
@@ -173,6 +173,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         // A fetch of the block that the old end cut brings it only up to there: nobody behind that end may join it. The cache
         // never has that block, see `receiveRead`.
         fetches.close(overlapping: SectorRange(from: self.sectorCount, to: self.sectorCount + 1))
+        forgetAllocation()
         self.sectorCount = sectorCount
     }
 

@@ -9,14 +9,14 @@ import StorageTarget
 ///                                             |  ^
 ///                                             v  | after a pause, or at once when it was aborted by an initiator
 ///                                       busy, unreachable, no space
-final class BlockRequestRunner<Device: BlockDevice> {
-    private let server: NetworkBlockServer<Device>
-    private let unit: LogicalUnit<Device>
+final class BlockRequestRunner {
+    private let server: NetworkBlockServer
+    private let unit: LogicalUnit
     private let nexus: NexusIdentifier
     /// Set when the client is gone: nothing more is begun.
     private var isStopped = false
 
-    init(server: NetworkBlockServer<Device>, unit: LogicalUnit<Device>, nexus: NexusIdentifier) {
+    init(server: NetworkBlockServer, unit: LogicalUnit, nexus: NexusIdentifier) {
         self.server = server
         self.unit = unit
         self.nexus = nexus

@@ -11,7 +11,7 @@ extension NetworkBlockConnection {
     private static var cachePieceSectors: UInt64 { 2048 }
 
     /// The way of a cached read: header and data go into the batch without a buffer in between.
-    func answerInPlace(_ request: NBDRequest, _ unit: LogicalUnit<Device>) -> Bool {
+    func answerInPlace(_ request: NBDRequest, _ unit: LogicalUnit) -> Bool {
         let byteCount = Int(request.byteCount)
         let sectors = sectors(of: request)
         guard byteCount > 0, byteCount <= Self.inPlaceByteCount, sectors.byteCount == byteCount, reserveNow(byteCount) else {

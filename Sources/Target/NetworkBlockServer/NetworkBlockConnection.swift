@@ -17,7 +17,7 @@ import StorageTarget
 // Answers made during one turn of the event loop leave together.
 
 /// The channel handler of a connection.
-final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
+final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -27,14 +27,14 @@ final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
     /// A batch of answers that has grown to this is handed to the channel.
     static var batchByteCount: Int { 262_144 }
 
-    let server: NetworkBlockServer<Device>
+    let server: NetworkBlockServer
     let channel: any Channel
     let nexus: NexusIdentifier
     private(set) var client: NetworkBlockClient
     /// Set with the transmission phase, like the three after it.
-    private(set) var export: NetworkBlockExport<Device>?
+    private(set) var export: NetworkBlockExport?
     private(set) var terms: NBDTerms?
-    private(set) var runner: BlockRequestRunner<Device>?
+    private(set) var runner: BlockRequestRunner?
     var replies = NBDReplyEncoder(usesStructuredReplies: false)
 
     enum Phase {
@@ -80,7 +80,7 @@ final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
     var endWaiters: [() -> Void] = []
     var isEnded = false
 
-    init(server: NetworkBlockServer<Device>, channel: any Channel) {
+    init(server: NetworkBlockServer, channel: any Channel) {
         self.server = server
         self.channel = channel
         nexus = server.makeNexus()
@@ -366,7 +366,7 @@ final class NetworkBlockConnection<Device: BlockDevice>: ChannelDuplexHandler {
 }
 
 extension NBDExport {
-    init<Device: BlockDevice>(_ export: NetworkBlockExport<Device>) {
+    init(_ export: NetworkBlockExport) {
         self.init(name: export.name, byteCount: export.byteCount, isReadOnly: export.unit.isWriteProtected)
     }
 }

@@ -3,16 +3,16 @@ import NIOCore
 import StorageTarget
 
 /// An export as its owner describes it.
-public struct NetworkBlockExport<Device: BlockDevice> {
+public struct NetworkBlockExport {
     /// What clients call it. Names are compared byte by byte.
     public var name: String
     /// What log lines call it, since its name belongs to the customer.
     public var label: String
-    public var unit: LogicalUnit<Device>
+    public var unit: LogicalUnit
     /// The names of which a client's certificate must bear one; nil lets in everyone that the server lets in.
     public var allowedClients: Set<String>?
 
-    public init(name: String, label: String, unit: LogicalUnit<Device>, allowedClients: Set<String>? = nil) {
+    public init(name: String, label: String, unit: LogicalUnit, allowedClients: Set<String>? = nil) {
         self.name = name
         self.label = label
         self.unit = unit

@@ -8,7 +8,7 @@ import StorageTarget
 /// Serves block devices over NBD.
 ///
 /// The server, its connections and its devices live on one event loop; every call is made there.
-public final class NetworkBlockServer<Device: BlockDevice> {
+public final class NetworkBlockServer {
     public let eventLoop: any EventLoop
     public let limits: NetworkBlockLimits
     let security: NetworkBlockSecurity
@@ -21,8 +21,8 @@ public final class NetworkBlockServer<Device: BlockDevice> {
     let running: DataBudget
     /// What a request for zeroes that take up space writes at a time.
     let zeroes: ByteBuffer
-    private(set) var exports: [String: NetworkBlockExport<Device>] = [:]
-    private var connections: [ObjectIdentifier: NetworkBlockConnection<Device>] = [:]
+    private(set) var exports: [String: NetworkBlockExport] = [:]
+    private var connections: [ObjectIdentifier: NetworkBlockConnection] = [:]
     private var isStopped = false
     private var listeners: [any Channel] = []
     private let logger: Logger
@@ -53,41 +53,22 @@ public final class NetworkBlockServer<Device: BlockDevice> {
         eventLoop.preconditionInEventLoop()
         guard !isStopped else { return eventLoop.makeFailedFuture(NetworkBlockServerError.stopped) }
         startSweep()
-        // What crosses into NIO's sendable closures is a closure bound to the loop, whose type does not name the device.
-        let accept: (any Channel) throws -> Void = { [self] channel in
-            try channel.pipeline.syncOperations.addHandler(NetworkBlockConnection(server: self, channel: channel))
-        }
-        let boundAccept = NIOLoopBound(accept, eventLoop: eventLoop)
-        let bootstrap = ServerBootstrap(group: eventLoop)
-            .serverChannelOption(.backlog, value: 256)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelOption(.socketOption(.so_keepalive), value: 1)
-            .childChannelOption(
-                .writeBufferWaterMark, value: .init(low: limits.outboundByteCount / 2, high: limits.outboundByteCount)
-            )
-            .childChannelOption(
-                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 16_384, maximum: 131_072)
-            )
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try boundAccept.value(channel) }
-            }
-        let keep: (any Channel) throws -> SocketAddress = { [self] channel in
-            guard !isStopped, let address = channel.localAddress else {
-                channel.close(promise: nil)
-                throw NetworkBlockServerError.stopped
-            }
-            listeners.append(channel)
-            return address
-        }
-        let boundKeep = NIOLoopBound(keep, eventLoop: eventLoop)
-        return bootstrap.bind(host: host, port: port).flatMapThrowing { try boundKeep.value($0) }
+        return FrontEnd.listen(
+            host: host, port: port, on: eventLoop, outboundByteCount: limits.outboundByteCount,
+            accept: { [self] channel in
+                try channel.pipeline.syncOperations.addHandler(NetworkBlockConnection(server: self, channel: channel))
+            },
+            keep: { [self] channel in
+                guard !isStopped, let address = channel.localAddress else { throw NetworkBlockServerError.stopped }
+                listeners.append(channel)
+                return address
+            })
     }
 
     // MARK: Exports
 
     /// Adds an export; clients see it at once.
-    public func addExport(_ export: NetworkBlockExport<Device>) throws(NetworkBlockServerError) {
+    public func addExport(_ export: NetworkBlockExport) throws(NetworkBlockServerError) {
         eventLoop.preconditionInEventLoop()
         guard !isStopped else { throw .stopped }
         guard exports.count < limits.exports else { throw .tooManyExports }
@@ -128,25 +109,20 @@ public final class NetworkBlockServer<Device: BlockDevice> {
     }
 
     /// Ends connections in the orderly way, and by force those that take longer than `stopTime`.
-    private func retire(_ ending: [NetworkBlockConnection<Device>], completion: @escaping () -> Void) {
-        guard !ending.isEmpty else { return completion() }
-        let latch = Countdown(ending.count, completion: completion)
-        for connection in ending { connection.retire { latch.arrive() } }
-        let close: () -> Void = { for connection in ending { connection.closeNow() } }
-        let bound = NIOLoopBound(close, eventLoop: eventLoop)
-        eventLoop.scheduleTask(in: limits.stopTime) { bound.value() }
+    private func retire(_ ending: [NetworkBlockConnection], completion: @escaping () -> Void) {
+        FrontEnd.retire(ending, within: limits.stopTime, on: eventLoop, completion: completion)
     }
 
     // MARK: What connections ask
 
     /// True when there is room for one more connection.
-    func open(_ connection: NetworkBlockConnection<Device>) -> Bool {
+    func open(_ connection: NetworkBlockConnection) -> Bool {
         guard !isStopped, connections.count < limits.connections else { return false }
         connections[ObjectIdentifier(connection)] = connection
         return true
     }
 
-    func closed(_ connection: NetworkBlockConnection<Device>) {
+    func closed(_ connection: NetworkBlockConnection) {
         connections[ObjectIdentifier(connection)] = nil
     }
 
@@ -156,7 +132,7 @@ public final class NetworkBlockServer<Device: BlockDevice> {
     }
 
     /// The export behind a name. The empty name is the only export that the client may use, if it is the only one.
-    func find(_ name: String, for client: NetworkBlockClient) -> NetworkBlockExport<Device>? {
+    func find(_ name: String, for client: NetworkBlockClient) -> NetworkBlockExport? {
         if name.isEmpty {
             let usable = exports.values.filter { client.mayUse($0.allowedClients) }
             return usable.count == 1 ? usable.first : nil

@@ -15,11 +15,11 @@ import SCSI
 // protection count, and whatever ends that session's tasks there ends the copy.
 
 /// A logical unit that a copy may reach, and the nexus that it counts as there.
-public struct LogicalUnitCopyPeer<Device: BlockDevice> {
-    public let unit: LogicalUnit<Device>
+public struct LogicalUnitCopyPeer {
+    public let unit: LogicalUnit
     public let nexus: NexusIdentifier
 
-    public init(unit: LogicalUnit<Device>, nexus: NexusIdentifier) {
+    public init(unit: LogicalUnit, nexus: NexusIdentifier) {
         self.unit = unit
         self.nexus = nexus
     }
@@ -74,8 +74,8 @@ extension LogicalUnit {
 }
 
 /// One EXTENDED COPY at work.
-private final class LogicalUnitCopy<Device: BlockDevice> {
-    private typealias Peer = LogicalUnitCopyPeer<Device>
+private final class LogicalUnitCopy {
+    private typealias Peer = LogicalUnitCopyPeer
 
     /// A side of a segment: where, and what had ended tasks there when the segment began.
     private struct Side {
@@ -84,14 +84,14 @@ private final class LogicalUnitCopy<Device: BlockDevice> {
         let abortCount: UInt64?
     }
 
-    private let manager: LogicalUnit<Device>
+    private let manager: LogicalUnit
     private let running: LogicalUnitRunningTask
     private let list: ExtendedCopyParameterList
     private var result = CopyResult()
     private var nextPiece: (source: Side, destination: Side)?
     private var isCopying = false
 
-    init(manager: LogicalUnit<Device>, running: LogicalUnitRunningTask, list: ExtendedCopyParameterList) {
+    init(manager: LogicalUnit, running: LogicalUnitRunningTask, list: ExtendedCopyParameterList) {
         self.manager = manager
         self.running = running
         self.list = list
@@ -127,7 +127,7 @@ private final class LogicalUnitCopy<Device: BlockDevice> {
         let target = list.targets[index]
         guard let peer = peer(target) else { throw aborted(.copyTargetDeviceNotReachable, indexField) }
         if target.peripheralDeviceType != 0 { throw aborted(.incorrectCopyTargetDeviceType, indexField) }
-        if target.blockByteCount != UInt32(LogicalUnit<Device>.blockBytes) { throw aborted(.copyTargetDeviceNotReachable, indexField) }
+        if target.blockByteCount != UInt32(LogicalUnit.blockBytes) { throw aborted(.copyTargetDeviceNotReachable, indexField) }
         guard let range = peer.unit.sectorRange(address, UInt64(blockCount)) else {
             throw aborted(.noAdditionalSenseInformation, addressField)
         }
@@ -161,7 +161,7 @@ private final class LogicalUnitCopy<Device: BlockDevice> {
             note()
             return copySegment()
         }
-        let count = min(source.range.count, LogicalUnit<Device>.copyPieceBlocks)
+        let count = min(source.range.count, LogicalUnit.copyPieceBlocks)
         let from = SectorRange(from: source.range.start, to: source.range.start + count)
         let to = SectorRange(from: destination.range.start, to: destination.range.start + count)
         perform(source, from, writes: false, { $0.device.read(from, completion: $1) }) { data in
@@ -178,7 +178,7 @@ private final class LogicalUnitCopy<Device: BlockDevice> {
 
     /// Zeroes are copied as such, so that what is thin at the source stays thin.
     private static func write(
-        _ data: ByteBuffer, _ range: SectorRange, _ unit: LogicalUnit<Device>,
+        _ data: ByteBuffer, _ range: SectorRange, _ unit: LogicalUnit,
         _ completion: @escaping (Result<ByteBuffer, BlockDeviceError>) -> Void
     ) {
         let written: (Result<Void, BlockDeviceError>) -> Void = { completion($0.map { ByteBuffer() }) }
@@ -192,7 +192,7 @@ private final class LogicalUnitCopy<Device: BlockDevice> {
     /// Does something with a range of a unit, under its lock and if it is allowed now; else the copy ends.
     private func perform(
         _ side: Side, _ range: SectorRange, writes: Bool,
-        _ action: @escaping (LogicalUnit<Device>, @escaping (Result<ByteBuffer, BlockDeviceError>) -> Void) -> Void,
+        _ action: @escaping (LogicalUnit, @escaping (Result<ByteBuffer, BlockDeviceError>) -> Void) -> Void,
         then next: @escaping (ByteBuffer) -> Void
     ) {
         let unit = side.peer.unit

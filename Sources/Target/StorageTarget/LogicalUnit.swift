@@ -14,7 +14,7 @@ import NIOCore
 import SCSI
 
 /// Executes SCSI commands on a block device, on that device's event loop only.
-public final class LogicalUnit<Device: BlockDevice> {
+public final class LogicalUnit {
     /// The most tasks on the medium or waiting for it; one more is answered with TASK SET FULL.
     public static var maximumTasks: Int { 1024 }
     /// The most I_T nexuses; one more is refused by `addNexus`.
@@ -22,7 +22,9 @@ public final class LogicalUnit<Device: BlockDevice> {
     /// The bytes of a logical block.
     public static var blockBytes: Int { BlockGeometry.sectorBytes }
 
-    public let device: Device
+    /// Of a class, so a call is one look into a table. With the device's type as a parameter of all that is in this room, its
+    /// tables and closures were generic code, which costs more.
+    public let device: any BlockDevice
     public let identity: LogicalUnitIdentity
     public let number: LogicalUnitNumber
     public let limits: BlockLimits
@@ -32,7 +34,7 @@ public final class LogicalUnit<Device: BlockDevice> {
     var delay: ((TimeAmount, @escaping () -> Void) -> Void)?
 
     /// The units that an EXTENDED COPY of a nexus may reach besides this one.
-    public var copyPeers: (NexusIdentifier) -> [LogicalUnitCopyPeer<Device>] = { _ in [] }
+    public var copyPeers: (NexusIdentifier) -> [LogicalUnitCopyPeer] = { _ in [] }
     /// The relative identifiers of the target ports through which the unit is reached; the identity's own unless the target says
     /// otherwise. REPORT TARGET PORT GROUPS names each in a group of its own by the same number.
     public var relativeTargetPorts: () -> [UInt16]
@@ -74,7 +76,7 @@ public final class LogicalUnit<Device: BlockDevice> {
     var clearCount: UInt64 = 0
 
     public init(
-        device: Device, identity: LogicalUnitIdentity, number: LogicalUnitNumber = LogicalUnitNumber(rawValue: 0),
+        device: any BlockDevice, identity: LogicalUnitIdentity, number: LogicalUnitNumber = LogicalUnitNumber(rawValue: 0),
         limits: BlockLimits = BlockLimits()
     ) {
         self.device = device

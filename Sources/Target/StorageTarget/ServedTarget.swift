@@ -2,19 +2,19 @@ import Blocks
 import SCSI
 
 /// A target in the server's table.
-final class ServedTarget<Device: BlockDevice> {
-    let description: TargetDescription<Device>
+final class ServedTarget {
+    let description: TargetDescription
     /// The logical units by the index of their number.
-    private(set) var units: [Int: LogicalUnit<Device>] = [:]
+    private(set) var units: [Int: LogicalUnit] = [:]
     /// The numbers of the units, ascending.
     private(set) var numbers: [LogicalUnitNumber] = []
     /// Who answers for numbers without a unit; it stays when the last unit goes.
     private(set) var identity: LogicalUnitIdentity
     private let allowed: Set<String>?
-    private let prepare: (LogicalUnit<Device>) -> Void
+    private let prepare: (LogicalUnit) -> Void
 
     /// - Parameter prepare: Tells a unit, when it becomes one of the target's, what it asks the server.
-    init(_ description: TargetDescription<Device>, prepare: @escaping (LogicalUnit<Device>) -> Void) throws(StorageTargetError) {
+    init(_ description: TargetDescription, prepare: @escaping (LogicalUnit) -> Void) throws(StorageTargetError) {
         guard let first = description.units.min(by: { $0.number < $1.number }) else { throw .invalidDescription("no logical unit") }
         self.description = description
         self.prepare = prepare
@@ -27,7 +27,7 @@ final class ServedTarget<Device: BlockDevice> {
     }
 
     /// Puts a unit behind a number that is free.
-    func insert(_ unit: LogicalUnit<Device>, number: Int) throws(StorageTargetError) {
+    func insert(_ unit: LogicalUnit, number: Int) throws(StorageTargetError) {
         guard LogicalUnitNumber(index: number) != nil else { throw .invalidDescription("logical unit number \(number)") }
         guard units[number] == nil else { throw .numberInUse }
         units[number] = unit
@@ -37,7 +37,7 @@ final class ServedTarget<Device: BlockDevice> {
     }
 
     /// Takes a unit away from its number; commands that have it go on.
-    func remove(number: Int) -> LogicalUnit<Device>? {
+    func remove(number: Int) -> LogicalUnit? {
         guard let unit = units.removeValue(forKey: number) else { return nil }
         unit.reportedNumbers = { [] }
         unit.copyPeers = { _ in [] }
@@ -51,7 +51,7 @@ final class ServedTarget<Device: BlockDevice> {
     }
 
     /// The unit behind a LUN as it stands in a PDU.
-    func unit(_ lun: UInt64) -> LogicalUnit<Device>? {
+    func unit(_ lun: UInt64) -> LogicalUnit? {
         LogicalUnitNumber(rawValue: lun).index.flatMap { units[$0] }
     }
 

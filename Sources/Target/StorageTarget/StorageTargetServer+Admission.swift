@@ -38,7 +38,7 @@ extension StorageTargetServer {
             .map { DiscoveredTarget(name: $0.description.name, alias: $0.description.alias, addresses: addresses) }
     }
 
-    private func shows(_ target: ServedTarget<Device>, to login: LoginResult) -> Bool {
+    private func shows(_ target: ServedTarget, to login: LoginResult) -> Bool {
         guard target.allows(login.identity.initiatorName) else { return false }
         // In a normal session it is the session's own target that is asked for.
         if login.identity.sessionType == .normal || target.isOpen || discovery == .none { return true }
@@ -46,7 +46,7 @@ extension StorageTargetServer {
         return login.provenCredentials.contains(credentials)
     }
 
-    func serves(_ target: ServedTarget<Device>) -> Bool { targets.values.contains { $0 === target } }
+    func serves(_ target: ServedTarget) -> Bool { targets.values.contains { $0 === target } }
 
     /// What becomes of a login that names a session (RFC 7143 section 6.3.1): a session has one connection, which a login with
     /// the same connection identifier takes the place of.
@@ -67,8 +67,8 @@ extension StorageTargetServer {
     }
 
     /// The other connection with the same session name, which a new login replaces (section 6.3.5).
-    func predecessor(of identity: LoginIdentity, at portalGroupTag: UInt16, besides connection: TargetConnection<Device>)
-        -> TargetConnection<Device>?
+    func predecessor(of identity: LoginIdentity, at portalGroupTag: UInt16, besides connection: TargetConnection)
+        -> TargetConnection?
     {
         guard identity.sessionType == .normal else { return nil }
         return connections.values.first {

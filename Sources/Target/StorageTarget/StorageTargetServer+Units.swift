@@ -10,7 +10,7 @@ extension StorageTargetServer {
     ///   - unit: A unit that no other target has, on the server's event loop.
     ///   - number: Its number, which is free.
     ///   - name: The name of the target.
-    public func addUnit(_ unit: LogicalUnit<Device>, number: Int, toTarget name: String) throws(StorageTargetError) {
+    public func addUnit(_ unit: LogicalUnit, number: Int, toTarget name: String) throws(StorageTargetError) {
         eventLoop.preconditionInEventLoop()
         guard !isStopped else { throw .stopped }
         guard let target = targets[name.lowercased()] else { throw .noSuchTarget }

@@ -8,7 +8,7 @@ import SCSI
 /// Serves block devices over iSCSI.
 ///
 /// The server, its connections and its devices live on one event loop; every call is made there.
-public final class StorageTargetServer<Device: BlockDevice> {
+public final class StorageTargetServer {
     public let eventLoop: any EventLoop
     public let limits: StorageTargetLimits
     /// Whom discovery sessions show which targets.
@@ -24,8 +24,8 @@ public final class StorageTargetServer<Device: BlockDevice> {
     private var busyPoll: BusyPoll
     /// One turn of a poll; made once, so that a turn allocates nothing.
     private var pollTurn: @Sendable () -> Void = {}
-    var targets: [String: ServedTarget<Device>] = [:]
-    var connections: [ObjectIdentifier: TargetConnection<Device>] = [:]
+    var targets: [String: ServedTarget] = [:]
+    var connections: [ObjectIdentifier: TargetConnection] = [:]
     private(set) var isStopped = false
 
     private(set) var portals: [TargetPortal] = []
@@ -63,37 +63,18 @@ public final class StorageTargetServer<Device: BlockDevice> {
         eventLoop.preconditionInEventLoop()
         guard !isStopped else { return eventLoop.makeFailedFuture(StorageTargetError.stopped) }
         startSweep()
-        // What crosses into NIO's sendable closures is a closure bound to the loop, whose type does not name the device.
         let tag = portalGroupTag ?? limits.negotiation.targetPortalGroupTag
-        let accept: (any Channel) throws -> Void = { [self] channel in
-            try channel.pipeline.syncOperations.addHandler(
-                TargetConnection(server: self, channel: channel, portalGroupTag: tag))
-        }
-        let boundAccept = NIOLoopBound(accept, eventLoop: eventLoop)
-        let bootstrap = ServerBootstrap(group: eventLoop)
-            .serverChannelOption(.backlog, value: 256)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            .childChannelOption(.socketOption(.so_keepalive), value: 1)
-            .childChannelOption(
-                .writeBufferWaterMark, value: .init(low: limits.outboundByteCount / 2, high: limits.outboundByteCount)
-            )
-            .childChannelOption(
-                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 16_384, maximum: 131_072)
-            )
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try boundAccept.value(channel) }
-            }
-        let keep: (any Channel) throws -> SocketAddress = { [self] channel in
-            guard !isStopped, let address = channel.localAddress else {
-                channel.close(promise: nil)
-                throw StorageTargetError.stopped
-            }
-            portals.append(TargetPortal(channel: channel, address: address, groupTag: tag))
-            return address
-        }
-        let boundKeep = NIOLoopBound(keep, eventLoop: eventLoop)
-        return bootstrap.bind(host: host, port: port).flatMapThrowing { try boundKeep.value($0) }
+        return FrontEnd.listen(
+            host: host, port: port, on: eventLoop, outboundByteCount: limits.outboundByteCount,
+            accept: { [self] channel in
+                try channel.pipeline.syncOperations.addHandler(
+                    TargetConnection(server: self, channel: channel, portalGroupTag: tag))
+            },
+            keep: { [self] channel in
+                guard !isStopped, let address = channel.localAddress else { throw StorageTargetError.stopped }
+                portals.append(TargetPortal(channel: channel, address: address, groupTag: tag))
+                return address
+            })
     }
 
     /// The addresses that the server listens on.
@@ -105,7 +86,7 @@ public final class StorageTargetServer<Device: BlockDevice> {
     // MARK: Targets
 
     /// Adds a target; initiators see it at once.
-    public func addTarget(_ description: TargetDescription<Device>) throws(StorageTargetError) {
+    public func addTarget(_ description: TargetDescription) throws(StorageTargetError) {
         eventLoop.preconditionInEventLoop()
         guard !isStopped else { throw .stopped }
         guard targets.count < limits.targets else { throw .tooManyTargets }
@@ -156,25 +137,20 @@ public final class StorageTargetServer<Device: BlockDevice> {
     }
 
     /// Ends connections in the orderly way, and by force those that take longer than `stopTime`.
-    private func retire(_ ending: [TargetConnection<Device>], completion: @escaping () -> Void) {
-        guard !ending.isEmpty else { return completion() }
-        let latch = Countdown(ending.count, completion: completion)
-        for connection in ending { connection.retire { latch.arrive() } }
-        let close: () -> Void = { for connection in ending { connection.closeNow() } }
-        let bound = NIOLoopBound(close, eventLoop: eventLoop)
-        eventLoop.scheduleTask(in: limits.stopTime) { bound.value() }
+    private func retire(_ ending: [TargetConnection], completion: @escaping () -> Void) {
+        FrontEnd.retire(ending, within: limits.stopTime, on: eventLoop, completion: completion)
     }
 
     // MARK: What connections ask
 
     /// True when there is room for one more connection.
-    func open(_ connection: TargetConnection<Device>) -> Bool {
+    func open(_ connection: TargetConnection) -> Bool {
         guard !isStopped, connections.count < limits.connections else { return false }
         connections[ObjectIdentifier(connection)] = connection
         return true
     }
 
-    func closed(_ connection: TargetConnection<Device>) {
+    func closed(_ connection: TargetConnection) {
         connections[ObjectIdentifier(connection)] = nil
     }
 

@@ -4,8 +4,8 @@ import NIOCore
 import SCSI
 
 /// What the connection knows of a command between its arrival and its answer.
-struct CommandContext<Device: BlockDevice> {
-    var unit: LogicalUnit<Device>
+struct CommandContext {
+    var unit: LogicalUnit
     var task: SCSITask
     var transfer: DataTransfer
     /// Bytes of the budget that the command holds, and whose budget.
@@ -42,9 +42,9 @@ extension TargetConnection {
 
     /// The way of a cached read: header, data and digests go into the batch without a buffer in between.
     private func answerInPlace(
-        _ handle: TaskHandle, _ task: SessionTask, _ read: BlockTransfer, _ unit: LogicalUnit<Device>
+        _ handle: TaskHandle, _ task: SessionTask, _ read: BlockTransfer, _ unit: LogicalUnit
     ) -> Bool {
-        let byteCount = Int(read.blockCount) &* LogicalUnit<Device>.blockBytes
+        let byteCount = Int(read.blockCount) &* LogicalUnit.blockBytes
         guard byteCount <= Self.inPlaceByteCount, session?.canAnswerInPlace(task, byteCount: byteCount) ?? false,
             server.dataIn.reserve(byteCount)
         else { return false }
@@ -63,7 +63,7 @@ extension TargetConnection {
     }
 
     /// Reserves memory for the data of a command, or has it wait.
-    private func reserve(_ handle: TaskHandle, _ unit: LogicalUnit<Device>, _ task: SCSITask) {
+    private func reserve(_ handle: TaskHandle, _ unit: LogicalUnit, _ task: SCSITask) {
         let transfer = unit.expectedTransfer(of: task.command)
         commands[handle] = CommandContext(unit: unit, task: task, transfer: transfer)
         let wanted = transfer.direction == .fromInitiator ? transfer.byteCount : 0
@@ -90,7 +90,7 @@ extension TargetConnection {
 
     /// A copy has a piece of data in memory that no PDU carries.
     private func heldByCopy(_ command: SCSICommand) -> Int {
-        if case .extendedCopy = command { LogicalUnit<Device>.copyPieceByteCount } else { 0 }
+        if case .extendedCopy = command { LogicalUnit.copyPieceByteCount } else { 0 }
     }
 
     private func proceed(_ handle: TaskHandle, _ byteCount: Int, _ wanted: Int) {
@@ -176,13 +176,13 @@ extension TargetConnection {
 
     /// Makes the session known to a unit that its target got.
     /// - Returns: false when the unit has no room for it.
-    func join(_ unit: LogicalUnit<Device>) -> Bool {
+    func join(_ unit: LogicalUnit) -> Bool {
         guard hasNexus, let identity else { return true }
         return unit.addNexus(nexus, initiatorPortName: Self.portName(of: identity), relativeTargetPort: portalGroupTag)
     }
 
     /// The target has lost a unit: what has not begun on it is refused; `completion` runs when the rest is answered.
-    func leave(_ unit: LogicalUnit<Device>, completion: @escaping () -> Void) {
+    func leave(_ unit: LogicalUnit, completion: @escaping () -> Void) {
         for (handle, command) in commands where command.unit === unit && !command.isRunning {
             answer(handle, Self.noUnit, transferByteCount: 0)
         }
@@ -192,7 +192,7 @@ extension TargetConnection {
     }
 
     /// Called when a command has left `unit`.
-    func settleDepartures(from unit: LogicalUnit<Device>) {
+    func settleDepartures(from unit: LogicalUnit) {
         guard !departures.isEmpty, !commands.values.contains(where: { $0.unit === unit }) else { return }
         let done = departures.filter { $0.unit === unit }
         departures.removeAll { $0.unit === unit }

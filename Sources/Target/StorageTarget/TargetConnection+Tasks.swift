@@ -19,7 +19,7 @@ extension TargetConnection {
     private var peers: [TargetConnection] { server.connections.values.filter { $0.target === target && $0.session != nil } }
 
     /// LOGICAL UNIT RESET, TARGET WARM RESET and TARGET COLD RESET.
-    private func reset(_ request: TaskManagementRequest, _ units: [LogicalUnit<Device>], onLUN lun: UInt64?) {
+    private func reset(_ request: TaskManagementRequest, _ units: [LogicalUnit], onLUN lun: UInt64?) {
         let peers = peers
         let latch = Countdown(units.count + peers.count) { [self] in
             finish(request, .functionComplete)

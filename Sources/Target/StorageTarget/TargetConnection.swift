@@ -13,7 +13,7 @@ import SCSI
 // Answers made during one turn of the event loop leave together.
 
 /// The channel handler of a connection.
-final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
+final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -26,11 +26,11 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     /// thread of the pool and back.
     static var inPlaceByteCount: Int { 32_768 }
 
-    let server: StorageTargetServer<Device>
+    let server: StorageTargetServer
     let channel: any Channel
     var session: TargetSession?
     /// The target of a normal session.
-    var target: ServedTarget<Device>?
+    var target: ServedTarget?
     /// Who logged in, from the end of the negotiation on.
     var identity: LoginIdentity?
     /// Who the logical units take the session for; that of another connection when this one has taken its place.
@@ -38,14 +38,14 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     /// The portal group of the listener that accepted the connection.
     let portalGroupTag: UInt16
     /// The commands of the session that are not answered yet.
-    var commands: [TaskHandle: CommandContext<Device>] = [:]
+    var commands: [TaskHandle: CommandContext] = [:]
     /// Commands that are with a logical unit.
     var runningCount = 0
     /// Who waits for tasks of this session to end, by the session's token.
     var abortWaiters: [UInt32: () -> Void] = [:]
 
     /// Who waits for commands on units that the target has lost.
-    var departures: [(unit: LogicalUnit<Device>, completion: () -> Void)] = []
+    var departures: [(unit: LogicalUnit, completion: () -> Void)] = []
 
     var login: LoginNegotiator?
     var decoder: PDUDecoder
@@ -78,7 +78,7 @@ final class TargetConnection<Device: BlockDevice>: ChannelDuplexHandler {
     var endWaiters: [() -> Void] = []
     var isEnded = false
 
-    init(server: StorageTargetServer<Device>, channel: any Channel, portalGroupTag: UInt16) {
+    init(server: StorageTargetServer, channel: any Channel, portalGroupTag: UInt16) {
         self.server = server
         self.channel = channel
         self.portalGroupTag = portalGroupTag

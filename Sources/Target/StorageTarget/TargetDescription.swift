@@ -4,13 +4,13 @@ import NIOCore
 import SCSI
 
 /// A target as its owner describes it.
-public struct TargetDescription<Device: BlockDevice> {
+public struct TargetDescription {
     /// The iSCSI name; names are compared without regard to case.
     public var name: String
     /// What log lines call the target, since its name belongs to the customer.
     public var label: String
     /// The logical units, by number.
-    public var units: [(number: Int, unit: LogicalUnit<Device>)]
+    public var units: [(number: Int, unit: LogicalUnit)]
     /// What an initiator must prove; nil lets everyone in who is allowed.
     public var chap: CHAPCredentials?
     /// The initiators that may log in and see the target; nil stands for all.
@@ -19,7 +19,7 @@ public struct TargetDescription<Device: BlockDevice> {
     public var alias: String?
 
     public init(
-        name: String, label: String, units: [(number: Int, unit: LogicalUnit<Device>)], chap: CHAPCredentials? = nil,
+        name: String, label: String, units: [(number: Int, unit: LogicalUnit)], chap: CHAPCredentials? = nil,
         allowedInitiators: [String]? = nil, alias: String? = nil
     ) {
         self.name = name

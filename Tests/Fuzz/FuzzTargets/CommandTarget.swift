@@ -92,7 +92,7 @@ public final class CommandTarget: FuzzTarget {
         return fingerprint.value
     }
 
-    private func disturb(_ unit: LogicalUnit<FuzzDevice>, _ nexus: NexusIdentifier, _ what: UInt8) throws {
+    private func disturb(_ unit: LogicalUnit, _ nexus: NexusIdentifier, _ what: UInt8) throws {
         switch what {
         case 1: unit.abortTasks(.nexus(nexus)) {}
         case 2: unit.abortTasks(.task(nexus: nexus, tag: 0)) {}
@@ -104,7 +104,7 @@ public final class CommandTarget: FuzzTarget {
     }
 
     private func send(
-        _ unit: LogicalUnit<FuzzDevice>, _ cdb: [UInt8], _ data: [UInt8], _ nexus: NexusIdentifier, _ options: UInt8, tag: UInt64,
+        _ unit: LogicalUnit, _ cdb: [UInt8], _ data: [UInt8], _ nexus: NexusIdentifier, _ options: UInt8, tag: UInt64,
         _ outcome: @escaping (UInt64) -> Void
     ) {
         let attributes: [SCSITask.Attribute] = [.simple, .ordered, .headOfQueue, .simple]

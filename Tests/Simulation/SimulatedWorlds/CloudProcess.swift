@@ -74,7 +74,9 @@ final class CloudProcess {
             identifier: world.volumeIdentifier, routingTag: 1, sectorCount: world.diskSectorCount, policy: world.policy, log: log,
             cache: cache, clock: { [scheduler = world.scheduler] in scheduler.now })
         volume.uplink = { [end] message, trafficClass, isBulk in end.send(message, trafficClass, isBulk: isBulk) }
-        volume.atEndOfTurn = { [scheduler = world.scheduler] in scheduler.schedule(microseconds: 0...200, $0) }
+        volume.gatherTurns { [weak volume, scheduler = world.scheduler] in
+            scheduler.schedule(microseconds: 0...200) { volume?.writeGathered() }
+        }
         volume.onEvent = { [weak self] event in self?.handle(event) }
         self.volume = volume
         end.onAction = { [weak self] action in self?.handle(action) }

@@ -89,7 +89,8 @@ import Testing
         log.onGathering = { told += 1 }
         var completed = 0
         for number in 0..<16 as Range<UInt64> {
-            log.append(range(number * 8, 8), data: ByteBuffer(repeating: 1, count: 4096), now: harness.scheduler.now) { _ in completed += 1 }
+            log.append(range(number * 8, 8), data: ByteBuffer(repeating: 1, count: 4096), now: harness.scheduler.now) { _ in completed += 1
+            }
         }
         #expect(told == 1 && completed == 0)
         log.writeGathered()

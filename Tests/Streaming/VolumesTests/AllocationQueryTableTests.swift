@@ -11,7 +11,7 @@ import Testing
     @Test("a question is answered once, under its newest number, and only when it was sent")
     func numbers() throws {
         var table = AllocationQueryTable(firstIdentifier: 100)
-        table.add(range, AllocationOverlay(), now: now) { _ in }
+        table.add(range, AllocationOverlay(), epoch: 0, now: now) { _ in }
         #expect(table.remove(identifier: 100) == nil)
         table.markSent(try #require(table.nextToSend))
         #expect(table.nextToSend == nil)
@@ -29,7 +29,7 @@ import Testing
         var table = AllocationQueryTable(firstIdentifier: 0)
         for index in 0..<AllocationQueryTable.queriesMax {
             #expect(!table.isFull)
-            table.add(range, AllocationOverlay(), now: .uptimeNanoseconds(UInt64(index))) { _ in }
+            table.add(range, AllocationOverlay(), epoch: 0, now: .uptimeNanoseconds(UInt64(index))) { _ in }
         }
         #expect(table.isFull)
         #expect(table.removeAll(startedBefore: .uptimeNanoseconds(3)).count == 3)

@@ -90,8 +90,8 @@ final class MemoryDisk: BlockDevice {
 /// A server on a loop of its own, with one export, `disk`, on a disk in memory.
 final class ServerFixture: Sendable {
     struct Parts {
-        let server: NetworkBlockServer<MemoryDisk>
-        let unit: LogicalUnit<MemoryDisk>
+        let server: NetworkBlockServer
+        let unit: LogicalUnit
         let disk: MemoryDisk
     }
 
@@ -115,7 +115,7 @@ final class ServerFixture: Sendable {
             change(&limits)
             var logger = Logger(label: "test")
             logger.logLevel = .critical
-            let server = NetworkBlockServer<MemoryDisk>(eventLoop: loop, limits: limits, security: security, logger: logger)
+            let server = NetworkBlockServer(eventLoop: loop, limits: limits, security: security, logger: logger)
             let disk = MemoryDisk(sectorCount: sectorCount)
             let unit = LogicalUnit(
                 device: disk, identity: LogicalUnitIdentity(uniqueHigh: 1, uniqueLow: 2, targetName: "iqn.2026-11.test:disk"))

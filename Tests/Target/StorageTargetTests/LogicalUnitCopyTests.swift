@@ -17,7 +17,7 @@ struct LogicalUnitCopyTests {
     }
 
     /// A CSCD descriptor E4h with the NAA of a unit.
-    func target(_ unit: LogicalUnit<MemoryDevice>, type: UInt8 = 0, blockBytes: UInt64 = 512) -> [UInt8] {
+    func target(_ unit: LogicalUnit, type: UInt8 = 0, blockBytes: UInt64 = 512) -> [UInt8] {
         [0xE4, type, 0, 0, 1, 3, 0, 8] + CDB.bytes(unit.identity.nameAddressAuthority, 8) + [UInt8](repeating: 0, count: 12)
             + [0] + CDB.bytes(blockBytes, 3)
     }

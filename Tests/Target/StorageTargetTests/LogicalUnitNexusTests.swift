@@ -71,7 +71,7 @@ struct LogicalUnitNexusTests {
 
     @Test("Sessions are bounded")
     func boundedSessions() {
-        for index in 3...LogicalUnit<MemoryDevice>.maximumNexuses {
+        for index in 3...LogicalUnit.maximumNexuses {
             #expect(bench.unit.addNexus(NexusIdentifier(UInt64(index)), initiatorPortName: "i\(index)"))
         }
         #expect(!bench.unit.addNexus(NexusIdentifier(0), initiatorPortName: "i"))

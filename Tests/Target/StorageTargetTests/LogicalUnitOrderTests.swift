@@ -103,7 +103,7 @@ struct LogicalUnitOrderTests {
     @Test("Tasks that wait for their turn are bounded")
     func bounded() throws {
         let first = try admit(CDB.write(0, 1), .ordered)
-        let boxes = (0...LogicalUnit<MemoryDevice>.maximumTasks).map { _ in bench.send(CDB.read(0, 1)) }
+        let boxes = (0...LogicalUnit.maximumTasks).map { _ in bench.send(CDB.read(0, 1)) }
         #expect(boxes.last?.response?.status == .taskSetFull && boxes.first?.response == nil)
         #expect(execute(first, data: sector(1)).response?.status == .good)
         #expect(boxes.dropLast().allSatisfy { $0.response?.status == .good } && bench.unit.order.taskCount == 0)

@@ -199,7 +199,7 @@ struct LogicalUnitReadWriteTests {
     @Test("One task too many finds the task set full")
     func taskLimit() {
         bench.device.isHolding = true
-        let boxes = (0..<LogicalUnit<MemoryDevice>.maximumTasks).map { _ in bench.send(CDB.read(0, 1)) }
+        let boxes = (0..<LogicalUnit.maximumTasks).map { _ in bench.send(CDB.read(0, 1)) }
         #expect(bench.status(CDB.read(0, 1)) == .taskSetFull)
         bench.device.answerAll()
         #expect(boxes.allSatisfy { $0.response?.status == .good })

@@ -81,7 +81,7 @@ struct LogicalUnitReservationTests {
         let store = Store()
         bench.unit.reservationStore = store.take
         store.isHolding = true
-        let boxes = (0..<(LogicalUnit<MemoryDevice>.maximumReservationUpdates + 3)).map { index in
+        let boxes = (0..<(LogicalUnit.maximumReservationUpdates + 3)).map { index in
             bench.send(CDB.persistentReserveOut(6), data: keys(0, UInt64(index + 1), flags: 1))
         }
         #expect(boxes.filter { $0.response?.status == .busy }.count == 2)
@@ -128,7 +128,7 @@ struct LogicalUnitReservationTests {
         #expect(bench.status(CDB.persistentReserveOut(0), data: keys(0, 1)) == .good)
         #expect(bench.status(CDB.persistentReserveOut(0), data: keys(0, 2), from: bench.two) == .good)
         bench.device.isHolding = true
-        let writes = (0..<LogicalUnit<MemoryDevice>.maximumTasks).map { _ in
+        let writes = (0..<LogicalUnit.maximumTasks).map { _ in
             bench.send(CDB.write(0, 1), data: sector(1), from: bench.two)
         }
         #expect(bench.status(CDB.write(0, 1), data: sector(1)) == .taskSetFull)

@@ -117,7 +117,7 @@ final class MemoryDevice: BlockDevice {
 /// A logical unit on a `MemoryDevice`, with nexuses whose power-on attention has been taken.
 final class Bench {
     let device: MemoryDevice
-    let unit: LogicalUnit<MemoryDevice>
+    let unit: LogicalUnit
     let one = NexusIdentifier(1)
     let two = NexusIdentifier(2)
 

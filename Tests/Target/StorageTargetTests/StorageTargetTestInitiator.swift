@@ -14,7 +14,7 @@ final class ServerFixture: Sendable {
 
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let loop: any EventLoop
-    let server: NIOLoopBound<StorageTargetServer<MemoryDevice>>
+    let server: NIOLoopBound<StorageTargetServer>
     let device: NIOLoopBound<MemoryDevice>
     let address: SocketAddress
 
@@ -32,7 +32,7 @@ final class ServerFixture: Sendable {
             change(&limits)
             var logger = Logger(label: "test")
             logger.logLevel = .critical
-            let server = StorageTargetServer<MemoryDevice>(
+            let server = StorageTargetServer(
                 eventLoop: loop, limits: limits, logger: logger, discovery: discovery)
             let device = MemoryDevice(sectorCount: 8192)
             for index in device.bytes.indices { device.bytes[index] = UInt8(truncatingIfNeeded: index / 512 &+ index) }
@@ -44,7 +44,7 @@ final class ServerFixture: Sendable {
     }
 
     static func addTarget(
-        _ name: String, _ device: MemoryDevice, to server: StorageTargetServer<MemoryDevice>, chap: CHAPCredentials? = nil,
+        _ name: String, _ device: MemoryDevice, to server: StorageTargetServer, chap: CHAPCredentials? = nil,
         allowed: [String]? = nil
     ) throws {
         let unit = LogicalUnit(device: device, identity: LogicalUnitIdentity(uniqueHigh: 1, uniqueLow: 2, targetName: name))
@@ -53,7 +53,7 @@ final class ServerFixture: Sendable {
     }
 
     /// Runs on the server's loop.
-    func run<Value: Sendable>(_ body: @escaping @Sendable (StorageTargetServer<MemoryDevice>, MemoryDevice) throws -> Value)
+    func run<Value: Sendable>(_ body: @escaping @Sendable (StorageTargetServer, MemoryDevice) throws -> Value)
         async throws
         -> Value
     {
@@ -61,7 +61,7 @@ final class ServerFixture: Sendable {
     }
 
     /// Waits until `condition` holds on the loop; each look is a turn of the loop.
-    func until(_ condition: @escaping @Sendable (StorageTargetServer<MemoryDevice>, MemoryDevice) -> Bool) async throws {
+    func until(_ condition: @escaping @Sendable (StorageTargetServer, MemoryDevice) -> Bool) async throws {
         let deadline = NIODeadline.now() + .seconds(60)
         while try await !run(condition) {
             try #require(NIODeadline.now() < deadline, "the condition never held")
