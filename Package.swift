@@ -198,7 +198,9 @@ let unitTests: [Target] = [
     tests(of: "SecureCache", floor: "Storage", ["SimulatedStorage", nioCore]),
     tests(of: "WriteLog", floor: "Storage", ["SimulatedStorage", nioCore]),
     tests(of: "Disks", floor: "Storage", ["SimulatedStorage", nioCore]),
-    tests(of: "Volumes", floor: "Streaming", ["SimulatedStorage", "Blocks", "Disks", "LinkProtocol", nioCore]),
+    tests(
+        of: "Volumes", floor: "Streaming",
+        ["SimulatedStorage", "Blocks", "Ciphers", "Disks", "LinkProtocol", "SecureCache", "WriteLog", nioCore]),
     tests(of: "Link", floor: "Streaming", [nioCore, nioEmbedded, nioPosix]),
     tests(of: "WANRelay", floor: "Streaming", [nioCore, nioPosix, logging]),
     tests(of: "EdgeServices", floor: "Management", ["APIModels", "Checksums", "Blocks", "Ciphers", "Files", "SCSI", nioCore, nioPosix]),

@@ -25,6 +25,8 @@ struct LoadPlan {
     var seed: UInt64 = 1
     var stateFile: String?
     var originalFile: String?
+    /// A session that breaks loses nothing that was acknowledged.
+    var targetKeepsWrites = false
     var reconnectNanoseconds: UInt64 = 0
     var maximumErrors = 0
     var finalFlush = true

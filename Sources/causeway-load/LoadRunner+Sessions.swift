@@ -96,8 +96,8 @@ extension LoadRunner {
             volume.lossReason = nil
             lossCount += 1
             if let store = volume.store {
-                store.ledger.loseSession()
-                store.record(.loss)
+                if plan.targetKeepsWrites { store.ledger.interruptSession() } else { store.ledger.loseSession() }
+                store.record(plan.targetKeepsWrites ? .interruption : .loss)
             }
             delayed.removeAll { slot in
                 if slot.connection.volume !== volume { return false }

@@ -50,6 +50,8 @@ struct RunCommand: ParsableCommand {
     var original: String?
     @Option(help: "When a session breaks or the target is not ready, keep trying for so long.")
     var reconnect = "0s"
+    @Flag(help: "A session that breaks loses nothing that was acknowledged: with --verify, a loss is an error, flushed or not.")
+    var targetKeepsWrites = false
     @Option(help: "Go on after so many failed I/Os.")
     var maxErrors = 0
     @Flag(inversion: .prefixedNo, help: "Flush at the end of a verifying run.")
@@ -116,6 +118,7 @@ struct RunCommand: ParsableCommand {
         }
         if verify != nil && urls.count != 1 { throw ValidationError("--verify takes one URL: a state file is about one volume") }
         (plan.stateFile, plan.originalFile, plan.seed) = (verify, original, seed)
+        plan.targetKeepsWrites = targetKeepsWrites
         plan.reconnectNanoseconds = try duration(reconnect, "--reconnect")
         (plan.maximumErrors, plan.finalFlush, plan.headerDigest) = (maxErrors, finalFlush, headerDigest)
         plan.commandTimeoutSeconds = Int32(clamping: max(1, try duration(timeout, "--timeout") / 1_000_000_000))

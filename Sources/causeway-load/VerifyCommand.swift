@@ -18,7 +18,7 @@ struct VerifyCommand: ParsableCommand {
     var stateFile: String
     @Option(help: "What the volume held before the first run.", completion: .file())
     var original: String?
-    @Flag(help: "Nothing crashed since: every sector must hold the last acknowledged write.")
+    @Flag(help: "No machine has lost power since: every sector must hold the last acknowledged write.")
     var exact = false
     @Option(help: "How many wrong sectors to print.")
     var show = 10

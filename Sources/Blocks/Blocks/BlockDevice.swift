@@ -2,7 +2,8 @@ import NIOCore
 
 /// What a caller may rely on when a write is acknowledged.
 public enum WriteDurability: Sendable {
-    /// The write is ordered and visible to every later read; a crash may lose it (a volatile write cache).
+    /// The write is ordered and visible to every later read, and outlives this process; a crash of the machine may lose it (a
+    /// volatile write cache).
     case ordered
     /// The write, and every write acknowledged before it, survives a crash (FUA).
     case durable

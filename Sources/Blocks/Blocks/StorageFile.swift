@@ -26,6 +26,36 @@ public enum StorageFileError: Error, Equatable, Sendable {
     case failed(String)
 }
 
+/// One of several reads of a file, and who takes its bytes.
+public struct FileRead: Sendable {
+    /// Where it begins, and how much is wanted.
+    public let offset: UInt64
+    public let byteCount: Int
+    /// Gets the bytes piece by piece, with the offset of each in the whole, and returns how many of them it took; fewer than
+    /// there were end the read.
+    public let consume: @Sendable (_ offset: Int, _ piece: UnsafeRawBufferPointer) -> Int
+
+    public init(
+        offset: UInt64, byteCount: Int, consume: @escaping @Sendable (_ offset: Int, _ piece: UnsafeRawBufferPointer) -> Int
+    ) {
+        self.offset = offset
+        self.byteCount = byteCount
+        self.consume = consume
+    }
+
+    /// Gives bytes that are all there to `consume`, and returns how many it took.
+    func consume(_ bytes: UnsafeRawBufferPointer, pieceByteCount: Int) -> Int {
+        var taken = 0
+        while taken < bytes.count {
+            let piece = UnsafeRawBufferPointer(rebasing: bytes[taken..<min(taken + pieceByteCount, bytes.count)])
+            let count = consume(taken, piece)
+            taken += count
+            if count < piece.count { break }
+        }
+        return taken
+    }
+}
+
 /// One open file or block device.
 public protocol StorageFile: AnyObject {
     /// Appends exactly `byteCount` bytes at `offset` to `buffer` if that needs no waiting for a device
@@ -35,15 +65,13 @@ public protocol StorageFile: AnyObject {
     /// Reads up to `byteCount` bytes; fewer arrive only at the end of the file.
     func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void)
 
-    /// Reads `byteCount` bytes and gives them in order, in pieces of `pieceByteCount` (the last one may be shorter), to
-    /// `consume`, with the offset of each in the whole. That may run on another thread, so that what is done with the bytes
-    /// costs the loop nothing. It returns how many bytes of the piece it took; fewer than there were end the read.
+    /// Carries out several reads one after the other, and gives each its bytes in order, in pieces of `pieceByteCount` (the last
+    /// one may be shorter). That may be on another thread, the same for all, so that what is done with the bytes costs the loop
+    /// nothing.
     ///
-    /// The completion gets how many bytes were taken in all: fewer than asked for at the end of the file, too.
+    /// The completion gets for each read how many bytes were taken: fewer than it wanted at the end of the file, too.
     func read(
-        at offset: UInt64, byteCount: Int, pieceByteCount: Int,
-        consume: @escaping @Sendable (_ offset: Int, _ piece: UnsafeRawBufferPointer) -> Int,
-        completion: @escaping (Result<Int, StorageFileError>) -> Void)
+        _ reads: [FileRead], pieceByteCount: Int, completion: @escaping ([Result<Int, StorageFileError>]) -> Void)
 
     /// Writes all readable bytes of `data` at `offset`, growing the file as needed.
     func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void)
@@ -77,26 +105,21 @@ public protocol StorageFile: AnyObject {
 }
 
 extension StorageFile {
-    /// For files that have no thread to do it on: the whole is read first, and consumed on the loop.
+    /// For files that have no thread to do it on: the whole of each is read first, and consumed on the loop.
     public func read(
-        at offset: UInt64, byteCount: Int, pieceByteCount: Int,
-        consume: @escaping @Sendable (_ offset: Int, _ piece: UnsafeRawBufferPointer) -> Int,
-        completion: @escaping (Result<Int, StorageFileError>) -> Void
+        _ reads: [FileRead], pieceByteCount: Int, completion: @escaping ([Result<Int, StorageFileError>]) -> Void
     ) {
-        read(at: offset, byteCount: byteCount) { result in
-            completion(
-                result.map { data in
-                    data.withUnsafeReadableBytes { bytes in
-                        var taken = 0
-                        while taken < bytes.count {
-                            let piece = UnsafeRawBufferPointer(rebasing: bytes[taken..<min(taken + pieceByteCount, bytes.count)])
-                            let count = consume(taken, piece)
-                            taken += count
-                            if count < piece.count { break }
-                        }
-                        return taken
-                    }
-                })
+        read(reads[...], pieceByteCount: pieceByteCount, done: [], completion: completion)
+    }
+
+    private func read(
+        _ reads: ArraySlice<FileRead>, pieceByteCount: Int, done: [Result<Int, StorageFileError>],
+        completion: @escaping ([Result<Int, StorageFileError>]) -> Void
+    ) {
+        guard let first = reads.first else { return completion(done) }
+        read(at: first.offset, byteCount: first.byteCount) { [self] result in
+            let taken = result.map { data in data.withUnsafeReadableBytes { first.consume($0, pieceByteCount: pieceByteCount) } }
+            read(reads.dropFirst(), pieceByteCount: pieceByteCount, done: done + [taken], completion: completion)
         }
     }
 }

@@ -289,7 +289,7 @@ final class CloudPlane {
         case .fileSystemFull:
             recorder.record(
                 "log.no_space", subject: entry.grant.name, logSubject: identifier, severity: .error,
-                "the file system of the state directory is full: free space there; writes that were not flushed wait in memory")
+                "the file system of the state directory is full: free space there; writers wait until there is room")
         case .cacheFailed:
             recorder.record(
                 "cache.failed", logSubject: identifier, severity: .error,

@@ -141,7 +141,9 @@ public struct EdgeProcess: Sendable {
     private func finish(_ stop: @escaping @Sendable () async -> Void, _ logger: Logger) async {
         let deadline = Task {
             try await Task.sleep(for: Self.stopTime)
-            logger.critical("could not flush and close within \(Self.stopTime.components.seconds) s: writes that were not flushed are lost")
+            logger.critical(
+                "could not flush and close within \(Self.stopTime.components.seconds) s: what was acknowledged is in the log's file, but may not survive a power cut"
+            )
             _exit(ExitStatus.state.rawValue)
         }
         await stop()

@@ -98,6 +98,10 @@ public struct SessionTask {
 
     /// What became of a Data-Out PDU.
     enum Taken {
+        /// The task runs or has failed: its data may still be on its way, and is dropped without a word.
+        case dropped
+        /// The PDU is not one of the task's.
+        case rejected
         case added
         /// It ended what was asked for, or what may come unasked.
         case sequenceEnded
@@ -106,6 +110,9 @@ public struct SessionTask {
 
     /// Takes a Data-Out PDU of the task, if it is the one that must come next.
     mutating func take(_ pdu: DataOut, _ parameters: SessionParameters) -> Taken {
+        if phase == .executing { return .dropped }
+        // Section 11.7.4: with a Target Transfer Tag, the LUN is that of the R2T.
+        guard pdu.targetTransferTag == BasicHeader.reservedTag || pdu.lun == lun else { return .rejected }
         guard Int(pdu.bufferOffset) == receivedByteCount else { return .failed(.dataSequence) }
         return pdu.targetTransferTag == BasicHeader.reservedTag ? takeUnsolicited(pdu, parameters) : takeSolicited(pdu)
     }

@@ -84,23 +84,14 @@ extension TargetSession {
     }
 
     mutating func receive(_ pdu: DataOut, _ frame: PDUFrame) {
-        // Data of a task that was aborted or has failed may still be on its way; it is dropped without a word.
         guard let handle = tasks.handle(tag: pdu.initiatorTaskTag) else { return }
         let parameters = parameters
-        var isRejected = false
-        // Decided in the task's place: with a second reference to the data that has come, each piece would copy all of it.
-        let taken =
-            tasks.update(handle) { task -> SessionTask.Taken? in
-                if task.phase == .executing { return nil }
-                // Section 11.7.4: with a Target Transfer Tag, the LUN is that of the R2T.
-                isRejected = pdu.targetTransferTag != BasicHeader.reservedTag && pdu.lun != task.lun
-                return isRejected ? nil : task.take(pdu, parameters)
-            } ?? nil
-        if isRejected { return reject(frame, .invalidPDUField) }
-        switch taken {
-        case .sequenceEnded?: advance(handle)
-        case .failed(let failure)?: fail(handle, failure)
-        case .added?, nil: break
+        // In the task's place: with a second reference to the data that has come, each piece would copy all of it.
+        switch tasks.update(handle, { $0.take(pdu, parameters) }) ?? .dropped {
+        case .dropped, .added: break
+        case .rejected: reject(frame, .invalidPDUField)
+        case .sequenceEnded: advance(handle)
+        case .failed(let failure): fail(handle, failure)
         }
     }
 

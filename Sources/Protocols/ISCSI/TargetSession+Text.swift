@@ -55,7 +55,7 @@ extension TargetSession {
         }
         do {
             guard let pairs = try incomingText.add(request.data, continues: request.continues) else { return sendText(request) }
-            // Section 6.2: no key comes twice in one sequence.
+            // Section 6.4: no key comes twice.
             guard Set(pairs.map(\.key)).count == pairs.count else {
                 incomingText = TextAccumulator()
                 return reject(frame, .protocolError)

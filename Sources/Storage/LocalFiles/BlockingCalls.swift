@@ -67,19 +67,26 @@ extension OpenFile {
         return buffer
     }
 
-    /// Reads through one piece of memory, which stays in the processor's cache, and returns how much `consume` took.
-    func readPieces(
-        at offset: UInt64, byteCount: Int, pieceByteCount: Int, consume: (Int, UnsafeRawBufferPointer) -> Int
-    ) throws(FileSystemError) -> Int {
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, min(pieceByteCount, byteCount)), alignment: 64)
+    /// Carries out reads through one piece of memory, which stays in the processor's cache, and returns how much each took.
+    func read(_ reads: [FileRead], pieceByteCount: Int) -> [Result<Int, StorageFileError>] {
+        let longest = reads.reduce(1) { max($0, $1.byteCount) }
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, min(pieceByteCount, longest)), alignment: 64)
         defer { memory.deallocate() }
+        return reads.map { wanted in
+            do throws(FileSystemError) { return .success(try read(wanted, through: memory)) } catch {
+                return .failure(StorageFileError(error))
+            }
+        }
+    }
+
+    private func read(_ wanted: FileRead, through memory: UnsafeMutableRawBufferPointer) throws(FileSystemError) -> Int {
         var taken = 0
-        while taken < byteCount {
-            let wanted = UnsafeMutableRawBufferPointer(rebasing: memory[..<min(memory.count, byteCount - taken)])
-            let arrived = try read(into: wanted, at: offset + UInt64(taken))
-            let count = consume(taken, UnsafeRawBufferPointer(rebasing: wanted[..<arrived]))
+        while taken < wanted.byteCount {
+            let piece = UnsafeMutableRawBufferPointer(rebasing: memory[..<min(memory.count, wanted.byteCount - taken)])
+            let arrived = try read(into: piece, at: wanted.offset + UInt64(taken))
+            let count = wanted.consume(taken, UnsafeRawBufferPointer(rebasing: piece[..<arrived]))
             taken += count
-            if count < wanted.count { break }
+            if count < piece.count { break }
         }
         return taken
     }

@@ -11,11 +11,16 @@ public final class LocalFile: StorageFile {
     private var file: OpenFile?
     private let path: String
     private let calls: BlockingCalls
-    private var pace = AtOncePace()
+    private let pace: AtOncePace
 
     /// A file that is open already. Must be made and used on `eventLoop`.
-    public init(_ file: OpenFile, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
+    public convenience init(_ file: OpenFile, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
+        self.init(file, eventLoop: eventLoop, threadPool: threadPool, pace: AtOncePace())
+    }
+
+    init(_ file: OpenFile, eventLoop: any EventLoop, threadPool: NIOThreadPool, pace: AtOncePace) {
         self.file = file
+        self.pace = pace
         path = file.path
         calls = BlockingCalls(eventLoop: eventLoop, threadPool: threadPool)
     }
@@ -37,13 +42,15 @@ public final class LocalFile: StorageFile {
     }
 
     public func read(
-        at offset: UInt64, byteCount: Int, pieceByteCount: Int,
-        consume: @escaping @Sendable (_ offset: Int, _ piece: UnsafeRawBufferPointer) -> Int,
-        completion: @escaping (Result<Int, StorageFileError>) -> Void
+        _ reads: [FileRead], pieceByteCount: Int, completion: @escaping ([Result<Int, StorageFileError>]) -> Void
     ) {
-        run(completion) { file throws(FileSystemError) in
-            try file.readPieces(at: offset, byteCount: byteCount, pieceByteCount: pieceByteCount, consume: consume)
+        let done = { (result: Result<[Result<Int, StorageFileError>], StorageFileError>) in
+            switch result {
+            case .success(let taken): completion(taken)
+            case .failure(let error): completion(reads.map { _ in .failure(error) })
+            }
         }
+        run(done) { file throws(FileSystemError) in file.read(reads, pieceByteCount: pieceByteCount) }
     }
 
     public func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
@@ -81,9 +88,9 @@ public final class LocalFile: StorageFile {
         guard let file else { return .failure(.failed("\(path) has been closed")) }
         let start = NIODeadline.now()
         guard pace.allows(at: start) else { return nil }
+        defer { pace.ended(from: start, to: .now()) }
         do throws(FileSystemError) {
             try file.writeBuffer(data, at: offset)
-            pace.ended(from: start, to: .now())
             return .success(())
         } catch {
             return .failure(StorageFileError(error))
@@ -115,6 +122,7 @@ public final class LocalFile: StorageFile {
 public final class LocalDirectory: StorageDirectory {
     private let directory: OpenDirectory
     private let calls: BlockingCalls
+    private let pace = AtOncePace()
 
     /// A directory that is open already. Must be made and used on `eventLoop`.
     public init(_ directory: OpenDirectory, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
@@ -134,9 +142,9 @@ public final class LocalDirectory: StorageDirectory {
     }
 
     public func open(_ name: String, create: Bool, completion: @escaping (Result<LocalFile, StorageFileError>) -> Void) {
-        let calls = self.calls
+        let (calls, pace) = (self.calls, self.pace)
         let opened = { (result: Result<OpenFile, StorageFileError>) in
-            completion(result.map { LocalFile($0, eventLoop: calls.eventLoop, threadPool: calls.threadPool) })
+            completion(result.map { LocalFile($0, eventLoop: calls.eventLoop, threadPool: calls.threadPool, pace: pace) })
         }
         calls.run(opened) { [directory] () throws(FileSystemError) in
             try directory.open(name, create ? [.write, .create] : [.write])

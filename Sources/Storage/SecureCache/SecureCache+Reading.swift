@@ -110,52 +110,70 @@ extension SecureCache {
             }
             completion(result)
         }
+        var runs: [CacheRun] = []
         var block = blocks.lowerBound
         while block < blocks.upperBound {
             guard let (piece, count) = piece(volume, from: block, to: blocks.upperBound) else {
                 return request.finish(CacheMiss(block: block))
             }
-            request.partsLeft += 1
             let position = offset + Int(block - blocks.lowerBound) * CacheFormat.blockBytes
-            read(piece, block: block, of: volume, into: destination, at: position, request)
+            switch piece {
+            case .memory(let bytes):
+                guard destination.copy(bytes, to: position) else { return request.finish(CacheMiss(block: block)) }
+            case .zeroes:
+                guard destination.clear(at: position, byteCount: CacheFormat.blockBytes) else {
+                    return request.finish(CacheMiss(block: block))
+                }
+            case .slots(let segment, let sequence, let first, let count):
+                guard let cipher = volume.sharedCipher(salt: segment.salt, of: salts) else {
+                    return request.finish(CacheMiss(block: block))
+                }
+                runs.append(
+                    CacheRun(
+                        volume: volume.identifier, block: block, sequence: sequence, segment: segment.position, firstSlot: first,
+                        slotCount: count, cipher: cipher, destination: destination, offset: position))
+            }
             block += count
         }
+        read(runs, of: volume, request)
         request.finish(nil)
     }
 
-    private func read(
-        _ piece: Piece, block: UInt64, of volume: CacheVolume, into destination: ReadDestination, at offset: Int,
-        _ request: CacheReadRequest
-    ) {
-        switch piece {
-        case .memory(let bytes): request.finish(destination.copy(bytes, to: offset) ? nil : CacheMiss(block: block))
-        case .zeroes:
-            request.finish(destination.clear(at: offset, byteCount: CacheFormat.blockBytes) ? nil : CacheMiss(block: block))
-        case .slots(let segment, let sequence, let first, let count):
-            guard let cipher = volume.sharedCipher(salt: segment.salt, of: salts) else {
-                return request.finish(CacheMiss(block: block))
+    /// Has the runs of a request read and opened, by another thread for each `CacheRun.jobSlotsMax` slots: blocks that came one
+    /// by one lie one by one, and must not cost a change of threads each.
+    private func read(_ runs: [CacheRun], of volume: CacheVolume, _ request: CacheReadRequest) {
+        var first = 0
+        var slots = 0
+        for (number, run) in runs.enumerated() {
+            slots += run.slotCount
+            guard slots >= CacheRun.jobSlotsMax || number == runs.count - 1 else { continue }
+            let job = Array(runs[first...number])
+            first = number + 1
+            slots = 0
+            request.partsLeft += 1
+            let reads = job.map { run in
+                FileRead(
+                    offset: geometry.offset(ofSlot: run.firstSlot, segment: run.segment), byteCount: run.slotCount * CacheFormat.slotBytes,
+                    consume: { run.open($1, at: $0) })
             }
-            let run = CacheRun(
-                volume: volume.identifier, block: block, sequence: sequence, firstSlot: first, cipher: cipher,
-                destination: destination, offset: offset)
-            let byteCount = count * CacheFormat.slotBytes
-            file.read(
-                at: geometry.offset(ofSlot: first, segment: segment.position), byteCount: byteCount,
-                pieceByteCount: CacheRun.pieceSlots * CacheFormat.slotBytes, consume: { run.open($1, at: $0) }
-            ) { [self] result in
-                request.finish(missed(run, count: count, of: volume, segment, result))
+            file.read(reads, pieceByteCount: CacheRun.pieceSlots * CacheFormat.slotBytes) { [self] results in
+                var miss: CacheMiss?
+                for (run, result) in zip(job, results) {
+                    guard let missed = missed(run, of: volume, result) else { continue }
+                    miss = miss.map { $0.block < missed.block ? $0 : missed } ?? missed
+                }
+                request.finish(miss)
             }
         }
     }
 
     /// What a run that was read says: nil when all of it is what was written.
-    private func missed(
-        _ run: CacheRun, count: Int, of volume: CacheVolume, _ segment: CacheSegment, _ result: Result<Int, StorageFileError>
-    ) -> CacheMiss? {
+    private func missed(_ run: CacheRun, of volume: CacheVolume, _ result: Result<Int, StorageFileError>) -> CacheMiss? {
         // The segment was evicted while the read was under way: whatever was read, the block is a miss.
+        let segment = segments[run.segment]
         guard segment.sequence == run.sequence else { return CacheMiss(block: run.block) }
         switch result {
-        case .success(let byteCount) where byteCount == count * CacheFormat.slotBytes: return nil
+        case .success(let byteCount) where byteCount == run.slotCount * CacheFormat.slotBytes: return nil
         case .success(let byteCount):
             counters.corrupt += 1
             let good = byteCount / CacheFormat.slotBytes
@@ -165,7 +183,7 @@ extension SecureCache {
         case .failure:
             // What the device cannot read is not worth another try: the blocks are fetched again and put elsewhere.
             counters.readErrors += 1
-            for slot in 0..<count {
+            for slot in 0..<run.slotCount {
                 forget(run.block + UInt64(slot), of: volume, segment, sequence: run.sequence, slot: run.firstSlot + slot)
             }
             return CacheMiss(block: run.block)
@@ -214,11 +232,16 @@ extension SecureCache {
 struct CacheRun: Sendable {
     /// Slots that are read and opened at a time: as much as stays in the processor's cache between the two.
     static let pieceSlots = 16
+    /// One thread takes runs until they have this many slots, 256 KiB; what is longer goes to several.
+    static let jobSlotsMax = 64
 
     let volume: VolumeIdentifier
     let block: UInt64
     let sequence: UInt64
+    /// The position of the segment.
+    let segment: Int
     let firstSlot: Int
+    let slotCount: Int
     let cipher: SharedBlockCipher
     let destination: ReadDestination
     /// Where the first block goes.

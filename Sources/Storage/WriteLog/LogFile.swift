@@ -3,13 +3,13 @@ import Ciphers
 import NIOCore
 
 /// One file of the log. It is closed when the last batch, segment or read that needs it is gone.
-///
-/// What it stands for is a `StoredLogFile`. Batches, epochs and maps know it as this class, which has no type parameter, so
-/// that they have none either: generic collections cost a write more than sealing it does.
-class LogFile {
+final class LogFile {
     let name: String
     let epoch: PointNumber
     let cipher: BlockCipher
+    /// Known by its protocol, so that batches, epochs and maps have no type parameter: generic collections cost a write more
+    /// than sealing it does, and a file is called once a batch.
+    private let file: any StorageFile
     /// Where the next batch goes.
     var writeOffset = UInt64(LogFormat.headerBytes)
     /// Something was written that no sync has covered.
@@ -20,81 +20,43 @@ class LogFile {
     var isHeaderDurable = false
     var isEstablished = false
 
-    init(name: String, epoch: PointNumber, cipher: BlockCipher) {
+    init(file: any StorageFile, name: String, epoch: PointNumber, cipher: BlockCipher) {
+        self.file = file
         self.name = name
         self.epoch = epoch
         self.cipher = cipher
     }
 
-    private var missing: StorageFileError { .failed("\(name) is not stored anywhere") }
+    deinit { file.close() }
 
-    func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool { false }
+    func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool {
+        file.readIfResident(at: offset, byteCount: byteCount, into: &buffer)
+    }
 
     func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
-        completion(.failure(missing))
+        file.read(at: offset, byteCount: byteCount) { [self] result in
+            withExtendedLifetime(self) { completion(result) }
+        }
     }
 
     func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
-        completion(.failure(missing))
+        file.write(data, at: offset, completion: completion)
     }
 
     func write(
         at offset: UInt64, produce: @escaping @Sendable () -> ByteBuffer?,
         completion: @escaping (_ bytes: ByteBuffer?, Result<Void, StorageFileError>) -> Void
     ) {
-        completion(nil, .failure(missing))
-    }
-
-    func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? { .failure(missing) }
-
-    func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) { completion(.failure(missing)) }
-
-    func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
-        completion(.failure(missing))
-    }
-}
-
-/// A log file in a directory.
-final class StoredLogFile<File: StorageFile>: LogFile {
-    private let file: File
-
-    init(file: File, name: String, epoch: PointNumber, cipher: BlockCipher) {
-        self.file = file
-        super.init(name: name, epoch: epoch, cipher: cipher)
-    }
-
-    deinit { file.close() }
-
-    override func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool {
-        file.readIfResident(at: offset, byteCount: byteCount, into: &buffer)
-    }
-
-    override func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
-        file.read(at: offset, byteCount: byteCount) { [self] result in
-            withExtendedLifetime(self) { completion(result) }
-        }
-    }
-
-    override func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
-        file.write(data, at: offset, completion: completion)
-    }
-
-    override func write(
-        at offset: UInt64, produce: @escaping @Sendable () -> ByteBuffer?,
-        completion: @escaping (_ bytes: ByteBuffer?, Result<Void, StorageFileError>) -> Void
-    ) {
         file.write(at: offset, produce: produce, completion: completion)
     }
 
-    override func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
+    func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
         file.writeAtOnce(data, at: offset)
     }
 
-    override func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {
-        file.synchronize(completion: completion)
-    }
+    func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) { file.synchronize(completion: completion) }
 
-    override func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+    func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
         file.truncate(to: byteCount, completion: completion)
     }
 }

@@ -88,7 +88,7 @@ extension LogRecovery {
         let name = LogFormat.fileName(epoch: epoch.number, part: part)
         directory.open(name, create: true) { [self] result in
             step(result) { opened in
-                let file = StoredLogFile(file: opened, name: name, epoch: epoch.number, cipher: cipher)
+                let file = LogFile(file: opened, name: name, epoch: epoch.number, cipher: cipher)
                 epoch.files.append(file)
                 opened.write(bytes, at: 0) { result in
                     self.step(result) { _ in

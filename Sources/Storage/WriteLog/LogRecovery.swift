@@ -129,7 +129,7 @@ final class LogRecovery<Directory: StorageDirectory> {
             opened.close()
             return fail(.corrupt("\(name.text) holds epoch \(header.epoch), part \(header.part)"))
         }
-        take(StoredLogFile(file: opened, name: name.text, epoch: name.epoch, cipher: cipher), header, size: size, at: index)
+        take(LogFile(file: opened, name: name.text, epoch: name.epoch, cipher: cipher), header, size: size, at: index)
     }
 
     /// The cipher of a file whose header is authentic; nil after a failure was reported.

@@ -10,6 +10,12 @@ extension WriteLog {
         waitUntilDurable(nextSequence - 1, completion)
     }
 
+    /// Completes when every write that was acknowledged before the call survives a crash, whatever has gathered behind them.
+    public func flushAcknowledged(completion: @escaping (Result<Void, WriteLogError>) -> Void) {
+        if let refusal { return completion(.failure(refusal)) }
+        waitUntilDurable(writtenThrough, completion)
+    }
+
     /// Completes when batch `sequence` and all before it are durable.
     func waitUntilDurable(_ sequence: UInt64, _ completion: @escaping LogCompletion) {
         if durableThrough >= sequence { return completion(.success(())) }
@@ -121,7 +127,6 @@ extension WriteLog {
         if isOutOfSpace {
             // One more try; if there still is no room the owner hears it, and what only the memory holds is lost with it.
             isOutOfSpace = false
-            pump()
         }
         waitUntilDurable(nextSequence - 1) { [self] in finishClosing($0) }
     }

@@ -14,12 +14,14 @@ extension WriteLog {
     /// True while the file system has no room for what is ordered.
     public var isFileSystemFull: Bool { isOutOfSpace }
 
-    /// Fails the writes that wait for room since before `deadline`. None of them was ordered.
+    /// Fails the writes that wait for room since before `deadline`. None of them was ordered. What stood behind them may fit now.
     public func failHeld(appendedBefore deadline: NIODeadline, _ error: WriteLogError) {
+        guard let oldest = held.first, oldest.now < deadline else { return }
         while let first = held.first, first.now < deadline {
             held.removeFirst()
             first.completion(.failure(error))
         }
+        admitHeld()
     }
 
     /// When the first write of the epoch that gathers was appended; nil while it has none.

@@ -145,7 +145,7 @@ extension WriteLog {
         do throws(CipherError) {
             let cipher = BlockCipher(key: try key.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
             guard let bytes = header.encoded(cipher: cipher) else { throw .unavailable("AES-256-GCM refused to seal a header") }
-            let file = StoredLogFile(file: opened, name: name, epoch: epoch.number, cipher: cipher)
+            let file = LogFile(file: opened, name: name, epoch: epoch.number, cipher: cipher)
             fileInTheMaking = (file, bytes)
             writeHeader(bytes, to: file, of: epoch)
         } catch {
@@ -164,7 +164,7 @@ extension WriteLog {
                 file.isDirty = true
                 fileBytes += file.writeOffset
                 epoch.files.append(file)
-                pump()
+                admitHeld()
                 synchronizeIfNeeded()
             case .failure(.noSpace(let text)):
                 ranOutOfSpace(text)

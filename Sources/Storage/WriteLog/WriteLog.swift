@@ -73,7 +73,7 @@ public final class WriteLog<Directory: StorageDirectory> {
 
     /// Appends that wait, unordered, for room.
     var held: Deque<PendingAppend> = []
-    /// LogCompletions of ordered appends, with the batch that has to be written first.
+    /// The completions of ordered appends, with the batch that has to be written first.
     var writeWaiters: Deque<(sequence: UInt64, completion: LogCompletion)> = []
     /// What waits until a batch is durable.
     var durabilityWaiters: Deque<(sequence: UInt64, completion: LogCompletion)> = []
@@ -290,8 +290,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     public func tick(now: NIODeadline) {
         guard failure == nil, isOutOfSpace else { return }
         isOutOfSpace = false
+        // What is held waits until this has found room.
         pump()
-        admitHeld()
     }
 
     /// Fails what waits for room: the owner's deadline for it has passed. What was ordered stays in the log.

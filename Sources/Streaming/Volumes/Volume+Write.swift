@@ -67,7 +67,7 @@ extension Volume {
         switch (result, durability) {
         case (.failure(let error), _): completion(.failure(deviceError(error)))
         case (.success, .ordered): completion(.success(()))
-        case (.success, .durable): log.flush { [self] result in completion(result.mapError { deviceError($0) }) }
+        case (.success, .durable): log.flushAcknowledged { [self] result in completion(result.mapError { deviceError($0) }) }
         }
     }
 

@@ -16,10 +16,17 @@ extension LogicalUnit {
             self.compare(running, range, with: expected, .everyBlock) {
                 let durability = self.durability(forceUnitAccess: transfer.forceUnitAccess)
                 self.device.write(range, data: replacement, durability: durability) { result in
-                    self.finish(running, self.response(to: result))
+                    self.finish(running, self.responseToReplacement(result))
                 }
             }
         }
+    }
+
+    /// A write that has waited too long for room may take effect yet. Another write may simply be sent again when it is told
+    /// BUSY; this one would then compare with what it has written itself, so its initiator is not told that nothing happened.
+    private func responseToReplacement(_ result: Result<Void, BlockDeviceError>) -> SCSIResponse {
+        guard case .failure(.noSpace) = result else { return response(to: result) }
+        return .checkCondition(SenseData(.abortedCommand, .writeError))
     }
 
     /// ORWRITE (SBC-3, 5.5): every bit that is set on the medium or in the data is set afterwards.

@@ -27,15 +27,22 @@ extension LogicalUnit {
         guard let first = ranges.first else { return completion(.good) }
         let hull = ranges.reduce(first) { SectorRange(from: min($0.start, $1.start), to: max($0.end, $1.end)) }
         runOnMedium(task, hull, .shared, completion: completion) { running in
-            self.writeZeroes(running, ranges[...])
+            self.writeZeroes(running, ranges)
         }
     }
 
-    private func writeZeroes(_ running: LogicalUnitRunningTask, _ ranges: ArraySlice<SectorRange>) {
-        guard let range = ranges.first else { return finish(running, .good) }
-        step(
-            running, { self.device.writeZeroes(range, durability: self.durability(), completion: $0) },
-            then: { self.writeZeroes(running, ranges.dropFirst()) })
+    /// Zeroes all ranges together, so that the device may take them as one write.
+    private func writeZeroes(_ running: LogicalUnitRunningTask, _ ranges: [SectorRange]) {
+        var failure: BlockDeviceError?
+        let countdown = Countdown(ranges.count) { [self] in
+            finish(running, failure.map { response(to: $0, isWrite: true) } ?? .good)
+        }
+        for range in ranges {
+            device.writeZeroes(range, durability: durability()) { result in
+                if case .failure(let error) = result { failure = failure ?? error }
+                countdown.arrive()
+            }
+        }
     }
 
     /// WRITE SAME of SBC-3. Zeroes, whether sent or meant by NDOB, are unmapped if the device can; another pattern is

@@ -26,6 +26,8 @@ public enum JournalRecord: Equatable, Sendable {
     case flush(WriteLedger.FlushTicket)
     /// A session was lost.
     case loss
+    /// A session was lost, but nothing that had been acknowledged.
+    case interruption
     /// A read ended the doubt about a unit.
     case observe(unit: Int, generation: UInt64)
 
@@ -53,6 +55,7 @@ public enum JournalRecord: Equatable, Sendable {
             number = generation
         case .flush(let ticket): (kind, count, number) = (4, ticket.epoch, ticket.sequence)
         case .loss: kind = 5
+        case .interruption: kind = 7
         case .observe(let unit, let generation): (kind, count, first, number) = (6, 1, UInt64(clamping: unit), generation)
         }
         let start = bytes.count
@@ -80,6 +83,7 @@ public enum JournalRecord: Equatable, Sendable {
         case 4: self = .flush(.init(sequence: number, epoch: count))
         case 5: self = .loss
         case 6: self = .observe(unit: start, generation: number)
+        case 7: self = .interruption
         default: return nil
         }
     }
@@ -121,6 +125,7 @@ extension WriteLedger {
             fail(units, generation: generation)
         case .flush(let ticket): completeFlush(ticket)
         case .loss: loseSession()
+        case .interruption: interruptSession()
         case .observe(let unit, let generation):
             guard unit < unitCount else { return false }
             _ = observe(unit, generation: generation, issuedInEpoch: epoch)

@@ -146,8 +146,16 @@ public struct WriteLedger: Sendable {
         }
     }
 
-    /// A session broke, and for all we know the target crashed with it.
+    /// A session broke, and for all we know the target's machine crashed with it.
     public mutating func loseSession() {
+        interruptSession()
+        epoch &+= 1
+        dirty.removeAll(keepingCapacity: true)
+        dirtyStart = 0
+    }
+
+    /// A session broke, but the target keeps what it acknowledged: its process died at most.
+    public mutating func interruptSession() {
         if unitsInFlight > 0 {
             for unit in inFlight.indices where inFlight[unit] != 0 {
                 maybes[unit, default: []].append(inFlight[unit])
@@ -155,9 +163,6 @@ public struct WriteLedger: Sendable {
             }
             unitsInFlight = 0
         }
-        epoch &+= 1
-        dirty.removeAll(keepingCapacity: true)
-        dirtyStart = 0
     }
 
     /// A read found the whole unit at one generation. Ends the doubt that a lost session left.

@@ -16,6 +16,7 @@ extension EndToEnd {
                     [
                         "run", lab.url("data"), "--mix", "30/70", "--block-size", "4KiB", "--queue-depth", "8", "--flush-every", "50",
                         "--fua", "5", "--rate-iops", "1500", "--runtime", "\(Self.rounds * 3)s", "--verify", state, "--reconnect", "60s",
+                        "--target-keeps-writes",
                         "--json",
                     ])
                 for round in 0..<Self.rounds {

@@ -109,7 +109,7 @@ import Testing
         #expect(last.isFinal && last.targetTransferTag == BasicHeader.reservedTag)
     }
 
-    /// Section 6.2: no key comes twice in one sequence. One that could would have a list of targets sent again and again.
+    /// Section 6.4: no key comes twice. One that could would have a list of targets sent again and again.
     @Test func aKeyMayNotComeTwice() throws {
         let harness = SessionHarness(type: .discovery)
         harness.session.receive(text([TextPair("SendTargets", "All"), TextPair("SendTargets", "All")], cmdSN: 10))

@@ -32,6 +32,10 @@ public final class SimulatedMachine {
 
     public init(scheduler: Scheduler) { self.scheduler = scheduler }
 
+    /// The files in which bytes were replaced by different ones, by their paths. A file that is sealed under nonces which count
+    /// must not be among them.
+    public internal(set) var overwrittenFiles = Set<String>()
+
     /// The bytes that all files take.
     public var usedBytes: Int {
         directories.values.reduce(0) { $0 + $1.visible.values.reduce(0) { $0 + $1.visible.count } }

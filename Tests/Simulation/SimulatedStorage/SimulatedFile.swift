@@ -157,6 +157,7 @@ public final class SimulatedFile: DiskFile {
     }
 
     public func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
+        guard incarnation == machine.incarnation else { return .failure(.failed("simulated: the process is dead")) }
         guard machine.random.chance(percent: machine.faults.atOncePercent) else { return nil }
         return apply(.bytes(offset: Int(clamping: offset), Array(data.readableBytesView)))
     }
@@ -187,6 +188,12 @@ public final class SimulatedFile: DiskFile {
             machine.usedBytes + (offset + bytes.count - node.visible.count) > machine.faults.capacityBytes
         {
             return .failure(.noSpace("simulated: no space for \(name)"))
+        }
+        if case .bytes(let offset, let bytes) = change, offset < node.visible.count,
+            !node.visible[offset..<min(node.visible.count, offset + bytes.count)].elementsEqual(
+                bytes.prefix(node.visible.count - offset))
+        {
+            machine.overwrittenFiles.insert(name)
         }
         change.apply(to: &node.visible)
         // A fresh serial: the order in which changes became visible is the order in which they count.

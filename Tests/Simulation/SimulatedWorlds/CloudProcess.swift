@@ -38,6 +38,13 @@ final class CloudProcess {
         end.die()
     }
 
+    /// The file system is full: the daemon tries again until it is not.
+    private func retry(_ open: @escaping () -> Void) {
+        world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
+            if self?.isDead == false { open() }
+        }
+    }
+
     private func openCache(_ file: SimulatedFile) {
         SecureCache.open(
             file: file, byteCount: world.cacheBytes, key: world.cacheKey, limits: world.cacheLimits, random: world.scheduler.random.source
@@ -63,6 +70,7 @@ final class CloudProcess {
             case .success(let log):
                 self.log = log
                 start()
+            case .failure(.file(.noSpace)): retry { [self] in openLog() }
             case .failure(let error): world.fail("the log did not open: \(error)")
             }
         }

@@ -17,6 +17,10 @@ final class HomeProcess {
     init(world: World) {
         self.world = world
         end = LinkEnd(role: .acceptor, scheduler: world.scheduler)
+        openJournal()
+    }
+
+    private func openJournal() {
         let disk = world.homeMachine.disk("disk", byteCount: Int(world.sectorCount) * BlockGeometry.sectorBytes)
         PointJournal.open(
             disk: disk, sectorCount: world.diskSectorCount, directory: world.homeMachine.directory("journal"),
@@ -25,6 +29,11 @@ final class HomeProcess {
             guard let self, !isDead else { return }
             switch result {
             case .success(let journal): opened(journal, disk)
+            case .failure(.noSpace):
+                // The file system is full: the daemon tries again until it is not.
+                world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
+                    if self?.isDead == false { self?.openJournal() }
+                }
             case .failure(let error): world.fail("the journal did not open: \(error)")
             }
         }

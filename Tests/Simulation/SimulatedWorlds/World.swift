@@ -10,7 +10,7 @@ import WriteLog
 // One simulated world: two machines, a line, an initiator, and a demon with one seed.
 //
 // The initiator writes, reads, flushes and seals. The demon kills either process, cuts the power
-// of either machine, cuts the line and resets connections, and the disk grows. What is checked:
+// of either machine, fills its file system, cuts the line and resets connections, and the disk grows. What is checked:
 //
 //   invariant 1   each read shows, for each sector, the last acknowledged write or a later one
 //   invariant 2   after a crash of the cloud edge the volume is an exact prefix of the writes, and
@@ -169,7 +169,7 @@ public final class World {
     }
 
     private func strike() {
-        switch scheduler.random.below(10) {
+        switch scheduler.random.below(11) {
         case 0: crashCloud(power: false)
         case 1, 2: crashCloud(power: true)
         case 3: crashHome(power: false)
@@ -180,8 +180,15 @@ public final class World {
         case 7:
             line.cut()
             scheduler.schedule(microseconds: 10_000...900_000) { [self] in line.restore() }
+        case 8: fillDisk(of: scheduler.random.chance(percent: 70) ? cloudMachine : homeMachine)
         default: line.dropOne()
         }
+    }
+
+    /// The file system of a machine gets full, and has room again a while later.
+    private func fillDisk(of machine: SimulatedMachine) {
+        machine.faults.capacityBytes = machine.usedBytes + Int(scheduler.random.below(64 << 10))
+        scheduler.schedule(microseconds: 10_000...1_500_000) { machine.faults.capacityBytes = .max }
     }
 
     // MARK: Checks
@@ -233,6 +240,9 @@ public final class World {
         let disk = homeMachine.disk("disk", byteCount: 0)
         checkDiskContent(disk)
         let last = (0..<sectorCount).map { history.visibleStamp(of: history.lastWrite(to: $0, through: history.lastNumber)) }
+        if let file = cloudMachine.overwrittenFiles.first(where: { $0.hasPrefix("log/") }) {
+            fail("bytes of \(file) were replaced by others: a nonce has sealed two texts")
+        }
         if failure == nil, Stamp.writes(in: ByteBuffer(bytes: disk.content), range: SectorRange(from: 0, to: sectorCount)) != last {
             fail("after the last point the disk at home is not the volume")
         }

@@ -63,11 +63,14 @@ final class Machinery: Sendable {
             seen.withLock { $0.append("\(offset) " + String(decoding: piece, as: UTF8.self)) }
             return offset == 8 ? 1 : piece.count
         }
-        let taken: Int = try await machinery.call { _, done in
-            file.value.read(at: 3, byteCount: 100, pieceByteCount: 4, consume: consume, completion: done)
+        let reads = [FileRead(offset: 3, byteCount: 100, consume: consume), FileRead(offset: 12, byteCount: 1, consume: consume)]
+        let taken: [Int] = try await machinery.call { _, done in
+            file.value.read(reads, pieceByteCount: 4) { results in
+                done(Result<[Int], StorageFileError>.success(results.map { (try? $0.get()) ?? -1 }))
+            }
         }
-        #expect(taken == 9)
-        #expect(seen.withLock { $0 } == ["0 0123", "4 4567", "8 89"])
+        #expect(taken == [9, 1])
+        #expect(seen.withLock { $0 } == ["0 0123", "4 4567", "8 89", "0 9"])
         let written: ByteBuffer? = try await machinery.call { _, done in
             file.value.write(at: 3, produce: { ByteBuffer(string: "0123") }) { bytes, result in done(result.map { bytes }) }
         }

@@ -132,3 +132,7 @@ final class LogHarness {
 }
 
 func range(_ start: UInt64, _ count: UInt64) -> SectorRange { SectorRange(from: start, to: start + count) }
+
+extension Result {
+    var isSuccess: Bool { if case .success = self { true } else { false } }
+}

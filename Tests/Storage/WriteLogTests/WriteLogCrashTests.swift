@@ -156,6 +156,7 @@ private final class CrashRun {
             run.harness.crash(power: run.harness.random.chance(percent: 60))
             try run.recover()
         }
+        #expect(run.harness.machine.overwrittenFiles.isEmpty, "a nonce has sealed two texts")
     }
 
     /// A crash in the middle of a recovery, again and again, changes nothing.

@@ -325,8 +325,68 @@ import Testing
         #expect(!log.hasUnsent(overlapping: range(UInt64(succeeded) * 8, 1000)))
     }
 
-    @Test func aFullFileSystemLosesNothing() throws {
+    /// A write that never fitted held those behind it back; when it has failed they go on, though nothing else happens.
+    @Test func whatStoodBehindAFailedWriteGoesOn() throws {
         let harness = try LogHarness()
+        harness.limits.logBytesMax = 128 << 10
+        let log = try harness.open()
+        try harness.append(range(0, 128), fill: 1)
+        var large: Result<Void, WriteLogError>?
+        var small: Result<Void, WriteLogError>?
+        let start = harness.scheduler.now
+        log.append(range(0, 192), data: ByteBuffer(repeating: 2, count: 96 << 10), now: start) { large = $0 }
+        log.append(range(512, 8), data: ByteBuffer(repeating: 3, count: 4096), now: start + .seconds(1)) { small = $0 }
+        harness.scheduler.runUntilIdle()
+        #expect(large == nil && small == nil && log.isWaitingForSpace)
+        log.failHeld(appendedBefore: start + .milliseconds(1), .noSpace("full"))
+        harness.scheduler.runUntilIdle()
+        #expect(throws: WriteLogError.noSpace("full")) { try #require(large).get() }
+        #expect(throws: Never.self) { try #require(small).get() }
+        #expect(!log.isWaitingForSpace)
+    }
+
+    /// The owner may call anything from where it hears of a write, which may be within another call of the log.
+    @Test func callsFromInsideOfACompletion() throws {
+        let harness = try LogHarness()
+        harness.machine.faults.atOncePercent = 100
+        let log = try harness.open()
+        var events: [String] = []
+        let now = harness.scheduler.now
+        log.append(range(0, 8), data: ByteBuffer(repeating: 1, count: 4096), now: now) { _ in
+            events.append("first")
+            log.append(range(0, 8), data: ByteBuffer(repeating: 2, count: 4096), now: now) { _ in events.append("second") }
+            log.flush { _ in events.append("flushed") }
+            log.seal(now: now) { _ in events.append("sealed") }
+            log.append(range(8, 8), data: ByteBuffer(repeating: 3, count: 4096), now: now) { _ in
+                events.append("third")
+                log.close { _ in events.append("closed") }
+            }
+        }
+        harness.scheduler.runUntilIdle()
+        // The third write is in the next epoch, whose file has to be made first.
+        #expect(events.filter { $0 != "third" } == ["first", "second", "flushed", "sealed", "closed"])
+        #expect(events.filter { $0 == "third" || $0 == "closed" } == ["third", "closed"])
+        try harness.open()
+        #expect(try harness.overlay(range(7, 2)).map { $0?.first } == [2, 3])
+    }
+
+    @Test func aLogThatIsClosedWritesWhatHasGathered() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        log.onGathering = {}
+        var isDone = false
+        log.append(range(0, 8), data: ByteBuffer(repeating: 7, count: 4096), now: harness.scheduler.now) { isDone = $0.isSuccess }
+        #expect(!isDone)
+        try harness.wait { log.close(completion: $0) }
+        #expect(isDone)
+        harness.crash(power: true)
+        try harness.open()
+        #expect(try harness.overlay(range(0, 1))[0]?.first == 7)
+    }
+
+    @Test(arguments: [0, 50, 100] as [UInt64]) func aFullFileSystemLosesNothing(atOncePercent: UInt64) throws {
+        let harness = try LogHarness()
+        harness.machine.faults.atOncePercent = atOncePercent
         let log = try harness.open()
         harness.machine.faults.capacityBytes = 40 << 10
         var acknowledged: [UInt64] = []

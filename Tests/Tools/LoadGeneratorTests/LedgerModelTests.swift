@@ -172,7 +172,7 @@ private struct ModelTarget {
     @Test func recordsRoundTrip() {
         let records: [JournalRecord] = [
             .issue(3..<7), .acknowledge(0..<1, generation: 5, durable: true), .acknowledge(9..<10, generation: 6, durable: false),
-            .fail(2..<4, generation: 8), .flush(.init(sequence: 77, epoch: 3)), .loss, .observe(unit: 5, generation: 2),
+            .fail(2..<4, generation: 8), .flush(.init(sequence: 77, epoch: 3)), .loss, .interruption, .observe(unit: 5, generation: 2),
         ]
         for record in records {
             var bytes: [UInt8] = []

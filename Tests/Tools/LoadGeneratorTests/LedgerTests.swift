@@ -133,6 +133,23 @@ struct SmallDisk {
         #expect(disk.read(3) != nil)
     }
 
+    @Test func aTargetThatKeepsItsWritesMayLoseNoneThatItAcknowledged() throws {
+        var disk = try SmallDisk()
+        let first = disk.write(3)
+        let second = disk.write(3)
+        disk.ledger.interruptSession()
+        #expect(disk.read(3) == nil)
+        disk.put(first, unit: 3)
+        #expect(disk.read(3) != nil, "an acknowledged write is gone")
+        // What was in flight may be there or not.
+        let third = disk.ledger.issue(3..<4)
+        disk.ledger.interruptSession()
+        for generation in [second, third] {
+            disk.put(generation, unit: 3)
+            #expect(disk.read(3) == nil)
+        }
+    }
+
     @Test func oneReadEndsTheDoubt() throws {
         var disk = try SmallDisk()
         let first = disk.write(3)
