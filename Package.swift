@@ -69,7 +69,7 @@ let platform: [Target] = [
 
 let protocols: [Target] = [
     room("SCSI", floor: "Protocols", ["Checksums", nioCore]),
-    room("ISCSI", floor: "Protocols", ["Checksums", nioCore, crypto]),
+    room("ISCSI", floor: "Protocols", ["Checksums", "Ciphers", nioCore]),
     room("NBD", floor: "Protocols", [nioCore]),
     room("LinkProtocol", floor: "Protocols", ["Blocks", nioCore, deque]),
 ]
@@ -177,7 +177,7 @@ let fuzz: [Target] = [
         name: "FuzzTargets",
         dependencies: [
             "CFuzz", "ISCSI", "SCSI", "NBD", "StorageTarget", "LinkProtocol", "Compression", "WriteLog", "SecureCache", "Disks", "Ciphers",
-            "Checksums", "Blocks", nioCore, crypto,
+            "Checksums", "Blocks", nioCore,
         ],
         path: "Tests/Fuzz/FuzzTargets", swiftSettings: strict),
     .executableTarget(

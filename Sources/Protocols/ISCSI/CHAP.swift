@@ -1,4 +1,4 @@
-import Crypto
+import Ciphers
 
 // CHAP as iSCSI uses it, RFC 7143 section 12.1.3 and RFC 1994:
 //
@@ -46,12 +46,10 @@ enum CHAPAlgorithm: UInt8, CaseIterable {
     /// How many bytes a challenge of ours has.
     var challengeByteCount: Int { self == .md5 ? 16 : 32 }
 
-    func response(identifier: UInt8, secret: String, challenge: [UInt8]) -> [UInt8] {
-        let input = [identifier] + Array(secret.utf8) + challenge
-        return switch self {
-        case .md5: Array(Insecure.MD5.hash(data: input))
-        case .sha256: Array(SHA256.hash(data: input))
-        }
+    /// Nil when this machine's OpenSSL refuses the function.
+    func response(identifier: UInt8, secret: String, challenge: [UInt8]) -> [UInt8]? {
+        let digest: MessageDigest = self == .md5 ? .md5 : .sha256
+        return digest.hash([identifier] + Array(secret.utf8) + challenge)
     }
 }
 
@@ -157,6 +155,8 @@ struct CHAPExchange {
         case failed(String)
     }
 
+    private static let refused = "this machine's OpenSSL refuses the hash function of CHAP"
+
     private let candidates: [CHAPCredentials]
     private var algorithm: CHAPAlgorithm?
     private var identifier: UInt8 = 0
@@ -189,7 +189,9 @@ struct CHAPExchange {
         }
         var proven: [CHAPCredentials] = []
         for candidate in candidates {
-            let expected = algorithm.response(identifier: identifier, secret: candidate.secret, challenge: challenge)
+            guard let expected = algorithm.response(identifier: identifier, secret: candidate.secret, challenge: challenge) else {
+                return .failed(Self.refused)
+            }
             // Both are always compared, so that a wrong name takes as long as a wrong secret.
             let isNameRight = CHAP.isEqual(Array(name.utf8), Array(candidate.user.utf8))
             let isResponseRight = CHAP.isEqual(response, expected)
@@ -210,7 +212,8 @@ struct CHAPExchange {
             return .failed("mutual CHAP is not configured")
         }
         guard secret != ours.secret else { return .failed("both directions of CHAP have the same secret") }
-        let answer = algorithm.response(identifier: UInt8(truncatingIfNeeded: theirs), secret: secret, challenge: theirChallenge)
+        guard let answer = algorithm.response(identifier: UInt8(truncatingIfNeeded: theirs), secret: secret, challenge: theirChallenge)
+        else { return .failed(Self.refused) }
         let pairs = [TextPair("CHAP_N", ours.mutualUser ?? ours.user), TextPair("CHAP_R", CHAP.hexadecimal(answer))]
         // Where several know the secret, only those are proved both ways whose answer this would be.
         return .authenticated(pairs, proven.filter { $0.mutualSecret == secret && $0.mutualUser == ours.mutualUser })

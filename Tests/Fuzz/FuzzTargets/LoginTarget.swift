@@ -1,4 +1,4 @@
-import Crypto
+import Ciphers
 import ISCSI
 import NIOCore
 
@@ -171,7 +171,7 @@ enum LoginSamples {
         let secret = Array(credentials.secret.utf8)
         let short = [randomByte] + secret + [UInt8](repeating: randomByte, count: 16)
         let long = [randomByte] + secret + [UInt8](repeating: randomByte, count: 32)
-        return [Array(Insecure.MD5.hash(data: short)), Array(SHA256.hash(data: long))]
+        return [MessageDigest.md5.hash(short), MessageDigest.sha256.hash(long)].compactMap { $0 }
     }
 
     private static let rightTexts = rightResponses.map { hexadecimal($0) }

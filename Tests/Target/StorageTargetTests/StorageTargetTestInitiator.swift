@@ -225,7 +225,7 @@ final class TestInitiator {
         let proof = CHAPAlgorithm.md5.response(
             identifier: try #require(UInt8(try value("CHAP_I"))), secret: secret,
             challenge: try #require(CHAP.binary(try value("CHAP_C"))))
-        return try await step([TextPair("CHAP_N", user), TextPair("CHAP_R", CHAP.hexadecimal(proof))], 3)
+        return try await step([TextPair("CHAP_N", user), TextPair("CHAP_R", CHAP.hexadecimal(try #require(proof)))], 3)
     }
 
     /// SendTargets=All.
