@@ -78,10 +78,7 @@ extension CloudEdge {
         if try await plane.run({ $0.cache != nil }) { return }
         let (path, byteCount, environment) = (cloud.cachePath, cloud.cacheSizeBytes, environment)
         let key = try SecretKey(Array(grants.cacheKey))
-        let file: OpenFile
-        do { file = try OpenFile(path, [.write, .create]) } catch {
-            throw EdgeFailure(.state, "the cache \(path) can't be opened: \(error)")
-        }
+        let file = try CacheFile.open(path)
         _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = LocalFile(file, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
             plane.openCache(file: local, byteCount: byteCount, key: key, limits: environment.memory.cache) { completion($0.map { true }) }

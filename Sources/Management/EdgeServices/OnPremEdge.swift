@@ -146,8 +146,25 @@ actor OnPremEdge: EdgeController {
     /// Takes over what a reload may change: disks that were added to the configuration, or removed and not in use, and sizes that
     /// have grown.
     func reload(_ onPrem: Configuration.OnPrem) async {
-        configuredDisks = onPrem.disks
+        configuredDisks = keepingServedDisks(in: onPrem.disks)
         await rescanServedDisks()
+    }
+
+    /// The new declarations, but for disks of attached volumes: those stay what they were, or the volume would go on with another
+    /// disk at the next start.
+    private func keepingServedDisks(in declared: [Configuration.Disk]) -> [Configuration.Disk] {
+        let served = Set(((try? store.volumes()) ?? []).filter { $0.state == .attached }.map(\.disk))
+        var disks = declared
+        for old in configuredDisks where served.contains(old.name) {
+            let index = disks.firstIndex { $0.name == old.name }
+            if let index, disks[index].path == old.path { continue }
+            environment.recorder.record(
+                "disk.kept", subject: old.name, severity: .warning,
+                "the configuration \(index == nil ? "removes" : "moves") disk \(old.name), from which a volume is served: it stays at \(old.path). "
+                    + "Put it back, or detach the volume first: the next start would find another disk or none")
+            if let index { disks[index] = old } else { disks.append(old) }
+        }
+        return disks
     }
 
     func needPlane() throws -> LoopConfined<HomePlane> {

@@ -12,6 +12,14 @@ import NIOCore
 // A fragment holds the entries since the one before it, so that a table grows without a byte of it
 // ever being written twice.
 
+/// How a cache's file begins, for those who must not take another one for it.
+public enum CacheSignature {
+    /// True when `bytes` begin as a cache's first segment does.
+    public static func begins(_ bytes: some Sequence<UInt8>) -> Bool {
+        bytes.prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } == CacheFormat.magic
+    }
+}
+
 enum CacheFormat {
     static let headerBytes = 4096
     static let magic: UInt64 = 0x4341_5553_4543_4143  // "CAUSECAC"

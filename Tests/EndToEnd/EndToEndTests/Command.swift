@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 /// What a finished program left behind.
 struct CommandResult: CustomStringConvertible {
@@ -60,66 +61,96 @@ struct Command {
     static func start(
         _ program: String, _ arguments: [String], environment: [String: String] = [:], input: String? = nil
     ) throws -> RunningCommand {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: path(of: program))
-        process.arguments = arguments
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
-        return try RunningCommand(process, name: ([program] + arguments).joined(separator: " "), input: input)
+        try RunningCommand(
+            path(of: program), arguments, environment: ProcessInfo.processInfo.environment.merging(environment) { _, new in new },
+            name: ([program] + arguments).joined(separator: " "), input: input)
     }
 }
 
 /// A program that was started and has its output collected in files, so that no pipe can fill up.
-final class RunningCommand: @unchecked Sendable {
-    // The process is only touched by `wait`, `kill` and `isRunning`, which Foundation allows from any thread.
-    private let process: Process
+///
+/// It is started by posix_spawn: Foundation's Process gives it the blocked signals of the thread that starts it, hears of its end
+/// only when its children have ended too, and has crashed in its own `run`.
+final class RunningCommand: Sendable {
     private let name: String
     private let directory: URL
+    let processIdentifier: pid_t
     private let ended: AsyncStream<Int32>
-    private let continuation: AsyncStream<Int32>.Continuation
+    private let hasEnded = Mutex(false)
 
-    fileprivate init(_ process: Process, name: String, input: String?) throws {
-        self.process = process
+    fileprivate init(_ path: String, _ arguments: [String], environment: [String: String], name: String, input: String?) throws {
         self.name = name
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("causeway-command-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-        for file in ["out", "err", "in"] {
-            _ = FileManager.default.createFile(atPath: directory.appendingPathComponent(file).path, contents: Data((input ?? "").utf8))
-        }
-        process.standardOutput = try FileHandle(forWritingTo: directory.appendingPathComponent("out"))
-        process.standardError = try FileHandle(forWritingTo: directory.appendingPathComponent("err"))
-        process.standardInput = try FileHandle(forReadingFrom: directory.appendingPathComponent("in"))
+        try Data((input ?? "").utf8).write(to: directory.appendingPathComponent("in"))
+        processIdentifier = try Self.spawn(path, arguments, environment, directory)
         let (stream, continuation) = AsyncStream.makeStream(of: Int32.self)
         ended = stream
-        self.continuation = continuation
-        process.terminationHandler = { process in
-            continuation.yield(process.terminationReason == .exit ? process.terminationStatus : 128 + process.terminationStatus)
+        Thread.detachNewThread { [self] in
+            var status: Int32 = 0
+            while waitpid(processIdentifier, &status, 0) < 0, errno == EINTR {}
+            hasEnded.withLock { $0 = true }
+            let signal = status & 0x7f
+            continuation.yield(signal == 0 ? status >> 8 & 0xff : 128 + signal)
             continuation.finish()
         }
-        try Self.runWithSignals(process)
     }
 
-    /// A thread of a pool has its signals blocked, and a child inherits that: SIGTERM would never reach it, nor its children.
-    private static func runWithSignals(_ process: Process) throws {
-        var (none, before) = (sigset_t(), sigset_t())
-        sigemptyset(&none)
-        pthread_sigmask(SIG_SETMASK, &none, &before)
-        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-        try process.run()
+    private static func spawn(_ path: String, _ arguments: [String], _ environment: [String: String], _ directory: URL) throws -> pid_t {
+        var attributes = posix_spawnattr_t()
+        var actions = posix_spawn_file_actions_t()
+        posix_spawnattr_init(&attributes)
+        posix_spawn_file_actions_init(&actions)
+        defer {
+            posix_spawnattr_destroy(&attributes)
+            posix_spawn_file_actions_destroy(&actions)
+        }
+        // A thread of a pool has its signals blocked, and a child inherits that: SIGTERM would never reach it, nor its children.
+        var noSignals = sigset_t()
+        sigemptyset(&noSignals)
+        posix_spawnattr_setsigmask(&attributes, &noSignals)
+        var defaults = sigset_t()
+        sigemptyset(&defaults)
+        for signal in [SIGINT, SIGTERM, SIGPIPE, SIGHUP] { sigaddset(&defaults, signal) }
+        posix_spawnattr_setsigdefault(&attributes, &defaults)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETSIGDEF))
+        let (input, output, errors) = (
+            directory.appendingPathComponent("in").path, directory.appendingPathComponent("out").path,
+            directory.appendingPathComponent("err").path
+        )
+        posix_spawn_file_actions_addopen(&actions, 0, input, O_RDONLY, 0)
+        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+        posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+        // What this process has open is not for others.
+        for descriptor in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? [] {
+            if let number = Int32(descriptor), number > 2 { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
+        }
+        var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
+        var variables: [UnsafeMutablePointer<CChar>?] = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
+        defer { for word in words + variables { free(word) } }
+        var identifier: pid_t = 0
+        let code = posix_spawn(&identifier, path, &actions, &attributes, &words, &variables)
+        guard code == 0 else {
+            throw CommandFailure(description: "\(path) cannot be started: \(String(cString: strerror(code)))")
+        }
+        return identifier
     }
 
-    var processIdentifier: Int32 { process.processIdentifier }
-    var isRunning: Bool { process.isRunning }
+    var isRunning: Bool { !hasEnded.withLock { $0 } }
 
-    func signal(_ number: Int32) { _ = kill(process.processIdentifier, number) }
+    /// Sends a signal, unless the program has ended and its number may be another's.
+    func signal(_ number: Int32) {
+        hasEnded.withLock { ended in
+            if !ended { _ = kill(processIdentifier, number) }
+        }
+    }
 
     func wait(seconds: Double) async throws -> CommandResult {
-        let watchdog = Task { [process, continuation] in
+        let isOverdue = Mutex(false)
+        let watchdog = Task { [self] in
             try await Task.sleep(for: .seconds(seconds))
-            if process.isRunning { kill(process.processIdentifier, SIGKILL) }
-            // Foundation notices the end of a process only when its children have ended too.
-            try await Task.sleep(for: .seconds(2))
-            continuation.yield(128 + SIGKILL)
-            continuation.finish()
+            isOverdue.withLock { $0 = true }
+            signal(SIGKILL)
         }
         var status: Int32 = -1
         for await value in ended { status = value }
@@ -127,7 +158,7 @@ final class RunningCommand: @unchecked Sendable {
         defer { try? FileManager.default.removeItem(at: directory) }
         let output = (try? String(contentsOf: directory.appendingPathComponent("out"), encoding: .utf8)) ?? ""
         let errors = (try? String(contentsOf: directory.appendingPathComponent("err"), encoding: .utf8)) ?? ""
-        if status == 128 + SIGKILL { throw CommandFailure(description: "\(name) was killed after \(seconds) s\n\(output)\(errors)") }
+        if isOverdue.withLock({ $0 }) { throw CommandFailure(description: "\(name) was killed after \(seconds) s\n\(output)\(errors)") }
         return CommandResult(command: name, status: status, output: output, errors: errors)
     }
 }

@@ -1,0 +1,55 @@
+import Files
+import SecureCache
+
+/// The file or device of the cloud edge's cache, taken for us alone.
+enum CacheFile {
+    /// How far a place that is to become a cache must be empty: file systems, partition tables, volume managers and disk images
+    /// all have something there.
+    private static let emptyByteCount = 128 << 10
+
+    /// Opens it, making a file that is missing. Whatever is neither empty nor a cache is left alone, and so is what another
+    /// program uses.
+    static func open(_ path: String) throws(EdgeFailure) -> OpenFile {
+        let (file, isOurs): (OpenFile?, Bool)
+        do throws(FileSystemError) {
+            file = try openAlone(path)
+            isOurs = try file.map { file throws(FileSystemError) in try self.isOurs(file) } ?? false
+        } catch {
+            let advice =
+                error.isLocked ? "another program uses it: name another one in cache.path" : "mend that, or name another one in cache.path"
+            throw EdgeFailure(.state, "the cache \(path) can't be opened: \(error); \(advice)")
+        }
+        guard let file else {
+            throw EdgeFailure(.state, "the cache \(path) is neither a file nor a block device: name one in cache.path")
+        }
+        guard isOurs else {
+            throw EdgeFailure(
+                .state,
+                "the cache \(path) holds something else, which is left as it is: name an empty file or device in cache.path, or wipe this one"
+            )
+        }
+        return file
+    }
+
+    /// Nil for what is neither a regular file nor a block device.
+    private static func openAlone(_ path: String) throws(FileSystemError) -> OpenFile? {
+        let file = try OpenFile(path, [.write, .create])
+        switch try file.information().kind {
+        case .regular:
+            try file.lockExclusively()
+            return file
+        case .blockDevice: return try OpenFile(path, [.write, .exclusive])
+        case .directory, .other: return nil
+        }
+    }
+
+    private static func isOurs(_ file: OpenFile) throws(FileSystemError) -> Bool {
+        var start = [UInt8](repeating: 0, count: emptyByteCount)
+        var failure: FileSystemError?
+        start.withUnsafeMutableBytes { bytes in
+            do throws(FileSystemError) { _ = try file.read(into: bytes, at: 0) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return CacheSignature.begins(start) || start.allSatisfy { $0 == 0 }
+    }
+}
