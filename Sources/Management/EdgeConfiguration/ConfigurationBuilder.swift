@@ -12,7 +12,7 @@ struct ConfigurationBuilder {
         static let writeLogSize: ClosedRange<UInt64> = (16 << 20)...(16 << 40)
         static let writeLogMemory: ClosedRange<UInt64> = (1 << 20)...(16 << 30)
         static let memoryLimit: ClosedRange<UInt64> = (128 << 20)...(1 << 40)
-        static let recoveryPointObjective: ClosedRange<Duration> = .milliseconds(100)...(.seconds(86_400))
+        static let recoveryPointObjective: ClosedRange<Duration> = .milliseconds(50)...(.seconds(86_400))
         static let sealSize: ClosedRange<UInt64> = (1 << 20)...(1 << 30)
         static let path = 4_000
     }

@@ -70,7 +70,10 @@ extension CloudEdge {
         }
         if !grants.unavailable.isEmpty { scheduleRefresh() }
         try retireUnknownLogs(granted)
-        try await plane.run { $0.setReady(true) }
+        // While a volume can't be opened its name is unknown to the front ends: then they say that it may come, and not that it
+        // is none.
+        let isWhole = openFailures.isEmpty && grants.unavailable.isEmpty
+        try await plane.run { $0.setReady(isWhole) }
     }
 
     private func openCache(_ grants: Grants) async throws {
@@ -135,11 +138,12 @@ extension CloudEdge {
     }
 
     private func letGo(_ identifier: VolumeIdentifier) async throws {
+        let name = try await needPlane().run { $0.served[identifier]?.grant.name }
         _ = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             plane.close(identifier) { completion(.success(true)) }
         }
         openFailures[identifier.description] = nil
-        environment.recorder.record("volume.withdrawn", logSubject: identifier.description, "home has taken the volume back")
+        environment.recorder.record("volume.withdrawn", subject: name, logSubject: identifier.description, "home has taken the volume back")
     }
 
     /// Logs of volumes that are not granted any more: those that were given back cleanly are removed, all others are kept

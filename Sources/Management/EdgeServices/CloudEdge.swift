@@ -90,7 +90,7 @@ actor CloudEdge: EdgeController {
                 }.get()
                 targetAddresses.append(bound.hostAndPort)
             } catch {
-                throw EdgeFailure(.unavailable, "target.listen: can't listen at \(address): \(error)")
+                throw EdgeFailure(.unavailable, "target.listen: can't listen at \(address): \(NetworkFailure(error))")
             }
         }
         environment.recorder.record("edge.listening", "listening for initiators at \(targetAddresses.joined(separator: ", "))")
@@ -207,6 +207,8 @@ actor CloudEdge: EdgeController {
         defer { isJoining = false }
         let token = try Self.parseToken(request.token)
         let name = request.name ?? environment.configuration.name
+        // Before home is asked: an edge that is taken in there and can't keep its certificate here would have used up the token.
+        try CloudIdentity.checkRoom(in: environment.directory)
         let key = EdgeKey()
         let message = JoinRequest(
             token: token, name: name, signingRequest: try key.signingRequest(edge: name), softwareVersion: edgeVersion)
@@ -256,6 +258,8 @@ actor CloudEdge: EdgeController {
 
     // MARK: The edge itself
 
+    nonisolated func problem(of error: any Error) -> Problem? { Problem(known: error) }
+
     func edge() async throws -> EdgeStatus {
         let isConnected = try await plane?.run { $0.link?.endpoint.isConnected ?? false } ?? false
         let isRevoked = try await plane?.run { $0.isRevoked } ?? false
@@ -269,21 +273,30 @@ actor CloudEdge: EdgeController {
     }
 
     func health() async -> Health {
-        let isConnected = (try? await plane?.run { $0.link?.endpoint.isConnected ?? false }) ?? false
+        let link = try? await plane?.run { (isConnected: $0.link?.endpoint.isConnected ?? false, hasCache: $0.cache != nil) }
         var problems: [String] = []
-        if identity == nil { problems.append("this edge is not paired") } else if !isConnected { problems.append("the link is down") }
-        if !openFailures.isEmpty { problems.append("\(openFailures.count) volumes can't be opened") }
+        if identity == nil {
+            problems.append("this edge is not paired")
+        } else if link?.isConnected != true {
+            problems.append("the link is down")
+        } else if link?.hasCache != true {
+            problems.append("the cache is not open")
+        }
+        if !openFailures.isEmpty { problems.append("volumes that can't be opened: \(openFailures.count)") }
+        // No names: whoever asks for health has shown no token.
+        let states = (try? await statuses())?.map(\.state) ?? []
+        for (state, text) in [(APIModels.Volume.State.full, "have a full write log"), (.stopped, "have stopped"), (.fenced, "are fenced")] {
+            let count = states.count { $0 == state }
+            if count > 0 { problems.append("volumes that \(text): \(count)") }
+        }
         return Health(
             healthy: plane != nil, state: plane == nil ? .starting : problems.isEmpty ? .running : .degraded, problems: problems)
     }
 
     func links() async throws -> [APIModels.Link] {
-        guard let identity, let dialer else { return [] }
+        guard let dialer else { return [] }
         let lastError = try await dialer.run { $0.lastError }
-        let (peer, since) = (identity.onPremEdge, startedAt)
-        return try await needPlane().run { plane in
-            plane.link.map { [LinkReport.link(of: $0.endpoint, peer: peer, lastError: lastError, since: since)] } ?? []
-        }
+        return try await needPlane().run { plane in plane.link.map { [LinkReport.link(of: $0, lastError: lastError)] } ?? [] }
     }
 
     func edges() async throws -> [PeerEdge] {

@@ -23,6 +23,7 @@ struct CloudIdentity: Sendable {
     private static let certificateName = "identity.pem"
     private static let keyName = "identity.key"
     private static let authorityName = "authority.pem"
+    private static let roomName = "identity.room"
     private static let fileBytesMax = 64 << 10
 
     init(reply: JoinReply, name: String, key: EdgeKey) {
@@ -74,6 +75,17 @@ struct CloudIdentity: Sendable {
         onPremEdge = record.onPremEdge
         addresses = record.addresses
         self.credentials = credentials
+    }
+
+    /// Fails when there is no room for an identity: writes as much as one takes, and removes it again.
+    static func checkRoom(in directory: OpenDirectory) throws {
+        do {
+            try directory.replaceFile(roomName, with: [UInt8](repeating: 0xff, count: fileBytesMax))
+            try directory.remove(roomName)
+        } catch {
+            try? directory.remove(roomName)
+            throw error
+        }
     }
 
     func save(in directory: OpenDirectory) throws {

@@ -1,5 +1,6 @@
 import EdgeConfiguration
 import Foundation
+import Link
 import NIOCore
 import NetworkBlockServer
 import StorageTarget
@@ -66,7 +67,7 @@ extension CloudEdge {
                 let isPlain = nbd.tls == nil || (address.isLoopback && nbd.tls?.isRequired == false)
                 networkBlockAddresses.append("\(isPlain ? "nbd" : "nbds")://\(bound.hostAndPort)")
             } catch {
-                throw EdgeFailure(.unavailable, "nbd.listen: can't listen at \(address): \(error)")
+                throw EdgeFailure(.unavailable, "nbd.listen: can't listen at \(address): \(NetworkFailure(error))")
             }
         }
         environment.recorder.record("nbd.listening", "listening for NBD clients at \(networkBlockAddresses.joined(separator: ", "))")

@@ -233,7 +233,9 @@ final class HomePlane: LinkListenerDelegate {
 
     /// Ends what an earlier session of the volume left, so that its position is final.
     func prepareOpen(_ identifier: VolumeIdentifier, completion: @escaping (Result<PointPosition, any Error>) -> Void) {
-        guard let served = served[identifier] else { return completion(.failure(Problem.notServed)) }
+        guard let served = served[identifier], served.volume.journal.state == .open else {
+            return completion(.failure(Problem.notServed))
+        }
         served.volume.sessionLost { completion(.success(served.volume.journal.position)) }
     }
 

@@ -7,10 +7,12 @@ import ManagementAPI
 /// A link as the API and the metrics show it (X8).
 enum LinkReport {
     /// Called on the link's event loop.
-    static func link(of endpoint: LinkEndpoint, peer: String, lastError: String?, since: Date) -> APIModels.Link {
+    static func link(of link: PeerLink, lastError: String?) -> APIModels.Link {
+        let endpoint = link.endpoint
         let statistics = endpoint.statistics
         return APIModels.Link(
-            peer: peer, state: endpoint.isConnected ? .up : lastError == nil ? .connecting : .down, connections: statistics.connections,
+            peer: link.peer, state: endpoint.isConnected ? .up : lastError == nil ? .connecting : .down,
+            connections: statistics.connections,
             roundTripMilliseconds: statistics.roundTripMilliseconds, baseRoundTripMilliseconds: statistics.baseRoundTripMilliseconds,
             lastError: lastError ?? (endpoint.isConnected ? nil : endpoint.lastCloseReason.map { "\($0)" }),
             traffic: TrafficClass.allCases.map { trafficClass in
@@ -19,7 +21,7 @@ enum LinkReport {
                     trafficClass: "\(trafficClass)", sentBytes: counts.plainBytesSent, sentWireBytes: counts.wireBytesSent,
                     receivedBytes: counts.plainBytesReceived, receivedWireBytes: counts.wireBytesReceived)
             },
-            reconnects: Int(clamping: statistics.connectionsLost), since: since)
+            reconnects: Int(clamping: statistics.connectionsLost), since: link.since)
     }
 
     static func metrics(of links: [APIModels.Link]) -> [MetricSample] {

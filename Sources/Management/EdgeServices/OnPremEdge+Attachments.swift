@@ -21,7 +21,8 @@ extension OnPremEdge {
     }
 
     /// Locks and opens the disk, gives the edge a lease with a new identifier and key, and waits for it to serve.
-    func attach(_ name: String, to edge: String) async throws -> APIModels.Volume {
+    /// - Parameter willAttach: runs when the attachment is durable and before it is told.
+    func attach(_ name: String, to edge: String, willAttach: () -> Void = {}) async throws -> APIModels.Volume {
         let record = try volumeRecord(name)
         guard record.state == .detached, busyVolumes.insert(name).inserted else {
             throw APIError.conflict(
@@ -51,6 +52,7 @@ extension OnPremEdge {
             }
         }
         diskFailures[name] = nil
+        willAttach()
         environment.recorder.record("volume.attached", subject: name, "volume \(name) is attached to edge \(edge)")
         try await notifyGrantsChanged(edge)
         return try await waitUntilServing(name)

@@ -59,7 +59,7 @@ extension OnPremEdge {
                 mutualSecret: target.mutualChapSecret),
             allowedInitiators: target.allowedInitiators.split(separator: "\n").map(String.init),
             identity: try masterKey.identity(ofDisk: record.disk), key: record.dataKey, policy: Self.ownPolicy(of: record),
-            limits: Self.limits(of: record), isReadOnly: record.isReadOnly, isRemovable: record.isRemovable,
+            limits: Self.limits(of: record), isReadOnly: isWriteProtected(record), isRemovable: record.isRemovable,
             isDetaching: detachingVolumes.contains(record.name))
     }
 

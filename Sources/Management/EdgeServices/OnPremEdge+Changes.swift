@@ -12,7 +12,8 @@ extension OnPremEdge {
     // MARK: Volumes
 
     func changeVolume(named name: String, _ change: VolumeChange) async throws -> APIModels.Volume {
-        _ = try volumeRecord(name)
+        let disk = try? knownDisk(try volumeRecord(name).disk)
+        if change.readOnly == false, let disk, disk.isReadOnly { throw Self.diskReadOnly(disk) }
         let policy = try change.policy.map { try Self.checkedPolicy($0) }
         let record = try store.changeVolume(name) { record in
             if let policy {
@@ -34,7 +35,7 @@ extension OnPremEdge {
         while ContinuousClock.now < deadline, try await connectedEdges().contains(edge) {
             let statuses: [VolumeStatus]? = try? await call(edge, ControlMethod.status, Empty(), timeout: .seconds(3))
             let status = statuses?.first { $0.identifier == record.identifier }
-            if let status, status.limits == Self.limits(of: record), status.isReadOnly == record.isReadOnly,
+            if let status, status.limits == Self.limits(of: record), status.isReadOnly == isWriteProtected(record),
                 Self.ownPolicy(of: record).map({ $0 == status.policy }) ?? true
             {
                 break

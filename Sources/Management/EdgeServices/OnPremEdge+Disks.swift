@@ -21,7 +21,7 @@ extension OnPremEdge {
         let configured = configuredDisks.map { KnownDisk(name: $0.name, path: $0.path, isReadOnly: $0.readOnly, isConfigured: true) }
         let names = Set(configured.map(\.name))
         let added = try store.disks().filter { !names.contains($0.name) }
-            .map { KnownDisk(name: $0.name, path: $0.path, isReadOnly: false, isConfigured: false) }
+            .map { KnownDisk(name: $0.name, path: $0.path, isReadOnly: $0.isReadOnly, isConfigured: false) }
         return (configured + added).sorted { $0.name < $1.name }
     }
 
@@ -41,18 +41,20 @@ extension OnPremEdge {
     func createDisk(_ request: DiskCreate) async throws -> Disk {
         if let problem = NameRule.problem(request.name) { throw APIError.invalid("name", "\(problem)") }
         guard request.path.hasPrefix("/") else { throw APIError.invalid("path", "the path must be absolute") }
-        if request.readOnly == true {
-            throw APIError.invalid("readOnly", "only disks of the configuration file can be read-only; add it there")
+        let (known, path) = (try knownDisks(), request.path)
+        if known.contains(where: { $0.name == request.name }) { throw APIError.exists("disk", request.name) }
+        if let other = known.first(where: { $0.path == path }) {
+            throw APIError.conflict(
+                "disk_exists", "The path is a disk already", detail: "\(path) is the disk \(other.name)",
+                action: "use that one, or `causeway disk remove \(other.name)` first")
         }
-        if try knownDisks().contains(where: { $0.name == request.name }) { throw APIError.exists("disk", request.name) }
-        let path = request.path
         // Opened for a moment: a path that can't be used is refused now, with the reason, and not at the attach.
         do {
             _ = try await probe(path)
         } catch let error as LocalDiskError {
             throw Problem(describing: error)
         }
-        try store.addDisk(DiskRecord(name: request.name, path: path))
+        try store.addDisk(DiskRecord(name: request.name, path: path, isReadOnly: request.readOnly ?? false))
         environment.recorder.record("disk.added", subject: request.name, "disk \(request.name) is \(path)")
         return try await disk(named: request.name)
     }

@@ -48,8 +48,11 @@ extension OnPremEdge {
         let name = NameRule.problem(request.name) == nil ? request.name : edge
         let certificate = try authority.issue(signingRequestPEM: request.signingRequest, edge: edge, role: .cloud)
         let record = EdgeRecord(id: edge, name: name, role: Pairing.EdgeRole.cloud.rawValue, certificateSerial: certificate.serial)
-        try store.redeemPairingToken(hash: hash, edge: record)
-        plane?.send { $0.trust(edge: edge) }
+        let replaced = try store.redeemPairingToken(hash: hash, edge: record)
+        plane?.send { plane in
+            if let replaced { plane.revoke(edge: replaced) }
+            plane.trust(edge: edge)
+        }
         environment.recorder.record("edge.paired", subject: edge, "edge \(name) was paired as \(edge)")
         return JoinReply(
             edge: edge, certificate: certificate.pem, authority: authority.certificatePEM, onPremEdge: identifier,
@@ -91,11 +94,8 @@ extension OnPremEdge {
     }
 
     func links() async throws -> [APIModels.Link] {
-        let started = startedAt
-        return try await needPlane().run { plane in
-            plane.peers.values.sorted { $0.peer < $1.peer }.map {
-                LinkReport.link(of: $0.endpoint, peer: $0.peer, lastError: nil, since: started)
-            }
+        try await needPlane().run { plane in
+            plane.peers.values.sorted { $0.peer < $1.peer }.map { LinkReport.link(of: $0, lastError: nil) }
         }
     }
 }

@@ -83,7 +83,7 @@ extension OnPremEdge {
                 applied: progress?.position.applied ?? 0),
             unsent: status?.unsent ?? (record.state == .detached ? .init() : nil), cache: status?.cache,
             policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(), limits: Self.limits(of: record), throttle: status?.throttle,
-            readOnly: record.isReadOnly, removable: record.isRemovable, io: status?.io ?? .init())
+            readOnly: isWriteProtected(record), removable: record.isRemovable, io: status?.io ?? .init())
     }
 
     func credentials(ofVolume name: String) async throws -> VolumeCredentials {
@@ -102,11 +102,7 @@ extension OnPremEdge {
     func createVolume(_ request: VolumeCreate) async throws -> APIModels.Volume {
         if let problem = NameRule.problem(request.name) { throw APIError.invalid("name", "\(problem)") }
         let disk = try knownDisk(request.disk)
-        if disk.isReadOnly {
-            throw APIError.conflict(
-                "disk_read_only", "The disk is read-only", detail: "disk \(disk.name) is declared read-only",
-                action: "a volume takes writes home; use a disk that may be written")
-        }
+        if disk.isReadOnly, request.readOnly == false { throw Self.diskReadOnly(disk) }
         if (try? store.volume(request.name)) != nil { throw APIError.exists("volume", request.name) }
         let edge = request.attach == false ? nil : try chooseEdge(request.edge)
         let policy = try request.policy.map { try Self.checkedPolicy($0) }
@@ -115,7 +111,7 @@ extension OnPremEdge {
             name: request.name, identifier: VolumeIdentifier.random().description, disk: disk.name, target: place.target,
             logicalUnit: place.logicalUnit, dataKey: try Self.newKey(),
             recoveryPointObjectiveSeconds: policy?.recoveryPointObjectiveSeconds ?? 0, sealBytes: Int64(clamping: policy?.sealBytes ?? 0))
-        record.isReadOnly = request.readOnly ?? false
+        record.isReadOnly = request.readOnly ?? disk.isReadOnly
         record.isRemovable = request.removable ?? false
         Self.set(request.limits ?? .init(), in: &record)
         do {
@@ -125,10 +121,15 @@ extension OnPremEdge {
             if case .conflict(let text) = error { throw Self.unitInUse(text) }
             throw error
         }
-        environment.recorder.record("volume.created", subject: request.name, "volume \(request.name) is on disk \(disk.name)")
-        guard let edge else { return try await volume(named: request.name) }
+        let isCreated = { [recorder = environment.recorder] in
+            recorder.record("volume.created", subject: request.name, "volume \(request.name) is on disk \(disk.name)")
+        }
+        guard let edge else {
+            isCreated()
+            return try await volume(named: request.name)
+        }
         do {
-            return try await attach(request.name, to: edge)
+            return try await attach(request.name, to: edge, willAttach: isCreated)
         } catch {
             // A volume whose first attach is refused was not created.
             if (try? store.volume(request.name).state) == .detached { try? store.deleteVolume(request.name) }
@@ -181,6 +182,17 @@ extension OnPremEdge {
             throw APIError.invalid("chap.mutualUser", "mutual CHAP needs both mutualUser and mutualSecret")
         }
         return chap
+    }
+
+    /// True when machines may only read the volume: it says so, or its disk does.
+    func isWriteProtected(_ record: VolumeRecord) -> Bool {
+        record.isReadOnly || (try? knownDisk(record.disk).isReadOnly) ?? false
+    }
+
+    static func diskReadOnly(_ disk: KnownDisk) -> APIError {
+        .conflict(
+            "disk_read_only", "The disk is read-only", detail: "disk \(disk.name) is declared read-only: its volumes can't be written",
+            action: "use a disk that may be written, or make the volume read-only too")
     }
 
     /// The policy that the volume was given; nil when it follows its cloud edge's.

@@ -96,6 +96,7 @@ actor OnPremEdge: EdgeController {
             let identifier = edge.id
             try await plane.run { $0.trust(edge: identifier) }
         }
+        warnOfMissingDisks()
         await openAttachedDisks()
         try await listen(onPrem.linkListen, plane)
         reopening = Task { [weak self] in
@@ -122,7 +123,7 @@ actor OnPremEdge: EdgeController {
             }.get()
             linkAddress = bound.hostAndPort
         } catch {
-            throw EdgeFailure(.unavailable, "link.listen: can't listen at \(address): \(error)")
+            throw EdgeFailure(.unavailable, "link.listen: can't listen at \(address): \(NetworkFailure(error))")
         }
         environment.recorder.record("edge.listening", "listening for links at \(linkAddress ?? "")")
     }
@@ -147,7 +148,17 @@ actor OnPremEdge: EdgeController {
     /// have grown.
     func reload(_ onPrem: Configuration.OnPrem) async {
         configuredDisks = keepingServedDisks(in: onPrem.disks)
+        warnOfMissingDisks()
         await rescanServedDisks()
+    }
+
+    /// A path that was mistyped shall not wait for the first attach to be noticed.
+    private func warnOfMissingDisks() {
+        for disk in configuredDisks where Self.look(at: disk.path) == nil {
+            environment.recorder.record(
+                "disk.missing", subject: disk.name, severity: .warning,
+                "the disk \(disk.name) of the configuration file can't be read: there is nothing at \(disk.path), or no right to it")
+        }
     }
 
     /// The new declarations, but for disks of attached volumes: those stay what they were, or the volume would go on with another
@@ -176,6 +187,8 @@ actor OnPremEdge: EdgeController {
     }
 
     // MARK: The edge itself
+
+    nonisolated func problem(of error: any Error) -> Problem? { Problem(known: error) }
 
     func edge() async throws -> EdgeStatus {
         EdgeStatus(

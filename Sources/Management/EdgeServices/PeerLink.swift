@@ -1,4 +1,5 @@
 import APIModels
+import Foundation
 import Link
 import LinkProtocol
 import NIOCore
@@ -43,6 +44,9 @@ final class PeerLink: LinkDelegate {
     /// A message that belongs to a volume.
     var onMessage: (LinkMessage) -> Void = { _ in }
 
+    /// Since when the link has been up, or down.
+    private(set) var since = Date()
+
     private let eventLoop: any EventLoop
     private let calls = ControlCalls()
     private var requestsInHand = 0
@@ -75,7 +79,10 @@ final class PeerLink: LinkDelegate {
         onSessionStarted()
     }
 
-    func linkConnectivityChanged(_ link: LinkEndpoint) { onConnectivityChanged(link.isConnected) }
+    func linkConnectivityChanged(_ link: LinkEndpoint) {
+        since = Date()
+        onConnectivityChanged(link.isConnected)
+    }
 
     func link(_ link: LinkEndpoint, writable class: TrafficClass) { onWritable() }
 

@@ -1,20 +1,30 @@
 import APIModels
 import Blocks
 import Disks
+import Files
 import LocalFiles
 import ManagementAPI
+import StateStore
 
 extension Problem {
-    /// The problem that an error is to whoever called: itself, if it is one.
-    init(describing error: any Error) {
+    /// The problem that an error is to whoever called: itself, if it is one; nil when the error says nothing to them.
+    init?(known error: any Error) {
         switch error {
         case let problem as Problem: self = problem
         case let error as APIError: self = error.problem
-        default:
-            self.init(
+        case let error as StateStoreError: self.init(describing: error)
+        case let error as FileSystemError where error.isNoSpace: self = .noSpace("\(error)")
+        default: return nil
+        }
+    }
+
+    /// The problem that an error is to whoever called, in any case.
+    init(describing error: any Error) {
+        self =
+            Problem(known: error)
+            ?? Problem(
                 status: 500, code: "internal", title: "Internal error", detail: "\(error)",
                 action: "look at this edge's log; if it does not help, report this with the log")
-        }
     }
 
     /// A call that this edge does not know.
@@ -67,6 +77,10 @@ extension Problem {
             self.init(
                 status: 409, code: "disk_not_resizable", title: "The disk can't be resized here", detail: "\(error)",
                 action: "grow the device by its own tools, then run `causeway disk rescan`")
+        case .growing:
+            self.init(
+                status: 409, code: "disk_not_resizable", title: "The disk can't be made that large", detail: "\(error)",
+                action: "choose a size that its file system can hold; the disk is as large as before")
         default: self.init(unavailable: error)
         }
     }
@@ -87,6 +101,41 @@ extension Problem {
 
     /// The problem that a journal is.
     init(describing error: PointJournalError, disk: String) {
+        switch error {
+        case .foreignDisk(_, let isReceivedWaiting):
+            self.init(
+                status: 409, code: "disk_changed", title: "The disk is not the one that was served", detail: "disk \(disk): \(error)",
+                action: "put the right disk back: nothing was changed on this one. "
+                    + (isReceivedWaiting
+                        ? "Points that home has received wait for it in the state directory, under journals; moving them away gives them up"
+                        : "To go on with this one, detach the volume with --force, which gives up what the cloud edge has not sent, and attach it again")
+            )
+        case .noSpace: self = .noSpace("disk \(disk): \(error)")
+        default: self.init(failed: error, disk: disk)
+        }
+    }
+
+    /// What the state store says.
+    private init(describing error: StateStoreError) {
+        switch error {
+        case .notFound: self.init(status: 404, code: "not_found", title: "There is no such thing", detail: "\(error)")
+        case .exists, .conflict:
+            self.init(status: 409, code: "conflict", title: "The state does not allow it", detail: "\(error)", action: "see the message")
+        case .noSpace: self = .noSpace("\(error)")
+        case .failed:
+            self.init(
+                status: 500, code: "state_failed", title: "The state database can't be used", detail: "\(error)",
+                action: "see to the file system of the state directory, then start the daemon again")
+        }
+    }
+
+    private static func noSpace(_ detail: String) -> Problem {
+        Problem(
+            status: 507, code: "no_space", title: "There is no room", detail: detail,
+            action: "free space in the file system that is named and try again: nothing was changed")
+    }
+
+    private init(failed error: PointJournalError, disk: String) {
         self.init(
             status: 500, code: "journal_failed", title: "The point journal failed", detail: "disk \(disk): \(error)",
             action: "free space or mend the disk, then try again; received points are kept in the state directory")

@@ -43,6 +43,7 @@ struct APIResponder: HTTPResponder {
         } catch is CancellationError {
             response = Self.response(.stopping, request, context.logger)
         } catch {
+            if let problem = controller.problem(of: error) { return Self.response(APIError(problem), request, context.logger) }
             context.logger.error("request failed", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
             response = Self.response(.unexpected, request, context.logger)
         }

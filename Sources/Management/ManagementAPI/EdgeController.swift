@@ -2,11 +2,14 @@ import APIModels
 
 /// What an edge gives to its management API. One role does not have everything: what it leaves out answers 409 `wrong_role`.
 ///
-/// Methods throw `APIError`, or a `Problem` as it came from the other edge, for what the caller can understand; any other error
-/// becomes a 500 without details, and a line in the log. Lists may come in any order: the API sorts and pages them.
+/// Methods throw `APIError`, or a `Problem` as it came from the other edge, for what the caller can understand, or what `problem`
+/// makes one of; any other error becomes a 500 without details, and a line in the log. Lists may come in any order: the API sorts and pages them.
 public protocol EdgeController: Sendable {
     /// The edge's events, which the API lists and streams.
     var events: EventLog { get }
+
+    /// What an error of the edge's own parts is to a caller; nil when that is nobody's business but the log's.
+    nonisolated func problem(of error: any Error) -> Problem?
 
     func edge() async throws -> EdgeStatus
     /// Anyone who can connect may ask: its sentences name nothing that an outsider should not know.
@@ -46,6 +49,7 @@ public protocol EdgeController: Sendable {
 
 /// What a role does not have.
 extension EdgeController {
+    public nonisolated func problem(of error: any Error) -> Problem? { nil }
     public func edges() async throws -> [PeerEdge] { throw APIError.wrongRole() }
     public func revokeEdge(identifier: String) async throws { throw APIError.wrongRole(.onprem) }
     public func links() async throws -> [Link] { throw APIError.wrongRole() }

@@ -43,10 +43,13 @@ public struct DiskRecord: Codable, Equatable, Sendable, FetchableRecord, Persist
     public static let databaseTableName = "disk"
     public var name: String
     public var path: String
+    /// Its volumes are write protected.
+    public var isReadOnly: Bool
 
-    public init(name: String, path: String) {
+    public init(name: String, path: String, isReadOnly: Bool = false) {
         self.name = name
         self.path = path
+        self.isReadOnly = isReadOnly
     }
 }
 

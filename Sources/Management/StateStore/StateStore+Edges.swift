@@ -53,7 +53,11 @@ extension StateStore {
     }
 
     /// Uses up a pairing token and adds the edge that showed it, in one step: of two that show the same token, one gets in.
-    public func redeemPairingToken(hash: String, edge: EdgeRecord, now: Date = Date()) throws(StateStoreError) {
+    ///
+    /// The name of an edge that was revoked, or that never came after its join and has no volume, is free: it is revoked and keeps
+    /// its identifier only.
+    /// - Returns: the identifier of the edge that gave its name up, if one did.
+    public func redeemPairingToken(hash: String, edge: EdgeRecord, now: Date = Date()) throws(StateStoreError) -> String? {
         try write { database in
             guard var token = try PairingTokenRecord.fetchOne(database, key: hash) else {
                 throw StateStoreError.conflict("the pairing token is not known here: make a new one with `causeway pair`")
@@ -64,12 +68,20 @@ extension StateStore {
             if token.expires <= now {
                 throw StateStoreError.conflict("the pairing token has expired: make a new one with `causeway pair`")
             }
-            if try EdgeRecord.filter(Column("name") == edge.name || Column("id") == edge.id).fetchCount(database) > 0 {
-                throw StateStoreError.exists(kind: "edge", name: edge.name)
+            var replaced = try EdgeRecord.filter(Column("name") == edge.name).fetchOne(database)
+            if let other = replaced {
+                let isUsed = try VolumeRecord.filter(Column("edge") == other.id).fetchCount(database) > 0
+                guard other.revokedAt != nil || other.lastSeen == nil && !isUsed else {
+                    throw StateStoreError.exists(kind: "edge", name: edge.name)
+                }
+                replaced?.name = other.id
+                replaced?.revokedAt = other.revokedAt ?? now
+                try replaced?.update(database)
             }
             token.used = true
             try token.update(database)
             try edge.insert(database)
+            return replaced?.id
         }
     }
 }

@@ -122,6 +122,9 @@ public final class StateStore: Sendable {
         migrator.registerMigration("removable volumes") { database in
             try database.execute(sql: "ALTER TABLE volume ADD COLUMN isRemovable INTEGER NOT NULL DEFAULT 0")
         }
+        migrator.registerMigration("read-only disks") { database in
+            try database.execute(sql: "ALTER TABLE disk ADD COLUMN isReadOnly INTEGER NOT NULL DEFAULT 0")
+        }
         return migrator
     }
 }

@@ -16,7 +16,7 @@ public enum StateStoreError: Error, Equatable, Sendable, CustomStringConvertible
     public var description: String {
         switch self {
         case .notFound(let kind, let name): "there is no \(kind) \"\(name)\""
-        case .exists(let kind, let name): "there is a \(kind) \"\(name)\" already"
+        case .exists(let kind, let name): "there is one \(kind) \"\(name)\" already"
         case .conflict(let text): text
         case .noSpace(let text): "the state directory is full: \(text): free some space and try again"
         case .failed(let text): "the state database can't be used: \(text)"

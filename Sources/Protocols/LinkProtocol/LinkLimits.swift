@@ -19,7 +19,7 @@ public enum LinkLimits {
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.
     public static let windowFrames = 4096
     /// Connections of one session. More are closed at once.
-    public static let connections = 8
+    public static let connections = 32
 
     /// Bytes of a class, frame headers included, that may be queued or on their way: the sender's memory and the
     /// credit that the receiver grants. `enqueue` refuses at it.

@@ -121,6 +121,7 @@ extension PointJournal {
             var next = record
             next.sequence &+= 1
             next.position = PointPosition(received: max(position.received, point), applied: point)
+            next.fingerprint = next.fingerprint.applying(application.received.index.pieces)
             writePosition(next) { [self] result in
                 switch result {
                 case .failure(let error): stop(application, error)

@@ -4,7 +4,7 @@ import NIOCore
 // Opening:
 //
 //   list ─> read position (or make it), make it durable ─> scan the files behind it, and make the complete ones durable
-//        ─> apply them in order
+//        ─> see that the disk is the one that it was ─> apply them in order
 //        ─> take the position over for a new attachment ─> remove what is left over ─> directory durable
 //
 // What a crash can leave: at most one incomplete file, that of the point after the last received one;
@@ -30,14 +30,24 @@ extension PointJournal {
         }
     }
 
-    /// Makes the position file whole under another name, so that it never exists without a valid slot.
     private func createPosition(_ completion: @escaping Done) {
+        takeFingerprint { [self] result in
+            switch result {
+            case .failure(let error): completion(.failure(error))
+            case .success(let fingerprint): createPosition(fingerprint, completion)
+            }
+        }
+    }
+
+    /// Makes the position file whole under another name, so that it never exists without a valid slot.
+    private func createPosition(_ fingerprint: DiskFingerprint, _ completion: @escaping Done) {
         let fail = { (error: StorageFileError) in completion(.failure(PointJournalError(journal: error))) }
         directory.open(PositionRecord.temporaryName, create: true) { [self] result in
             guard case .success(let file) = result else { return result.failure.map(fail) ?? () }
             positionFile = file
-            var both = PositionRecord(sequence: 0, volume: volume, position: position).encoded()
-            record = PositionRecord(sequence: 1, volume: volume, position: position)
+            record = PositionRecord(sequence: 0, volume: volume, position: position, fingerprint: fingerprint)
+            var both = record.encoded()
+            record.sequence = 1
             var second = record.encoded()
             both.writeBuffer(&second)
             file.write(both, at: 0) { [self] result in
@@ -89,10 +99,10 @@ extension PointJournal {
                     .failure(.corrupt("point \(last &+ 1) was received and its file is missing or damaged")))
             }
             position.received = last
-            guard !queue.isEmpty else { return applyAll(leftOver, completion) }
+            guard !queue.isEmpty else { return checkDisk(leftOver, completion) }
             return directory.synchronize { [self] result in
                 if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
-                applyAll(leftOver, completion)
+                checkDisk(leftOver, completion)
             }
         }
         directory.open(PointFormat.fileName(point), create: false) { [self] result in
@@ -130,6 +140,16 @@ extension PointJournal {
         }
     }
 
+    /// Goes on with the disk that the journal belongs to, and with no other. When an earlier attachment has ended and left
+    /// nothing, the disk was its owner's to change.
+    private func checkDisk(_ leftOver: [PointNumber], _ completion: @escaping Done) {
+        if record.volume != volume, queue.isEmpty { return applyAll(leftOver, completion) }
+        checkFingerprint { [self] result in
+            if case .failure = result { return completion(result) }
+            applyAll(leftOver, completion)
+        }
+    }
+
     private func applyAll(_ leftOver: [PointNumber], _ completion: @escaping Done) {
         whenAllApplied { [self] result in
             switch result {
@@ -144,12 +164,16 @@ extension PointJournal {
     private func takeOver(_ leftOver: [PointNumber], _ completion: @escaping Done) {
         let leftOver = leftOver + recoveredPoints
         guard record.volume != volume else { return remove(leftOver[...], completion) }
-        let fresh = PositionRecord(
-            sequence: record.sequence &+ 1, volume: volume, position: PointPosition(received: 0, applied: 0))
-        writePosition(fresh) { [self] result in
-            if case .failure = result { return completion(result) }
-            position = fresh.position
-            remove(leftOver[...], completion)
+        takeFingerprint { [self] result in
+            guard case .success(let fingerprint) = result else { return completion(result.map { _ in }) }
+            let fresh = PositionRecord(
+                sequence: record.sequence &+ 1, volume: volume, position: PointPosition(received: 0, applied: 0),
+                fingerprint: fingerprint)
+            writePosition(fresh) { [self] result in
+                if case .failure = result { return completion(result) }
+                position = fresh.position
+                remove(leftOver[...], completion)
+            }
         }
     }
 

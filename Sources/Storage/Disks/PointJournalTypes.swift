@@ -43,6 +43,9 @@ public enum PointJournalError: Error, Equatable, Sendable, CustomStringConvertib
     case journal(String)
     /// The journal's files hold something that no crash can leave.
     case corrupt(String)
+    /// The disk is not as the last applied point left it: it is another one, or was changed. With points that wait to be applied,
+    /// nothing is taken over either.
+    case foreignDisk(applied: PointNumber, isReceivedWaiting: Bool)
     /// The journal has been closed.
     case closed
 
@@ -59,6 +62,10 @@ public enum PointJournalError: Error, Equatable, Sendable, CustomStringConvertib
         case .disk(let text): "the disk failed: \(text)"
         case .journal(let text): "the point journal failed: \(text)"
         case .corrupt(let text): "the point journal is damaged: \(text)"
+        case .foreignDisk(let applied, _):
+            "what is there now is not what "
+                + (applied == 0 ? "was there when the volume was attached" : "point \(applied) left there")
+                + ": it is another disk, an older copy, or was changed while no daemon held it"
         case .closed: "the point journal is closed"
         }
     }

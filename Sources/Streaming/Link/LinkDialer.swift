@@ -43,6 +43,7 @@ public final class LinkDialer {
         self.context = try credentials.clientContext()
         self.authorize = authorize
         self.logger = logger
+        // Half of what the other edge takes: connections that are lost may still be there for it when new ones come.
         self.connectionCount = min(max(1, connections), LinkLimits.connections / 2)
         self.pauses = [Int64](repeating: Self.firstPauseMilliseconds, count: connectionCount)
         self.channels = [(any Channel)?](repeating: nil, count: connectionCount)
@@ -81,7 +82,7 @@ public final class LinkDialer {
                 case .success(let channel):
                     dialer.channels[slot] = channel
                     if dialer.isStopped { channel.close(promise: nil) }
-                case .failure(let error): dialer.failed(slot, "cannot connect to \(dialer.host):\(dialer.port): \(error)")
+                case .failure(let error): dialer.failed(slot, "cannot connect to \(dialer.host):\(dialer.port): \(NetworkFailure(error))")
                 }
             }
     }

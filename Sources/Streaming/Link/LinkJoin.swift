@@ -127,7 +127,7 @@ public enum LinkJoin {
                 .get()
         } catch {
             promise.fail(error)
-            throw LinkJoinError.failed("cannot connect to \(host):\(port): \(error)")
+            throw LinkJoinError.failed("cannot connect to \(host):\(port): \(NetworkFailure(error))")
         }
     }
 }

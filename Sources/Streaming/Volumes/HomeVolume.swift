@@ -131,7 +131,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     // MARK: Reads
 
     private func answer(_ read: UInt64, _ range: SectorRange) {
-        guard isOpen else { return say(.readFailed(read: read, status: .notOpen)) }
+        guard isOpen, journal.state == .open else { return say(.readFailed(read: read, status: .notOpen)) }
         guard range.byteCount <= Self.readBytesMax else { return say(.readFailed(read: read, status: .outOfRange)) }
         guard readsUnderWay + shortAnswers.count + longAnswers.count < Self.answersMax,
             answerBytes + range.byteCount <= Self.answerBytesMax
@@ -156,7 +156,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
                 sendAnswers()
             case .failure(let error):
                 answerBytes -= range.byteCount
-                say(.readFailed(read: read, status: Self.status(of: error)))
+                say(.readFailed(read: read, status: status(of: error)))
             }
         }
     }
@@ -164,20 +164,23 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     /// Tells what of the disk has storage. The journal bounds how many such questions are under way, and the notices that
     /// wait how many answers, which are up to 4 KiB each.
     private func answerAllocation(_ read: UInt64, _ range: SectorRange) {
-        guard isOpen else { return say(.readFailed(read: read, status: .notOpen)) }
+        guard isOpen, journal.state == .open else { return say(.readFailed(read: read, status: .notOpen)) }
         guard notices.count < Self.noticesBeforeAllocationsMax else { return say(.readFailed(read: read, status: .busy)) }
         let session = session
         journal.allocation(of: range) { [self] result in
             guard session == self.session else { return }
             switch result {
             case .success(let extents): say(.allocationReply(read: read, runs: extents.map(AllocationRun.init)))
-            case .failure(let error): say(.readFailed(read: read, status: Self.status(of: error)))
+            case .failure(let error): say(.readFailed(read: read, status: status(of: error)))
             }
         }
     }
 
-    private static func status(of error: PointJournalError) -> ReadStatus {
-        switch error {
+    /// What the asker is told. Only a read that itself failed is the medium's fault: a journal that has stopped, because there was
+    /// no room for a point for instance, is opened again, and the read waits for that.
+    private func status(of error: PointJournalError) -> ReadStatus {
+        if journal.state != .open { return .notOpen }
+        return switch error {
         case .outOfRange: .outOfRange
         case .busy: .busy
         case .closed, .fenced: .notOpen
@@ -317,7 +320,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         case .outOfSequence, .notBegun: .outOfSequence
         case .damaged, .outOfRange: .damaged
         case .noSpace, .busy: .noSpace
-        case .closed: .notOpen
+        case .closed, .foreignDisk: .notOpen
         case .disk, .journal, .corrupt: .medium
         }
     }

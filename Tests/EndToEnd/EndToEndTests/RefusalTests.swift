@@ -24,6 +24,36 @@ extension EndToEnd {
             }
         }
 
+        @Test("another file in the disk's place, while the daemon is down, is refused until the right one is back")
+        func swappedDisk() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                let url = lab.url("data")
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 0x11 1M 1M", "-c", "flush", url], seconds: 60)
+                try await lab.seal("data")
+                // One more write, which is to reach the right disk and no other.
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 0x22 4M 64k", "-c", "flush", url], seconds: 60)
+                try await lab.kill(.onprem)
+                let (path, aside) = (lab.disk("data"), lab.disk("data") + ".aside")
+                try FileManager.default.moveItem(atPath: path, toPath: aside)
+                let foreign = Data(repeating: 0x77, count: 16 << 20)
+                try foreign.write(to: URL(fileURLWithPath: path))
+                try await lab.restart(.onprem, waitUntilHealthy: false)
+                var shown = ""
+                try await Lab.untilTrue(seconds: 60, "the foreign disk to be refused") {
+                    shown = try await lab.causeway(.onprem, "volume", "show", "data").output
+                    return shown.contains("another disk")
+                }
+                #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == foreign, "\(shown)")
+                try FileManager.default.removeItem(atPath: path)
+                try FileManager.default.moveItem(atPath: aside, toPath: path)
+                try await lab.untilServing("data")
+                try await lab.seal("data")
+                let read = try await Command.check(
+                    "qemu-io", ["-r", "-U", "-f", "raw", "-c", "read -P 0x11 1M 1M", "-c", "read -P 0x22 4M 64k", path], seconds: 60)
+                #expect(!read.contains("verification failed"), "\(read)")
+            }
+        }
+
         @Test("tokens: expired, used twice, cut short; and a revoked edge stays out")
         func pairing() async throws {
             try await Lab.with(disks: [("data", 16 << 20)]) { lab in

@@ -159,7 +159,7 @@ import Testing
             "role: cloud\nname: n\nstate: /s\nwriteLog: {memory: 300MiB}\n",
             "4:20: writeLog.memory: 300MiB is more than half of memoryLimit, 512MiB"
         ),
-        ("role: cloud\nname: n\nstate: /s\npoints: {recoveryPointObjective: 1ms}\n", "is out of range — use 100ms to 24h"),
+        ("role: cloud\nname: n\nstate: /s\npoints: {recoveryPointObjective: 1ms}\n", "is out of range — use 50ms to 24h"),
         (
             "role: onprem\nname: n\nstate: /s\nlink: {listen: 127.0.0.1:7480}\n",
             "4:7: link.listen: 127.0.0.1:7480 is the address of api.listen"

@@ -23,6 +23,12 @@ final class FakeController: EdgeController {
     let events = EventLog(startingAfter: 100, limit: 20)
     let state = Mutex(State())
 
+    struct DiskFull: Error {}
+
+    func problem(of error: any Error) -> Problem? {
+        error is DiskFull ? Problem(status: 507, code: "no_space", title: "There is no room", detail: "the disk is full") : nil
+    }
+
     func edge() async throws -> EdgeStatus {
         if let failure = state.withLock({ $0.failure }) { throw failure }
         return Samples.edge

@@ -41,7 +41,7 @@ import Testing
         #expect(missing.instance == "/v1/nowhere")
         let volume = try await TestAPI().send(.get, "/v1/volumes/none").problem(404)
         #expect(volume.code == "volume_not_found")
-        #expect(volume.action == "List them with GET /v1/volumes.")
+        #expect(volume.action == "see `causeway volume list`")
         let response = try await TestAPI().send(.put, "/v1/disks")
         #expect(try response.problem(405).code == "method_not_allowed")
         #expect(response.headers[.allow] == "GET, HEAD, POST")
@@ -147,6 +147,9 @@ import Testing
         #expect(down.headers[.retryAfter] == "5")
         api.controller.state.withLock { $0.failure = Samples.problem }
         #expect(try await api.send(.get, "/v1/edge").problem(404) == Samples.problem)
+        // What the edge itself can put into words.
+        api.controller.state.withLock { $0.failure = FakeController.DiskFull() }
+        #expect(try await api.send(.get, "/v1/edge").problem(507).code == "no_space")
     }
 
     /// Damaged request bodies: each answer is a document, none is a 500, and nothing traps.

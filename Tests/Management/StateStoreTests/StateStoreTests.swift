@@ -264,14 +264,15 @@ import Testing
     @Test func aPairingTokenIsUsedOnce() throws {
         try store.addPairingToken(hash: "t", expires: date(60), now: date(0))
         try store.addPairingToken(hash: "u", expires: date(1), now: date(0))
-        try store.redeemPairingToken(hash: "t", edge: edge("e"), now: date(1))
-        #expect(throws: StateStoreError.self) { try store.redeemPairingToken(hash: "t", edge: edge("f"), now: date(1)) }
-        #expect(throws: StateStoreError.self) { try store.redeemPairingToken(hash: "u", edge: edge("f"), now: date(1)) }
-        #expect(throws: StateStoreError.self) { try store.redeemPairingToken(hash: "x", edge: edge("f"), now: date(1)) }
+        #expect(try store.redeemPairingToken(hash: "t", edge: edge("e"), now: date(1)) == nil)
+        try store.markEdgeSeen("e", at: date(1))
+        #expect(throws: StateStoreError.self) { _ = try store.redeemPairingToken(hash: "t", edge: edge("f"), now: date(1)) }
+        #expect(throws: StateStoreError.self) { _ = try store.redeemPairingToken(hash: "u", edge: edge("f"), now: date(1)) }
+        #expect(throws: StateStoreError.self) { _ = try store.redeemPairingToken(hash: "x", edge: edge("f"), now: date(1)) }
         // A name that is taken does not use up the token.
         try store.addPairingToken(hash: "w", expires: date(60), now: date(2))
-        #expect(throws: StateStoreError.self) { try store.redeemPairingToken(hash: "w", edge: edge("e"), now: date(2)) }
-        try store.redeemPairingToken(hash: "w", edge: edge("f"), now: date(2))
+        #expect(throws: StateStoreError.self) { _ = try store.redeemPairingToken(hash: "w", edge: edge("e"), now: date(2)) }
+        #expect(try store.redeemPairingToken(hash: "w", edge: edge("f"), now: date(2)) == nil)
         #expect(try store.edges().map(\.id) == ["e", "f"])
         #expect(try store.edge("name of f").id == "f")
         #expect(try store.edge("e").certificateSerial == "01e")
@@ -285,6 +286,31 @@ import Testing
         #expect(try store.edge("e").lastSeen == date(3))
         #expect(throws: StateStoreError.notFound(kind: "edge", name: "none")) { try store.edge("none") }
         #expect(throws: StateStoreError.notFound(kind: "edge", name: "none")) { try store.revokeEdge("none") }
+    }
+
+    /// An edge whose join failed on its own side, or that was revoked, gives its name up; one that works keeps it.
+    @Test func aNameIsFreeAgain() throws {
+        for (number, token) in ["a", "b", "c", "d", "e"].enumerated() {
+            try store.addPairingToken(hash: token, expires: date(60), now: date(Double(number)))
+        }
+        func joined(_ token: String, as identifier: String) throws -> String? {
+            var record = edge(identifier)
+            record.name = "west"
+            return try store.redeemPairingToken(hash: token, edge: record, now: date(7))
+        }
+        #expect(try joined("a", as: "one") == nil)
+        #expect(try joined("b", as: "two") == "one", "never seen")
+        #expect(try store.edge("one").revokedAt == date(7) && store.edge("one").name == "one")
+        #expect(try store.edge("west").id == "two")
+        try store.markEdgeSeen("two", at: date(8))
+        #expect(throws: StateStoreError.exists(kind: "edge", name: "west")) { try joined("c", as: "three") }
+        try store.revokeEdge("two", at: date(9))
+        #expect(try joined("c", as: "three") == "two")
+        #expect(try store.edge("two").revokedAt == date(9))
+        // Never seen, but a volume is attached to it.
+        try add(volume("v"))
+        _ = try attach("v", to: "three", identifier: "x")
+        #expect(throws: StateStoreError.self) { try joined("d", as: "four") }
     }
 
     @Test func eventsAreBounded() throws {
