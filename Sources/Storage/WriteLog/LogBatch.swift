@@ -62,6 +62,8 @@ final class LogBatch {
     /// The sealed length of the descriptors.
     var descriptorBytes: Int { records.count * LogFormat.descriptorBytes + BlockCipher.tagByteCount }
     var isEmpty: Bool { records.isEmpty }
+    /// The length of the batch in the file.
+    var byteCount: Int { LogFormat.aligned(LogFormat.batchHeaderBytes + descriptorBytes + sealedBytes) }
 
     /// Adds a record and gives its extent.
     func add(_ kind: LogRecordKind, start: UInt64, count: UInt64, data: ByteBuffer?) -> LogExtent {
@@ -155,5 +157,5 @@ final class LogEpoch {
     }
 
     /// The bytes of the epoch's files.
-    var fileBytes: UInt64 { files.reduce(0) { $0 + $1.writeOffset } }
+    var fileBytes: UInt64 { files.reduce(0) { $0 + $1.byteCount } }
 }

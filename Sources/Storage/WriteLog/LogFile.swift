@@ -12,6 +12,12 @@ final class LogFile {
     private let file: any StorageFile
     /// Where the next batch goes.
     var writeOffset = UInt64(LogFormat.headerBytes)
+    /// The end of the zeroes that were written ahead of the batches, if they reach beyond `writeOffset`; see `bytesAhead`.
+    var zeroedThrough: UInt64 = 0
+    /// Where the batches ended when the file was synchronized last; nil when it never was.
+    var flushedThrough: UInt64?
+    /// What the file takes.
+    var byteCount: UInt64 { max(writeOffset, zeroedThrough) }
     /// Something was written that no sync has covered.
     var isDirty = false
     /// For the threads that seal batches.

@@ -34,6 +34,8 @@ enum LogFormat {
     /// A batch with at most this much sealed data may be sealed and written on the loop: 32 writes of 4 KiB. It takes about
     /// as long as waking another thread and being woken by it.
     static let atOnceBytesMax = 160 << 10
+    /// The zeroes that are written ahead of flushed batches: as many as the file has bytes, within these bounds.
+    static let bytesAhead = 64 << 10...1 << 20
     /// No batch has more records.
     static let batchRecordsMax = 65_536
     static let keyPurpose = "causeway write log 1"

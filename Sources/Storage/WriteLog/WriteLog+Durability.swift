@@ -46,6 +46,7 @@ extension WriteLog {
         guard let file = files.first else { return synchronizeDirectory(target: target) }
         guard file.isDirty else { return synchronize(files.dropFirst(), target: target) }
         file.isDirty = false
+        file.flushedThrough = file.writeOffset
         file.synchronize { [self] result in
             syncs += 1
             finishStep(result) {

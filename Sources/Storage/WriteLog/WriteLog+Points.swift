@@ -74,7 +74,7 @@ extension WriteLog {
             directory.synchronize { [self] synchronized in
                 guard failure == nil else { return }
                 if case .failure(let error) = synchronized { return poison(.file(error)) }
-                fileBytes -= file.writeOffset
+                fileBytes -= file.byteCount
                 remove(files.dropFirst(), then: done)
             }
         }

@@ -43,7 +43,7 @@ extension WriteLog {
 
     /// Writes a small batch before it returns, if the file agrees; false when the batch still has to be written.
     private func writeAtOnce(_ batch: LogBatch, to file: LogFile) -> Bool {
-        guard encoded == nil, batch.sealedBytes <= LogFormat.atOnceBytesMax else { return false }
+        guard encoded == nil, batch.sealedBytes <= LogFormat.atOnceBytesMax, bytesAhead(of: batch, in: file) == 0 else { return false }
         let offset = file.writeOffset
         atOnce.clear()
         guard encoding.encode(LogBatchContent(batch, durableThrough: durableThrough), cipher: file.cipher, into: &atOnce) else {
@@ -52,7 +52,7 @@ extension WriteLog {
         }
         switch file.writeAtOnce(atOnce, at: offset) {
         case .success:
-            wrote(batch, byteCount: atOnce.readableBytes, to: file, at: offset)
+            wrote(batch, to: file, ahead: 0)
         case .failure(let error):
             couldNotWrite(atOnce, error)
             atOnce = ByteBuffer()
@@ -65,27 +65,50 @@ extension WriteLog {
         return true
     }
 
+    /// How many bytes of zeroes are to be written behind a batch, so that the next ones overwrite what the file has already.
+    ///
+    /// To make a file durable that has grown, the file system commits its own journal too. That takes as long again as the
+    /// batch itself, so a file whose small batches are flushed as they come grows ahead of them, by and by in longer steps.
+    private func bytesAhead(of batch: LogBatch, in file: LogFile) -> Int {
+        guard let flushed = file.flushedThrough, file.writeOffset &- flushed <= UInt64(LogFormat.atOnceBytesMax),
+            batch.sealedBytes <= LogFormat.atOnceBytesMax, file.writeOffset + UInt64(batch.byteCount) > file.zeroedThrough
+        else { return 0 }
+        let bounds = LogFormat.bytesAhead
+        let ahead = min(max(Int(clamping: file.writeOffset), bounds.lowerBound), bounds.upperBound)
+        // Not where room is short: the zeroes count as the log's bytes until the epoch is sealed.
+        return usedBytes + UInt64(ahead) <= limits.logBytesMax / 2 ? ahead : 0
+    }
+
     /// Has another thread write a batch. False, for it is in flight then.
     private func write(_ batch: LogBatch, to file: LogFile) -> Bool {
         isWriting = true
         let offset = file.writeOffset
         let content = LogBatchContent(batch, durableThrough: durableThrough)
+        let ahead = encoded == nil ? bytesAhead(of: batch, in: file) : 0
         // Sealing takes longer than all the rest, so it is done where the write is.
         let produce: @Sendable () -> ByteBuffer? = { [encoding, encoded, cipher = file.sharedCipher] in
             if let encoded { return encoded }
             var buffer = ByteBuffer()
-            return cipher.withCipher { encoding.encode(content, cipher: $0, into: &buffer) } ? buffer : nil
+            guard cipher.withCipher({ encoding.encode(content, cipher: $0, into: &buffer) }) else { return nil }
+            buffer.writeRepeatingByte(0, count: ahead)
+            return buffer
         }
         file.write(at: offset, produce: produce) { [self] bytes, result in
             isWriting = false
             guard failure == nil else { return }
             switch result {
             case .success:
-                guard let bytes else { return poison(.cipher("AES-256-GCM refused to seal a batch")) }
-                wrote(batch, byteCount: bytes.readableBytes, to: file, at: offset)
+                if bytes == nil { return poison(.cipher("AES-256-GCM refused to seal a batch")) }
+                wrote(batch, to: file, ahead: ahead)
                 pump()
             case .failure(let error):
-                couldNotWrite(bytes, error)
+                let alone = bytes.flatMap { $0.getSlice(at: $0.readerIndex, length: batch.byteCount) }
+                if ahead > 0, case .noSpace = error {
+                    // There may be room for the batch without the zeroes.
+                    encoded = alone
+                    return pump()
+                }
+                couldNotWrite(alone, error)
             }
         }
         return false
@@ -98,11 +121,14 @@ extension WriteLog {
         ranOutOfSpace(text)
     }
 
-    private func wrote(_ batch: LogBatch, byteCount: Int, to file: LogFile, at offset: UInt64) {
+    private func wrote(_ batch: LogBatch, to file: LogFile, ahead: Int) {
         encoded = nil
-        file.writeOffset = offset + UInt64(byteCount)
-        fileBytes += UInt64(byteCount)
+        let (offset, before) = (file.writeOffset, file.byteCount)
+        file.writeOffset = offset + UInt64(batch.byteCount)
+        if ahead > 0 { file.zeroedThrough = file.writeOffset + UInt64(ahead) }
+        fileBytes += file.byteCount - before
         file.isDirty = true
+        if file.zeroedThrough > file.writeOffset, epochs.contains(where: { $0.sealBatch == batch.sequence }) { cutZeroes(of: file) }
         unwrittenBytes -= batch.unwrittenBytes
         batch.place(in: file, dataOffset: offset + UInt64(LogFormat.batchHeaderBytes + batch.descriptorBytes))
         queue.removeFirst()
@@ -111,6 +137,13 @@ extension WriteLog {
         completeWritten()
         synchronizeIfNeeded()
         admitHeld()
+    }
+
+    /// Gives back what was zeroed ahead in a file that takes no more batches. Should it fail, the zeroes go with the file.
+    private func cutZeroes(of file: LogFile) {
+        fileBytes -= file.byteCount - file.writeOffset
+        file.zeroedThrough = 0
+        file.truncate(to: file.writeOffset) { _ in }
     }
 
     // MARK: Files

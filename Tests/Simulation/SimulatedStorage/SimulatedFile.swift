@@ -190,8 +190,7 @@ public final class SimulatedFile: DiskFile {
             return .failure(.noSpace("simulated: no space for \(name)"))
         }
         if case .bytes(let offset, let bytes) = change, offset < node.visible.count,
-            !node.visible[offset..<min(node.visible.count, offset + bytes.count)].elementsEqual(
-                bytes.prefix(node.visible.count - offset))
+            zip(node.visible[offset...], bytes).contains(where: { $0 != 0 && $0 != $1 })
         {
             machine.overwrittenFiles.insert(name)
         }

@@ -102,6 +102,71 @@ import Testing
         #expect(told == 2 && completed == 17)
     }
 
+    private func sizeOfFile(_ epoch: PointNumber, part: UInt32 = 0, in harness: LogHarness) -> UInt64 {
+        UInt64(harness.directory.file(LogFormat.fileName(epoch: epoch, part: part))?.content.count ?? 0)
+    }
+
+    /// A file whose batches are flushed as they come grows seldom, and is cut to its batches with the seal.
+    @Test(arguments: [0, 100] as [UInt64])
+    func flushedBatchesFindTheirPlaceInTheFile(atOncePercent: UInt64) throws {
+        let harness = try LogHarness(seed: 5)
+        harness.machine.faults.atOncePercent = atOncePercent
+        var log = try harness.open()
+        var sizes = Set<UInt64>()
+        for number in 0..<200 as Range<UInt64> {
+            try harness.append(range(number * 8, 8), fill: UInt8(1 + number % 200))
+            try harness.flush()
+            sizes.insert(sizeOfFile(1, in: harness))
+            #expect(log.statistics.fileBytes == sizeOfFile(1, in: harness))
+        }
+        #expect(sizes.count < 10, "\(sizes.sorted())")
+        harness.crash(power: true)
+        log = try harness.open()
+        for number in 0..<200 as Range<UInt64> {
+            #expect(try harness.overlay(range(number * 8, 1)) == [[UInt8](repeating: UInt8(1 + number % 200), count: 512)])
+        }
+        // The next part does the same until it is sealed.
+        for number in 0..<20 as Range<UInt64> {
+            try harness.append(range(number * 8, 8), fill: 9)
+            try harness.flush()
+        }
+        let before = sizeOfFile(1, part: 1, in: harness)
+        #expect(try harness.seal() == 1)
+        let after = sizeOfFile(1, part: 1, in: harness)
+        #expect(after < before && after < 20 * 5_120 + 8_192, "\(before), \(after)")
+        #expect(log.statistics.fileBytes == sizeOfFile(1, in: harness) + after + sizeOfFile(2, in: harness))
+        try harness.release(through: 1)
+        #expect(log.statistics.fileBytes == sizeOfFile(2, in: harness))
+    }
+
+    @Test func nothingIsZeroedAheadWithoutFlushesOrWithoutRoom() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        for number in 0..<50 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 3) }
+        #expect(log.statistics.fileBytes < 50 * 5_120 + 8_192)
+        harness.crash(power: false)
+        harness.limits.logBytesMax = 600 << 10
+        let small = try harness.open()
+        for number in 0..<10 as Range<UInt64> {
+            try harness.append(range(number * 8, 8), fill: 4)
+            try harness.flush()
+        }
+        #expect(small.statistics.fileBytes < 60 * 5_120 + 16_384)
+    }
+
+    @Test func aBatchThatFitsWithoutTheZeroesIsWritten() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        try harness.append(range(0, 8), fill: 3)
+        try harness.flush()
+        harness.machine.faults.capacityBytes = harness.machine.usedBytes + 8_000
+        try harness.append(range(8, 8), fill: 4)
+        try harness.flush()
+        #expect(!log.isFileSystemFull)
+        #expect(log.statistics.fileBytes == sizeOfFile(1, in: harness))
+        #expect(try harness.overlay(range(8, 1)) == [[UInt8](repeating: 4, count: 512)])
+    }
+
     @Test func survivesARestart() throws {
         let harness = try LogHarness()
         let identifier = try harness.open().logIdentifier
