@@ -25,7 +25,7 @@ public struct APIError: Error, Sendable, Equatable, CustomStringConvertible {
             Problem(
                 status: 404, code: "\(kind)_not_found", title: "There is no such \(kind)",
                 detail: "There is no \(kind) “\(name)”.",
-                action: "see `causeway \(kind == "target" ? "volume" : kind) list`"))
+                action: "See `causeway \(kind == "target" ? "volume" : kind) list`."))
     }
 
     /// 409: it would break something that is there.
@@ -74,7 +74,7 @@ public struct APIError: Error, Sendable, Equatable, CustomStringConvertible {
     public static func linkDown(peer: String) -> APIError {
         unavailable(
             "link_down", "The link is down", detail: "The link to edge “\(peer)” is down.",
-            action: "see `causeway link list` for the reason, and try again when the link is up")
+            action: "See `causeway link list` for the reason, and try again when the link is up.")
     }
 
     static func notRouted(_ path: String) -> APIError {

@@ -14,12 +14,6 @@ extension SecureCache {
 
     // MARK: Asking
 
-    /// True when the block can be read.
-    public func contains(_ identifier: VolumeIdentifier, block: UInt64) -> Bool {
-        guard let volume = index[identifier], volume.key != nil else { return false }
-        return block < CacheFormat.blocksMax && volume.contains(block)
-    }
-
     /// What a block that can be read has: deallocated for one that is known to be zeroes and takes no room; nil for others.
     public func allocation(_ identifier: VolumeIdentifier, block: UInt64) -> Allocation? {
         guard let volume = index[identifier], volume.key != nil, block < CacheFormat.blocksMax else { return nil }

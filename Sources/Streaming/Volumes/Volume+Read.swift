@@ -88,17 +88,12 @@ extension Volume {
         if range.isEmpty { return }
         let blocks = range.blocks
         var block = blocks.lowerBound
-        while block < blocks.upperBound {
-            let isCached = cache.contains(identifier, block: block)
-            var end = block + 1
-            while end < blocks.upperBound, cache.contains(identifier, block: end) == isCached { end += 1 }
-            if isCached {
-                readCached(block..<end, of: range, operation)
-            } else {
-                fetch(block..<end, of: range, operation)
-            }
-            block = end
+        for run in cache.residentRuns(identifier, blocks: blocks) {
+            if block < run.lowerBound { fetch(block..<run.lowerBound, of: range, operation) }
+            readCached(run, of: range, operation)
+            block = run.upperBound
         }
+        if block < blocks.upperBound { fetch(block..<blocks.upperBound, of: range, operation) }
     }
 
     private func readCached(_ blocks: Range<UInt64>, of range: SectorRange, _ operation: ReadOperation) {

@@ -148,7 +148,7 @@ public final class SecureCacheTarget: FuzzTarget {
             cache.insert(fuzzVolume, block: 300, data: ByteBuffer(repeating: 3, count: 4096))
             cache.synchronize { _ in }
             try queue.run()
-            fingerprint.add(cache.contains(fuzzVolume, block: 300) ? 1 : 0)
+            fingerprint.add(cache.residentRuns(fuzzVolume, blocks: 300..<301).count)
         }
         return fingerprint.value
     }

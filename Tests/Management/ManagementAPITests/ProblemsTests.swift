@@ -41,7 +41,7 @@ import Testing
         #expect(missing.instance == "/v1/nowhere")
         let volume = try await TestAPI().send(.get, "/v1/volumes/none").problem(404)
         #expect(volume.code == "volume_not_found")
-        #expect(volume.action == "see `causeway volume list`")
+        #expect(volume.action == "See `causeway volume list`.")
         let response = try await TestAPI().send(.put, "/v1/disks")
         #expect(try response.problem(405).code == "method_not_allowed")
         #expect(response.headers[.allow] == "GET, HEAD, POST")

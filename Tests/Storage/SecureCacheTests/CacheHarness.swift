@@ -113,3 +113,10 @@ final class CacheHarness {
 }
 
 let zeroBlock = ByteBuffer(repeating: 0, count: 4096)
+
+extension SecureCache {
+    /// True when the block can be read.
+    func contains(_ identifier: VolumeIdentifier, block: UInt64) -> Bool {
+        !residentRuns(identifier, blocks: block..<block + 1).isEmpty
+    }
+}
