@@ -188,7 +188,8 @@ final class HomePlane: LinkListenerDelegate {
                 "point.refused", subject: identifier.description, severity: .warning,
                 "point \(point) could not be taken: \(Self.explanation(of: refusal))")
         }
-        journal.onFailed = { [recorder] error in
+        journal.onFailed = { [recorder, weak volume] error in
+            volume?.journalStopped()
             recorder.record(
                 "journal.failed", subject: identifier.description, severity: .error,
                 "the point journal stopped: \(error); received points are kept and are applied when the disk opens again")

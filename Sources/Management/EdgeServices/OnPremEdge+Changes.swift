@@ -12,7 +12,8 @@ extension OnPremEdge {
     // MARK: Volumes
 
     func changeVolume(named name: String, _ change: VolumeChange) async throws -> APIModels.Volume {
-        let disk = try? knownDisk(try volumeRecord(name).disk)
+        let known = try volumeRecord(name)
+        let disk = try? knownDisk(known.disk)
         if change.readOnly == false, let disk, disk.isReadOnly { throw Self.diskReadOnly(disk) }
         let policy = try change.policy.map { try Self.checkedPolicy($0) }
         let record = try store.changeVolume(name) { record in

@@ -53,6 +53,11 @@ extension OnPremEdge {
             if let replaced { plane.revoke(edge: replaced) }
             plane.trust(edge: edge)
         }
+        if let replaced {
+            environment.recorder.record(
+                "edge.revoked", subject: replaced, severity: .warning,
+                "edge \(replaced) gave the name \(name) up to one that joined under it")
+        }
         environment.recorder.record("edge.paired", subject: edge, "edge \(name) was paired as \(edge)")
         return JoinReply(
             edge: edge, certificate: certificate.pem, authority: authority.certificatePEM, onPremEdge: identifier,

@@ -150,6 +150,8 @@ actor OnPremEdge: EdgeController {
         configuredDisks = keepingServedDisks(in: onPrem.disks)
         warnOfMissingDisks()
         await rescanServedDisks()
+        // A disk may be read-only now, or no longer.
+        for edge in Set(((try? store.volumes()) ?? []).compactMap(\.edge)) { try? await notifyGrantsChanged(edge) }
     }
 
     /// A path that was mistyped shall not wait for the first attach to be noticed.

@@ -107,7 +107,7 @@ extension Problem {
                 status: 409, code: "disk_changed", title: "The disk is not the one that was served", detail: "disk \(disk): \(error)",
                 action: "put the right disk back: nothing was changed on this one. "
                     + (isReceivedWaiting
-                        ? "Points that home has received wait for it in the state directory, under journals; moving them away gives them up"
+                        ? "To give up the points that wait for it, detach the volume with --force and move the disk's directory under journals away"
                         : "To go on with this one, detach the volume with --force, which gives up what the cloud edge has not sent, and attach it again")
             )
         case .noSpace: self = .noSpace("disk \(disk): \(error)")

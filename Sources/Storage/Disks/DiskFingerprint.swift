@@ -8,7 +8,8 @@ import NIOCore
 // disk is only taken again when they are what the last applied point left there.
 //
 // At the start of an attachment the places are the beginning, the end and some between them. Each applied point puts
-// its own last pieces first, drops what it has overwritten, and keeps as many of the older ones as fit.
+// its own last pieces first, drops what it has overwritten, and keeps the oldest of the others as far as they fit: the
+// newest tell an older copy, the oldest another disk. A point that overwrites all places leaves nothing to know a disk by.
 
 /// What one place of a disk holds.
 struct DiskSample: Equatable {
@@ -19,9 +20,9 @@ struct DiskSample: Equatable {
 
 /// By which a journal knows its disk again.
 struct DiskFingerprint: Equatable {
-    /// Samples that are kept; the oldest go.
+    /// Samples that are kept. Those of a point drive out the newest before them.
     static let samplesMax = 8
-    /// Samples of one point, so that those of earlier ones are not driven out at once.
+    /// Samples of one point, so that as many older ones stay.
     private static let samplesPerPointMax = 4
     /// A longer piece is no sample: all of them are read at each start.
     private static let sampleBytesMax = 1 << 20
@@ -51,7 +52,7 @@ struct DiskFingerprint: Equatable {
             guard piece.dataOffset != nil, piece.dataBytes <= Self.sampleBytesMax, !isOverwritten else { continue }
             fresh.append(DiskSample(range: piece.range, checksum: piece.checksum))
         }
-        return DiskFingerprint(samples: fresh + without(pieces).samples)
+        return DiskFingerprint(samples: fresh + without(pieces).samples.suffix(Self.samplesMax - fresh.count))
     }
 
     /// The samples that none of these pieces touches.
@@ -61,10 +62,14 @@ struct DiskFingerprint: Equatable {
 }
 
 extension PointJournal {
-    /// Looks at the disk as it is now, for an attachment that begins.
+    /// Looks at the disk as it is now, for an attachment that begins. It is made durable first, whoever wrote it: a disk that
+    /// was copied there a moment ago must not be another one after a power cut.
     func takeFingerprint(completion: @escaping (Result<DiskFingerprint, PointJournalError>) -> Void) {
-        sample(DiskFingerprint.firstPlaces(sectorCount: sectorCount)[...], []) { result in
-            completion(result.map { DiskFingerprint(samples: $0) })
+        disk.synchronize { [self] result in
+            if case .failure(let error) = result { return completion(.failure(PointJournalError(disk: error))) }
+            sample(DiskFingerprint.firstPlaces(sectorCount: sectorCount)[...], []) { result in
+                completion(result.map { DiskFingerprint(samples: $0) })
+            }
         }
     }
 

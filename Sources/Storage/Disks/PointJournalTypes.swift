@@ -62,10 +62,11 @@ public enum PointJournalError: Error, Equatable, Sendable, CustomStringConvertib
         case .disk(let text): "the disk failed: \(text)"
         case .journal(let text): "the point journal failed: \(text)"
         case .corrupt(let text): "the point journal is damaged: \(text)"
-        case .foreignDisk(let applied, _):
+        case .foreignDisk(let applied, let isReceivedWaiting):
             "what is there now is not what "
                 + (applied == 0 ? "was there when the volume was attached" : "point \(applied) left there")
                 + ": it is another disk, an older copy, or was changed while no daemon held it"
+                + (isReceivedWaiting ? "; points that home has received wait in the journal for the right one" : "")
         case .closed: "the point journal is closed"
         }
     }

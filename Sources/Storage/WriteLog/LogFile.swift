@@ -14,6 +14,8 @@ final class LogFile {
     var writeOffset = UInt64(LogFormat.headerBytes)
     /// The end of the zeroes that were written ahead of the batches, if they reach beyond `writeOffset`; see `bytesAhead`.
     var zeroedThrough: UInt64 = 0
+    /// There was no room for zeroes, so none are written ahead any more.
+    var takesNoZeroes = false
     /// Where the batches ended when the file was synchronized last; nil when it never was.
     var flushedThrough: UInt64?
     /// What the file takes.

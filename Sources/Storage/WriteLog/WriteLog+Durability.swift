@@ -46,7 +46,7 @@ extension WriteLog {
         guard let file = files.first else { return synchronizeDirectory(target: target) }
         guard file.isDirty else { return synchronize(files.dropFirst(), target: target) }
         file.isDirty = false
-        file.flushedThrough = file.writeOffset
+        if file.writeOffset > UInt64(LogFormat.headerBytes) { file.flushedThrough = file.writeOffset }
         file.synchronize { [self] result in
             syncs += 1
             finishStep(result) {

@@ -70,7 +70,8 @@ extension WriteLog {
     /// To make a file durable that has grown, the file system commits its own journal too. That takes as long again as the
     /// batch itself, so a file whose small batches are flushed as they come grows ahead of them, by and by in longer steps.
     private func bytesAhead(of batch: LogBatch, in file: LogFile) -> Int {
-        guard let flushed = file.flushedThrough, file.writeOffset &- flushed <= UInt64(LogFormat.atOnceBytesMax),
+        guard let flushed = file.flushedThrough, !file.takesNoZeroes, batch.records.last?.kind != .seal,
+            file.writeOffset &- flushed <= UInt64(LogFormat.atOnceBytesMax),
             batch.sealedBytes <= LogFormat.atOnceBytesMax, file.writeOffset + UInt64(batch.byteCount) > file.zeroedThrough
         else { return 0 }
         let bounds = LogFormat.bytesAhead
@@ -104,9 +105,14 @@ extension WriteLog {
             case .failure(let error):
                 let alone = bytes.flatMap { $0.getSlice(at: $0.readerIndex, length: batch.byteCount) }
                 if ahead > 0, case .noSpace = error {
-                    // There may be room for the batch without the zeroes.
+                    // There may be room for the batch alone, when the zeroes that got there are given back.
                     encoded = alone
-                    return pump()
+                    file.takesNoZeroes = true
+                    isWriting = true
+                    return file.truncate(to: offset) { [self] _ in
+                        isWriting = false
+                        pump()
+                    }
                 }
                 couldNotWrite(alone, error)
             }

@@ -109,6 +109,13 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         journal.discardUnfinished(completion: completion)
     }
 
+    /// The journal takes and gives nothing any more: the edge is told, so that it opens the volume again and asks anew for what
+    /// will not be answered.
+    public func journalStopped() {
+        guard isOpen else { return }
+        say(.pointRefused(volume: identifier, point: journal.position.received &+ 1, refusal: .notOpen))
+    }
+
     /// A message of the edge that may have opened the volume.
     public func receive(_ message: LinkMessage) {
         switch message {

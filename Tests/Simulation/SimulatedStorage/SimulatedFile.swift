@@ -184,10 +184,14 @@ public final class SimulatedFile: DiskFile {
 
     private func apply(_ change: FileNode.Change) -> Result<Void, StorageFileError> {
         if machine.faults.failsWrites { return .failure(.failed("simulated write error in \(name)")) }
-        if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count,
-            machine.usedBytes + (offset + bytes.count - node.visible.count) > machine.faults.capacityBytes
-        {
-            return .failure(.noSpace("simulated: no space for \(name)"))
+        if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count {
+            let room = max(0, machine.faults.capacityBytes - machine.usedBytes)
+            if offset + bytes.count - node.visible.count > room {
+                // As a real file does, this one takes what fits before it says so.
+                let fitting = node.visible.count - offset + room
+                if fitting > 0 { _ = apply(.bytes(offset: offset, Array(bytes.prefix(fitting)))) }
+                return .failure(.noSpace("simulated: no space for \(name)"))
+            }
         }
         if case .bytes(let offset, let bytes) = change, offset < node.visible.count,
             zip(node.visible[offset...], bytes).contains(where: { $0 != 0 && $0 != $1 })
