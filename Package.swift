@@ -129,7 +129,7 @@ let executables: [Target] = [
     .executableTarget(
         name: "causeway",
         dependencies: [
-            "APIModels", "EdgeConfiguration", "WANRelay", arguments, asyncHTTPClient, logging, nioCore, nioPosix,
+            "APIModels", "EdgeConfiguration", "WANRelay", "Files", arguments, asyncHTTPClient, logging, nioCore, nioPosix,
             .product(name: "NIOHTTP1", package: "swift-nio"),
         ],
         swiftSettings: strict),
@@ -203,7 +203,9 @@ let unitTests: [Target] = [
         ["SimulatedStorage", "Blocks", "Ciphers", "Disks", "LinkProtocol", "SecureCache", "WriteLog", nioCore]),
     tests(of: "Link", floor: "Streaming", [nioCore, nioEmbedded, nioPosix]),
     tests(of: "WANRelay", floor: "Streaming", [nioCore, nioPosix, logging]),
-    tests(of: "EdgeServices", floor: "Management", ["APIModels", "Checksums", "Blocks", "Ciphers", "Files", "SCSI", nioCore, nioPosix]),
+    tests(
+        of: "EdgeServices", floor: "Management",
+        ["APIModels", "StateStore", "Checksums", "Blocks", "Ciphers", "Files", "SCSI", nioCore, nioPosix]),
     tests(of: "StorageTarget", floor: "Target", [nioCore, nioEmbedded, nioPosix, "ISCSI", "SCSI"]),
     tests(of: "RateLimits", floor: "Target", ["Blocks", nioCore, nioEmbedded]),
     tests(of: "NetworkBlockServer", floor: "Target", [nioCore, nioPosix, nioSSL, logging, "NBD", "StorageTarget", "SCSI", "Blocks"]),

@@ -43,7 +43,8 @@ extension OnPremEdge {
             try await openDisk(of: record, identifier: identifier, edge: edge)
             do {
                 let attached = try store.attachVolume(
-                    name, edge: edge, identifier: identifier.description, dataKey: try Self.newKey())
+                    name, edge: edge, identifier: identifier.description,
+                    wrappedKey: try keys.newDataKey(identifier: identifier.description))
                 try store.setLogIdentifier(nil, ofVolume: name)
                 leases[attached.identifier] = VolumeLease(generation: attached.generation)
             } catch {

@@ -40,13 +40,23 @@ extension OnPremEdge {
             else { continue }
             // Durable before the edge is told: from then on its machines may write up to there.
             if progress.sectorCount > record.sectorCount { try store.setSectorCount(progress.sectorCount, ofVolume: record.name) }
-            volumes.append(try grant(record, sectorCount: progress.sectorCount))
+            do {
+                volumes.append(try grant(record, sectorCount: progress.sectorCount))
+            } catch let failure as EdgeFailure {
+                noteUnusableKey(of: record, failure)
+            }
         }
-        // A volume whose disk can't be opened now is still the edge's: it must not take it for given back.
+        // A volume whose disk or key can't be opened now is still the edge's: it must not take it for given back.
         let missing = try store.volumes().filter { record in
             record.edge == edge && record.state == .attached && !volumes.contains { $0.identifier == record.identifier }
         }
-        return Grants(cacheKey: try masterKey.cacheKey(ofEdge: edge), volumes: volumes, unavailable: missing.map(\.identifier))
+        return Grants(cacheKey: try keys.cacheKey(ofEdge: edge), volumes: volumes, unavailable: missing.map(\.identifier))
+    }
+
+    /// One damaged row keeps its own volume from being served, and no other.
+    private func noteUnusableKey(of record: VolumeRecord, _ failure: EdgeFailure) {
+        if diskFailures.updateValue(failure.description, forKey: record.name) != nil { return }
+        environment.recorder.record("key.damaged", subject: record.name, severity: .error, failure.description)
     }
 
     private func grant(_ record: VolumeRecord, sectorCount: UInt64) throws -> VolumeGrant {
@@ -58,7 +68,8 @@ extension OnPremEdge {
                 user: target.chapUser, secret: target.chapSecret, mutualUser: target.mutualChapUser,
                 mutualSecret: target.mutualChapSecret),
             allowedInitiators: target.allowedInitiators.split(separator: "\n").map(String.init),
-            identity: try masterKey.identity(ofDisk: record.disk), key: record.dataKey, policy: Self.ownPolicy(of: record),
+            identity: try keys.identity(ofDisk: record.disk), key: try keys.dataKey(of: record).withUnsafeBytes { Data($0) },
+            policy: Self.ownPolicy(of: record),
             limits: Self.limits(of: record), isReadOnly: isWriteProtected(record), isRemovable: record.isRemovable,
             isDetaching: detachingVolumes.contains(record.name))
     }

@@ -1,6 +1,5 @@
 import APIModels
 import Blocks
-import Ciphers
 import Crypto
 import EdgeConfiguration
 import Foundation
@@ -107,9 +106,10 @@ extension OnPremEdge {
         let edge = request.attach == false ? nil : try chooseEdge(request.edge)
         let policy = try request.policy.map { try Self.checkedPolicy($0) }
         let place = try place(for: request)
+        let identifier = VolumeIdentifier.random().description
         var record = VolumeRecord(
-            name: request.name, identifier: VolumeIdentifier.random().description, disk: disk.name, target: place.target,
-            logicalUnit: place.logicalUnit, dataKey: try Self.newKey(),
+            name: request.name, identifier: identifier, disk: disk.name, target: place.target,
+            logicalUnit: place.logicalUnit, wrappedKey: try keys.newDataKey(identifier: identifier),
             recoveryPointObjectiveSeconds: policy?.recoveryPointObjectiveSeconds ?? 0, sealBytes: Int64(clamping: policy?.sealBytes ?? 0))
         record.isReadOnly = request.readOnly ?? disk.isReadOnly
         record.isRemovable = request.removable ?? false
@@ -211,8 +211,6 @@ extension OnPremEdge {
         }
         return policy
     }
-
-    static func newKey() throws -> Data { try SecretKey.random().withUnsafeBytes { Data($0) } }
 
     /// The iSCSI name of a target. Names have lower-case letters, digits, dots and hyphens only; where that
     /// changes the target's name, a piece of its hash keeps the result unique.

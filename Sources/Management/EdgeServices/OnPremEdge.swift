@@ -25,8 +25,7 @@ actor OnPremEdge: EdgeController {
     let environment: EdgeEnvironment
     let store: StateStore
     let authority: CertificateAuthority
-    /// What edges' cache keys are derived from.
-    let masterKey: MasterKey
+    let keys: EdgeKeys
     let identifier: String
     let startedAt = Date()
     var plane: LoopConfined<HomePlane>?
@@ -51,10 +50,11 @@ actor OnPremEdge: EdgeController {
         events = environment.recorder.log
         configuredDisks = onPrem.disks
         do {
-            store = try StateStore(directory: environment.directory)
-            authority = try CertificateAuthority.load(in: environment.directory, name: environment.configuration.name)
-            masterKey = try MasterKey.load(in: environment.directory)
-            identifier = try Self.loadIdentifier(in: environment.directory)
+            let directory = environment.directory
+            store = try StateStore(directory: directory) { try EdgeKeys.wrapPlainKey($0, identifier: $1, in: directory) }
+            authority = try CertificateAuthority.load(in: directory, name: environment.configuration.name)
+            keys = try EdgeKeys.open(store: store, directory: directory)
+            identifier = try Self.loadIdentifier(in: directory)
         } catch let failure as EdgeFailure {
             throw failure
         } catch {

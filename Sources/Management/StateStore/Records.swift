@@ -103,8 +103,8 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var target: String
     /// Its logical unit number there.
     public var logicalUnit: Int
-    /// The key of its data at rest, 32 bytes.
-    public var dataKey: Data
+    /// The key of its data at rest, wrapped by the edge's master key for this identifier.
+    public var wrappedKey: Data
     /// The generation of its lease.
     public var generation: UInt64
     /// The write log at the cloud edge, once that has said which.
@@ -126,7 +126,7 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var burstBytes: UInt64?
 
     public init(
-        name: String, identifier: String, disk: String, target: String, logicalUnit: Int = 0, dataKey: Data,
+        name: String, identifier: String, disk: String, target: String, logicalUnit: Int = 0, wrappedKey: Data,
         recoveryPointObjectiveSeconds: Double, sealBytes: Int64
     ) {
         self.name = name
@@ -134,7 +134,7 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
         self.disk = disk
         self.target = target
         self.logicalUnit = logicalUnit
-        self.dataKey = dataKey
+        self.wrappedKey = wrappedKey
         self.recoveryPointObjectiveSeconds = recoveryPointObjectiveSeconds
         self.sealBytes = sealBytes
         state = .detached

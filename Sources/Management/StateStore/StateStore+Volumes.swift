@@ -20,7 +20,7 @@ extension StateStore {
 
     /// Adds a volume, which is detached at first: to a target that is there, or with one of its own.
     public func addVolume(_ volume: VolumeRecord, target: TargetRecord? = nil) throws(StateStoreError) {
-        guard volume.dataKey.count == 32 else { throw .failed("a data key has 32 bytes") }
+        guard Self.wrappedKeyBytes.contains(volume.wrappedKey.count) else { throw .failed("the volume's key is not a wrapped one") }
         guard target.map({ $0.name == volume.target }) ?? true else { throw .failed("the volume is of another target") }
         try write { database in
             if try VolumeRecord.exists(database, key: volume.name) { throw StateStoreError.exists(kind: "volume", name: volume.name) }
@@ -65,8 +65,9 @@ extension StateStore {
         return found
     }
 
-    /// Gives an edge the lease on a volume's disk: a new identifier, a new key, the next generation.
-    public func attachVolume(_ name: String, edge: String, identifier: String, dataKey: Data) throws(StateStoreError)
+    /// Gives an edge the lease on a volume's disk: a new identifier, a new key that is wrapped for it, the next
+    /// generation.
+    public func attachVolume(_ name: String, edge: String, identifier: String, wrappedKey: Data) throws(StateStoreError)
         -> VolumeRecord
     {
         try updateVolume(name) { database, volume in
@@ -89,12 +90,14 @@ extension StateStore {
                     "the target \"\(volume.target)\" is served at the edge \"\(other.edge ?? "")\", with the volume \"\(other.name)\": "
                         + "the volumes of one target are attached to the same edge")
             }
-            guard dataKey.count == 32 else { throw StateStoreError.failed("a data key has 32 bytes") }
+            guard Self.wrappedKeyBytes.contains(wrappedKey.count) else {
+                throw StateStoreError.failed("the volume's key is not a wrapped one")
+            }
             volume.state = .attached
             volume.sectorCount = 0
             volume.edge = edge
             volume.identifier = identifier
-            volume.dataKey = dataKey
+            volume.wrappedKey = wrappedKey
             volume.logIdentifier = nil
             volume.generation += 1
         }
@@ -158,7 +161,7 @@ extension StateStore {
                 throw StateStoreError.conflict(
                     "the volume \"\(name)\" is attached: detach it first, so that its writes come home")
             }
-            volume.dataKey = Data(count: 32)
+            volume.wrappedKey = Data(count: volume.wrappedKey.count)
             try volume.update(database)
             try volume.delete(database)
             guard try VolumeRecord.filter(Column("target") == volume.target).isEmpty(database),

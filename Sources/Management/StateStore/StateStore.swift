@@ -8,11 +8,18 @@ public final class StateStore: Sendable {
     public static let fileName = "state.sqlite"
     /// Events that are kept; the oldest go.
     public static let eventsMax = 10_000
+    /// How long a wrapped key may be: whatever guards keys has its own form, and none is as short as a plain key.
+    public static let wrappedKeyBytes = 33...4_096
+
+    /// Wraps a plain data key for the volume whose identifier comes with it.
+    public typealias KeyWrapping = @Sendable (_ dataKey: Data, _ identifier: String) throws -> Data
 
     let database: DatabaseQueue
 
     /// Opens the store in a state directory, makes it when it is missing, and brings it to this version's tables.
-    public init(directory: OpenDirectory) throws(StateStoreError) {
+    /// - Parameter wrapping: is called for each volume of a store whose keys were not wrapped yet. Afterwards no plain key is left
+    ///   in the database's files.
+    public init(directory: OpenDirectory, wrapping: @escaping KeyWrapping) throws(StateStoreError) {
         do {
             // Made here and not by SQLite, so that it is never there with other rights; SQLite's log gets the same.
             try directory.open(Self.fileName, [.write, .create], permissions: 0o600).setPermissions(0o600)
@@ -23,11 +30,12 @@ public final class StateStore: Sendable {
                 try database.execute(sql: "PRAGMA secure_delete = ON")
             }
             database = try DatabaseQueue(path: "\(directory.path)/\(Self.fileName)", configuration: configuration)
-            let migrator = Self.migrator
+            let migrator = Self.migrator(wrapping)
             if try database.read({ try migrator.hasBeenSuperseded($0) }) {
                 throw StateStoreError.failed("it was written by a newer version of causewayd: install that one")
             }
             try migrator.migrate(database)
+            try Self.scrub(database)
         } catch { throw StateStoreError(error) }
     }
 
@@ -60,7 +68,18 @@ public final class StateStore: Sendable {
         }
     }
 
-    private static var migrator: DatabaseMigrator {
+    /// Rewrites the whole database once: pages that the wrapping of the keys has emptied, and the write-ahead log, may still have
+    /// the plain ones. The user version says that it was done, so that a crash on the way has it done again.
+    private static func scrub(_ database: DatabaseQueue) throws {
+        guard try database.read({ try Int.fetchOne($0, sql: "PRAGMA user_version") }) == 0 else { return }
+        try database.vacuum()
+        try database.writeWithoutTransaction { database in
+            try database.execute(sql: "PRAGMA user_version = 1")
+            _ = try database.checkpoint(.truncate)
+        }
+    }
+
+    private static func migrator(_ wrapping: @escaping KeyWrapping) -> DatabaseMigrator {
         var migrator = DatabaseMigrator()
         migrator.registerMigration("1") { database in
             try database.execute(
@@ -124,6 +143,19 @@ public final class StateStore: Sendable {
         }
         migrator.registerMigration("read-only disks") { database in
             try database.execute(sql: "ALTER TABLE disk ADD COLUMN isReadOnly INTEGER NOT NULL DEFAULT 0")
+        }
+        migrator.registerMigration("wrapped keys") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE volume ADD COLUMN wrappedKey BLOB NOT NULL DEFAULT x'' CHECK (length(wrappedKey) <> 32);
+                    CREATE TABLE siteKey (place INTEGER NOT NULL PRIMARY KEY CHECK (place = 1), wrappedKey BLOB NOT NULL) STRICT;
+                    """)
+            for row in try Row.fetchAll(database, sql: "SELECT name, identifier, dataKey FROM volume") {
+                let (name, identifier): (String, String) = (row["name"], row["identifier"])
+                try database.execute(
+                    sql: "UPDATE volume SET wrappedKey = ? WHERE name = ?", arguments: [try wrapping(row["dataKey"], identifier), name])
+            }
+            try database.execute(sql: "ALTER TABLE volume DROP COLUMN dataKey")
         }
         return migrator
     }

@@ -20,7 +20,7 @@ public final class SecretKey: @unchecked Sendable, CustomStringConvertible, Cust
     private let bytes: UnsafeMutableRawPointer
 
     /// Fills a new key by `fill`, which gets exactly 32 bytes to write.
-    private init(filling fill: (UnsafeMutableRawBufferPointer) throws(CipherError) -> Void) throws(CipherError) {
+    init(filling fill: (UnsafeMutableRawBufferPointer) throws(CipherError) -> Void) throws(CipherError) {
         guard let bytes = causeway_secret_allocate() else { throw .unavailable("no memory for a key") }
         do throws(CipherError) {
             try fill(UnsafeMutableRawBufferPointer(start: bytes, count: Self.byteCount))

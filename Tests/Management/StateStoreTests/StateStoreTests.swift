@@ -1,6 +1,7 @@
 import Files
 import Foundation
 import GRDB
+import Synchronization
 import Testing
 
 @testable import StateStore
@@ -12,10 +13,16 @@ import Testing
 
     init() throws {
         directory = try OpenDirectory(path, create: true)
-        store = try StateStore(directory: directory)
+        store = try StateStore(directory: directory, wrapping: Self.neverWraps)
     }
 
     deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    /// A store of this version has no plain keys.
+    private static let neverWraps: StateStore.KeyWrapping = { _, identifier in
+        Issue.record("a key of volume \(identifier) was to be wrapped")
+        return Data(count: 61)
+    }
 
     private func date(_ seconds: TimeInterval) -> Date { Date(timeIntervalSince1970: 1_800_000_000 + seconds) }
 
@@ -26,7 +33,7 @@ import Testing
     private func volume(_ name: String, disk: String = "disk", key: UInt8 = 7) -> VolumeRecord {
         VolumeRecord(
             name: name, identifier: String(repeating: "0", count: 32 - name.utf8.count) + name, disk: disk, target: name,
-            dataKey: Data(repeating: key, count: 32), recoveryPointObjectiveSeconds: 5, sealBytes: 64 << 20)
+            wrappedKey: Data(repeating: key, count: 61), recoveryPointObjectiveSeconds: 5, sealBytes: 64 << 20)
     }
 
     private func target(_ name: String, secret: String = "secret") -> TargetRecord {
@@ -37,7 +44,7 @@ import Testing
     private func add(_ volume: VolumeRecord) throws { try store.addVolume(volume, target: target(volume.target)) }
 
     private func attach(_ name: String, to edge: String, identifier: String) throws -> VolumeRecord {
-        try store.attachVolume(name, edge: edge, identifier: identifier, dataKey: Data(repeating: 9, count: 32))
+        try store.attachVolume(name, edge: edge, identifier: identifier, wrappedKey: Data(repeating: 9, count: 61))
     }
 
     @Test func onlyTheOwnerReadsIt() throws {
@@ -61,7 +68,7 @@ import Testing
         try store.addAPIToken(APITokenRecord(hash: "h", name: "n", role: "admin"))
         try store.addEvent(kind: "k", subject: "s", message: "m")
         try store.close()
-        let again = try StateStore(directory: directory)
+        let again = try StateStore(directory: directory, wrapping: Self.neverWraps)
         #expect(try again.volumes() == [attached])
         #expect(try again.volume(identifier: "a") == attached)
         #expect(try again.edges() == [edge("e")])
@@ -167,7 +174,7 @@ import Testing
                     INSERT INTO edge VALUES ('e', 'cloud', 'cloud', '01', '2026-01-01 00:00:00.000', NULL, NULL);
                     INSERT INTO disk VALUES ('d', '/d');
                     INSERT INTO volume VALUES ('v', 'a1', 'd', 'e', 'attached', 'iqn.x:v', 'user', 'secret', 'me', 'other', 'iqn.a' || char(10)
-                        || 'iqn.b', zeroblob(32), 7, 'log', 5, 1048576);
+                        || 'iqn.b', CAST('0123456789abcdef0123456789abcdef' AS BLOB), 7, 'log', 5, 1048576);
                     INSERT INTO volume VALUES ('w', 'b1', 'd', NULL, 'detached', 'iqn.x:w', 'u', 's', NULL, NULL, '', zeroblob(32), 0, NULL,
                         0, 0);
                     """)
@@ -176,8 +183,18 @@ import Testing
         try migrator.migrate(queue)
         try queue.close()
 
-        let store = try StateStore(directory: directory)
+        let plain = Data("0123456789abcdef0123456789abcdef".utf8)
+        let wrapped = Mutex<[String: Data]>([:])
+        let store = try StateStore(directory: directory) { key, identifier in
+            wrapped.withLock { $0[identifier] = key }
+            return Data("wrapped for ".utf8) + Data(identifier.utf8) + Data(count: 40)
+        }
+        #expect(wrapped.withLock { $0 } == ["a1": plain, "b1": Data(count: 32)])
+        for name in try directory.list() {
+            #expect(try Data(directory.readFile(name, byteCountMax: 1 << 24)).range(of: plain) == nil, "a plain key is in \(name)")
+        }
         let volume = try store.volume("v")
+        #expect(volume.wrappedKey == Data("wrapped for a1".utf8) + Data(count: 40))
         #expect(volume.identifier == "a1" && volume.edge == "e" && volume.state == .attached && volume.generation == 7)
         #expect(volume.target == "v" && volume.logicalUnit == 0 && volume.logIdentifier == "log" && volume.sealBytes == 1 << 20)
         #expect(!volume.isRemovable)
@@ -190,16 +207,16 @@ import Testing
         #expect(try store.target("w")?.iqn == "iqn.x:w")
         // What held before still holds: one attachment a disk, no edge that is not there.
         #expect(throws: StateStoreError.self) {
-            try store.attachVolume("w", edge: "e", identifier: "c", dataKey: Data(repeating: 9, count: 32))
+            try store.attachVolume("w", edge: "e", identifier: "c", wrappedKey: Data(repeating: 9, count: 61))
         }
         #expect(try store.detachVolume("v").generation == 8)
-        let attached = try store.attachVolume("w", edge: "e", identifier: "c", dataKey: Data(repeating: 9, count: 32))
+        let attached = try store.attachVolume("w", edge: "e", identifier: "c", wrappedKey: Data(repeating: 9, count: 61))
         #expect(attached.generation == 1)
         #expect(throws: StateStoreError.self) {
             try store.write { try $0.execute(sql: "UPDATE volume SET edge = 'none' WHERE name = 'w'") }
         }
         try store.close()
-        #expect(try StateStore(directory: directory).volume("w") == attached)
+        #expect(try StateStore(directory: directory, wrapping: Self.neverWraps).volume("w") == attached)
     }
 
     /// The tables of version 1, as they were.
@@ -236,7 +253,7 @@ import Testing
                 try Data(directory.readFile(name, byteCountMax: 1 << 24)).range(of: bytes) != nil
             }
         }
-        let secrets = [Data(repeating: 0xa7, count: 32), Data("a secret of the target".utf8)]
+        let secrets = [Data(repeating: 0xa7, count: 61), Data("a secret of the target".utf8)]
         for secret in secrets { #expect(try isInAFile(secret)) }
         try store.deleteVolume("v")
         for secret in secrets { #expect(try !isInAFile(secret)) }
@@ -331,11 +348,33 @@ import Testing
         #expect(try store.events(after: 0, limit: -3).isEmpty)
     }
 
+    @Test func keepsNoPlainKey() throws {
+        var plain = volume("v")
+        plain.wrappedKey = Data(count: 32)
+        #expect(throws: StateStoreError.self) { try add(plain) }
+        #expect(throws: StateStoreError.self) { try store.addWrappedSiteKey(Data(count: 32)) }
+        try store.addEdge(edge("e"))
+        try add(volume("v"))
+        #expect(throws: StateStoreError.self) {
+            try store.attachVolume("v", edge: "e", identifier: "a", wrappedKey: Data(count: 32))
+        }
+        #expect(throws: StateStoreError.self) {
+            try store.write { try $0.execute(sql: "UPDATE volume SET wrappedKey = zeroblob(32)") }
+        }
+    }
+
+    @Test func theSiteKeyIsKeptOnce() throws {
+        #expect(try store.wrappedSiteKey() == nil)
+        try store.addWrappedSiteKey(Data(repeating: 1, count: 61))
+        #expect(throws: StateStoreError.self) { try store.addWrappedSiteKey(Data(repeating: 2, count: 61)) }
+        #expect(try store.wrappedSiteKey() == Data(repeating: 1, count: 61))
+    }
+
     @Test func aDamagedDatabaseIsSaidToBeOne() throws {
         try store.close()
         for name in try directory.list() where name != StateStore.fileName { try directory.remove(name) }
         try directory.replaceFile(StateStore.fileName, with: Array(repeating: UInt8(0x55), count: 8192))
-        let error = #expect(throws: StateStoreError.self) { try StateStore(directory: directory) }
+        let error = #expect(throws: StateStoreError.self) { try StateStore(directory: directory, wrapping: Self.neverWraps) }
         #expect(error?.description.contains("restore it from a backup") == true)
     }
 }
