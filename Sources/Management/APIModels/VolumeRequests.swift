@@ -89,7 +89,8 @@ public struct AttachRequest: Codable, Sendable, Equatable {
     }
 }
 
-/// How a machine logs in to a volume: `GET /v1/volumes/{name}/credentials`. It is the only answer that holds secrets of a volume.
+/// How a machine logs in to a volume: `GET /v1/volumes/{name}/credentials`. With the recovery keys
+/// it is the only answer that holds secrets of a volume.
 public struct VolumeCredentials: Codable, Sendable, Equatable {
     public var user: String
     public var secret: String

@@ -41,6 +41,8 @@ public protocol EdgeController: Sendable {
     /// Seals a point and waits until it has come as far as asked, or until the time is over: the result says how far it came.
     func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult
     func credentials(ofVolume name: String) async throws -> VolumeCredentials
+    /// The recovery key of one volume, or those of the whole edge when no name is given. Leaves an event.
+    func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys
 
     func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken
     /// Joins the on-prem edge that made the token, and answers with it.
@@ -72,6 +74,7 @@ extension EdgeController {
         throw APIError.wrongRole()
     }
     public func credentials(ofVolume name: String) async throws -> VolumeCredentials { throw APIError.wrongRole(.onprem) }
+    public func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys { throw APIError.wrongRole(.onprem) }
     public func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken {
         throw APIError.wrongRole(.onprem)
     }

@@ -110,6 +110,18 @@ extension RouteTable {
             summary: "How a machine logs in to a volume: user, secret and URL.",
             answers: [.init(status: 200, content: [.json("VolumeCredentials")], summary: "The credentials.")], errors: [409]
         ) { try .json(try await $0.controller.credentials(ofVolume: $0.parameter("name"))) },
+        Route(
+            method: .post, path: "/v1/volumes/{name}/recovery-key", identifier: "exportRecoveryKey", tag: "volumes",
+            summary: "The key that opens a volume's unsent writes without this edge. Leaves an event.",
+            answers: [.init(status: 200, content: [.json("RecoveryKeys")], summary: "The key; who has it can read the volume.")],
+            errors: [409]
+        ) { try .json(try await $0.controller.exportRecoveryKeys(ofVolume: $0.parameter("name"))) },
+        Route(
+            method: .post, path: "/v1/recovery-keys", identifier: "exportRecoveryKeys", tag: "volumes",
+            summary: "The recovery keys of all volumes, and those of the cloud edges' caches. Leaves an event.",
+            answers: [.init(status: 200, content: [.json("RecoveryKeys")], summary: "The keys; who has them can read all volumes.")],
+            errors: [409]
+        ) { try .json(try await $0.controller.exportRecoveryKeys(ofVolume: nil)) },
     ]
 
     /// What the single fields cannot show.

@@ -127,6 +127,39 @@ extension Schema {
                 ])
         ),
         (
+            "RecoveryKeys",
+            .object(
+                "What opens a cloud edge's state without the on-prem edge. Keep it secret, and away from both edges.",
+                [
+                    .required("version", .count("The version of this form: 1.")),
+                    .required("exportedAt", .time("When the keys were exported. A volume that was attached again since has another key.")),
+                    .required("onPremEdge", .text("The identifier of the on-prem edge.")),
+                    .required("volumes", .list("The keys of volumes.", of: .reference("RecoveryVolumeKey"))),
+                    .required(
+                        "caches", .list("The keys of cloud edges' caches; empty for one volume.", of: .reference("RecoveryCacheKey"))),
+                ])
+        ),
+        (
+            "RecoveryVolumeKey",
+            .object(
+                "The key of one volume, as it is attached now or was last.",
+                [
+                    .required("volume", .text("The volume's name.")),
+                    .required("identifier", .text("The identifier of its attachment, 32 hexadecimal digits.")),
+                    .required("disk", .text("The name of its disk.")),
+                    .required("sectorCount", .count("The disk's size in sectors of 512 bytes; 0 when it could not be asked.")),
+                    .required("dataKey", .text("32 bytes in base64.")),
+                ])
+        ),
+        (
+            "RecoveryCacheKey",
+            .object(
+                "The key of the tables of one cloud edge's cache.",
+                [
+                    .required("edge", .text("The cloud edge's identifier.")), .required("key", .text("32 bytes in base64.")),
+                ])
+        ),
+        (
             "SealResult",
             .object(
                 "A sealed point.",

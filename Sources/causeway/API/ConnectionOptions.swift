@@ -15,8 +15,8 @@ struct OutputOptions: ParsableArguments {
     var output: OutputFormat = .table
 }
 
-/// What every command takes that asks an edge.
-struct ConnectionOptions: ParsableArguments {
+/// Which edge is asked.
+struct EdgeOptions: ParsableArguments {
     @Option(help: "The address of the edge's API. (default: $CAUSEWAY_API, or http://127.0.0.1:7480)")
     var api: String?
 
@@ -25,10 +25,6 @@ struct ConnectionOptions: ParsableArguments {
 
     @Option(help: "The file that holds its bearer token.", completion: .file())
     var tokenFile: String?
-
-    @OptionGroup var outputOptions: OutputOptions
-
-    var output: OutputFormat { outputOptions.output }
 
     func validate() throws {
         if token != nil && tokenFile != nil { throw ValidationError("Give --token or --token-file, not both.") }
@@ -45,6 +41,17 @@ struct ConnectionOptions: ParsableArguments {
         if let tokenFile { return try readSecret(tokenFile, what: "token") }
         return environment["CAUSEWAY_TOKEN"]
     }
+}
+
+/// What every command takes that asks an edge and shows what it answers.
+struct ConnectionOptions: ParsableArguments {
+    @OptionGroup var edge: EdgeOptions
+    @OptionGroup var outputOptions: OutputOptions
+
+    var output: OutputFormat { outputOptions.output }
+
+    /// The edge that the options or the environment name.
+    func client() throws -> APIClient { try edge.client() }
 }
 
 /// The one line of a file that holds a secret.

@@ -116,6 +116,14 @@ final class FakeController: EdgeController {
         _ = try await volume(named: name)
         return Samples.credentials
     }
+    func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys {
+        guard let name else { return Samples.recoveryKeys }
+        return RecoveryKeys(
+            exportedAt: Samples.time, onPremEdge: "1f3a",
+            volumes: [
+                .init(volume: try await volume(named: name).name, identifier: "i", disk: "d", sectorCount: 8, dataKey: Data(count: 32))
+            ])
+    }
     func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken {
         PairingToken(token: "abc", expiresAt: Samples.time + Double(request.validSeconds ?? 3_600))
     }
@@ -154,6 +162,10 @@ enum Samples {
     static let credentials = VolumeCredentials(
         user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
         url: "iscsi://u%s3cret-s3cret@127.0.0.1:3260/iqn/0")
+    static let recoveryKeys = RecoveryKeys(
+        exportedAt: time, onPremEdge: "1f3a",
+        volumes: [.init(volume: "mail", identifier: "00ab", disk: "alpha", sectorCount: 2_048, dataKey: Data(repeating: 7, count: 32))],
+        caches: [.init(edge: "77", key: Data(repeating: 8, count: 32))])
     static let problem = Problem(
         status: 404, code: "c", title: "t", detail: "d", action: "a", instance: "/i", errors: [.init(field: "f", message: "m")])
 
@@ -167,6 +179,7 @@ enum Samples {
         ("VolumeCache", Volume.Cache()), ("VolumePolicy", volume.policy), ("VolumeLimits", limits),
         ("VolumeThrottle", Volume.Throttle()), ("VolumeIO", volume.io),
         ("VolumeCredentials", credentials),
+        ("RecoveryKeys", recoveryKeys), ("RecoveryVolumeKey", recoveryKeys.volumes[0]), ("RecoveryCacheKey", recoveryKeys.caches[0]),
         ("SealResult", SealResult(volume: "mail", point: 1, state: .sealed)),
         ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0)),
         (

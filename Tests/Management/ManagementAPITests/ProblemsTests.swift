@@ -56,7 +56,8 @@ import Testing
         for (uri, body) in [
             ("/v1/pairing/tokens", nil), ("/v1/pairing/join", #"{"token":"t"}"#), ("/v1/volumes/a/seal", nil),
             ("/v1/volumes/a/attach", nil),
-            ("/v1/volumes/a/detach", nil), ("/v1/disks", #"{"name":"a","path":"/a"}"#),
+            ("/v1/volumes/a/detach", nil), ("/v1/volumes/a/recovery-key", nil), ("/v1/recovery-keys", nil),
+            ("/v1/disks", #"{"name":"a","path":"/a"}"#),
             ("/v1/volumes", #"{"name":"a","disk":"a"}"#),
         ] {
             #expect(try await TestAPI().send(.post, uri, body, to: bare).problem(409).code == "wrong_role")

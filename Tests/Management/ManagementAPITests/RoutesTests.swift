@@ -25,6 +25,7 @@ import Testing
         ("detachVolume", "/v1/volumes/mail/detach", #"{"force":true}"#, 200),
         ("sealVolume", "/v1/volumes/mail/seal", nil, 200),
         ("sealVolume", "/v1/volumes/mail/seal?wait=applied&timeoutSeconds=5", nil, 200),
+        ("exportRecoveryKey", "/v1/volumes/mail/recovery-key", nil, 200), ("exportRecoveryKeys", "/v1/recovery-keys", nil, 200),
         ("getCredentials", "/v1/volumes/mail/credentials", nil, 200), ("createPairingToken", "/v1/pairing/tokens", nil, 201),
         ("createPairingToken", "/v1/pairing/tokens", #"{"validSeconds":600}"#, 201),
         ("join", "/v1/pairing/join", #"{"token":"t"}"#, 200),
