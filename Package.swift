@@ -19,9 +19,14 @@ let strict: [SwiftSetting] = [
     .unsafeFlags(["-enforce-exclusivity=unchecked", "-cross-module-optimization"], .when(configuration: .release)),
 ]
 
+/// Where the bugs that the simulator must find are known (Blocks' PlantedBug.swift), and where they are planted. Never in a release.
+let plantedBugs: [SwiftSetting] = [.define("PLANTED_BUGS", .when(configuration: .debug))]
+
 /// A library target on one floor of the house.
-func room(_ name: String, floor: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, path: "Sources/\(floor)/\(name)", exclude: ["README.md"], swiftSettings: strict)
+func room(_ name: String, floor: String, _ dependencies: [Target.Dependency] = [], settings: [SwiftSetting] = []) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: "Sources/\(floor)/\(name)", exclude: ["README.md"],
+        swiftSettings: strict + settings)
 }
 
 /// The unit tests of one room, in the same place below Tests.
@@ -75,7 +80,7 @@ let protocols: [Target] = [
 ]
 
 let blocks: [Target] = [
-    room("Blocks", floor: "Blocks", ["Checksums", nioCore])
+    room("Blocks", floor: "Blocks", ["Checksums", nioCore], settings: plantedBugs)
 ]
 
 let storage: [Target] = [
@@ -148,13 +153,13 @@ let simulation: [Target] = [
         dependencies: [
             "SimulatedStorage", "Volumes", "LinkProtocol", "WriteLog", "SecureCache", "Disks", "Ciphers", "Blocks", nioCore,
         ],
-        path: "Tests/Simulation/SimulatedWorlds", swiftSettings: strict),
+        path: "Tests/Simulation/SimulatedWorlds", swiftSettings: strict + plantedBugs),
     .executableTarget(
-        name: "causeway-simulator", dependencies: ["SimulatedWorlds", arguments], path: "Tests/Simulation/causeway-simulator",
-        swiftSettings: strict),
+        name: "causeway-simulator", dependencies: ["SimulatedWorlds", "Blocks", arguments], path: "Tests/Simulation/causeway-simulator",
+        swiftSettings: strict + plantedBugs),
     .testTarget(
-        name: "SimulationTests", dependencies: ["SimulatedWorlds", "SimulatedStorage"], path: "Tests/Simulation/SimulationTests",
-        swiftSettings: strict),
+        name: "SimulationTests", dependencies: ["SimulatedWorlds", "SimulatedStorage", "Blocks"],
+        path: "Tests/Simulation/SimulationTests", swiftSettings: strict + plantedBugs),
 ]
 
 /// What the data path costs, in counts that CI checks.

@@ -28,6 +28,7 @@ extension PointJournal {
 
     /// Starts with the next received point, when there is one and nobody reads what it changes.
     func startApplying() {
+        if isPlanted(.appliesOutOfOrder), applying == nil, queue.count > 1 { queue.swapAt(0, 1) }
         guard state == .open || state == .recovering, applying == nil, let next = queue.first else { return }
         for range in readsInFlight.values where next.index.overlaps(range) { return }
         for read in readsReady where next.index.overlaps(read.range) { return }

@@ -28,6 +28,7 @@ extension PointJournal {
         guard data.readableBytes == range.byteCount, data.readableBytes <= limits.pieceBytesMax else {
             throw refused(incoming, .damaged("a piece of \(data.readableBytes) bytes for \(range)"))
         }
+        if isPlanted(.losesPiece), incoming.pieces.count == 1 { return }
         incoming.add(range, data: data)
         pump(incoming)
     }
@@ -61,7 +62,7 @@ extension PointJournal {
         }
         if offered != lease {
             refuse(incoming, .fenced(lease: lease, offered: offered))
-        } else if pieces != incoming.digest.pieceCount || digest != incoming.digest.value {
+        } else if !isPlanted(.losesPiece), pieces != incoming.digest.pieceCount || digest != incoming.digest.value {
             refuse(
                 incoming,
                 .damaged(
@@ -152,6 +153,7 @@ extension PointJournal {
     }
 
     private func synchronize(_ incoming: IncomingPoint<Directory.File>, _ file: Directory.File) {
+        if isPlanted(.appliesBeforeJournalIsDurable) { return received(incoming, file) }
         if incoming.isSynchronizing { return }
         incoming.isSynchronizing = true
         var left = 2

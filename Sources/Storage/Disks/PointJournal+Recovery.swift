@@ -83,6 +83,7 @@ extension PointJournal {
                     file.synchronize { [self] result in
                         if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
                         let applied = found.position.applied
+                        if isPlanted(.forgetsReceivedPoints) { return scan([], leftOver: points, completion) }
                         scan(points.filter { $0 > applied }[...], leftOver: points.filter { $0 <= applied }, completion)
                     }
                 }

@@ -151,6 +151,7 @@ public final class SecureCache<File: StorageFile> {
             let volume = index[identifier], volume.containsAny(of: blocks)
         else { return }
         volume.remove(blocks)
+        if isPlanted(.dropsTombstones) { return }
         for part in blocks.entryParts {
             record(
                 CacheEntry(

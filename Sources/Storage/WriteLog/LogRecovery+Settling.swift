@@ -52,6 +52,7 @@ extension LogRecovery {
             epochs.append(epoch)
             return makeFile(log: log, epoch: epoch, part: 0, sequence: sequence) { [self] in finish(log: log, at: sequence) }
         }
+        if isPlanted(.reusesSaltAfterRecovery) { return finish(log: log, at: sequence) }
         guard let part = lastParts.last, part.number < .max else {
             return fail(.corrupt("part numbers of an epoch have run out"))
         }

@@ -7,6 +7,7 @@ extension WriteLog {
     /// Completes when every write that was ordered before the call survives a crash.
     public func flush(completion: @escaping (Result<Void, WriteLogError>) -> Void) {
         if let refusal { return completion(.failure(refusal)) }
+        if isPlanted(.acknowledgesBeforeSync) { return completion(.success(())) }
         waitUntilDurable(nextSequence - 1, completion)
     }
 
@@ -63,6 +64,7 @@ extension WriteLog {
             isSynchronizing = false
             madeDurable(through: target)
         }
+        if isPlanted(.forgetsDirectorySync) { return finish() }
         guard isDirectoryDirty else { return finish() }
         isDirectoryDirty = false
         directory.synchronize { [self] result in finishStep(result, finish) }

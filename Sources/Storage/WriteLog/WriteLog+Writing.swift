@@ -123,7 +123,7 @@ extension WriteLog {
     private func couldNotWrite(_ bytes: ByteBuffer?, _ error: StorageFileError) {
         guard case .noSpace(let text) = error else { return poison(.file(error)) }
         // The next attempt writes the same bytes over the part that got there.
-        encoded = bytes
+        encoded = isPlanted(.reusesNonceForRetry) ? nil : bytes
         ranOutOfSpace(text)
     }
 

@@ -118,6 +118,7 @@ struct FetchTable {
 
     /// Home may know newer bytes of `range` than the fetches in flight bring.
     mutating func close(overlapping range: SectorRange) {
+        if isPlanted(.cachesStaleFetch) { return }
         if openFetchByBlock.isEmpty, overtakenByBlock.isEmpty { return }
         for block in range.blocks {
             if let fetch = openFetchByBlock[block] { close(fetch) }

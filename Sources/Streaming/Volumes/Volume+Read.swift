@@ -14,7 +14,7 @@ extension Volume {
     public func readIfResident(_ range: SectorRange, into buffer: inout ByteBuffer) -> Bool {
         if check(range) != nil { return false }
         let start = buffer.writerIndex
-        if !log.hasUnsent(overlapping: range) {
+        if !log.hasUnsent(overlapping: range) || isPlanted(.readsCacheBeforeLog) {
             if !readCachedIfResident(range, into: &buffer) { return false }
         } else {
             var position = range.start
@@ -71,6 +71,7 @@ extension Volume {
     }
 
     private func readUnsent(_ segment: LogSegment, _ operation: ReadOperation) {
+        if isPlanted(.readsThroughZeroes), case .zeroes = segment.content { return readThroughCache(segment.range, operation) }
         statistics.hitBlocks &+= UInt64(segment.range.blocks.count)
         operation.expectPiece()
         if case .zeroes = segment.content { return operation.clear(segment.range) }
@@ -181,7 +182,7 @@ extension Volume {
             guard let data = fetch.data.getSlice(at: fetch.data.readerIndex + offset, length: byteCount) else { return }
             cache.insert(identifier, block: run.lowerBound, data: data)
         }
-        for block in fetch.range.wholeBlocks {
+        for block in isPlanted(.cachesCutBlock) ? fetch.blocks : fetch.range.wholeBlocks {
             let isZero = rest.readSlice(length: BlockGeometry.blockBytes)?.isAllZeroes ?? false
             if isZero != isZeroRun {
                 if !run.isEmpty { keep() }

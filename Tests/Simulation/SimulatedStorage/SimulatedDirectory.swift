@@ -32,8 +32,8 @@ public final class SimulatedMachine {
 
     public init(scheduler: Scheduler) { self.scheduler = scheduler }
 
-    /// The files in which bytes were replaced by different ones, by their paths. A file that is sealed under nonces which count
-    /// must not be among them.
+    /// The files of which some place was written with different bytes at different times, by their paths, whether or not a crash
+    /// came in between. A file that is sealed under nonces which count must not be among them.
     public internal(set) var overwrittenFiles = Set<String>()
 
     /// The bytes that all files take.
@@ -50,7 +50,12 @@ public final class SimulatedMachine {
 
     /// A disk of a fixed size, all zeroes at first.
     public func disk(_ name: String, byteCount: Int) -> SimulatedFile {
-        let node = disks[name] ?? FileNode(content: [UInt8](repeating: 0, count: byteCount))
+        disk(name, holding: [UInt8](repeating: 0, count: byteCount))
+    }
+
+    /// A disk of a fixed size, which holds `content` when there is none of that name yet.
+    public func disk(_ name: String, holding content: [UInt8]) -> SimulatedFile {
+        let node = disks[name] ?? FileNode(content: content)
         disks[name] = node
         return SimulatedFile(node: node, name: name, machine: self)
     }

@@ -38,10 +38,37 @@ final class FileNode {
     /// Changes that were asked for and have not completed.
     var inFlight: [UInt64: Change] = [:]
     var serial: UInt64 = 0
+    /// What the medium may have shown at some time: all that was ever to be written, also what a crash has lost since; and the
+    /// sectors in which there was something.
+    private var exposed: [UInt8] = []
+    private var isExposed: [Bool] = []
 
     init(content: [UInt8] = []) {
         visible = content
         durable = content
+    }
+
+    /// Notes what is going to be written. False when other bytes were at its place, or on their way there.
+    ///
+    /// Zeroes that end a write, from the next sector on, are room for what is to come and no content.
+    func expose(_ bytes: [UInt8], at offset: Int) -> Bool {
+        guard let last = bytes.lastIndex(where: { $0 != 0 }) else { return true }
+        let end = min(offset + bytes.count, (offset + last) / Self.sectorBytes * Self.sectorBytes + Self.sectorBytes)
+        if end > exposed.count {
+            exposed.append(contentsOf: repeatElement(0, count: end - exposed.count))
+            isExposed.append(contentsOf: repeatElement(false, count: (end - 1) / Self.sectorBytes + 1 - isExposed.count))
+        }
+        var isSame = true
+        var position = offset
+        while position < end {
+            let sector = position / Self.sectorBytes
+            let next = min(end, (sector + 1) * Self.sectorBytes)
+            if isExposed[sector], exposed[position..<next] != bytes[position - offset..<next - offset] { isSame = false }
+            isExposed[sector] = true
+            position = next
+        }
+        exposed.replaceSubrange(offset..<end, with: bytes[..<(end - offset)])
+        return isSame
     }
 
     /// What the file holds after the power went.
@@ -76,11 +103,13 @@ final class FileNode {
         inFlight = [:]
     }
 
+    private static let sectorBytes = 512
+
     private func tear(offset: Int, bytes: [UInt8], _ random: SeededRandom) {
         // A device writes whole sectors, so the cuts are at multiples of 512 on the medium.
         var position = offset
         while position < offset + bytes.count {
-            let next = min((position / 512 + 1) * 512, offset + bytes.count)
+            let next = min((position / Self.sectorBytes + 1) * Self.sectorBytes, offset + bytes.count)
             if random.chance(percent: 50) {
                 Change.bytes(offset: position, Array(bytes[position - offset..<next - offset])).apply(to: &durable)
             }
@@ -153,13 +182,17 @@ public final class SimulatedFile: DiskFile {
     }
 
     public func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
-        change(.bytes(offset: Int(clamping: offset), Array(data.readableBytesView)), completion)
+        let bytes = Array(data.readableBytesView)
+        if !node.expose(bytes, at: Int(clamping: offset)) { machine.overwrittenFiles.insert(name) }
+        change(.bytes(offset: Int(clamping: offset), bytes), completion)
     }
 
     public func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
         guard incarnation == machine.incarnation else { return .failure(.failed("simulated: the process is dead")) }
         guard machine.random.chance(percent: machine.faults.atOncePercent) else { return nil }
-        return apply(.bytes(offset: Int(clamping: offset), Array(data.readableBytesView)))
+        let bytes = Array(data.readableBytesView)
+        if !node.expose(bytes, at: Int(clamping: offset)) { machine.overwrittenFiles.insert(name) }
+        return apply(.bytes(offset: Int(clamping: offset), bytes))
     }
 
     public func writeZeroes(
@@ -192,11 +225,6 @@ public final class SimulatedFile: DiskFile {
                 if fitting > 0 { _ = apply(.bytes(offset: offset, Array(bytes.prefix(fitting)))) }
                 return .failure(.noSpace("simulated: no space for \(name)"))
             }
-        }
-        if case .bytes(let offset, let bytes) = change, offset < node.visible.count,
-            zip(node.visible[offset...], bytes).contains(where: { $0 != 0 && $0 != $1 })
-        {
-            machine.overwrittenFiles.insert(name)
         }
         change.apply(to: &node.visible)
         // A fresh serial: the order in which changes became visible is the order in which they count.

@@ -21,7 +21,7 @@ final class HomeProcess {
     }
 
     private func openJournal() {
-        let disk = world.homeMachine.disk("disk", byteCount: Int(world.sectorCount) * BlockGeometry.sectorBytes)
+        let disk = world.homeMachine.disk("disk", holding: [])
         PointJournal.open(
             disk: disk, sectorCount: world.diskSectorCount, directory: world.homeMachine.directory("journal"),
             volume: world.volumeIdentifier

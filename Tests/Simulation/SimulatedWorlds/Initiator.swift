@@ -55,9 +55,7 @@ final class Initiator: CustomStringConvertible {
         guard let stamps = Stamp.writes(in: data, range: range) else {
             return world.fail("after a restart of the cloud edge a sector holds what nobody has written")
         }
-        // Behind the end there is nothing yet.
-        let all = stamps + [UInt64](repeating: 0, count: Int(world.sectorCount) - stamps.count)
-        guard let survived = world.history.prefix(showing: all, notBefore: world.mustSurviveThrough) else {
+        guard let survived = world.history.prefix(showing: stamps, notBefore: world.mustSurviveThrough) else {
             return world.fail(
                 "after a restart of the cloud edge the volume is no prefix of the writes from \(world.mustSurviveThrough) "
                     + "(must survive; flushed: \(world.history.flushedThrough)) to \(world.history.lastNumber)")

@@ -9,8 +9,8 @@ import WriteLog
 
 // One simulated world: two machines, a line, an initiator, and a demon with one seed.
 //
-// The initiator writes, reads, flushes and seals. The demon kills either process, cuts the power
-// of either machine, fills its file system, cuts the line and resets connections, and the disk grows. What is checked:
+// The initiator writes, reads, flushes and seals. The demon kills either process, cuts the power of either machine, fills
+// its file system, slows its disks down, cuts the line and resets connections, and the disk grows. What is checked:
 //
 //   invariant 1   each read shows, for each sector, the last acknowledged write or a later one
 //   invariant 2   after a crash of the cloud edge the volume is an exact prefix of the writes, and
@@ -74,6 +74,13 @@ public final class World {
         history = WriteHistory(sectorCount: sectorCount)
         let random = scheduler.random
         diskSectorCount = sectorCount - random.below(200)
+        // Also behind the end that the disk has now: when it grows there may be something.
+        let origin = (0..<random.below(8)).map { [sectorCount] _ in
+            let start = random.below(sectorCount)
+            return SectorRange(from: start, to: min(sectorCount, start + 1 + random.below(64)))
+        }
+        _ = homeMachine.disk("disk", holding: history.addOrigin(origin))
+        (mustSurviveThrough, diskThrough) = (history.lastNumber, history.lastNumber)
         policy = VolumePolicy(
             recoveryPointObjective: .milliseconds(Int64(random.within(50...800))), sealBytes: 32 << 10, readTimeout: .seconds(600),
             writeTimeout: .seconds(600))
@@ -169,7 +176,7 @@ public final class World {
     }
 
     private func strike() {
-        switch scheduler.random.below(11) {
+        switch scheduler.random.below(12) {
         case 0: crashCloud(power: false)
         case 1, 2: crashCloud(power: true)
         case 3: crashHome(power: false)
@@ -181,6 +188,7 @@ public final class World {
             line.cut()
             scheduler.schedule(microseconds: 10_000...900_000) { [self] in line.restore() }
         case 8: fillDisk(of: scheduler.random.chance(percent: 70) ? cloudMachine : homeMachine)
+        case 9: slowDisks(of: scheduler.random.chance(percent: 50) ? cloudMachine : homeMachine)
         default: line.dropOne()
         }
     }
@@ -189,6 +197,13 @@ public final class World {
     private func fillDisk(of machine: SimulatedMachine) {
         machine.faults.capacityBytes = machine.usedBytes + Int(scheduler.random.below(64 << 10))
         scheduler.schedule(microseconds: 10_000...1_500_000) { machine.faults.capacityBytes = .max }
+    }
+
+    /// The disks of a machine take a hundred times as long for a while.
+    private func slowDisks(of machine: SimulatedMachine) {
+        let usual = StorageFaults().latencyMicroseconds
+        machine.faults.latencyMicroseconds = usual.lowerBound * 100...usual.upperBound * 100
+        scheduler.schedule(microseconds: 50_000...800_000) { machine.faults.latencyMicroseconds = usual }
     }
 
     // MARK: Checks
@@ -237,7 +252,7 @@ public final class World {
                 description: "seed \(seed): the last point did not come home within two minutes of calm (\(String(describing: sealed)), "
                     + "\(initiator?.description ?? "no initiator"), \(String(describing: cloud?.volume?.pointNumbers)))")
         }
-        let disk = homeMachine.disk("disk", byteCount: 0)
+        let disk = homeMachine.disk("disk", holding: [])
         checkDiskContent(disk)
         let last = (0..<sectorCount).map { history.visibleStamp(of: history.lastWrite(to: $0, through: history.lastNumber)) }
         if let file = cloudMachine.overwrittenFiles.first(where: { $0.hasPrefix("log/") }) {

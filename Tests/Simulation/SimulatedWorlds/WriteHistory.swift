@@ -5,7 +5,8 @@ import NIOCore
 //
 // Each write has a number. Its sectors carry a stamp of (sector, number), so any sector that comes
 // back tells which write it is from; zero is the origin. The initiator never has two writes in
-// flight on one sector, so the order of calls is the order of each sector's values.
+// flight on one sector, so the order of calls is the order of each sector's values. What is on the disk
+// before anybody writes counts as writes too, the first ones, and is stamped alike.
 
 /// One write of the initiator.
 struct RecordedWrite {
@@ -68,6 +69,20 @@ struct WriteHistory {
         bySector = Array(repeating: [], count: Int(sectorCount))
     }
 
+    /// Adds what was on the disk from the beginning. Called before any write.
+    /// - Returns: the bytes of the disk.
+    mutating func addOrigin(_ ranges: [SectorRange]) -> [UInt8] {
+        var content = [UInt8](repeating: 0, count: Int(sectorCount) * BlockGeometry.sectorBytes)
+        for range in ranges {
+            let number = record(range, isZeroes: false)
+            acknowledge(number)
+            flushed(through: number)
+            let start = Int(range.byteOffset)
+            content.replaceSubrange(start..<start + range.byteCount, with: Stamp.data(range, write: number).readableBytesView)
+        }
+        return content
+    }
+
     mutating func record(_ range: SectorRange, isZeroes: Bool) -> UInt64 {
         lastNumber += 1
         writes.append(RecordedWrite(number: lastNumber, range: range, isZeroes: isZeroes))
@@ -106,7 +121,7 @@ struct WriteHistory {
     /// The last write such that it and all before it were acknowledged or are older than one that was.
     var lastAcknowledgedNumber: UInt64 { writes.last { $0.isAcknowledged }?.number ?? 0 }
 
-    /// The end of a prefix of the writes that shows exactly `stamps` and ends at `floor` or behind it, or nil.
+    /// The end of a prefix of the writes that shows exactly `stamps` in the first sectors, and ends at `floor` or behind it, or nil.
     func prefix(showing stamps: [UInt64], notBefore floor: UInt64) -> UInt64? {
         // Writes of zeroes leave no stamp, so the prefix may end behind the newest stamp. Of several that
         // look alike the longest counts: a write that can't be told from one that is there is not lost.
@@ -114,7 +129,7 @@ struct WriteHistory {
         var found: UInt64?
         var candidate = first
         while candidate <= lastNumber {
-            let fits = (0..<sectorCount).allSatisfy { visibleStamp(of: lastWrite(to: $0, through: candidate)) == stamps[Int($0)] }
+            let fits = stamps.indices.allSatisfy { visibleStamp(of: lastWrite(to: UInt64($0), through: candidate)) == stamps[$0] }
             if fits { found = candidate }
             if !fits, found != nil { break }
             candidate += 1

@@ -1,3 +1,4 @@
+import Blocks
 import SimulatedWorlds
 import Testing
 
@@ -17,4 +18,12 @@ import Testing
         #expect(first.scheduler.steps == second.scheduler.steps)
         #expect(first.crashes == second.crashes)
     }
+
+    #if PLANTED_BUGS
+        @Test("each planted bug is found", arguments: PlantedBug.allCases)
+        func plantedBug(_ bug: PlantedBug) throws {
+            let found = try #require(PlantedBugHunt(bug).run(), "no seed up to \(PlantedBugHunt.lastSeed) finds \(bug.rawValue)")
+            print("planted bug \(bug.rawValue): found by \(found.failure)")
+        }
+    #endif
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Blocks
 import Foundation
 import SimulatedWorlds
 import Synchronization
@@ -27,8 +28,22 @@ struct Simulator: AsyncParsableCommand {
         execv("/proc/self/exe", &arguments)
     }
 
-    func run() async throws {
-        demandDeterministicHashing()
+    #if PLANTED_BUGS
+        @Option(help: "Plants a bug in all worlds, by its name; only debug builds can.")
+        var planted: PlantedBug?
+
+        func run() async throws {
+            demandDeterministicHashing()
+            try await PlantedBug.$current.withValue(planted) { try await runSeeds() }
+        }
+    #else
+        func run() async throws {
+            demandDeterministicHashing()
+            try await runSeeds()
+        }
+    #endif
+
+    private func runSeeds() async throws {
         let start = ContinuousClock.now
         let done = Atomic<UInt64>(0)
         let step = max(1, seeds / 10)
@@ -42,3 +57,7 @@ struct Simulator: AsyncParsableCommand {
         if !failures.isEmpty { throw ExitCode.failure }
     }
 }
+
+#if PLANTED_BUGS
+    extension PlantedBug: ExpressibleByArgument {}
+#endif

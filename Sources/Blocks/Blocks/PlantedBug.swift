@@ -1,0 +1,69 @@
+// Bugs that are put in on purpose, so that the simulator proves that it finds such bugs.
+//
+// Each is one line in a core, at the place where somebody might make that mistake. Only debug builds know of them (Package.swift
+// defines PLANTED_BUGS): in a release `isPlanted` is the constant false, and the line is gone. In a debug build nothing is planted
+// either, until a test has `PlantedBug.$current` say so; it is bound to the test's own task, so tests that run beside it in the
+// same process see none.
+
+/// A known bug that a debug build can be told to have.
+public enum PlantedBug: String, CaseIterable, Sendable {
+    // The write log.
+    /// A flush is answered before the log's files are synchronised.
+    case acknowledgesBeforeSync
+    /// A write is acknowledged when it has its place in memory, before a file has it.
+    case acknowledgesBeforeWritten
+    /// The log's files are synchronised, but never the directory that holds their names.
+    case forgetsDirectorySync
+    /// Recovery goes on in the file that it has found, behind its torn end, under the same salt: a nonce may seal a second text.
+    case reusesSaltAfterRecovery
+    /// A batch that the file system had no room for is sealed anew for the next try, with another header under the same nonce.
+    case reusesNonceForRetry
+    /// Recovery leaves a torn batch out and takes the batches behind it.
+    case recoversBeyondHole
+    /// Recovery does not take records of zeroes: what was unmapped is there again.
+    case forgetsZeroesInRecovery
+
+    // The cache.
+    /// The cache forgets blocks in memory only, without an entry in its tables.
+    case dropsTombstones
+
+    // The volume at the cloud edge.
+    /// Reads look into the cache before they look for unsent writes.
+    case readsCacheBeforeLog
+    /// Unsent zeroes do not hide what is below them.
+    case readsThroughZeroes
+    /// A fetch that home may have answered before it received a point is still joined, and cached.
+    case cachesStaleFetch
+    /// A block that the end of the disk cuts is cached, its rest filled with zeroes; the disk grows later.
+    case cachesCutBlock
+    /// The log forgets a point before the cache has it durably: a crash brings older blocks back.
+    case releasesBeforeCacheIsDurable
+    /// A point goes home without the ranges that it sets to zeroes.
+    case sendsPointWithoutZeroes
+
+    // The journal at home.
+    /// A point says that it is received before its file is durable, and is applied at once.
+    case appliesBeforeJournalIsDurable
+    /// Of two points that wait, the later one is applied first.
+    case appliesOutOfOrder
+    /// One piece of a point gets lost, and neither count nor digest are compared.
+    case losesPiece
+    /// Recovery takes received points for leftovers, and does not apply them.
+    case forgetsReceivedPoints
+
+    /// The one that is planted for the running task; nil for none.
+    #if PLANTED_BUGS
+        @TaskLocal public static var current: PlantedBug?
+    #endif
+}
+
+/// True when `bug` was planted for the running task: never in a release build.
+@inlinable
+@inline(__always)
+public func isPlanted(_ bug: PlantedBug) -> Bool {
+    #if PLANTED_BUGS
+        PlantedBug.current == bug
+    #else
+        false
+    #endif
+}
