@@ -50,6 +50,10 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case losesPiece
     /// Recovery takes received points for leftovers, and does not apply them.
     case forgetsReceivedPoints
+    /// Points are taken whatever generation they carry.
+    case skipsFence
+    /// An edge may write to a disk that lacks points which the edge has let go of.
+    case acceptsOldDisk
 
     /// The one that is planted for the running task; nil for none.
     #if PLANTED_BUGS

@@ -96,7 +96,7 @@ public struct VolumeLease: Equatable, Sendable {
         if request.lastSealedPoint < receivedPoint {
             throw .logFromThePast(received: receivedPoint, lastSealed: request.lastSealedPoint)
         }
-        if request.oldestPoint > receivedPoint, request.oldestPoint - receivedPoint > 1 {
+        if request.oldestPoint > receivedPoint, request.oldestPoint - receivedPoint > 1, !isPlanted(.acceptsOldDisk) {
             throw .homeFromThePast(received: receivedPoint, oldest: request.oldestPoint)
         }
         if logIdentifier == request.logIdentifier, incarnation == request.incarnation { return false }

@@ -60,6 +60,22 @@ public final class SimulatedMachine {
         return SimulatedFile(node: node, name: name, machine: self)
     }
 
+    /// Copies a disk and a directory, as they are now.
+    public func copy(disk: String, directory: String) -> StorageCopy {
+        StorageCopy(
+            disk: disk, content: disks[disk]?.visible ?? [], directory: directory,
+            files: directories[directory]?.visible.mapValues(\.visible) ?? [:])
+    }
+
+    /// Puts a copy in the place of what is there now. Nobody has a file of it open.
+    public func restore(_ copy: StorageCopy) {
+        disks[copy.disk] = FileNode(content: copy.content)
+        let node = DirectoryNode()
+        node.visible = copy.files.mapValues { FileNode(content: $0) }
+        node.durable = node.visible
+        directories[copy.directory] = node
+    }
+
     /// Every byte of every file, for those who look for what must not be there.
     public var allBytes: [[UInt8]] {
         directories.values.flatMap { $0.visible.values.map(\.visible) } + disks.values.map(\.visible)
@@ -89,6 +105,14 @@ public final class SimulatedMachine {
             if incarnation == self.incarnation { action() }
         }
     }
+}
+
+/// What a disk and a directory held at one time.
+public struct StorageCopy {
+    let disk: String
+    let content: [UInt8]
+    let directory: String
+    let files: [String: [UInt8]]
 }
 
 final class DirectoryNode {

@@ -142,6 +142,13 @@ public final class SimulatedFile: DiskFile {
         if offset < node.durable.count { node.durable[offset] ^= 1 }
     }
 
+    /// Puts bytes of one place to another one, as a device would that has got an address wrong. Nobody has the file open.
+    public func misdirect(from source: Int, to target: Int, byteCount: Int) {
+        let count = max(0, min(byteCount, node.visible.count - max(source, target)))
+        node.visible.replaceSubrange(target..<target + count, with: Array(node.visible[source..<source + count]))
+        node.durable = node.visible
+    }
+
     private func later(_ action: @escaping () -> Void) {
         machine.complete(incarnation: incarnation, action)
     }

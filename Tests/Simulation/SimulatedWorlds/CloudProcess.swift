@@ -1,33 +1,27 @@
 import Blocks
-import Ciphers
 import LinkProtocol
 import NIOCore
 import SecureCache
 import SimulatedStorage
 import Volumes
-import WriteLog
 
-/// The cloud edge's process in a simulated world: its log, its cache, its end of the link, one volume.
+/// A cloud edge's process in a simulated world: its cache, its end of the link, its volumes.
 final class CloudProcess {
-    typealias Served = Volume<SimulatedDirectory>
-
     private unowned let world: World
+    private let edge: SimulatedEdge
     let end: LinkEnd
-    private let incarnation: UInt64
     private var cache: SecureCache<SimulatedFile>?
-    private var log: WriteLog<SimulatedDirectory>?
-    private(set) var volume: Served?
-    private(set) var isOpen = false
+    private(set) var volumes: [ServedVolume] = []
+    private var isConnected = false
     private(set) var isDead = false
-    private var openCall: UInt64 = 0
-    /// Called when the volume is open at home for the first time.
-    var onOpen: (Served) -> Void = { _ in }
+    private var lastCall: UInt64 = 0
+    private var calls: [UInt64: (UInt16, ByteBuffer) -> Void] = [:]
 
-    init(world: World) {
+    init(edge: SimulatedEdge, world: World) {
         self.world = world
-        incarnation = world.scheduler.random.next()
+        self.edge = edge
         end = LinkEnd(role: .initiator, scheduler: world.scheduler)
-        world.cloudMachine.directory("state").open("cache", create: true) { [weak self] result in
+        edge.machine.directory("state").open("cache", create: true) { [weak self] result in
             guard let self, !isDead, case .success(let file) = result else { return }
             openCache(file)
         }
@@ -36,13 +30,7 @@ final class CloudProcess {
     func die() {
         isDead = true
         end.die()
-    }
-
-    /// The file system is full: the daemon tries again until it is not.
-    private func retry(_ open: @escaping () -> Void) {
-        world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
-            if self?.isDead == false { open() }
-        }
+        for served in volumes { served.die() }
     }
 
     private func openCache(_ file: SimulatedFile) {
@@ -51,85 +39,66 @@ final class CloudProcess {
         ) { [weak self] result in
             guard let self, !isDead else { return }
             switch result {
-            case .success(let cache):
-                self.cache = cache
-                cache.attach(volume: world.volumeIdentifier, key: world.volumeKey)
-                openLog()
+            case .success(let cache): start(cache)
             case .failure(let error): world.fail("the cache did not open: \(error)")
             }
         }
     }
 
-    private func openLog() {
-        WriteLog.open(
-            directory: world.cloudMachine.directory("log"), volume: world.volumeIdentifier, key: world.volumeKey,
-            limits: world.logLimits, random: world.scheduler.random.source, now: world.scheduler.now
-        ) { [weak self] result in
-            guard let self, !isDead else { return }
-            switch result {
-            case .success(let log):
-                self.log = log
-                start()
-            case .failure(.file(.noSpace)): retry { [self] in openLog() }
-            case .failure(let error): world.fail("the log did not open: \(error)")
-            }
-        }
-    }
-
-    private func start() {
-        guard let log, let cache else { return }
-        let volume = Served(
-            identifier: world.volumeIdentifier, routingTag: 1, sectorCount: world.diskSectorCount, policy: world.policy, log: log,
-            cache: cache, clock: { [scheduler = world.scheduler] in scheduler.now })
-        volume.uplink = { [end] message, trafficClass, isBulk in end.send(message, trafficClass, isBulk: isBulk) }
-        volume.gatherTurns { [weak volume, scheduler = world.scheduler] in
-            scheduler.schedule(microseconds: 0...200) { volume?.writeGathered() }
-        }
-        volume.onEvent = { [weak self] event in self?.handle(event) }
-        self.volume = volume
+    private func start(_ cache: SecureCache<SimulatedFile>) {
+        self.cache = cache
+        for volume in world.volumes where volume.edge == edge.number { serve(volume) }
         end.onAction = { [weak self] action in self?.handle(action) }
-        world.line.cloudStarted(end)
-        tick()
+        edge.line.cloudStarted(end)
     }
 
-    private func tick() {
-        if isDead { return }
-        volume?.tick()
-        world.scheduler.schedule(after: .milliseconds(50)) { [weak self] in self?.tick() }
+    /// Takes a volume that home has given to this edge. Before the cache is open that has time.
+    func serve(_ volume: SimulatedVolume) {
+        if cache != nil { volumes.append(ServedVolume(volume, process: self, world: world)) }
+    }
+
+    /// The cache, which knows the volume from now on.
+    func cache(for volume: SimulatedVolume) -> SecureCache<SimulatedFile> {
+        guard let cache else { preconditionFailure("a volume is served when the cache is open") }
+        cache.attach(volume: volume.identifier, key: volume.key)
+        return cache
+    }
+
+    /// The volume has its log: it may hear of the link.
+    func isReady(_ served: ServedVolume) {
+        served.core?.linkConnectivityChanged(isConnected: isConnected)
+        served.core?.linkSessionStarted()
+    }
+
+    /// Asks home to open a volume; only the last question of each volume is answered in the daemon too.
+    func call(_ body: ByteBuffer, completion: @escaping (UInt16, ByteBuffer) -> Void) {
+        lastCall += 1
+        calls[lastCall] = completion
+        _ = end.send(.request(call: lastCall, method: "open", body: body), .control, isBulk: false)
     }
 
     private func handle(_ action: LinkAction) {
         switch action {
-        case .sessionStarted: volume?.linkSessionStarted()
-        case .connectivityChanged(let isConnected): volume?.linkConnectivityChanged(isConnected: isConnected)
-        case .becameWritable: volume?.linkWritable()
-        case .deliver(.reply(let call, _, let body), _): opened(call, body)
-        case .deliver(let message, _): volume?.receive(message)
+        case .sessionStarted:
+            calls.removeAll()
+            for served in volumes { served.core?.linkSessionStarted() }
+        case .connectivityChanged(let isConnected):
+            self.isConnected = isConnected
+            for served in volumes { served.core?.linkConnectivityChanged(isConnected: isConnected) }
+        case .becameWritable: for served in volumes { served.core?.linkWritable() }
+        case .deliver(.reply(let call, let status, let body), _): calls.removeValue(forKey: call)?(status, body)
+        case .deliver(let message, _): served(message)?.core?.receive(message)
         case .closeConnection: break
         }
     }
 
-    private func handle(_ event: VolumeEvent) {
-        switch event {
-        case .needsOpen: open()
-        case .fenced: world.fail("the volume was fenced, and nobody else has it")
-        case .stopped(let reason): world.fail("the volume stopped: \(reason)")
-        case .point, .pointDelayed, .logFull, .cacheFailed, .fileSystemFull: break
+    private func served(_ message: LinkMessage) -> ServedVolume? {
+        switch message {
+        case .readData(let read, _, _), .readZeroes(let read, _, _), .readFailed(let read, _), .allocationReply(let read, _):
+            return volumes.first { $0.volume.number + 1 == Int(read >> 48) }
+        case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
+            return volumes.first { $0.volume.identifier == volume }
+        default: return nil
         }
-    }
-
-    private func open() {
-        guard let volume, !isDead else { return }
-        openCall += 1
-        let body = OpenCoding.encode(volume.openRequest(incarnation: incarnation))
-        _ = end.send(.request(call: openCall, method: "open", body: body), .control, isBulk: false)
-    }
-
-    private func opened(_ call: UInt64, _ body: ByteBuffer) {
-        guard call == openCall, let volume, let reply = OpenCoding.reply(from: body) else { return }
-        volume.opened(reply)
-        if isOpen { return }
-        isOpen = true
-        onOpen(volume)
     }
 }

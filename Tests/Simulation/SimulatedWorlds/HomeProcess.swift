@@ -1,125 +1,66 @@
 import Blocks
-import Disks
 import LinkProtocol
 import NIOCore
 import SimulatedStorage
 import Volumes
 
-/// The on-prem edge's process in a simulated world: its disk, its journal, its end of the link.
+/// The on-prem edge's process in a simulated world: its disks, and an end of the link to each cloud edge.
 final class HomeProcess {
-    typealias Home = HomeVolume<SimulatedFile, SimulatedDirectory>
-
     private unowned let world: World
-    let end: LinkEnd
-    private(set) var volume: Home?
+    private(set) var disks: [HomeDisk] = []
+    private let ends: [LinkEnd]
     private(set) var isDead = false
 
     init(world: World) {
         self.world = world
-        end = LinkEnd(role: .acceptor, scheduler: world.scheduler)
-        openJournal()
-    }
-
-    private func openJournal() {
-        let disk = world.homeMachine.disk("disk", holding: [])
-        PointJournal.open(
-            disk: disk, sectorCount: world.diskSectorCount, directory: world.homeMachine.directory("journal"),
-            volume: world.volumeIdentifier
-        ) { [weak self] result in
-            guard let self, !isDead else { return }
-            switch result {
-            case .success(let journal): opened(journal, disk)
-            case .failure(.noSpace):
-                // The file system is full: the daemon tries again until it is not.
-                world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
-                    if self?.isDead == false { self?.openJournal() }
-                }
-            case .failure(let error): world.fail("the journal did not open: \(error)")
-            }
+        ends = world.edges.map { _ in LinkEnd(role: .acceptor, scheduler: world.scheduler) }
+        disks = world.volumes.map { HomeDisk($0, ends: ends, world: world) }
+        for (edge, end) in zip(world.edges, ends) {
+            end.onAction = { [weak self] action in self?.handle(action, edge: edge.number) }
+            edge.line.homeStarted(end)
         }
     }
 
     func die() {
         isDead = true
-        end.die()
+        for end in ends { end.die() }
+        for disk in disks { disk.die() }
     }
 
-    private func opened(_ journal: PointJournal<SimulatedFile, SimulatedDirectory>, _ disk: SimulatedFile) {
-        world.checkDisk(disk, position: journal.position)
-        // The disk may have grown while the journal was opening.
-        journal.diskDidGrow(to: world.diskSectorCount)
-        let volume = Home(identifier: world.volumeIdentifier, journal: journal)
-        volume.downlink = { [end] message, trafficClass, isBulk in end.send(message, trafficClass, isBulk: isBulk) }
-        self.volume = volume
-        end.onAction = { [weak self] action in self?.handle(action) }
-        world.line.homeStarted(end)
-    }
+    /// The home of a volume, once its journal is open.
+    func disk(of volume: SimulatedVolume) -> HomeDisk { disks[volume.number] }
 
-    private func handle(_ action: LinkAction) {
+    private func handle(_ action: LinkAction, edge: Int) {
+        let served = disks.filter { $0.volume.edge == edge }
         switch action {
-        case .sessionStarted: volume?.sessionLost()
-        case .becameWritable: volume?.linkWritable()
-        case .deliver(.request(let call, _, let body), _): open(call, body)
-        case .deliver(let message, _): volume?.receive(message)
+        case .sessionStarted: for disk in served { disk.core?.sessionLost() }
+        case .becameWritable: for disk in served { disk.core?.linkWritable() }
+        case .deliver(.request(let call, _, let body), _): open(call, body, edge: edge)
+        case .deliver(let message, _):
+            guard let identifier = message.volume, let disk = disks.first(where: { $0.volume.identifier == identifier }) else { return }
+            if disk.volume.edge == edge { disk.core?.receive(message) } else { disk.receiveFromFenced(message, edge: edge) }
         case .connectivityChanged, .closeConnection: break
         }
     }
 
-    /// The open of a volume, as the daemon does it: the lease is durable before the answer goes out.
-    private func open(_ call: UInt64, _ body: ByteBuffer) {
-        guard let volume, let request = OpenCoding.request(from: body) else { return }
-        // Points of an earlier session end first: the position must be final when the lease is judged.
-        volume.sessionLost { [self] in
-            if isDead { return }
-            do {
-                _ = try world.lease.open(request, receivedPoint: volume.journal.position.received)
-            } catch {
-                return world.fail("the volume was refused: \(error)")
-            }
-            let generation = world.lease.generation
-            volume.opened(generation: generation) { [self] position in
-                if isDead { return }
-                let reply = VolumeOpenReply(
-                    generation: generation, receivedPoint: position.received, appliedPoint: position.applied)
-                _ = end.send(.reply(call: call, status: 200, body: OpenCoding.encode(reply)), .control, isBulk: false)
-            }
+    private func open(_ call: UInt64, _ body: ByteBuffer, edge: Int) {
+        guard let request = OpenCoding.request(from: body),
+            let disk = disks.first(where: { $0.volume.identifier.description == request.volume })
+        else { return }
+        disk.open(request, edge: edge) { [end = ends[edge]] status, body in
+            _ = end.send(.reply(call: call, status: status, body: body), .control, isBulk: false)
         }
     }
 }
 
-/// The open call in the simulator's own plain coding; the daemon's is JSON, and tested elsewhere.
-enum OpenCoding {
-    static func encode(_ request: VolumeOpenRequest) -> ByteBuffer {
-        var buffer = ByteBuffer(string: request.volume + request.logIdentifier)
-        buffer.writeInteger(request.incarnation)
-        buffer.writeInteger(request.oldestPoint)
-        buffer.writeInteger(request.lastSealedPoint)
-        return buffer
-    }
-
-    static func request(from buffer: ByteBuffer) -> VolumeOpenRequest? {
-        var buffer = buffer
-        guard let volume = buffer.readString(length: 32), let log = buffer.readString(length: 32),
-            let incarnation = buffer.readInteger(as: UInt64.self), let oldest = buffer.readInteger(as: UInt64.self),
-            let lastSealed = buffer.readInteger(as: UInt64.self)
-        else { return nil }
-        return VolumeOpenRequest(
-            volume: volume, logIdentifier: log, incarnation: incarnation, oldestPoint: oldest, lastSealedPoint: lastSealed)
-    }
-
-    static func encode(_ reply: VolumeOpenReply) -> ByteBuffer {
-        var buffer = ByteBuffer()
-        buffer.writeInteger(reply.generation)
-        buffer.writeInteger(reply.receivedPoint)
-        buffer.writeInteger(reply.appliedPoint)
-        return buffer
-    }
-
-    static func reply(from buffer: ByteBuffer) -> VolumeOpenReply? {
-        var buffer = buffer
-        guard let generation = buffer.readInteger(as: UInt64.self), let received = buffer.readInteger(as: UInt64.self),
-            let applied = buffer.readInteger(as: UInt64.self)
-        else { return nil }
-        return VolumeOpenReply(generation: generation, receivedPoint: received, appliedPoint: applied)
+extension LinkMessage {
+    /// The volume that a message to home is about.
+    fileprivate var volume: VolumeIdentifier? {
+        switch self {
+        case .readRequest(_, let volume, _), .allocationRequest(_, let volume, _), .pointBegin(let volume, _, _),
+            .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _), .pointCommit(let volume, _, _, _):
+            volume
+        default: nil
+        }
     }
 }

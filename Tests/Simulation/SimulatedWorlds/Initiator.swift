@@ -8,7 +8,9 @@ final class Initiator: CustomStringConvertible {
     private static let requestsMax = 6
 
     private unowned let world: World
-    private let volume: CloudProcess.Served
+    private unowned let owner: ServedVolume
+    private let volume: ServedVolume.Core
+    private let history: WriteHistory
     private var inFlight = 0
     private var isIssuing: Bool { !world.isCalm }
     /// What survived the last crash is known.
@@ -17,9 +19,11 @@ final class Initiator: CustomStringConvertible {
     /// Sectors with a write in flight: no second one is sent to them.
     private var busySectors = Set<UInt64>()
 
-    init(world: World, volume: CloudProcess.Served) {
+    init(world: World, owner: ServedVolume, volume: ServedVolume.Core) {
         self.world = world
+        self.owner = owner
         self.volume = volume
+        history = owner.volume.history
     }
 
     var description: String { "initiator: \(inFlight) in flight, recovered \(isRecovered), issuing \(isIssuing)" }
@@ -28,14 +32,8 @@ final class Initiator: CustomStringConvertible {
 
     func die() { isDead = true }
 
-    /// After a crash the whole volume is read first: it tells how much of the writes survived.
-    func start(isRecovering: Bool) {
-        guard isRecovering else {
-            isRecovered = true
-            return issue()
-        }
-        recover()
-    }
+    /// The whole volume is read first: after a crash it tells how much of the writes survived.
+    func start() { recover() }
 
     private func recover() {
         let whole = SectorRange(from: 0, to: volume.sectorCount)
@@ -46,21 +44,21 @@ final class Initiator: CustomStringConvertible {
             switch result {
             case .success(let data): learn(data, whole)
             case .failure(.unreachable): world.scheduler.schedule(after: .milliseconds(50)) { [self] in if !isDead { recover() } }
-            case .failure(let error): world.fail("the read after a restart failed: \(error)")
+            case .failure(let error): owner.fail("the first read failed: \(error)")
             }
         }
     }
 
     private func learn(_ data: ByteBuffer, _ range: SectorRange) {
-        guard let stamps = Stamp.writes(in: data, range: range) else {
-            return world.fail("after a restart of the cloud edge a sector holds what nobody has written")
+        guard let stamps = history.stamp.writes(in: data, range: range) else {
+            return owner.fail("invariant 1: when the cloud edge has opened the volume a sector holds what nobody has written")
         }
-        guard let survived = world.history.prefix(showing: stamps, notBefore: world.mustSurviveThrough) else {
-            return world.fail(
-                "after a restart of the cloud edge the volume is no prefix of the writes from \(world.mustSurviveThrough) "
-                    + "(must survive; flushed: \(world.history.flushedThrough)) to \(world.history.lastNumber)")
+        guard let survived = history.prefix(showing: stamps, notBefore: history.mustSurviveThrough) else {
+            return owner.fail(
+                "invariant 2: after a restart of the cloud edge the volume is no prefix of the writes from \(history.mustSurviveThrough) "
+                    + "(must survive; flushed: \(history.flushedThrough)) to \(history.lastNumber)")
         }
-        world.history.forget(after: survived)
+        history.forget(after: survived)
         isRecovered = true
         issue()
     }
@@ -71,8 +69,9 @@ final class Initiator: CustomStringConvertible {
         world.scheduler.schedule(microseconds: 200...12_000) { [weak self] in self?.issue() }
     }
 
+    /// Where the lease is lost nobody answers reads any more.
     private func request() {
-        switch random.below(100) {
+        switch random.below(owner.isFenced ? 50 : 100) {
         case 0..<45: write(isZeroes: false)
         case 45..<50: write(isZeroes: true)
         case 50..<80: read()
@@ -102,7 +101,7 @@ final class Initiator: CustomStringConvertible {
         if (range.start..<range.end).contains(where: busySectors.contains) { return }
         for sector in range.start..<range.end { busySectors.insert(sector) }
         inFlight += 1
-        let number = world.history.record(range, isZeroes: isZeroes)
+        let number = history.record(range, isZeroes: isZeroes)
         let isDurable = random.chance(percent: 10)
         let completion: (Result<Void, BlockDeviceError>) -> Void = { [self] result in
             if isDead { return }
@@ -110,28 +109,28 @@ final class Initiator: CustomStringConvertible {
             for sector in range.start..<range.end { busySectors.remove(sector) }
             switch result {
             case .success:
-                world.history.acknowledge(number)
-                if isDurable { world.history.flushed(through: number) }
-            case .failure(let error): world.fail("a write failed: \(error)")
+                history.acknowledge(number)
+                if isDurable { history.flushed(through: number) }
+            case .failure(let error): owner.fail("a write failed: \(error)")
             }
         }
         let durability: WriteDurability = isDurable ? .durable : .ordered
         if isZeroes {
             volume.writeZeroes(range, durability: durability, completion: completion)
         } else {
-            volume.write(range, data: Stamp.data(range, write: number), durability: durability, completion: completion)
+            volume.write(range, data: history.stamp.data(range, write: number), durability: durability, completion: completion)
         }
     }
 
     private func flush() {
         inFlight += 1
-        let acknowledged = world.history.lastAcknowledgedNumber
+        let acknowledged = history.lastAcknowledgedNumber
         volume.flush { [self] result in
             if isDead { return }
             inFlight -= 1
             switch result {
-            case .success: world.history.flushed(through: acknowledged)
-            case .failure(let error): world.fail("a flush failed: \(error)")
+            case .success: history.flushed(through: acknowledged)
+            case .failure(let error): owner.fail("a flush failed: \(error)")
             }
         }
     }
@@ -142,7 +141,7 @@ final class Initiator: CustomStringConvertible {
 
     private func read() {
         let range = pick()
-        let floors = (range.start..<range.end).map { world.history.lastAcknowledged($0) }
+        let floors = (range.start..<range.end).map { history.lastAcknowledged($0) }
         inFlight += 1
         var resident = ByteBuffer()
         if volume.readIfResident(range, into: &resident) {
@@ -155,7 +154,7 @@ final class Initiator: CustomStringConvertible {
             switch result {
             case .success(let data): check(data, range, floors)
             case .failure(.unreachable): break
-            case .failure(let error): world.fail("a read failed: \(error)")
+            case .failure(let error): owner.fail("a read failed: \(error)")
             }
         }
     }
@@ -163,7 +162,7 @@ final class Initiator: CustomStringConvertible {
     /// What is told to be deallocated must read as zeroes: by the last acknowledged write, or by one that was under way.
     private func askForAllocation() {
         let range = random.chance(percent: 50) ? SectorRange(from: pick().start, to: volume.sectorCount) : pick()
-        let floors = (range.start..<range.end).map { world.history.lastAcknowledged($0) }
+        let floors = (range.start..<range.end).map { history.lastAcknowledged($0) }
         inFlight += 1
         volume.allocation(of: range) { [self] result in
             if isDead { return }
@@ -171,7 +170,7 @@ final class Initiator: CustomStringConvertible {
             switch result {
             case .success(let extents): check(extents, range, floors)
             case .failure(.unreachable): break
-            case .failure(let error): world.fail("the question for the allocation of \(range) failed: \(error)")
+            case .failure(let error): owner.fail("the question for the allocation of \(range) failed: \(error)")
             }
         }
     }
@@ -180,28 +179,30 @@ final class Initiator: CustomStringConvertible {
         var position = range.start
         for extent in extents {
             guard extent.range.start == position, !extent.range.isEmpty, range.contains(extent.range) else {
-                return world.fail("the answer about the allocation of \(range) has a gap at sector \(position)")
+                return owner.fail("the answer about the allocation of \(range) has a gap at sector \(position)")
             }
             position = extent.range.end
             if extent.allocation == .mapped { continue }
             for sector in extent.range.start..<extent.range.end {
                 let floor = floors[Int(sector - range.start)]
-                if !world.history.admits(stamp: 0, sector: sector, notOlderThan: floor) {
-                    return world.fail("sector \(sector) was told to be deallocated, but write \(floor) to it had been acknowledged")
+                if !history.admits(stamp: 0, sector: sector, notOlderThan: floor) {
+                    return owner.fail(
+                        "invariant 1: sector \(sector) was told to be deallocated, but write \(floor) to it had been acknowledged")
                 }
             }
         }
-        if extents.isEmpty { world.fail("the answer about the allocation of \(range) is empty") }
+        if extents.isEmpty { owner.fail("the answer about the allocation of \(range) is empty") }
     }
 
     private func check(_ data: ByteBuffer, _ range: SectorRange, _ floors: [UInt64]) {
-        guard data.readableBytes == range.byteCount, let stamps = Stamp.writes(in: data, range: range) else {
-            return world.fail("a read of \(range) returned what nobody has written")
+        guard data.readableBytes == range.byteCount, let stamps = history.stamp.writes(in: data, range: range) else {
+            return owner.fail("invariant 1: a read of \(range) returned what nobody has written")
         }
         for (index, stamp) in stamps.enumerated() {
             let sector = range.start + UInt64(index)
-            if !world.history.admits(stamp: stamp, sector: sector, notOlderThan: floors[index]) {
-                return world.fail("a read of sector \(sector) returned write \(stamp), but \(floors[index]) had been acknowledged")
+            if !history.admits(stamp: stamp, sector: sector, notOlderThan: floors[index]) {
+                return owner.fail(
+                    "invariant 1: a read of sector \(sector) returned write \(stamp), but \(floors[index]) had been acknowledged")
             }
         }
     }

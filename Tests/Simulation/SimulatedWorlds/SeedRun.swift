@@ -14,26 +14,37 @@ public struct SeedRun: Sendable {
         self.workers = max(1, workers)
     }
 
-    /// Runs them all, and says what failed, each with the command that replays it. `progress` hears of every seed that is done.
-    public func run(progress: @escaping @Sendable () -> Void = {}) async -> [String] {
-        await withTaskGroup(of: [String].self) { group in
+    /// What a run has brought: what failed, each with the command that replays it, and how often what is rare has happened.
+    public struct Outcome: Sendable {
+        public fileprivate(set) var failures: [String] = []
+        public fileprivate(set) var tally = WorldTally()
+    }
+
+    /// Runs them all. `progress` hears of every seed that is done.
+    public func run(progress: @escaping @Sendable () -> Void = {}) async -> Outcome {
+        await withTaskGroup(of: Outcome.self) { group in
             for worker in 0..<workers { group.addTask { run(worker: worker, progress: progress) } }
-            return await group.reduce(into: []) { $0 += $1 }
+            return await group.reduce(into: Outcome()) {
+                $0.failures += $1.failures
+                $0.tally += $1.tally
+            }
         }
     }
 
-    private func run(worker: UInt64, progress: @Sendable () -> Void) -> [String] {
-        var failures: [String] = []
+    private func run(worker: UInt64, progress: @Sendable () -> Void) -> Outcome {
+        var outcome = Outcome()
         var seed = firstSeed + worker
-        while seed < firstSeed + count, failures.count < failuresMax {
+        while seed < firstSeed + count, outcome.failures.count < failuresMax {
             do {
-                try World(seed: seed).run()
+                let world = try World(seed: seed)
+                defer { outcome.tally += world.tally }
+                try world.run()
             } catch {
-                failures.append("\(error)\n  replay: make replay SEED=\(seed)")
+                outcome.failures.append("\(error)\n  replay: make replay SEED=\(seed)")
             }
             progress()
             seed += workers
         }
-        return failures
+        return outcome
     }
 }

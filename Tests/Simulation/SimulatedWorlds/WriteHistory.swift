@@ -9,21 +9,27 @@ import NIOCore
 // before anybody writes counts as writes too, the first ones, and is stamped alike.
 
 /// One write of the initiator.
-struct RecordedWrite {
+private struct RecordedWrite {
     let number: UInt64
     let range: SectorRange
     let isZeroes: Bool
     var isAcknowledged = false
 }
 
-/// The bytes of a stamped sector: 32 times (sector, write number), both big-endian.
-enum Stamp {
-    static func data(_ range: SectorRange, write: UInt64) -> ByteBuffer {
+/// The bytes of a stamped sector: 32 times (pattern and sector, write number), both big-endian.
+///
+/// Volumes of different patterns never hold equal sectors but zeroes; those of the same pattern may.
+struct Stamp {
+    let pattern: UInt64
+
+    private func place(_ sector: UInt64) -> UInt64 { (pattern << 32 | sector).bigEndian }
+
+    func data(_ range: SectorRange, write: UInt64) -> ByteBuffer {
         var bytes = [UInt64](repeating: 0, count: range.byteCount / 8)
         for (index, sector) in (range.start..<range.end).enumerated() {
-            let start = index * wordsPerSector
-            for word in stride(from: start, to: start + wordsPerSector, by: 2) {
-                bytes[word] = sector.bigEndian
+            let start = index * Self.wordsPerSector
+            for word in stride(from: start, to: start + Self.wordsPerSector, by: 2) {
+                bytes[word] = place(sector)
                 bytes[word + 1] = write.bigEndian
             }
         }
@@ -31,7 +37,7 @@ enum Stamp {
     }
 
     /// The number of the write that each sector of `range` is from: 0 for zeroes. Nil when one is no whole stamp.
-    static func writes(in data: ByteBuffer, range: SectorRange) -> [UInt64]? {
+    func writes(in data: ByteBuffer, range: SectorRange) -> [UInt64]? {
         data.withUnsafeReadableBytes { bytes in
             guard bytes.count == range.byteCount else { return nil }
             var writes: [UInt64] = []
@@ -39,7 +45,7 @@ enum Stamp {
             for (index, sector) in (range.start..<range.end).enumerated() {
                 let start = index * BlockGeometry.sectorBytes
                 let write = bytes.loadUnaligned(fromByteOffset: start + 8, as: UInt64.self)
-                let expected = write == 0 ? 0 : sector.bigEndian
+                let expected = write == 0 ? 0 : place(sector)
                 for offset in stride(from: start, to: start + BlockGeometry.sectorBytes, by: 16) {
                     guard bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) == expected,
                         bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt64.self) == write
@@ -54,48 +60,80 @@ enum Stamp {
     private static let wordsPerSector = BlockGeometry.sectorBytes / 8
 }
 
-/// The writes of a world, and what may be read back.
-struct WriteHistory {
+/// The writes to one volume, and what may be read back.
+final class WriteHistory {
     let sectorCount: UInt64
-    private(set) var writes: [RecordedWrite] = []
+    let stamp: Stamp
+    private var writes: [RecordedWrite] = []
     /// For each sector the numbers of its writes, ascending.
     private var bySector: [[UInt64]]
     /// Every write up to here must survive a crash of the cloud edge.
     private(set) var flushedThrough: UInt64 = 0
+    /// Every write up to here must be there when the cloud edge is up again.
+    private(set) var mustSurviveThrough: UInt64 = 0
     private(set) var lastNumber: UInt64 = 0
+    /// Counts for all edges that the volume ever had, so that a number tells who has written.
+    private let counter: Counter
 
-    init(sectorCount: UInt64) {
+    private final class Counter {
+        var last: UInt64 = 0
+    }
+
+    init(sectorCount: UInt64, pattern: UInt64) {
         self.sectorCount = sectorCount
+        stamp = Stamp(pattern: pattern)
         bySector = Array(repeating: [], count: Int(sectorCount))
+        counter = Counter()
+    }
+
+    /// The history of the next edge, which begins with what the disk shows: the writes up to `number`.
+    init(continuing old: WriteHistory, through number: UInt64) {
+        sectorCount = old.sectorCount
+        stamp = old.stamp
+        counter = old.counter
+        writes = old.writes
+        bySector = old.bySector
+        lastNumber = number
+        forget(after: number)
+        flushed(through: number)
+        mustSurvive(through: number)
     }
 
     /// Adds what was on the disk from the beginning. Called before any write.
     /// - Returns: the bytes of the disk.
-    mutating func addOrigin(_ ranges: [SectorRange]) -> [UInt8] {
+    func addOrigin(_ ranges: [SectorRange]) -> [UInt8] {
         var content = [UInt8](repeating: 0, count: Int(sectorCount) * BlockGeometry.sectorBytes)
         for range in ranges {
             let number = record(range, isZeroes: false)
             acknowledge(number)
             flushed(through: number)
+            mustSurvive(through: number)
             let start = Int(range.byteOffset)
-            content.replaceSubrange(start..<start + range.byteCount, with: Stamp.data(range, write: number).readableBytesView)
+            content.replaceSubrange(start..<start + range.byteCount, with: stamp.data(range, write: number).readableBytesView)
         }
         return content
     }
 
-    mutating func record(_ range: SectorRange, isZeroes: Bool) -> UInt64 {
-        lastNumber += 1
+    func record(_ range: SectorRange, isZeroes: Bool) -> UInt64 {
+        counter.last += 1
+        lastNumber = counter.last
         writes.append(RecordedWrite(number: lastNumber, range: range, isZeroes: isZeroes))
         for sector in range.start..<range.end { bySector[Int(sector)].append(lastNumber) }
         return lastNumber
     }
 
-    mutating func acknowledge(_ number: UInt64) {
+    func acknowledge(_ number: UInt64) {
         guard let index = index(of: number) else { return }
         writes[index].isAcknowledged = true
     }
 
-    mutating func flushed(through number: UInt64) { flushedThrough = max(flushedThrough, number) }
+    func flushed(through number: UInt64) { flushedThrough = max(flushedThrough, number) }
+
+    /// The cloud edge has crashed: it must come back with no less than this.
+    func mustSurvive(through number: UInt64) { mustSurviveThrough = number }
+
+    /// True when one of the writes has this number.
+    func contains(_ number: UInt64) -> Bool { index(of: number) != nil }
 
     func isZeroes(_ number: UInt64) -> Bool { index(of: number).map { writes[$0].isZeroes } ?? false }
 
@@ -111,6 +149,9 @@ struct WriteHistory {
 
     /// The stamp that a sector must show when `number` is the last write to it: a write of zeroes shows none.
     func visibleStamp(of number: UInt64) -> UInt64 { isZeroes(number) ? 0 : number }
+
+    /// What each sector must show when everything has come home.
+    var lastStamps: [UInt64] { (0..<sectorCount).map { visibleStamp(of: lastWrite(to: $0, through: lastNumber)) } }
 
     /// The writes that a value of `sector` can be from, newer or as new as `floor`. Zero fits the origin and each write of zeroes.
     func admits(stamp: UInt64, sector: UInt64, notOlderThan floor: UInt64) -> Bool {
@@ -138,7 +179,7 @@ struct WriteHistory {
     }
 
     /// A crash has lost every write behind `number`. What is left counts as acknowledged: it was read.
-    mutating func forget(after number: UInt64) {
+    func forget(after number: UInt64) {
         writes.removeAll { $0.number > number }
         for sector in bySector.indices { bySector[sector].removeAll { $0 > number } }
         for index in writes.indices { writes[index].isAcknowledged = true }

@@ -47,14 +47,16 @@ struct Simulator: AsyncParsableCommand {
         let start = ContinuousClock.now
         let done = Atomic<UInt64>(0)
         let step = max(1, seeds / 10)
-        let failures = await SeedRun(firstSeed: firstSeed, count: seeds, workers: workers).run { [seeds] in
+        let outcome = await SeedRun(firstSeed: firstSeed, count: seeds, workers: workers).run { [seeds] in
             let count = done.add(1, ordering: .relaxed).newValue
             if count.isMultiple(of: step), seeds > 1 { print("simulation: \(count) of \(seeds) seeds") }
         }
-        for failure in failures { print(failure) }
+        for failure in outcome.failures { print(failure) }
         let seconds = (ContinuousClock.now - start).components.seconds
-        print("simulation: seeds \(firstSeed) to \(firstSeed + seeds - 1), \(failures.count) failed, \(seconds) s")
-        if !failures.isEmpty { throw ExitCode.failure }
+        print("simulation: seeds \(firstSeed) to \(firstSeed + seeds - 1), \(outcome.failures.count) failed, \(seconds) s")
+        let tally = outcome.tally
+        print("simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused")
+        if !outcome.failures.isEmpty { throw ExitCode.failure }
     }
 }
 

@@ -1,0 +1,125 @@
+import Blocks
+import Disks
+import LinkProtocol
+import NIOCore
+import SimulatedStorage
+import Volumes
+
+/// One disk in the on-prem edge's process: its journal, and the half of the volume that is at home.
+final class HomeDisk {
+    typealias Core = HomeVolume<SimulatedFile, SimulatedDirectory>
+
+    private unowned let world: World
+    let volume: SimulatedVolume
+    private let ends: [LinkEnd]
+    private(set) var core: Core?
+    private var isDead = false
+    /// The volume is on its way to another edge: nobody may open it.
+    private var isHandingOver = false
+    /// The point of an edge without the lease that the journal has let in, which it must not.
+    private var strayPoint: PointNumber?
+
+    init(_ volume: SimulatedVolume, ends: [LinkEnd], world: World) {
+        self.volume = volume
+        self.ends = ends
+        self.world = world
+        openJournal()
+    }
+
+    func die() { isDead = true }
+
+    private func openJournal() {
+        PointJournal.open(
+            disk: volume.disk, sectorCount: volume.diskSectorCount, directory: world.homeMachine.directory(volume.journalName),
+            volume: volume.identifier
+        ) { [weak self] result in
+            guard let self, !isDead else { return }
+            switch result {
+            case .success(let journal): opened(journal)
+            case .failure(.noSpace):
+                // The file system is full: the daemon tries again until it is not.
+                world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
+                    if self?.isDead == false { self?.openJournal() }
+                }
+            case .failure(let error):
+                if !volume.isRefusalOfCopy() { volume.fail("the journal did not open: \(error)") }
+            }
+        }
+    }
+
+    private func opened(_ journal: PointJournal<SimulatedFile, SimulatedDirectory>) {
+        if volume.restoredCopy == nil { volume.checkDisk(position: journal.position) }
+        // The disk may have grown while the journal was opening.
+        journal.diskDidGrow(to: volume.diskSectorCount)
+        let core = Core(identifier: volume.identifier, journal: journal)
+        core.downlink = { [volume, ends] message, trafficClass, isBulk in
+            ends[volume.edge].send(message, trafficClass, isBulk: isBulk)
+        }
+        self.core = core
+    }
+
+    /// The open of a volume, as the daemon does it: the lease is durable before the answer goes out.
+    func open(_ request: VolumeOpenRequest, edge: Int, answer: @escaping (UInt16, ByteBuffer) -> Void) {
+        guard edge == volume.edge else { return answer(OpenCoding.refused, ByteBuffer(string: "the volume is another edge's")) }
+        guard let core, !isHandingOver else { return answer(OpenCoding.later, ByteBuffer()) }
+        // Points of an earlier session end first: the position must be final when the lease is judged.
+        core.sessionLost { [self] in
+            if isDead || isHandingOver || edge != volume.edge { return }
+            do throws(VolumeOpenRefusal) {
+                _ = try volume.lease.open(request, receivedPoint: core.journal.position.received)
+            } catch {
+                return answer(OpenCoding.refused, ByteBuffer(string: error.explanation))
+            }
+            volume.opened(received: core.journal.position.received, oldestPoint: request.oldestPoint)
+            let generation = volume.lease.generation
+            core.opened(generation: generation) { [self] position in
+                if isDead || isHandingOver || edge != volume.edge { return }
+                let reply = VolumeOpenReply(generation: generation, receivedPoint: position.received, appliedPoint: position.applied)
+                answer(OpenCoding.done, OpenCoding.encode(reply))
+            }
+        }
+    }
+
+    // MARK: Another edge
+
+    /// Gives the volume to another edge: takes the lease away, applies what was received, and tells no one.
+    func handOver(to edge: Int, completion: @escaping () -> Void) {
+        guard let core, !isHandingOver else { return }
+        isHandingOver = true
+        core.sessionLost { [self] in
+            core.journal.setLease(nil) { [self] in
+                core.journal.whenAllApplied { [self] result in
+                    isHandingOver = false
+                    guard !isDead, case .success(let position) = result else { return }
+                    volume.handOver(to: edge, after: position.applied)
+                    completion()
+                }
+            }
+        }
+    }
+
+    /// Messages of an edge that has lost the lease get through to the journal here, as if nothing else at home knew of the change:
+    /// the generation alone must keep its points out. Nobody answers its reads.
+    func receiveFromFenced(_ message: LinkMessage, edge: Int) {
+        guard let journal = core?.journal else { return }
+        switch message {
+        case .pointBegin(_, let generation, let point):
+            strayPoint = nil
+            do {
+                if try journal.begin(point: point, generation: generation) == .accepted { strayPoint = point }
+            } catch {
+                guard case .fenced = error else { return }
+                tell(.pointRefused(volume: volume.identifier, point: point, refusal: .fenced), edge)
+            }
+        case .pointData(_, let point, let start, let data) where point == strayPoint:
+            guard let range = SectorRange(start: start, count: UInt64(data.readableBytes / BlockGeometry.sectorBytes)) else { return }
+            try? journal.addData(range, data: data)
+        case .pointZeroes(_, let point, let range) where point == strayPoint: try? journal.addZeroes(range)
+        case .pointCommit(_, let point, let pieces, let digest) where point == strayPoint:
+            journal.commit(pieces: pieces, digest: digest) { _ in }
+        default: break
+        }
+    }
+
+    private func tell(_ message: LinkMessage, _ edge: Int) { _ = ends[edge].send(message, .control, isBulk: false) }
+}

@@ -1,0 +1,123 @@
+import Blocks
+import NIOCore
+import SimulatedStorage
+import Volumes
+import WriteLog
+
+/// One volume in one process of a cloud edge: its log, the volume over it, and the machine that uses it.
+final class ServedVolume {
+    typealias Core = Volume<SimulatedDirectory>
+
+    private unowned let world: World
+    private unowned let process: CloudProcess
+    let volume: SimulatedVolume
+    private let edge: Int
+    private let incarnation: UInt64
+    private(set) var core: Core?
+    private(set) var initiator: Initiator?
+    private var isDead = false
+    private var lastCall = 0
+
+    init(_ volume: SimulatedVolume, process: CloudProcess, world: World) {
+        self.volume = volume
+        self.process = process
+        self.world = world
+        edge = volume.edge
+        incarnation = world.scheduler.random.next()
+        openLog()
+    }
+
+    /// The volume belongs to another edge by now. This one may not know it yet.
+    var isFenced: Bool { volume.edge != edge }
+
+    /// What must not happen; of an edge that has lost its lease nothing is expected but that nothing of it comes home.
+    func fail(_ text: String) { if !isFenced { volume.fail(text) } }
+
+    func die() {
+        isDead = true
+        initiator?.die()
+    }
+
+    private func openLog() {
+        WriteLog.open(
+            directory: world.edges[edge].machine.directory(volume.logName), volume: volume.identifier, key: volume.key,
+            limits: world.logLimits, random: world.scheduler.random.source, now: world.scheduler.now, firstEpoch: volume.firstPoint
+        ) { [weak self] result in
+            guard let self, !isDead else { return }
+            switch result {
+            case .success(let log): start(log)
+            case .failure(.file(.noSpace)): later { $0.openLog() }
+            case .failure(let error): fail("the log did not open: \(error)")
+            }
+        }
+    }
+
+    /// Tries again what can't be done now.
+    private func later(_ body: @escaping (ServedVolume) -> Void) {
+        world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
+            if let self, !isDead { body(self) }
+        }
+    }
+
+    private func start(_ log: WriteLog<SimulatedDirectory>) {
+        let core = Core(
+            identifier: volume.identifier, routingTag: UInt16(volume.number + 1), sectorCount: volume.diskSectorCount,
+            policy: volume.policy,
+            log: log, cache: process.cache(for: volume), clock: { [scheduler = world.scheduler] in scheduler.now })
+        core.uplink = { [end = process.end] message, trafficClass, isBulk in end.send(message, trafficClass, isBulk: isBulk) }
+        core.gatherTurns { [weak core, scheduler = world.scheduler] in
+            scheduler.schedule(microseconds: 0...200) { core?.writeGathered() }
+        }
+        core.onEvent = { [weak self] event in self?.handle(event) }
+        self.core = core
+        tick()
+        process.isReady(self)
+    }
+
+    private func tick() {
+        if isDead { return }
+        core?.tick()
+        world.scheduler.schedule(after: .milliseconds(50)) { [weak self] in self?.tick() }
+    }
+
+    private func handle(_ event: VolumeEvent) {
+        switch event {
+        case .needsOpen: open()
+        case .fenced:
+            if isFenced { world.tally.fencings += 1 }
+            fail("invariant 4: the volume was fenced, and nobody else has it")
+        case .stopped(let reason):
+            if volume.restoredCopy == nil { fail("the volume stopped: \(reason)") }
+        case .point, .pointDelayed, .logFull, .cacheFailed, .fileSystemFull: break
+        }
+    }
+
+    private func open() {
+        guard let core, !isDead else { return }
+        lastCall += 1
+        let call = lastCall
+        process.call(OpenCoding.encode(core.openRequest(incarnation: incarnation))) { [weak self] status, body in
+            // The answer to the last question counts.
+            guard let self, !isDead, call == lastCall else { return }
+            opened(status, body)
+        }
+    }
+
+    private func opened(_ status: UInt16, _ body: ByteBuffer) {
+        guard let core else { return }
+        switch (status, OpenCoding.reply(from: body)) {
+        case (OpenCoding.done, let reply?):
+            core.opened(reply)
+            if initiator == nil, !isFenced {
+                let initiator = Initiator(world: world, owner: self, volume: core)
+                self.initiator = initiator
+                initiator.start()
+            }
+        case (OpenCoding.later, _): later { $0.open() }
+        default:
+            // What the machine had in flight fails then, as it should.
+            if !isFenced, volume.isRefusalOfCopy() { initiator?.die() }
+            core.openRefused(String(buffer: body))
+        }
+    }
+}

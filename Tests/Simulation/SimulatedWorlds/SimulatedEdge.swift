@@ -1,0 +1,39 @@
+import NIOCore
+import SimulatedStorage
+
+/// One cloud edge: its machine, its line to home, and the process on it while there is one.
+final class SimulatedEdge {
+    let number: Int
+    let machine: SimulatedMachine
+    let line: SimulatedLine
+    private(set) var process: CloudProcess?
+    private unowned let world: World
+
+    init(number: Int, world: World) {
+        self.number = number
+        self.world = world
+        machine = SimulatedMachine(scheduler: world.scheduler)
+        line = SimulatedLine(scheduler: world.scheduler)
+    }
+
+    func start() {
+        if process == nil { process = CloudProcess(edge: self, world: world) }
+    }
+
+    /// The process dies, or the machine with it; what its volumes must have when they are back is noted.
+    func crash(power: Bool) {
+        guard let process else { return }
+        for volume in world.volumes where volume.edge == number {
+            let history = volume.history
+            if power {
+                history.mustSurvive(through: history.flushedThrough)
+            } else if world.served(volume)?.initiator?.isRecovered == true {
+                history.mustSurvive(through: max(history.flushedThrough, history.lastAcknowledgedNumber))
+            }
+        }
+        process.die()
+        self.process = nil
+        line.cloudDied()
+        if power { machine.cutPower() } else { machine.killProcess() }
+    }
+}

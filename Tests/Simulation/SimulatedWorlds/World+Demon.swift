@@ -1,0 +1,163 @@
+import NIOCore
+import SimulatedStorage
+
+// What the demon does. Each strike is one line of `strike`; what it takes away it gives back after a while.
+
+extension World {
+    func scheduleDemon() {
+        scheduler.schedule(microseconds: 5_000...700_000) { [self] in
+            if isCalm || failure != nil { return }
+            strike()
+            scheduleDemon()
+        }
+    }
+
+    private func strike() {
+        let volume = volumes[Int(scheduler.random.below(UInt64(volumes.count)))]
+        let edge = edges[volume.edge]
+        switch scheduler.random.below(20) {
+        case 0, 1: crash(edge, power: false)
+        case 2, 3: crash(edge, power: true)
+        case 4: crashHome(power: false)
+        case 5, 6: crashHome(power: true)
+        case 7:
+            crash(edge, power: true)
+            crashHome(power: true)
+        case 8, 9: cut(edge.line)
+        case 10: fillDisk(of: scheduler.random.chance(percent: 70) ? edge.machine : homeMachine)
+        case 11: slowDisks(of: scheduler.random.chance(percent: 50) ? edge.machine : homeMachine)
+        case 12, 13: damageCache(of: edge)
+        case 14, 15: handOver(volume)
+        case 16: copyDisk(of: volume)
+        case 17: restoreDisk(of: volume)
+        default: edge.line.dropOne()
+        }
+    }
+
+    // MARK: Crashes
+
+    /// Starts again after a while; sometimes only to be struck again while it recovers.
+    private func crash(_ edge: SimulatedEdge, power: Bool, whileDown: () -> Void = {}) {
+        guard edge.process != nil else { return }
+        tally.crashes += 1
+        edge.crash(power: power)
+        whileDown()
+        scheduler.schedule(microseconds: 1_000...300_000) { [self] in
+            edge.start()
+            strikeAgain { [self] in crash(edge, power: $0) }
+        }
+    }
+
+    private func crashHome(power: Bool, whileDown: () -> Void = {}) {
+        guard home != nil else { return }
+        tally.crashes += 1
+        stopHome(power: power)
+        whileDown()
+        scheduler.schedule(microseconds: 1_000...300_000) { [self] in
+            startHome()
+            strikeAgain { [self] in crashHome(power: $0) }
+        }
+    }
+
+    private func strikeAgain(_ crash: @escaping (Bool) -> Void) {
+        guard scheduler.random.chance(percent: 25) else { return }
+        scheduler.schedule(microseconds: 0...40_000) { [self] in
+            if !isCalm { crash(scheduler.random.chance(percent: 60)) }
+        }
+    }
+
+    // MARK: Lines, disks and file systems
+
+    private func cut(_ line: SimulatedLine) {
+        line.cut()
+        scheduler.schedule(microseconds: 10_000...900_000) { line.restore() }
+    }
+
+    /// The file system of a machine gets full, and has room again a while later.
+    private func fillDisk(of machine: SimulatedMachine) {
+        machine.faults.capacityBytes = machine.usedBytes + Int(scheduler.random.below(64 << 10))
+        scheduler.schedule(microseconds: 10_000...1_500_000) { machine.faults.capacityBytes = .max }
+    }
+
+    /// The disks of a machine take a hundred times as long for a while.
+    private func slowDisks(of machine: SimulatedMachine) {
+        let usual = StorageFaults().latencyMicroseconds
+        machine.faults.latencyMicroseconds = usual.lowerBound * 100...usual.upperBound * 100
+        scheduler.schedule(microseconds: 50_000...800_000) { machine.faults.latencyMicroseconds = usual }
+    }
+
+    /// A disk grows, home notices, and the cloud edge hears of it a while later, if it lives.
+    func scheduleGrowth() {
+        scheduler.schedule(microseconds: 50_000...1_500_000) { [self] in
+            if isCalm || failure != nil { return }
+            let volume = volumes[Int(scheduler.random.below(UInt64(volumes.count)))]
+            volume.diskSectorCount = min(SimulatedVolume.sectorCountMax, volume.diskSectorCount + 1 + scheduler.random.below(40))
+            let grown = volume.diskSectorCount
+            home?.disk(of: volume).core?.journal.diskDidGrow(to: grown)
+            scheduler.schedule(microseconds: 0...400_000) { [self] in served(volume)?.core?.grow(to: grown) }
+            scheduleGrowth()
+        }
+    }
+
+    /// Some blocks in the cache's file hold something else when the edge starts again: a flipped bit, or what belongs to another place.
+    ///
+    /// Headers and tables are left alone: were the newest fragment of a table lost, the cache would not know that it is missing,
+    /// and show what the fragment's entries had hidden.
+    private func damageCache(of edge: SimulatedEdge) {
+        let segmentBytes = cacheLimits.segmentBytes
+        crash(edge, power: scheduler.random.chance(percent: 50)) {
+            guard let file = edge.machine.directory("state").file("cache"), file.content.count > segmentBytes else { return }
+            let random = scheduler.random
+            let segments = file.content.count / segmentBytes
+            let place = { Int(random.below(UInt64(segments))) * segmentBytes + random.within(Self.cacheTableBytes...segmentBytes - 512) }
+            for _ in 0..<random.within(1...16) {
+                if random.chance(percent: 50) {
+                    file.flipBit(at: place())
+                } else {
+                    file.misdirect(from: place(), to: place(), byteCount: 512)
+                }
+            }
+        }
+    }
+
+    /// What stands before the blocks in each of the small segments of a world's cache.
+    private static var cacheTableBytes: Int { 8 << 10 }
+
+    // MARK: Leases and copies
+
+    /// Home gives a volume to the other cloud edge while the one that has it lives on, and is told nothing.
+    private func handOver(_ volume: SimulatedVolume) {
+        guard volume.edge == 0, volume.restoredCopy == nil, let home else { return }
+        let next = edges[1]
+        home.disk(of: volume).handOver(to: next.number) {
+            if let process = next.process { process.serve(volume) } else { next.start() }
+        }
+    }
+
+    /// Somebody copies a disk and its journal while home is down.
+    private func copyDisk(of volume: SimulatedVolume) {
+        guard volume.restoredCopy == nil, let received = home?.disk(of: volume).core?.journal.position.received else { return }
+        crashHome(power: true) { volume.keepCopy(received: received) }
+    }
+
+    /// Somebody puts an old copy back, and nobody tells the cloud edge. When it is refused the newest state comes back.
+    private func restoreDisk(of volume: SimulatedVolume) {
+        guard volume.canRestoreCopy, home != nil else { return }
+        crashHome(power: true) { volume.restoreCopy() }
+    }
+
+    /// The old copy of a volume's disk was refused: somebody puts the newest state back, and both edges start again.
+    func copyWasRefused(_ volume: SimulatedVolume) {
+        tally.refusedCopies += 1
+        scheduler.schedule(microseconds: 0...50_000) { [self] in
+            stopHome(power: false)
+            volume.restoreNewest()
+            let edge = edges[volume.edge]
+            edge.crash(power: false)
+            scheduler.schedule(microseconds: 1_000...100_000) { [self] in
+                startHome()
+                edge.start()
+            }
+        }
+    }
+}
