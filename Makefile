@@ -21,9 +21,10 @@ SOURCES = Package.swift Sources Tests
 PACKAGES = pkg-config libssl-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-dev \
            libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt \
            libnbd-bin python3-libnbd nbdkit fio openssl valgrind binutils \
-           qemu-system-x86 ipxe syslinux syslinux-common mtools dosfstools fdisk cpio xfsprogs
+           qemu-system-x86 ipxe syslinux syslinux-common mtools dosfstools fdisk cpio xfsprogs \
+           debootstrap zstd
 
-.PHONY: deps build run test bench bench-target budget format format-check soak soak-kills soak-guests replay fuzz fuzz-guided clean
+.PHONY: deps build run test bench bench-target bench-cache budget format format-check soak soak-kills soak-guests replay fuzz fuzz-guided clean
 
 deps: ## Installs what is missing from Debian's packages.
 	@missing=""; for package in $(PACKAGES); do \
@@ -56,6 +57,9 @@ bench: bench-target ## The benchmarks against peers, as ratios.
 
 bench-target: build ## The target against tgtd, qemu-nbd and nbdkit, interleaved: the table of docs/benchmarks.md.
 	Benchmarks/target/run --output .build/bench-target
+
+bench-cache: deps ## Policies of eviction on the recorded block traces, against the clairvoyant optimum.
+	Benchmarks/cache/study
 
 budget: deps ## What the data path may cost, in allocations and instructions.
 	$(RELEASE) --product causeway-budget
