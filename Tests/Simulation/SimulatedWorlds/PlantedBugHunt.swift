@@ -3,8 +3,9 @@
 
     /// The proof that the simulator finds bugs: each that is planted must make one of the first worlds fail.
     public struct PlantedBugHunt: Sendable {
-        /// The last seed that is tried. The optimised simulator runs these and many more without a bug in each `make test`.
-        public static let lastSeed: UInt64 = 100
+        /// The last seed that is tried. The rarest bug shows in one world of twenty-five, and hash tables iterate differently in each
+        /// process of the tests. The optimised simulator runs these seeds and many more without a bug in each `make test`.
+        public static let lastSeed: UInt64 = 300
 
         /// The bug that all worlds of the hunt have.
         public let bug: PlantedBug
