@@ -122,9 +122,10 @@ let management: [Target] = [
         ]),
 ]
 
-/// Tools for measuring and proving; nothing of the daemon imports them.
+/// Tools for measuring, proving and recovering; nothing of the daemon imports them.
 let tools: [Target] = [
-    room("LoadGenerator", floor: "Tools", ["CPlatform"])
+    room("LoadGenerator", floor: "Tools", ["CPlatform"]),
+    room("OfflineRecovery", floor: "Tools", ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "Disks", nioCore, nioPosix]),
 ]
 
 let executables: [Target] = [
@@ -134,7 +135,8 @@ let executables: [Target] = [
     .executableTarget(
         name: "causeway",
         dependencies: [
-            "APIModels", "EdgeConfiguration", "WANRelay", "Files", arguments, asyncHTTPClient, logging, nioCore, nioPosix,
+            "APIModels", "EdgeConfiguration", "WANRelay", "OfflineRecovery", "Files", "Ciphers", "Blocks", arguments, asyncHTTPClient,
+            logging, nioCore, nioPosix,
             .product(name: "NIOHTTP1", package: "swift-nio"),
         ],
         swiftSettings: strict),
@@ -218,6 +220,7 @@ let unitTests: [Target] = [
     tests(of: "Pairing", floor: "Management", ["Files", x509, crypto]),
     tests(of: "StateStore", floor: "Management", ["Files", grdb]),
     tests(of: "LoadGenerator", floor: "Tools"),
+    tests(of: "OfflineRecovery", floor: "Tools", ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", nioCore, nioPosix]),
     tests(of: "Initiator", floor: "Platform"),
     tests(of: "ManagementAPI", floor: "Management", [.product(name: "HummingbirdTesting", package: "hummingbird")]),
 ]

@@ -1,7 +1,8 @@
 import ArgumentParser
 import Foundation
 
-/// The command line of Causeway: it speaks to an edge through the HTTP API and through nothing else.
+/// The command line of Causeway: it speaks to an edge through the HTTP API and through nothing else. What is done to the files of an
+/// edge that is stopped is done by OfflineRecovery.
 struct CausewayCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "causeway",
@@ -15,7 +16,8 @@ struct CausewayCommand: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             StatusCommand.self, EdgeCommand.self, LinkCommand.self, DiskCommand.self, VolumeCommand.self, PairCommand.self,
-            JoinCommand.self, EventsCommand.self, MetricsCommand.self, LabCommand.self, RelayCommandLine.self,
+            JoinCommand.self, RecoverCommand.self, VerifyCommand.self, EventsCommand.self, MetricsCommand.self, LabCommand.self,
+            RelayCommandLine.self,
         ])
 }
 

@@ -162,6 +162,8 @@ static int lock_bytes(int descriptor, short type, off_t start, off_t length) {
 
 int causeway_lock_exclusive(int descriptor) { return lock_bytes(descriptor, F_WRLCK, 0, 0); }
 
+int causeway_lock_shared(int descriptor) { return lock_bytes(descriptor, F_RDLCK, 0, 0); }
+
 // QEMU's protocol (block/file-posix.c): who uses an image in way i holds a read lock on byte 100 + i, and who
 // does not let others use it so holds one on byte 200 + i. Way 0 is to read consistent data, 1 to write, 3 to resize.
 #define OWN_BYTES 100

@@ -128,6 +128,11 @@ public final class OpenFile: Sendable {
         try check(causeway_lock_exclusive(descriptor), "fcntl(F_OFD_SETLK)", path)
     }
 
+    /// Takes a lock on the whole file that several may have, and that keeps exclusive ones out, until the file is closed.
+    public func lockShared() throws(FileSystemError) {
+        try check(causeway_lock_shared(descriptor), "fcntl(F_OFD_SETLK)", path)
+    }
+
     /// Takes the lock of a disk image's only writer, which QEMU's programs respect; they may still read the image when they
     /// are told to share it (`-U`). The error `isLocked` when another has the image.
     public func lockAsDisk() throws(FileSystemError) {

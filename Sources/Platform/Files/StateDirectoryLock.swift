@@ -34,10 +34,7 @@ public final class StateDirectoryLock: Sendable {
         do throws(FileSystemError) {
             try file.lockExclusively()
         } catch {
-            if !error.isLocked { throw .failed(error) }
-            let text = (try? directory.readFile(Self.fileName, byteCountMax: 32)) ?? []
-            let digits = text.prefix { $0 >= 0x30 && $0 <= 0x39 }
-            throw .inUse(path: directory.path, processIdentifier: Int(String(decoding: digits, as: UTF8.self)))
+            throw error.isLocked ? .inUse(directory) : .failed(error)
         }
         do throws(FileSystemError) {
             try file.truncate(to: 0)
@@ -48,5 +45,34 @@ public final class StateDirectoryLock: Sendable {
             }
             if let failure { throw failure }
         } catch { throw .failed(error) }
+    }
+}
+
+/// Keeps processes that would write off a state directory as long as this object lives, for those who only read it. Several may
+/// do so at once. Nothing is written: where there is no lock file no process has ever used the directory, or it is a copy, and nothing
+/// is held.
+public final class StateDirectoryGuard: Sendable {
+    private let file: OpenFile?
+
+    /// Takes the guard, or says who uses the directory.
+    public init(directory: OpenDirectory) throws(StateDirectoryError) {
+        do throws(FileSystemError) {
+            let file = try directory.open(StateDirectoryLock.fileName)
+            try file.lockShared()
+            self.file = file
+        } catch {
+            if error.isLocked { throw .inUse(directory) }
+            if !error.isNotFound { throw .failed(error) }
+            file = nil
+        }
+    }
+}
+
+extension StateDirectoryError {
+    /// The error that names who has the lock, as far as the lock's file tells.
+    fileprivate static func inUse(_ directory: OpenDirectory) -> StateDirectoryError {
+        let text = (try? directory.readFile(StateDirectoryLock.fileName, byteCountMax: 32)) ?? []
+        let digits = text.prefix { $0 >= 0x30 && $0 <= 0x39 }
+        return .inUse(path: directory.path, processIdentifier: Int(String(decoding: digits, as: UTF8.self)))
     }
 }

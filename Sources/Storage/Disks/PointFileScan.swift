@@ -19,7 +19,7 @@ final class PointFileScan<File: StorageFile> {
     private let completion: (Result<PointFileContent, StorageFileError>) -> Void
     private var buffer = ByteBuffer()
     /// Where the next byte of `buffer` stands in the file.
-    private var offset: UInt64 = 0
+    private(set) var offset: UInt64 = 0
     private var header: PointHeader?
     private var pieces: [PointPiece] = []
     private var digest = PointDigest()

@@ -121,12 +121,16 @@ public final class LocalFile: StorageFile {
 /// A real directory.
 public final class LocalDirectory: StorageDirectory {
     private let directory: OpenDirectory
+    private let isReadOnly: Bool
     private let calls: BlockingCalls
     private let pace = AtOncePace()
 
     /// A directory that is open already. Must be made and used on `eventLoop`.
-    public init(_ directory: OpenDirectory, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
+    ///
+    /// With `isReadOnly` files are opened for reading only, and every call that would change the directory fails.
+    public init(_ directory: OpenDirectory, eventLoop: any EventLoop, threadPool: NIOThreadPool, isReadOnly: Bool = false) {
         self.directory = directory
+        self.isReadOnly = isReadOnly
         calls = BlockingCalls(eventLoop: eventLoop, threadPool: threadPool)
     }
 
@@ -142,23 +146,30 @@ public final class LocalDirectory: StorageDirectory {
     }
 
     public func open(_ name: String, create: Bool, completion: @escaping (Result<LocalFile, StorageFileError>) -> Void) {
-        let (calls, pace) = (self.calls, self.pace)
+        if create, isReadOnly { return refuse(completion) }
+        let (calls, pace, options) = (self.calls, self.pace, isReadOnly ? [] : create ? [.write, .create] : OpenOptions.write)
         let opened = { (result: Result<OpenFile, StorageFileError>) in
             completion(result.map { LocalFile($0, eventLoop: calls.eventLoop, threadPool: calls.threadPool, pace: pace) })
         }
         calls.run(opened) { [directory] () throws(FileSystemError) in
-            try directory.open(name, create ? [.write, .create] : [.write])
+            try directory.open(name, options)
         }
     }
 
     public func remove(_ name: String, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        if isReadOnly { return refuse(completion) }
         calls.run(completion) { [directory] () throws(FileSystemError) in try directory.remove(name) }
     }
 
     public func rename(
         _ name: String, to newName: String, completion: @escaping (Result<Void, StorageFileError>) -> Void
     ) {
+        if isReadOnly { return refuse(completion) }
         calls.run(completion) { [directory] () throws(FileSystemError) in try directory.rename(name, to: newName) }
+    }
+
+    private func refuse<Value>(_ completion: @escaping (Result<Value, StorageFileError>) -> Void) {
+        calls.fail(completion, .denied("\(directory.path) was opened for reading only"))
     }
 
     public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {

@@ -4,10 +4,11 @@ import NIOCore
 
 extension LogRecovery {
     /// Makes of what was found a log that can go on.
-    func settle() {
+    func settle(random: RandomSource, firstEpoch: PointNumber) {
+        self.random = random
         guard let expected, let log = logIdentifier else {
             if vanishingEpoch != nil { return fail(.corrupt("the log begins in the middle of an epoch, and nothing follows it")) }
-            return makeFresh()
+            return makeFresh(firstEpoch)
         }
         guard claimedDurable < expected else {
             return fail(.corrupt("batch \(claimedDurable) was durable, but the log ends before batch \(expected)"))
@@ -64,7 +65,7 @@ extension LogRecovery {
         }
     }
 
-    private func makeFresh() {
+    private func makeFresh(_ firstEpoch: PointNumber) {
         guard firstEpoch > 0 else { return fail(.corrupt("the first epoch has number 0")) }
         let log = LogIdentifier(high: random.next(), low: random.next())
         let epoch = LogEpoch(number: firstEpoch)
@@ -119,11 +120,11 @@ extension WriteLog {
         now: NIODeadline, firstEpoch: PointNumber = 1, completion: @escaping (Result<WriteLog, WriteLogError>) -> Void
     ) {
         let recovery = LogRecovery(
-            directory: directory, volume: volume, key: key, random: random, now: now, firstEpoch: firstEpoch
-        ) { result in
-            completion(
-                result.map { WriteLog(recovered: $0, directory: directory, key: key, limits: limits, random: random) })
-        }
+            directory: directory, volume: volume, key: key, now: now,
+            purpose: .serving(random: random, firstEpoch: firstEpoch) { result in
+                completion(
+                    result.map { WriteLog(recovered: $0, directory: directory, key: key, limits: limits, random: random) })
+            })
         recovery.start()
     }
 }

@@ -12,6 +12,9 @@ import NIOCore
 //            ──► make the file that goes on, with a new salt ──► remove parts without batches
 //
 // Nothing of this may run twice with a different result, so each step is durable before the next.
+//
+// A log that is only read (`LogReader`) is found the same way and not settled. What keeps one that is to be served from opening
+// ends the row there, and is kept as damage: what is before it is still good.
 
 /// What recovery found, ready to go on.
 struct RecoveredLog<Directory: StorageDirectory> {
@@ -20,6 +23,14 @@ struct RecoveredLog<Directory: StorageDirectory> {
     let epochs: [LogEpoch]
     let map: ExtentMap<LogExtent>
     let nextSequence: UInt64
+}
+
+/// What a log is found for.
+enum LogRecoveryPurpose<Directory: StorageDirectory> {
+    /// To be served: it is settled, and does not open when anything is wrong with it.
+    case serving(random: RandomSource, firstEpoch: PointNumber, completion: (Result<RecoveredLog<Directory>, WriteLogError>) -> Void)
+    /// To be read: nothing is written. With `verifiesData` the data of every batch is opened too.
+    case reading(verifiesData: Bool, completion: (WriteLogError?) -> Void)
 }
 
 final class LogRecovery<Directory: StorageDirectory> {
@@ -37,10 +48,9 @@ final class LogRecovery<Directory: StorageDirectory> {
     let volume: VolumeIdentifier
     let key: SecretKey
     let now: NIODeadline
-    let firstEpoch: PointNumber
     let encoding: LogEncoding
-    var random: RandomSource
-    private let completion: (Result<RecoveredLog<Directory>, WriteLogError>) -> Void
+    var random = RandomSource.system
+    private let purpose: LogRecoveryPurpose<Directory>
 
     var names: [Name] = []
     var logIdentifier: LogIdentifier?
@@ -55,21 +65,27 @@ final class LogRecovery<Directory: StorageDirectory> {
     var discarded: [String] = []
     /// The last batch that anything found says was durable.
     var claimedDurable: UInt64 = 0
+    /// The last batch of the row that is known to have been flushed: later ones may have been, and nothing says so.
+    var knownDurable: UInt64 = 0
     /// An epoch at the start whose first parts were removed already: it had been released.
     var vanishingEpoch: PointNumber?
+    /// Where the row ends: in the last file that belongs to it.
+    var rowEnd: (file: String, offset: UInt64)?
+    /// When the log is only read: what is wrong with it, at most `damagesMax`, and what is in the way of a whole batch at the end.
+    var damages: [LogDamage] = []
+    var tornTail: LogDamage?
+
+    /// Damages that are told one by one; the first of them ends the row, and those behind it are files that can't be used.
+    static var damagesMax: Int { 100 }
 
     init(
-        directory: Directory, volume: VolumeIdentifier, key: SecretKey, random: RandomSource, now: NIODeadline,
-        firstEpoch: PointNumber,
-        completion: @escaping (Result<RecoveredLog<Directory>, WriteLogError>) -> Void
+        directory: Directory, volume: VolumeIdentifier, key: SecretKey, now: NIODeadline, purpose: LogRecoveryPurpose<Directory>
     ) {
         self.directory = directory
         self.volume = volume
         self.key = key
-        self.random = random
         self.now = now
-        self.firstEpoch = firstEpoch
-        self.completion = completion
+        self.purpose = purpose
         encoding = LogEncoding(volume: volume)
     }
 
@@ -88,14 +104,15 @@ final class LogRecovery<Directory: StorageDirectory> {
     }
 
     private func examine(at index: Int) {
-        guard index < names.count else { return settle() }
+        guard index < names.count else { return end() }
         let name = names[index]
+        let unreadable = { [self] (error: StorageFileError) in reject(.file(error), name.text) { self.discard(name, then: index) } }
         directory.open(name.text, create: false) { [self] result in
-            step(result) { file in
+            step(result, otherwise: unreadable) { file in
                 file.size { result in
-                    self.step(result) { size in
+                    self.step(result, otherwise: unreadable) { size in
                         file.read(at: 0, byteCount: LogFormat.headerBytes) { result in
-                            self.step(result) { self.examine($0, of: file, size: size, at: index) }
+                            self.step(result, otherwise: unreadable) { self.examine($0, of: file, size: size, at: index) }
                         }
                     }
                 }
@@ -111,37 +128,43 @@ final class LogRecovery<Directory: StorageDirectory> {
         } catch {
             opened.close()
             if case .unknownVersion(let version) = error {
-                return fail(.corrupt("\(name.text) has format version \(version), which this program does not know"))
+                return reject(.corrupt("\(name.text) has format version \(version), which this program does not know"), name.text) {
+                    self.discard(name, then: index)
+                }
             }
             // A header that is not there ends the row, as a file does that a crash left half made. The
             // only file of a log may be one too, but one with batches had its header made durable before.
             if expected == nil, names.count > 1 || size > UInt64(LogFormat.headerBytes) {
-                return fail(.corrupt("the header of \(name.text), the oldest file, is damaged"))
+                return reject(.corrupt("the header of \(name.text), the oldest file, is damaged"), name.text) {
+                    self.discard(name, then: index)
+                }
             }
             return discard(name, then: index)
         }
-        guard header.volume == volume else {
+        let file: LogFile
+        do throws(WriteLogError) {
+            file = LogFile(file: opened, name: name.text, epoch: name.epoch, cipher: try authenticate(header, bytes, name))
+        } catch {
             opened.close()
-            return fail(.foreign(header.volume))
+            return reject(error, name.text) { self.discard(name, then: index) }
         }
-        guard let cipher = authenticate(header, bytes) else { return opened.close() }
-        guard header.epoch == name.epoch, header.part == name.part else {
-            opened.close()
-            return fail(.corrupt("\(name.text) holds epoch \(header.epoch), part \(header.part)"))
-        }
-        take(LogFile(file: opened, name: name.text, epoch: name.epoch, cipher: cipher), header, size: size, at: index)
+        take(file, header, size: size, at: index)
     }
 
-    /// The cipher of a file whose header is authentic; nil after a failure was reported.
-    private func authenticate(_ header: LogFileHeader, _ bytes: ByteBuffer) -> BlockCipher? {
+    /// The cipher of a file whose header is authentic, and that of the file that it stands in.
+    private func authenticate(_ header: LogFileHeader, _ bytes: ByteBuffer, _ name: Name) throws(WriteLogError) -> BlockCipher {
+        guard header.volume == volume else { throw .foreign(header.volume) }
+        let cipher: BlockCipher
         do throws(CipherError) {
-            let cipher = BlockCipher(key: try key.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
-            if LogFileHeader.isAuthentic(bytes, cipher: cipher) { return cipher }
-            fail(.wrongKey)
+            cipher = BlockCipher(key: try key.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
         } catch {
-            fail(.cipher("\(error)"))
+            throw .cipher("\(error)")
         }
-        return nil
+        guard LogFileHeader.isAuthentic(bytes, cipher: cipher) else { throw .wrongKey }
+        guard header.epoch == name.epoch, header.part == name.part else {
+            throw .corrupt("\(name.text) holds epoch \(header.epoch), part \(header.part)")
+        }
+        return cipher
     }
 
     /// Decides whether a file continues the row, and reads its batches.
@@ -154,11 +177,12 @@ final class LogRecovery<Directory: StorageDirectory> {
             return examine(at: index + 1)
         }
         if let logIdentifier, header.log != logIdentifier {
-            return fail(.corrupt("\(file.name) belongs to log \(header.log), and the files before it to \(logIdentifier)"))
+            let error = WriteLogError.corrupt("\(file.name) belongs to log \(header.log), and the files before it to \(logIdentifier)")
+            return reject(error, file.name) { self.discard(self.names[index], then: index) }
         }
         logIdentifier = header.log
-        let batches = LogScanner(file: file, size: size, encoding: encoding)
         if !isBroken, continues(header) {
+            let batches = LogScanner(file: file, size: size, encoding: encoding, verifiesData: verifiesData)
             if epochs.last?.number != header.epoch {
                 epochs.append(LogEpoch(number: header.epoch))
                 lastParts = []
@@ -166,33 +190,48 @@ final class LogRecovery<Directory: StorageDirectory> {
             epochs[epochs.count - 1].files.append(file)
             epochs[epochs.count - 1].firstBatch = header.epochFirstBatch
             expected = header.firstBatch
-            var part = Part(file: file, number: header.part, size: size)
-            batches.scan(from: header.firstBatch) { [self] event in
-                switch event {
-                case .batch(let batch):
-                    part.batchCount += 1
-                    if let error = apply(batch) {
-                        fail(error)
-                        return false
-                    }
-                    return true
-                case .claim(let sequence):
-                    claimedDurable = max(claimedDurable, sequence)
-                    return true
-                case .failed(let error):
-                    fail(error)
-                    return false
-                case .end(let offset):
-                    file.writeOffset = offset
-                    lastParts.append(part)
-                    examine(at: index + 1)
-                    return false
-                }
-            }
+            scan(batches, Part(file: file, number: header.part, size: size), header, at: index)
         } else {
             isBroken = true
             claimedDurable = max(claimedDurable, header.durableThrough)
             discard(names[index], then: index)
+        }
+    }
+
+    private func scan(_ batches: LogScanner, _ found: Part, _ header: LogFileHeader, at index: Int) {
+        var part = found
+        let ends = { [self] (offset: UInt64) in
+            part.file.writeOffset = offset
+            rowEnd = (part.file.name, offset)
+            knownDurable = max(knownDurable, header.durableThrough, batches.durableThrough)
+            if batches.endsTorn {
+                tornTail = LogDamage(
+                    file: part.file.name, offset: offset,
+                    text: "batch \(expected ?? 0) is not whole; \(max(part.size, offset) - offset) bytes are not used")
+            }
+            lastParts.append(part)
+            examine(at: index + 1)
+        }
+        let rejects = { [self] (error: WriteLogError, offset: UInt64) in reject(error, part.file.name, offset) { ends(offset) } }
+        batches.scan(from: header.firstBatch) { [self] event in
+            switch event {
+            case .batch(let batch, let offset):
+                part.batchCount += 1
+                if let error = apply(batch) {
+                    rejects(error, offset)
+                    return false
+                }
+                return true
+            case .claim(let sequence):
+                claimedDurable = max(claimedDurable, sequence)
+                return true
+            case .failed(let error, let offset):
+                rejects(error, offset)
+                return false
+            case .end(let offset):
+                ends(offset)
+                return false
+            }
         }
     }
 
@@ -235,12 +274,56 @@ final class LogRecovery<Directory: StorageDirectory> {
 
     /// Goes on with a value, or ends with the error of a file.
     func step<Value>(_ result: Result<Value, StorageFileError>, _ next: (Value) -> Void) {
+        step(result, otherwise: { self.fail(.file($0)) }, next)
+    }
+
+    private func step<Value>(
+        _ result: Result<Value, StorageFileError>, otherwise: (StorageFileError) -> Void, _ next: (Value) -> Void
+    ) {
         switch result {
         case .success(let value): next(value)
-        case .failure(let error): fail(.file(error))
+        case .failure(let error): otherwise(error)
         }
     }
 
-    func fail(_ error: WriteLogError) { completion(.failure(error)) }
-    func succeed(_ log: RecoveredLog<Directory>) { completion(.success(log)) }
+    /// A log that is to be served does not open with this error. One that is only read ends before it, and goes on with `next`;
+    /// but for a key that opens nothing of it.
+    private func reject(_ error: WriteLogError, _ file: String, _ offset: UInt64 = 0, then next: () -> Void) {
+        guard case .reading = purpose, error != .wrongKey || expected != nil || isBroken else { return fail(error) }
+        isBroken = true
+        damage(LogDamage(file: file, offset: offset, text: error.text))
+        next()
+    }
+
+    private func damage(_ damage: LogDamage) {
+        if damages.count < Self.damagesMax { damages.append(damage) }
+    }
+
+    private var verifiesData: Bool { if case .reading(true, _) = purpose { true } else { false } }
+
+    /// All files have been looked at.
+    private func end() {
+        switch purpose {
+        case .serving(let random, let firstEpoch, _): settle(random: random, firstEpoch: firstEpoch)
+        case .reading(_, let completion):
+            if let expected, claimedDurable >= expected {
+                damage(
+                    LogDamage(
+                        file: rowEnd?.file ?? "", offset: rowEnd?.offset ?? 0,
+                        text: "batch \(claimedDurable) was durable, but the log ends before batch \(expected)"))
+            }
+            completion(nil)
+        }
+    }
+
+    func fail(_ error: WriteLogError) {
+        switch purpose {
+        case .serving(_, _, let completion): completion(.failure(error))
+        case .reading(_, let completion): completion(error)
+        }
+    }
+
+    func succeed(_ log: RecoveredLog<Directory>) {
+        if case .serving(_, _, let completion) = purpose { completion(.success(log)) }
+    }
 }

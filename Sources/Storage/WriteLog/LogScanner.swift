@@ -6,11 +6,11 @@ import NIOCore
 final class LogScanner {
     enum Event {
         /// The next batch of the row.
-        case batch(LogBatch)
+        case batch(LogBatch, at: UInt64)
         /// A batch behind the end of the row says that everything up to this one was durable.
         case claim(UInt64)
         /// The file could not be read, or holds what nobody with the key wrote there. The last event.
-        case failed(WriteLogError)
+        case failed(WriteLogError, at: UInt64)
         /// The row ends at this offset. The last event.
         case end(UInt64)
     }
@@ -21,16 +21,23 @@ final class LogScanner {
     private let file: LogFile
     private let size: UInt64
     private let encoding: LogEncoding
+    private let verifiesData: Bool
+    /// The last batch that those of the row say was durable.
+    private(set) var durableThrough: UInt64 = 0
+    /// What stands at the end of the row is neither nothing nor zeroes: a batch that was torn, or that has decayed.
+    private(set) var endsTorn = false
 
     private var expected: UInt64 = 0
     private var offset = UInt64(LogFormat.headerBytes)
     /// Where the row ended; from there on only claims count.
     private var end: UInt64?
 
-    init(file: LogFile, size: UInt64, encoding: LogEncoding) {
+    /// With `verifiesData` a batch counts only when its data opens, too.
+    init(file: LogFile, size: UInt64, encoding: LogEncoding, verifiesData: Bool = false) {
         self.file = file
         self.size = size
         self.encoding = encoding
+        self.verifiesData = verifiesData
     }
 
     /// Reads on from the file's first batch, which has sequence `first`. The handler answers whether to go on.
@@ -43,7 +50,7 @@ final class LogScanner {
         guard offset < size else { return finish(.end(end ?? offset), handler) }
         file.read(at: offset, byteCount: byteCount) { [self] result in
             switch result {
-            case .failure(let error): finish(.failed(.file(error)), handler)
+            case .failure(let error): finish(.failed(.file(error), at: offset), handler)
             case .success(let window): walk(window, asked: byteCount, handler)
             }
         }
@@ -65,10 +72,14 @@ final class LogScanner {
             // A header that does not parse is the end of everything: where the next one would be is not known.
             guard let header = LogBatchHeader(parsing: window), header.epoch == file.epoch,
                 end == nil ? header.sequence == expected : header.sequence > expected
-            else { return finish(.end(end ?? offset), handler) }
+            else {
+                if end == nil { endsTorn = window.readableBytesView.prefix(LogFormat.batchHeaderBytes).contains { $0 != 0 } }
+                return finish(.end(end ?? offset), handler)
+            }
             if end == nil, window.readableBytes < header.byteCount {
                 let needed = max(Self.windowBytes, header.byteCount)
                 if offset + UInt64(header.byteCount) > size || (window.readableBytes == read.readableBytes && asked >= needed) {
+                    endsTorn = true
                     return finish(.end(offset), handler)
                 }
                 return readWindow(byteCount: needed, handler)
@@ -85,8 +96,10 @@ final class LogScanner {
         do throws(LogEncoding.BatchError) {
             let batch = try encoding.decode(header, from: window, cipher: file.cipher)
             batch.place(in: file, dataOffset: offset + UInt64(LogFormat.batchHeaderBytes + batch.descriptorBytes))
+            if verifiesData, !encoding.opens(batch, in: window, cipher: file.cipher) { throw .forged }
             expected = header.sequence &+ 1
-            return handler(.batch(batch))
+            durableThrough = max(durableThrough, header.durableThrough)
+            return handler(.batch(batch, at: offset))
         } catch {
             switch error {
             case .torn:
@@ -95,10 +108,12 @@ final class LogScanner {
                     return true
                 }
                 end = offset
+                endsTorn = true
                 return true
             case .forged:
                 return handler(
-                    .failed(.corrupt("batch \(header.sequence) in \(file.name) at \(offset) was not written under this key")))
+                    .failed(
+                        .corrupt("batch \(header.sequence) in \(file.name) at \(offset) was not written under this key"), at: offset))
             }
         }
     }

@@ -19,6 +19,19 @@ public enum WriteLogError: Error, Equatable, Sendable {
     case cipher(String)
     /// The log was closed.
     case closed
+
+    /// What is wrong, for people.
+    public var text: String {
+        switch self {
+        case .wrongKey: "it was not written under this key"
+        case .corrupt(let text), .noSpace(let text): text
+        case .foreign(let volume): "it belongs to volume \(volume)"
+        case .file(let error): "\(error)"
+        case .tooLarge(let byteCount): "a write of \(byteCount) bytes is too large"
+        case .cipher(let text): "the cipher refused to work: \(text)"
+        case .closed: "the log was closed"
+        }
+    }
 }
 
 /// The name of one log: 16 random bytes, made when the log is first created and the same in all its files.

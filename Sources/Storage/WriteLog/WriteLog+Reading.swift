@@ -38,83 +38,17 @@ extension WriteLog {
         let span = extent.span(sectors: segment.range.count)
         scratch.clear()
         return file.readIfResident(at: span.offset, byteCount: span.byteCount, into: &scratch)
-            && open(scratch, of: extent, sectors: segment.range.count, in: file, into: &buffer)
+            && encoding.open(scratch, of: extent, sectors: segment.range.count, cipher: file.cipher, into: &buffer)
     }
 
     /// Reads the bytes of a segment, which stay readable until then whatever is released meanwhile.
     public func read(_ segment: LogSegment, completion: @escaping (Result<ByteBuffer, WriteLogError>) -> Void) {
-        var buffer = ByteBuffer()
         guard case .data(let location) = segment.content else {
-            buffer.writeRepeatingByte(0, count: segment.range.byteCount)
-            return completion(.success(buffer))
+            return completion(.success(ByteBuffer(repeating: 0, count: segment.range.byteCount)))
         }
         let extent = location.extent
         if let bytes = extent.bytesInMemory(sectors: segment.range.count) { return completion(.success(bytes)) }
-        guard let file = extent.batch.file else {
-            return completion(.failure(.corrupt("\(segment.range) is neither in memory nor in a file")))
-        }
-        let span = extent.span(sectors: segment.range.count)
-        file.read(at: span.offset, byteCount: span.byteCount) { [self] result in
-            switch result {
-            case .failure(let error):
-                completion(.failure(.file(error)))
-            case .success(let bytes):
-                buffer.reserveCapacity(segment.range.byteCount)
-                if bytes.readableBytes == span.byteCount,
-                    open(bytes, of: extent, sectors: segment.range.count, in: file, into: &buffer)
-                {
-                    completion(.success(buffer))
-                } else {
-                    completion(
-                        .failure(.corrupt("\(segment.range) in \(file.name) at \(span.offset) is not what was written there")))
-                }
-            }
-        }
-    }
-
-    /// Opens the chunks that hold `count` sectors of an extent and appends those sectors to `buffer`.
-    private func open(
-        _ sealed: ByteBuffer, of extent: LogExtent, sectors count: UInt64, in file: LogFile, into buffer: inout ByteBuffer
-    ) -> Bool {
-        let before = buffer.writerIndex
-        let record = extent.batch.records[Int(extent.record)]
-        let wanted = SectorRange(from: UInt64(extent.skip), to: UInt64(extent.skip) + count)
-        let opened = sealed.withUnsafeReadableBytes { bytes -> Bool in
-            var chunk = wanted.start / LogFormat.sectorsPerChunk
-            var position = 0
-            while chunk * LogFormat.sectorsPerChunk < wanted.end {
-                let first = chunk * LogFormat.sectorsPerChunk
-                let sectors = record.sectorsInChunk(chunk)
-                let size = Int(sectors) * BlockGeometry.sectorBytes + BlockCipher.tagByteCount
-                guard position + size <= bytes.count else { return false }
-                let chunkStart = buffer.writerIndex
-                let isOpen = file.cipher.open(
-                    UnsafeRawBufferPointer(rebasing: bytes[position..<position + size]),
-                    nonce: CipherNonce(sequence: extent.batch.sequence, index: 1 + record.firstChunk + UInt32(chunk)),
-                    context: encoding.context(epoch: extent.batch.epoch, start: record.start + first, sectors: sectors),
-                    appendingTo: &buffer)
-                if !isOpen { return false }
-                trim(&buffer, from: chunkStart, chunk: SectorRange(from: first, to: first + sectors), to: wanted)
-                position += size
-                chunk += 1
-            }
-            return true
-        }
-        if !opened { buffer.moveWriterIndex(to: before) }
-        return opened
-    }
-
-    /// Leaves of a chunk that was appended at `position` only the sectors that are wanted.
-    private func trim(_ buffer: inout ByteBuffer, from position: Int, chunk: SectorRange, to wanted: SectorRange) {
-        let kept = chunk.intersection(wanted)
-        if kept == chunk { return }
-        let skipped = SectorRange(from: chunk.start, to: kept.start).byteCount
-        let index = position - buffer.readerIndex
-        buffer.withUnsafeMutableReadableBytes { bytes in
-            guard let target = bytes.baseAddress.map({ $0 + index }) else { return }
-            target.copyMemory(from: target + skipped, byteCount: kept.byteCount)
-        }
-        buffer.moveWriterIndex(to: position + kept.byteCount)
+        encoding.read(segment.range, extent, completion: completion)
     }
 }
 

@@ -38,6 +38,15 @@ public final class WriteLogTarget: FuzzTarget {
         return result
     }
 
+    /// What someone finds wrong who only reads; nil when the key opens nothing.
+    private static func damages(_ directory: MemoryDirectory, _ queue: MemoryQueue) throws -> Int? {
+        var result: Result<LogReader<MemoryDirectory>, WriteLogError>?
+        LogReader.open(directory: directory, volume: fuzzVolume, key: try fuzzKey(7)) { result = $0 }
+        try queue.run()
+        guard let result else { throw FuzzFinding("a reader never ended") }
+        return (try? result.get())?.damages.count
+    }
+
     public static func seeds() throws -> [[UInt8]] {
         let queue = MemoryQueue()
         let directory = MemoryDirectory(queue: queue)
@@ -62,10 +71,12 @@ public final class WriteLogTarget: FuzzTarget {
         let directory = MemoryDirectory(queue: queue)
         for file in FileInput.decode(input) { directory.add(file.name, file.bytes) }
         var fingerprint = Fingerprint()
+        let damages = try Self.damages(directory, queue)
         switch try Self.open(directory, queue) {
         case nil: throw FuzzFinding("the recovery never ended")
         case .failure(let error)?: fingerprint.add(String(describing: error).prefix { !$0.isNumber }.count)
         case .success(let log)?:
+            if damages != 0 { throw FuzzFinding("a reader finds fault with a log that opens") }
             fingerprint.add(log.lastSealedPoint)
             fingerprint.add(log.statistics.fileBytes)
             // What was recovered is read, and the log goes on.
@@ -212,6 +223,10 @@ public final class PointJournalTarget: FuzzTarget {
         let directory = MemoryDirectory(queue: queue)
         for file in FileInput.decode(input) { directory.add(file.name, file.bytes) }
         var fingerprint = Fingerprint()
+        var hasBeenRead = false
+        JournalReader.read(directory: directory) { _ in hasBeenRead = true }
+        try queue.run()
+        if !hasBeenRead { throw FuzzFinding("a reader never ended") }
         let (result, disk) = try Self.open(directory, queue)
         guard disk.bytes.count == Int(Self.sectorCount) * 512 else { throw FuzzFinding("the recovery changed the size of the disk") }
         switch result {

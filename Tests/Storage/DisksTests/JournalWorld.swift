@@ -43,6 +43,17 @@ final class JournalWorld {
     var disk: SimulatedFile { machine.disk("disk", byteCount: Int(Self.sectorCount) * 512) }
     var directory: SimulatedDirectory { machine.directory("journal") }
 
+    /// What a reader says of a journal that nobody has open.
+    func report() throws -> JournalReport {
+        var result: Result<JournalReport, StorageFileError>?
+        let names = directory.names
+        JournalReader.read(directory: directory, limits: limits) { result = $0 }
+        scheduler.runUntilIdle()
+        guard let result else { throw TestFailure("the journal was never read") }
+        if directory.names != names { throw TestFailure("a reader has changed the directory") }
+        return try result.get()
+    }
+
     /// Opens the journal and waits for it.
     func open(volume: VolumeIdentifier = JournalWorld.volume) -> Result<SimulatedJournal, PointJournalError>? {
         var result: Result<SimulatedJournal, PointJournalError>?

@@ -18,6 +18,8 @@ import Testing
         var applied: PointNumber = 0
         for round in 0..<12 {
             let context: Comment = "seed \(seed), round \(round)"
+            let report = try world.report()
+            #expect(report.damages.isEmpty, "\(report), \(context)")
             // Opening is cut short now and then, and disks fail.
             var journal: SimulatedJournal?
             world.startOpening { if case .success(let opened) = $0 { journal = opened } }
@@ -25,6 +27,8 @@ import Testing
             runSteps(world, isShort ? world.random.within(0...30) : 10_000)
             if let journal {
                 #expect(journal.position.received >= acknowledged, context)
+                let whole = report.points.last { $0.state == .received }?.number
+                #expect(journal.position.received == whole ?? report.position?.applied ?? 0, context)
                 #expect(journal.position.applied == journal.position.received, context)
                 let isExact = world.disk.content == world.state(after: journal.position.applied)
                 #expect(isExact, context)

@@ -125,6 +125,25 @@ final class LogHarness {
         return sectors
     }
 
+    /// What a reader sees of a log that nobody has open: all points over each other; nil where none has a sector.
+    func readOffline(_ range: SectorRange) throws -> [[UInt8]?] {
+        let names = directory.names
+        let reader: LogReader<SimulatedDirectory> = try wait {
+            LogReader.open(directory: directory, volume: volume, key: key, verifiesData: true, completion: $0)
+        }
+        #expect(reader.damages.isEmpty, "\(reader.damages)")
+        var sectors = [[UInt8]?](repeating: nil, count: Int(range.count))
+        for segment in reader.points.flatMap({ reader.contents(of: $0.number) }) {
+            var bytes = try wait { reader.read(segment, completion: $0) }
+            for sector in segment.range.start..<segment.range.end {
+                let content = bytes.readBytes(length: 512)
+                if range.start <= sector, sector < range.end { sectors[Int(sector - range.start)] = content }
+            }
+        }
+        #expect(directory.names == names, "a reader has changed the directory")
+        return sectors
+    }
+
     func crash(power: Bool) {
         if power { machine.cutPower() } else { machine.killProcess() }
         log = nil

@@ -94,11 +94,14 @@ private final class CrashRun {
         for sector in write.range.start..<write.range.end { state[sector] = (write.stamp, write.isZero) }
     }
 
-    /// Checks that what a crash left is an exact prefix that holds everything durable, and adopts it.
+    /// Checks that what a crash left is an exact prefix that holds everything durable, that someone who only reads finds the same,
+    /// and adopts it.
     func recover() throws {
+        let read = try harness.readOffline(range(0, sectors))
         let log = try harness.open()
         #expect(log.lastSealedPoint >= sealed, "a sealed point was lost")
         let overlay = try harness.overlay(range(0, sectors))
+        #expect(read == overlay, "a reader finds something else than a recovery")
         // The newest stamp that is there says which prefix this must be.
         var newest: UInt64 = 0
         for bytes in overlay {

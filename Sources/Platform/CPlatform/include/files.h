@@ -69,6 +69,8 @@ int causeway_set_permissions(int descriptor, unsigned int mode);
 
 /// Takes an exclusive lock on the whole file that belongs to the open file description. 0; -EAGAIN when another has one.
 int causeway_lock_exclusive(int descriptor);
+/// The same for a lock that several may have, and that keeps exclusive ones out. The file may be open for reading only.
+int causeway_lock_shared(int descriptor);
 
 /// Locks a disk image as its only writer, in a way that QEMU understands: its programs refuse to open the image, and read it
 /// when they are told to share it (`-U`). Another user of this call, or of a lock on the whole file, gets -EAGAIN.

@@ -1,0 +1,103 @@
+import Blocks
+import Foundation
+import Testing
+
+@testable import OfflineRecovery
+
+@Suite struct ExportTests {
+    private func world() async throws -> OfflineWorld {
+        let world = try OfflineWorld()
+        try world.add("mail", number: 1)
+        try await world.fill("mail")
+        return world
+    }
+
+    @Test func overABaseItIsTheDiskAsItWasWritten() async throws {
+        let world = try await world()
+        let (state, image, base) = (try world.open("mail"), world.path + "/mail.img", try world.base())
+        let before = try world.snapshot()
+        let all = try await state.export(volume: "mail", through: nil, to: .image(path: image, base: base, replaces: false))
+        #expect(all.points == [1, 2, 3, 4] && !all.endsSealed && all.map == nil)
+        #expect(try world.bytes(image) == world.disks["mail"])
+        for (point, disk) in try #require(world.sealed["mail"]) {
+            let result = try await state.export(
+                volume: try world.key("mail").identifier.description, through: point,
+                to: .image(path: image, base: base, replaces: true))
+            #expect(result.endsSealed && result.points.last == point)
+            #expect(try world.bytes(image) == disk, "point \(point)")
+        }
+        #expect(try world.bytes(base).allSatisfy { $0 == 0xee })
+        #expect(try world.snapshot() == before)
+        await #expect(throws: OfflineError.self) {
+            try await state.export(volume: "mail", through: 4, to: .image(path: image, base: base, replaces: true))
+        }
+        await #expect(throws: OfflineError.self) {
+            try await state.export(volume: "web", through: nil, to: .image(path: image, base: base, replaces: true))
+        }
+    }
+
+    @Test func inPlaceItIsTheSameAndMayBeRepeated() async throws {
+        let world = try await world()
+        let (state, base) = (try world.open("mail"), try world.base())
+        for _ in 0..<2 {
+            _ = try await state.export(volume: "mail", through: nil, to: .inPlace(path: base))
+            #expect(try world.bytes(base) == world.disks["mail"])
+        }
+        try world.change(base) { $0 = $0.prefix(512 * 100) }
+        await #expect(throws: OfflineError.self) {
+            try await state.export(volume: "mail", through: nil, to: .inPlace(path: base))
+        }
+    }
+
+    @Test func withoutABaseTheMapSaysWhatIsThere() async throws {
+        let world = try await world()
+        let (state, image) = (try world.open("mail"), world.path + "/mail.img")
+        let result = try await state.export(volume: "mail", through: nil, to: .image(path: image, base: nil, replaces: false))
+        let map = try String(contentsOfFile: try #require(result.map), encoding: .utf8)
+        let (bytes, disk) = (try world.bytes(image), try #require(world.disks["mail"]))
+        #expect(bytes.count == disk.count && result.imageBytes == UInt64(disk.count))
+        var end = 0
+        for line in map.split(separator: "\n").filter({ !$0.hasPrefix("#") }).dropFirst() {
+            let fields = line.split(separator: " ").map(String.init)
+            let (start, count) = (
+                try #require(Int(fields[0].dropFirst(2), radix: 16)), try #require(Int(fields[1].dropFirst(2), radix: 16))
+            )
+            #expect(start == end, "the map has a gap")
+            end = start + count
+            if fields[2] == "+" {
+                #expect(bytes[start..<end] == disk[start..<end])
+            } else {
+                #expect(fields[2] == "?" && bytes[start..<end].allSatisfy { $0 == 0 } && disk[start..<end].allSatisfy { $0 == 0xee })
+            }
+        }
+        #expect(end == bytes.count)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: world.path).sorted() == ["mail.img", "mail.img.map", "state"])
+    }
+
+    @Test func replacesAFileOnlyWhenAsked() async throws {
+        let world = try await world()
+        let (state, image) = (try world.open("mail"), world.path + "/mail.img")
+        try Data("mine".utf8).write(to: URL(fileURLWithPath: image))
+        await #expect(throws: OfflineError.self) {
+            try await state.export(volume: "mail", through: nil, to: .image(path: image, base: nil, replaces: false))
+        }
+        #expect(try world.bytes(image) == Array("mine".utf8))
+        _ = try await state.export(volume: "mail", through: nil, to: .image(path: image, base: nil, replaces: true))
+        #expect(try world.bytes(image).count == Int(OfflineWorld.sectorCount) * 512)
+    }
+
+    /// Points that have gone home are not in the log any more, and an epoch that a restart goes on with has several files.
+    @Test func afterReleasesAndRestarts() async throws {
+        let world = try await world()
+        try await world.writer("mail").release(through: 1)
+        try await world.write("mail", 310, 5, fill: 0x55)
+        try await world.flush("mail")
+        try await world.writer("mail").abandon()
+        let base = world.path + "/home.img"
+        try Data(try #require(world.sealed["mail"]?[1])).write(to: URL(fileURLWithPath: base))
+        let result = try await world.open("mail").export(
+            volume: "mail", through: nil, to: .image(path: world.path + "/mail.img", base: base, replaces: false))
+        #expect(result.points == [2, 3, 4])
+        #expect(try world.bytes(world.path + "/mail.img") == world.disks["mail"])
+    }
+}
