@@ -75,6 +75,37 @@ public struct Volume: Codable, Sendable, Equatable {
         }
     }
 
+    /// The log of what is unsent, on the cloud edge's disk. From 75 % of its size on writers are slowed; in a full one they wait.
+    public struct WriteLog: Codable, Sendable, Equatable {
+        /// What it takes on disk.
+        public var usedBytes: UInt64
+        /// What it may take.
+        public var sizeBytes: UInt64
+        /// True when the size was set for this volume, and is not the edge's own.
+        public var isOwnSize: Bool
+        /// How long until it is full if all goes on as in the last minutes; nil while it does not fill.
+        public var fullInSeconds: Double?
+        /// Writes that had to wait because it was full or nearly so, since the edge opened the volume.
+        public var waitedWrites: UInt64
+        /// How long they waited, all together.
+        public var waitSeconds: Double
+
+        public init(
+            usedBytes: UInt64 = 0, sizeBytes: UInt64 = 0, isOwnSize: Bool = false, fullInSeconds: Double? = nil, waitedWrites: UInt64 = 0,
+            waitSeconds: Double = 0
+        ) {
+            self.usedBytes = usedBytes
+            self.sizeBytes = sizeBytes
+            self.isOwnSize = isOwnSize
+            self.fullInSeconds = fullInSeconds
+            self.waitedWrites = waitedWrites
+            self.waitSeconds = waitSeconds
+        }
+
+        /// How full it is, in percent.
+        public var usedPercent: Double { sizeBytes == 0 ? 0 : Double(usedBytes) / Double(sizeBytes) * 100 }
+    }
+
     /// What the cloud edge's cache holds of the volume, and how it served since the edge started.
     public struct Cache: Codable, Sendable, Equatable {
         /// Blocks of 4 KiB.
@@ -190,6 +221,8 @@ public struct Volume: Codable, Sendable, Equatable {
     public var points: Points
     /// What is not durable at home; nil at home when the cloud edge can't be asked.
     public var unsent: Unsent?
+    /// Where what is unsent is kept; nil where nobody knows.
+    public var writeLog: WriteLog?
     /// Nil at an edge that has no cache of it.
     public var cache: Cache?
     public var policy: Policy
@@ -206,7 +239,8 @@ public struct Volume: Codable, Sendable, Equatable {
     public init(
         name: String, identifier: String, disk: String? = nil, edge: String? = nil, state: State, message: String? = nil,
         sizeBytes: UInt64, target: Target? = nil, url: String? = nil, nbdURL: String? = nil, generation: UInt64 = 0,
-        points: Points = Points(), unsent: Unsent? = nil, cache: Cache? = nil, policy: Policy = Policy(), limits: Limits? = nil,
+        points: Points = Points(), unsent: Unsent? = nil, writeLog: WriteLog? = nil, cache: Cache? = nil, policy: Policy = Policy(),
+        limits: Limits? = nil,
         throttle: Throttle? = nil,
         readOnly: Bool? = nil, removable: Bool? = nil, io: IO = IO()
     ) {
@@ -223,6 +257,7 @@ public struct Volume: Codable, Sendable, Equatable {
         self.generation = generation
         self.points = points
         self.unsent = unsent
+        self.writeLog = writeLog
         self.cache = cache
         self.policy = policy
         self.limits = limits

@@ -71,11 +71,17 @@ public struct VolumeChange: Codable, Sendable, Equatable {
     public var limits: Volume.Limits?
     /// Machines may only read it.
     public var readOnly: Bool?
+    /// How large its write log may grow at the cloud edge that serves it; 0 for that edge's own size. The one thing that a cloud
+    /// edge changes by itself too: it is needed most while home can't be reached.
+    public var writeLogSizeBytes: UInt64?
 
-    public init(policy: Volume.Policy? = nil, limits: Volume.Limits? = nil, readOnly: Bool? = nil) {
+    public init(
+        policy: Volume.Policy? = nil, limits: Volume.Limits? = nil, readOnly: Bool? = nil, writeLogSizeBytes: UInt64? = nil
+    ) {
         self.policy = policy
         self.limits = limits
         self.readOnly = readOnly
+        self.writeLogSizeBytes = writeLogSizeBytes
     }
 }
 

@@ -87,6 +87,8 @@ public struct Configuration: Sendable, Equatable {
         public var cacheSizeBytes: UInt64
         /// `writeLog.size`: how much of unsent writes the edge keeps on disk.
         public var writeLogSizeBytes: UInt64
+        /// The sizes that a write log may have.
+        public static let writeLogSizes: ClosedRange<UInt64> = (16 << 20)...(16 << 40)
         /// `writeLog.memory`: how much of them may wait for the disk.
         public var writeLogMemoryBytes: UInt64
         /// `points.recoveryPointObjective`: the longest time between points while there are writes.

@@ -12,7 +12,7 @@ import WriteLog
 
 /// The volumes of a cloud edge follow the grants of home.
 extension CloudEdge {
-    private static var volumesDirectory: String { "volumes" }
+    static var volumesDirectory: String { "volumes" }
     private static var retiredDirectory: String { "retired" }
 
     // MARK: Grants
@@ -104,11 +104,11 @@ extension CloudEdge {
             }
             let directory = try environment.subdirectory("\(Self.volumesDirectory)/\(identifier)")
             let environment = environment
-            let limits = WriteLogLimits(
-                unwrittenBytesMax: environment.memory.logBytes(configured: cloud.writeLogMemoryBytes, volumes: grants.count),
-                logBytesMax: cloud.writeLogSizeBytes)
+            let logSize = try LogSize(
+                in: directory, edgeBytes: cloud.writeLogSizeBytes,
+                memoryBytes: environment.memory.logBytes(configured: cloud.writeLogMemoryBytes, volumes: grants.count))
             _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
-                plane.open(grant, identifier: identifier, directory: directory, limits: limits, policy: policy) {
+                plane.open(grant, identifier: identifier, directory: directory, logSize: logSize, policy: policy) {
                     completion($0.map { true })
                 }
             }
@@ -186,6 +186,12 @@ extension CloudEdge {
             return await .from {
                 let call = try ControlCoding.decode(SealCall.self, from: body)
                 return try await self.sealVolume(named: call.name, wait: call.until, timeout: .seconds(call.seconds))
+            }
+        case ControlMethod.resizeLog:
+            return await .from {
+                let call = try ControlCoding.decode(ResizeLogCall.self, from: body)
+                try await self.resizeLog(ofVolume: call.name, to: call.sizeBytes)
+                return Empty()
             }
         case ControlMethod.release:
             return await .from { try await self.release(try ControlCoding.decode(ReleaseCall.self, from: body)) }

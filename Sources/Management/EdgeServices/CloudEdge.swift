@@ -19,7 +19,8 @@ import Volumes
 actor CloudEdge: EdgeController {
     nonisolated let events: EventLog
     let environment: EdgeEnvironment
-    let cloud: Configuration.Cloud
+    /// What the configuration says; `reload` takes over a part of a new one.
+    var cloud: Configuration.Cloud
     let startedAt = Date()
     var identity: CloudIdentity?
     var plane: LoopConfined<CloudPlane>?
@@ -79,6 +80,7 @@ actor CloudEdge: EdgeController {
             let plane = CloudPlane(
                 eventLoop: environment.eventLoop, threadPool: environment.threadPool, target: target, networkBlock: networkBlock,
                 recorder: environment.recorder)
+            plane.stateSpace.directory = environment.directory
             plane.onGrantsWanted = { Task { await self?.refreshGrants() } }
             return plane
         }
@@ -288,6 +290,11 @@ actor CloudEdge: EdgeController {
         for (state, text) in [(APIModels.Volume.State.full, "have a full write log"), (.stopped, "have stopped"), (.fenced, "are fenced")] {
             let count = states.count { $0 == state }
             if count > 0 { problems.append("volumes that \(text): \(count)") }
+        }
+        let filling = (try? await plane?.run { plane in plane.served.values.count { $0.volume.logFill.step == .nearlyFull } }) ?? 0
+        if filling > 0 { problems.append("volumes whose write log is \(FillStep.nearlyFull.percent) % full: \(filling)") }
+        if let step = try? await plane?.run({ $0.stateSpace.step }), step == .nearlyFull {
+            problems.append("the file system of the state directory can't hold the write logs at full size for long")
         }
         return Health(
             healthy: plane != nil, state: plane == nil ? .starting : problems.isEmpty ? .running : .degraded, problems: problems)

@@ -39,6 +39,8 @@ final class CloudPlane {
         var delayTold: (refusal: PointRefusal, at: NIODeadline)?
         /// Home has been asked to open the volume and has not answered.
         var isOpening = false
+        /// The size of the write log that was set for this volume; nil for the edge's.
+        var ownLogBytes: UInt64?
         /// Who waits for the first open.
         var openWaiters: [(Result<Void, any Error>) -> Void] = []
 
@@ -74,6 +76,8 @@ final class CloudPlane {
     private var ticker: RepeatedTask?
     private var cacheSavedAt = NIODeadline.now()
     private var cacheSavedInserts: UInt64 = 0
+    /// What the file system of the state directory has room for; see CloudPlane+Space.swift.
+    var stateSpace = StateSpace()
     /// Called when a session with home has begun, and when home says that the grants have changed.
     var onGrantsWanted: () -> Void = {}
 
@@ -131,6 +135,7 @@ final class CloudPlane {
         link?.tick()
         for served in served.values { served.volume.tick() }
         saveCache()
+        watchSpace()
     }
 
     /// Makes what has come into the cache survive a kill, a few seconds after it came. A failure is the cache's to count.
@@ -174,7 +179,7 @@ final class CloudPlane {
 
     /// Reads the reservations of a granted volume, then opens its log, then the volume at home, then its target.
     func open(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, limits: WriteLogLimits, policy: VolumePolicy,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, logSize: LogSize, policy: VolumePolicy,
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard cache != nil, served[identifier] == nil else { return completion(.success(())) }
@@ -188,20 +193,21 @@ final class CloudPlane {
             case .failure(let error): completion(.failure(error))
             case .success(let reservations):
                 openLog(
-                    grant, identifier: identifier, directory: directory, key: key, limits: limits, policy: policy,
+                    grant, identifier: identifier, directory: directory, key: key, logSize: logSize, policy: policy,
                     reservations: (file, reservations), completion: completion)
             }
         }
     }
 
     private func openLog(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, key: SecretKey, limits: WriteLogLimits,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, key: SecretKey, logSize: LogSize,
         policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard let cache, served[identifier] == nil else { return completion(.success(())) }
         let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
-        WriteLog.open(directory: local, volume: identifier, key: key, limits: limits, random: .system, now: .now()) { [self] result in
+        WriteLog.open(directory: local, volume: identifier, key: key, limits: logSize.limits, random: .system, now: .now()) {
+            [self] result in
             switch result {
             case .failure(let error):
                 completion(
@@ -213,14 +219,14 @@ final class CloudPlane {
             case .success(let log):
                 cache.attach(volume: identifier, key: key)
                 serve(
-                    grant, identifier: identifier, log: log, cache: cache, policy: policy, reservations: reservations,
+                    grant, identifier: identifier, log: log, logSize: logSize, cache: cache, policy: policy, reservations: reservations,
                     completion: completion)
             }
         }
     }
 
     private func serve(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, log: WriteLog<LocalDirectory>, cache: SecureCache<LocalFile>,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, log: WriteLog<LocalDirectory>, logSize: LogSize, cache: SecureCache<LocalFile>,
         policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
@@ -246,6 +252,7 @@ final class CloudPlane {
         unit.pace(by: eventLoop)
         keep(reservations, of: unit, grant: grant)
         let entry = Served(grant: grant, device: device, unit: unit)
+        entry.ownLogBytes = logSize.ownBytes
         entry.openWaiters.append(completion)
         volume.onEvent = { [weak self, weak entry] event in
             guard let self, let entry else { return }
@@ -294,6 +301,8 @@ final class CloudPlane {
             recorder.record(
                 "cache.failed", logSubject: identifier, severity: .error,
                 "the cache's disk takes no writes: points that are at home stay in the write log until it does")
+        case .logFilling(let fill): logFills(entry, fill)
+        case .logEased(let fill): logEased(entry, fill)
         case .logFull:
             recorder.record(
                 "log.full", subject: entry.grant.name, logSubject: identifier, severity: .warning,

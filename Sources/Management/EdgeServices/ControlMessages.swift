@@ -10,6 +10,7 @@ import NIOFoundationCompat
 //                      volume.detach    VolumeCall            -> DetachResult
 //                      edge.renew       RenewCall             -> RenewAnswer
 //   on-prem -> cloud   volume.seal      SealCall              -> SealResult
+//                      volume.resizeLog ResizeLogCall         -> {}
 //                      volume.release   ReleaseCall           -> DetachResult
 //                      volumes.status   {}                    -> [VolumeStatus]
 //   notices            grants.changed (on-prem -> cloud): ask for the grants again
@@ -19,6 +20,7 @@ enum ControlMethod {
     static let grants = "volumes.grants"
     static let open = "volume.open"
     static let seal = "volume.seal"
+    static let resizeLog = "volume.resizeLog"
     static let release = "volume.release"
     static let status = "volumes.status"
     static let renew = "edge.renew"
@@ -77,6 +79,13 @@ struct ReleaseCall: Codable, Sendable {
     var force: Bool
 }
 
+/// Give the volume's write log another size.
+struct ResizeLogCall: Codable, Sendable {
+    var name: String
+    /// In bytes; 0 for the edge's own.
+    var sizeBytes: UInt64
+}
+
 /// A cloud edge whose certificate is getting old asks for a new one, for a new key.
 struct RenewCall: Codable, Sendable {
     /// In PEM.
@@ -109,6 +118,8 @@ struct VolumeStatus: Codable, Sendable {
     var state: Volume.State
     var message: String?
     var unsent: Volume.Unsent
+    /// Nil from an edge of an older version.
+    var writeLog: Volume.WriteLog?
     var points: Volume.Points
     var cache: Volume.Cache
     var io: Volume.IO

@@ -68,7 +68,10 @@ public struct EdgeProcess: Sendable {
             try await serve(
                 edge, tokens: tokens.tokens, logger: logger, signals: signals, start: { try await edge.start() },
                 bound: { await edge.setAPIAddress($0) }, stop: { await edge.stop() },
-                reload: { configuration in level.withLockedValue { $0 = Self.level(configuration.log.level) } })
+                reload: { configuration in
+                    level.withLockedValue { $0 = Self.level(configuration.log.level) }
+                    if case .cloud(let cloud) = configuration.role { await edge.reload(cloud) }
+                })
         }
         logger.info("stopped")
         // Everything is flushed and closed. Timers and connections that are left end with the process; taking the loop down under
@@ -158,7 +161,7 @@ public struct EdgeProcess: Sendable {
             }
             await body(fresh)
             logger.notice(
-                "the configuration was read again: the log level, the on-prem disks and their sizes are taken over, the rest needs a restart"
+                "the configuration was read again: the log level, the disks of an on-prem edge and the size of a cloud edge's write logs are taken over, the rest needs a restart"
             )
         } catch {
             logger.error("reload refused: \(error)")

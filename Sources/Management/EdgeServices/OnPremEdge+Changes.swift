@@ -16,6 +16,7 @@ extension OnPremEdge {
         let disk = try? knownDisk(known.disk)
         if change.readOnly == false, let disk, disk.isReadOnly { throw Self.diskReadOnly(disk) }
         let policy = try change.policy.map { try Self.checkedPolicy($0) }
+        if let size = change.writeLogSizeBytes { try await resizeLog(of: known, to: size) }
         let record = try store.changeVolume(name) { record in
             if let policy {
                 record.recoveryPointObjectiveSeconds = policy.recoveryPointObjectiveSeconds
@@ -28,6 +29,17 @@ extension OnPremEdge {
         guard let edge = record.edge else { return try await volume(named: name) }
         try await notifyGrantsChanged(edge)
         return try await waitUntilInForce(record, edge: edge)
+    }
+
+    /// The write log is the cloud edge's, and so is its size: it is asked there, and kept there.
+    private func resizeLog(of record: VolumeRecord, to byteCount: UInt64) async throws {
+        guard let edge = record.edge, record.state == .attached else {
+            throw APIError.conflict(
+                "volume_detached", "The volume is detached", detail: "volume \(record.name) has no write log while no edge serves it",
+                action: "attach it first")
+        }
+        let call = ResizeLogCall(name: record.name, sizeBytes: byteCount)
+        let _: Empty = try await self.call(edge, ControlMethod.resizeLog, call, timeout: .seconds(10))
     }
 
     /// Waits until the edge says that it serves the volume as its record is; an edge that can't be reached does so later.
@@ -59,6 +71,7 @@ extension OnPremEdge {
             parts.append(rates.isEmpty ? "no limits" : "at most \(rates.joined(separator: " and ")) per second")
         }
         if let readOnly = change.readOnly { parts.append(readOnly ? "read-only" : "may be written") }
+        if let size = change.writeLogSizeBytes { parts.append(size == 0 ? "the edge's write log size" : "a write log of \(size) bytes") }
         return parts.isEmpty ? "nothing changed" : parts.joined(separator: "; ")
     }
 

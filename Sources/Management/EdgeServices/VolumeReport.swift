@@ -44,6 +44,7 @@ enum VolumeReport {
             unsent: .init(
                 bytes: unsent.bytes, points: unsent.points,
                 oldestSeconds: unsent.oldestAppendAt.map { Double((NIODeadline.now() - $0).nanoseconds) / 1e9 }),
+            writeLog: writeLog(of: entry),
             points: .init(lastSealed: points.lastSealed, received: points.received, applied: points.applied),
             cache: .init(
                 blocks: blocks, bytes: blocks * UInt64(BlockGeometry.blockBytes), hits: volume.statistics.hitBlocks,
@@ -56,6 +57,14 @@ enum VolumeReport {
                 sealBytes: UInt64(clamping: volume.policy.sealBytes)),
             limits: entry.grant.limits, throttle: throttle(of: entry), isReadOnly: volume.isWriteProtected, portals: portals,
             nbdURL: networkBlock.map { "\($0)/\(entry.grant.name)" })
+    }
+
+    private static func writeLog(of entry: CloudPlane.Served) -> APIModels.Volume.WriteLog {
+        let (fill, waits) = (entry.volume.logFill, entry.volume.logWaits)
+        return .init(
+            usedBytes: fill.usedBytes, sizeBytes: fill.sizeBytes, isOwnSize: entry.ownLogBytes != nil,
+            fullInSeconds: fill.timeUntilFull.map { Double($0.nanoseconds) / 1e9 }, waitedWrites: waits.writes,
+            waitSeconds: Double(waits.time.nanoseconds) / 1e9)
     }
 
     private static func throttle(of entry: CloudPlane.Served) -> APIModels.Volume.Throttle {
@@ -78,7 +87,7 @@ enum VolumeReport {
             url: status?.portals.first.map { "iscsi://\(grant.chap.user)@\($0)/\(grant.target)/\(grant.logicalUnit ?? 0)" },
             nbdURL: status?.nbdURL,
             generation: generation,
-            points: status?.points ?? .init(), unsent: status?.unsent, cache: status?.cache,
+            points: status?.points ?? .init(), unsent: status?.unsent, writeLog: status?.writeLog, cache: status?.cache,
             policy: status?.policy ?? grant.policy ?? .init(), limits: grant.limits, throttle: status?.throttle,
             readOnly: status?.isReadOnly ?? grant.isReadOnly ?? false, removable: grant.isRemovable ?? false, io: status?.io ?? .init())
     }
@@ -101,6 +110,12 @@ enum VolumeReport {
                 gauge("unsent_points", "Sealed points that home has not received.", Double(volume.unsent?.points ?? 0)),
                 gauge(
                     "unsent_oldest_seconds", "The age of the oldest write that is not durable at home.", volume.unsent?.oldestSeconds ?? 0),
+                gauge("log_used_bytes", "Bytes that the write log takes on disk.", Double(volume.writeLog?.usedBytes ?? 0)),
+                gauge("log_size_bytes", "Bytes that the write log may take.", Double(volume.writeLog?.sizeBytes ?? 0)),
+                counter(
+                    "log_waited_writes", "Writes that had to wait because the write log was full or nearly so.",
+                    volume.writeLog?.waitedWrites ?? 0),
+                seconds("log_wait_seconds", "How long they waited.", volume.writeLog?.waitSeconds ?? 0),
                 gauge("point_sealed", "The last sealed point.", Double(volume.points.lastSealed)),
                 gauge("point_received", "The last point that is durable at home.", Double(volume.points.received)),
                 gauge("point_applied", "The last point that is on the disk at home.", Double(volume.points.applied)),

@@ -41,7 +41,7 @@ extension RouteTable {
         ) { try .json(try await $0.controller.volume(named: $0.parameter("name"))) },
         Route(
             method: .patch, path: "/v1/volumes/{name}", identifier: "changeVolume", tag: "volumes",
-            summary: "Change a volume's policy, limits or write protection, also while it is served.",
+            summary: "Change a volume's policy, limits, write protection or write log, also while it is served.",
             body: .init(schema: "VolumeChange"),
             answers: [.init(status: 200, content: [.json("Volume")], summary: "The volume.")], errors: [409, 503]
         ) { call in

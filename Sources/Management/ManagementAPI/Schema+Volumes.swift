@@ -16,6 +16,7 @@ extension Schema {
                     .optional("nbdURL", .text("The NBD URL; missing when the edge does not serve NBD.")),
                     .required("generation", .count("The generation of its lease.")),
                     .required("points", .reference("VolumePoints")), .optional("unsent", .reference("VolumeUnsent")),
+                    .optional("writeLog", .reference("VolumeWriteLog")),
                     .optional("cache", .reference("VolumeCache")), .required("policy", .reference("VolumePolicy")),
                     .optional("limits", .reference("VolumeLimits", "Missing when nothing is limited.")),
                     .optional("throttle", .reference("VolumeThrottle")),
@@ -55,6 +56,20 @@ extension Schema {
                 [
                     .required("bytes", .count("Their size.")), .required("points", .count("Sealed points among them.")),
                     .optional("oldestSeconds", .number("The age of the oldest one; missing when there is none.")),
+                ])
+        ),
+        (
+            "VolumeWriteLog",
+            .object(
+                "The log of what is unsent, on the cloud edge's disk. From 75 % of its size on writers are slowed; in a full one they wait.",
+                [
+                    .required("usedBytes", .count("What it takes on disk.")), .required("sizeBytes", .count("What it may take.")),
+                    .required("isOwnSize", .flag("True when the size was set for this volume, and is not the edge's own.")),
+                    .optional(
+                        "fullInSeconds",
+                        .number("How long until it is full if all goes on as in the last minutes; missing while it does not fill.")),
+                    .required("waitedWrites", .count("Writes that had to wait because it was full or nearly so.")),
+                    .required("waitSeconds", .number("How long they waited, all together.")),
                 ])
         ),
         (
@@ -222,6 +237,11 @@ extension Schema {
                             "VolumeLimits", "All limits from now on: one that is missing in here is lifted, and an empty object lifts all.")
                     ),
                     .optional("readOnly", .flag("Machines may only read it.")),
+                    .optional(
+                        "writeLogSizeBytes",
+                        .count(
+                            "How large its write log may grow, at least 16 MiB; 0 for the edge's own size. A cloud edge takes this too.",
+                            0...(1 << 44))),
                 ])
         ),
         (

@@ -64,12 +64,17 @@ public struct WriteLogLimits: Sendable {
     /// Bytes in files and on their way to them. Beyond it appends wait, unordered, until points are released;
     /// after `failWaiting` they fail.
     public var logBytesMax: UInt64
+    /// The share of `logBytesMax`, in percent, from which on appends are slowed by and by; 100 for never. See `AdmissionPace`.
+    public var slowingPercent: Int
     /// A batch that gathers while another is written is closed when it holds this many bytes.
     public var batchBytesMax: Int
 
-    public init(unwrittenBytesMax: Int = 32 << 20, logBytesMax: UInt64 = 1 << 30, batchBytesMax: Int = 1 << 20) {
+    public init(
+        unwrittenBytesMax: Int = 32 << 20, logBytesMax: UInt64 = 1 << 30, batchBytesMax: Int = 1 << 20, slowingPercent: Int = 75
+    ) {
         self.unwrittenBytesMax = unwrittenBytesMax
         self.logBytesMax = logBytesMax
+        self.slowingPercent = min(max(slowingPercent, 0), 100)
         self.batchBytesMax = min(max(batchBytesMax, 4096), LogFormat.batchDataBytesMax / 4)
     }
 }
@@ -116,6 +121,8 @@ public struct WriteLogStatistics: Equatable, Sendable {
     public var unsentBytes: UInt64 = 0
     /// Bytes in files.
     public var fileBytes: UInt64 = 0
+    /// Bytes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`.
+    public var usedBytes: UInt64 = 0
     /// Bytes of writes in memory that no file holds yet.
     public var unwrittenBytes: Int = 0
     /// When the oldest write that was not released was appended; nil when there is none.
@@ -126,8 +133,13 @@ public struct WriteLogStatistics: Equatable, Sendable {
     public var syncs: UInt64 = 0
     /// Batches that were written.
     public var batches: UInt64 = 0
-    /// Appends that wait for room.
+    /// Appends that wait for room, or because the log is nearly full.
     public var waitingAppends: Int = 0
+    /// Appends that had to wait so and went on, and how long they did, all together.
+    public var waitedAppends: UInt64 = 0
+    public var waitedTime: TimeAmount = .zero
+    /// Bytes that are released a second while there is something to release; 0 before the first release.
+    public var releasedBytesPerSecond: UInt64 = 0
 
     public init() {}
 }

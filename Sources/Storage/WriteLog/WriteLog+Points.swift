@@ -75,6 +75,7 @@ extension WriteLog {
                 guard failure == nil else { return }
                 if case .failure(let error) = synchronized { return poison(.file(error)) }
                 fileBytes -= file.byteCount
+                releasedBytes += file.byteCount
                 remove(files.dropFirst(), then: done)
             }
         }

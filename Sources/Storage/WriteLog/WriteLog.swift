@@ -5,7 +5,7 @@ import NIOCore
 
 // The life of a write in the log:
 //
-//     append ──► held (no room) ──► ordered: in `map`, in the batch that gathers ──► written ──► durable
+//     append ──► held (no room, or little) ──► ordered: in `map`, in the batch that gathers ──► written ──► durable
 //                                                                                       │           │
 //                                                             acknowledged, leaves the memory       └ flush answered
 //
@@ -28,8 +28,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     public let volume: VolumeIdentifier
     /// The name of this log, the same for all its life.
     public let logIdentifier: LogIdentifier
-    /// The bounds in force.
-    public let limits: WriteLogLimits
+    /// The bounds in force; `resize` changes them.
+    public internal(set) var limits: WriteLogLimits
     /// The highest point that was sealed and is durable; the number before the first epoch when there was none.
     public internal(set) var lastSealedPoint: PointNumber
     /// Why the log takes no more writes; nil while it does.
@@ -39,6 +39,10 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// Is called when the first of some appends gathers: call `writeGathered` when the others of this turn of the loop are in,
     /// and they go to the file together. Without it each goes by itself.
     public var onGathering: (() -> Void)?
+
+    /// Is called when the append that waits longest may go on at a time to come, because the log is nearly full: call `admitDue`
+    /// then. Without it, what is slowed goes on with the next `observe`.
+    public var onAdmissionDue: ((NIODeadline) -> Void)?
 
     let directory: Directory
     let key: SecretKey
@@ -71,8 +75,16 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// The same for the header of a file in the making.
     var fileInTheMaking: (file: LogFile, header: ByteBuffer)?
 
-    /// Appends that wait, unordered, for room.
+    /// Appends that wait, unordered, for room, or for their turn while there is little.
     var held: Deque<PendingAppend> = []
+    /// Slows appends while the log is nearly full.
+    var pace: AdmissionPace
+    /// The latest time that the log was told.
+    var timeSeen = NIODeadline.uptimeNanoseconds(0)
+    /// For when `onAdmissionDue` was called last, until then.
+    var admissionAskedAt: NIODeadline?
+    /// Bytes of files that were removed since the last `observe`.
+    var releasedBytes: UInt64 = 0
     /// The completions of ordered appends, with the batch that has to be written first.
     var writeWaiters: Deque<(sequence: UInt64, completion: LogCompletion)> = []
     /// What waits until a batch is durable.
@@ -87,6 +99,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// Bytes of all files that stand in the directory.
     var fileBytes: UInt64
     var appendedBytes: UInt64 = 0
+    var waitedAppends: UInt64 = 0
+    var waitedTime = TimeAmount.zero
     var syncs: UInt64 = 0
     var batches: UInt64 = 0
     var hasAskedForSeal = false
@@ -101,6 +115,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         volume = state.volume
         logIdentifier = state.logIdentifier
         self.limits = limits
+        pace = AdmissionPace(startPercent: limits.slowingPercent)
         self.directory = directory
         self.key = key
         self.random = random
@@ -129,27 +144,32 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// The next append has no room in the log's files.
     private var isFull: Bool { held.first.map { !hasFileRoom(for: fileCost(of: $0)) } ?? false }
 
-    /// True when only a seal brings room: the log is full or nearly so, and the epoch that gathers holds a good part of it.
+    /// True when only a seal brings room: the log is full, or it is half full and the epoch that gathers holds a sixteenth of it.
+    /// Room comes back a point at a time; in smaller steps writers that are slowed for it go on more evenly.
     public var wantsSeal: Bool {
         guard failure == nil, current.hasWrites else { return false }
         if isFull && !isOutOfSpace { return true }
-        return usedBytes >= limits.logBytesMax / 4 * 3 && current.fileBytes >= limits.logBytesMax / 4
+        return usedBytes >= limits.logBytesMax / 2 && current.fileBytes >= limits.logBytesMax / 16
     }
 
-    /// Bytes in files, and bytes that will be.
-    var usedBytes: UInt64 { fileBytes + UInt64(unwrittenBytes) }
+    /// Bytes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`.
+    public var usedBytes: UInt64 { fileBytes + UInt64(unwrittenBytes) }
 
     /// What the log has done and holds.
     public var statistics: WriteLogStatistics {
         var statistics = WriteLogStatistics()
         statistics.unsentBytes = epochs.reduce(0) { $0 + $1.byteCount }
         statistics.fileBytes = fileBytes
+        statistics.usedBytes = usedBytes
         statistics.unwrittenBytes = unwrittenBytes
         statistics.oldestUnsentAppendAt = epochs.first { $0.hasWrites }?.firstAppendAt
         statistics.appendedBytes = appendedBytes
         statistics.syncs = syncs
         statistics.batches = batches
         statistics.waitingAppends = held.count
+        statistics.waitedAppends = waitedAppends
+        statistics.waitedTime = waitedTime
+        statistics.releasedBytesPerSecond = UInt64(pace.releaseRate)
         return statistics
     }
 
@@ -183,8 +203,10 @@ public final class WriteLog<Directory: StorageDirectory> {
         if cost > limits.logBytesMax {
             return append.completion(.failure(.noSpace("a write of \(append.range.byteCount) bytes is larger than the log")))
         }
-        if !held.isEmpty || !hasRoom(for: append) {
+        timeSeen = max(timeSeen, append.now)
+        if !held.isEmpty || !hasRoom(for: append) || dueTime(of: append) != nil {
             held.append(append)
+            askForAdmission()
             askForSeal()
             return
         }
@@ -215,7 +237,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         UInt64(LogFormat.aligned(LogFormat.batchHeaderBytes + 64 + LogFormat.sealedBytes(append.data?.readableBytes ?? 0)))
     }
 
-    private func hasRoom(for append: PendingAppend) -> Bool {
+    func hasRoom(for append: PendingAppend) -> Bool {
         let byteCount = append.data?.readableBytes ?? 0
         // A write alone always has memory: it has arrived.
         let hasMemory = unwrittenBytes == 0 || unwrittenBytes + byteCount <= limits.unwrittenBytesMax
@@ -229,6 +251,7 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// Gives the append its place in the journal and in the maps, in that order.
     private func order(_ append: PendingAppend) {
         let batch = openBatch()
+        let before = batch.isEmpty ? 0 : batch.byteCount
         let extent = batch.add(
             append.data == nil ? .zeroes : .data, start: append.range.start, count: append.range.count, data: append.data)
         let epoch = current
@@ -238,6 +261,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         let byteCount = append.data?.readableBytes ?? 0
         unwrittenBytes += byteCount
         appendedBytes += UInt64(byteCount)
+        pace.admitted(cost: UInt64(batch.byteCount - before), used: usedBytes, bound: limits.logBytesMax, now: timeSeen)
         if batch.sealedBytes >= limits.batchBytesMax || batch.records.count >= LogFormat.batchRecordsMax - 1 { closeBatch() }
         if isPlanted(.acknowledgesBeforeWritten) { return append.completion(.success(())) }
         writeWaiters.append((batch.sequence, append.completion))
@@ -260,12 +284,15 @@ public final class WriteLog<Directory: StorageDirectory> {
         queue.append(batch)
     }
 
-    /// Orders held appends as long as there is room.
+    /// Orders held appends as long as there is room and their time has come.
     func admitHeld() {
-        while failure == nil, let first = held.first, hasRoom(for: first) {
+        while failure == nil, let first = held.first, hasRoom(for: first), dueTime(of: first) == nil {
             held.removeFirst()
+            waitedAppends += 1
+            waitedTime = waitedTime + max(.zero, timeSeen - first.now)
             order(first)
         }
+        askForAdmission()
         pump()
         askForSeal()
     }

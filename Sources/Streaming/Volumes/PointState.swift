@@ -144,6 +144,11 @@ struct PointState {
         return next <= lastSealed && next - received <= Self.inFlightMax ? next : nil
     }
 
+    /// True while a sealed point waits whose sending has not begun.
+    func isWaitingToSend(lastSealed: PointNumber) -> Bool {
+        max(sent, received, transmission?.point ?? 0) < lastSealed
+    }
+
     /// Takes out the waiters whose wish has come true.
     mutating func fulfilledWaiters(sealed: PointNumber) -> [PointWaiter] {
         let isFulfilled: (PointWaiter) -> Bool = { [received, applied] waiter in

@@ -49,15 +49,25 @@ extension Volume {
     /// How many callers of `seal` may wait at once.
     static var sealWaitersMax: Int { 1_000 }
 
+    /// How far a point may outgrow the policy, in time and in bytes, while sealed points wait to be sent: an overwrite within it
+    /// crosses the link no more, and behind a line that carries less than is written a point that is sealed early is not home
+    /// earlier.
+    static var mergeFactor: Int { 4 }
+    /// What a point may outgrow the policy to, in bytes: home bounds the pieces of a point.
+    static var mergedBytesMax: Int { 1 << 30 }
+
     /// Seals when the oldest write is old enough, the epoch is large enough, or the log wants room.
     func sealIfDue(now: NIODeadline) {
         if points.isSealing || refusal != nil { return }
-        let isOld = log.currentEpochStartedAt.map { now - $0 >= policy.recoveryPointObjective } ?? false
+        let factor = points.isWaitingToSend(lastSealed: log.lastSealedPoint) ? Self.mergeFactor : 1
+        let age = policy.recoveryPointObjective * factor
+        let isOld = log.currentEpochStartedAt.map { now - $0 >= age } ?? false
+        let byteCountMax = max(policy.sealBytes, min(min(policy.sealBytes, Self.mergedBytesMax) * factor, Self.mergedBytesMax))
+        let isLarge = log.currentEpochBytes >= UInt64(clamping: byteCountMax)
         // Each sealed point holds a file open: in a long outage of the link, points grow by size, not in number.
         let maySealByTime = log.sealedPoints.count < Self.pointsSealedByTimeMax
         guard
-            isOld && maySealByTime || log.currentEpochBytes >= UInt64(clamping: policy.sealBytes) || log.wantsSeal
-                || log.currentEpochExtents >= Self.extentsPerPointMax
+            isOld && maySealByTime || isLarge || log.wantsSeal || log.currentEpochExtents >= Self.extentsPerPointMax
         else { return }
         points.isSealing = true
         log.seal(now: now) { [self] result in

@@ -46,8 +46,12 @@ extension Volume {
         statistics.writtenBytes &+= UInt64(range.byteCount)
     }
 
-    /// Has the writes that arrive in one turn of `eventLoop` go to the log together. Without it each goes by itself.
+    /// Has the writes that arrive in one turn of `eventLoop` go to the log together, and those that a log which is nearly full
+    /// puts off when they are due. Without it each goes by itself, and what was put off goes on with the next `tick`.
     public func gatherTurns(of eventLoop: any EventLoop) {
+        let admit: (NIODeadline) -> Void = { [weak log] in log?.admitDue(now: $0) }
+        let boundAdmit = NIOLoopBound(admit, eventLoop: eventLoop)
+        log.onAdmissionDue = { due in eventLoop.scheduleTask(deadline: due) { boundAdmit.value(.now()) } }
         let write: () -> Void = { [weak log] in log?.writeGathered() }
         let bound = NIOLoopBound(write, eventLoop: eventLoop)
         let writeOnLoop: @Sendable () -> Void = { bound.value() }

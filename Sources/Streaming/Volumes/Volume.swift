@@ -21,7 +21,7 @@ import WriteLog
 public struct VolumePolicy: Equatable, Sendable {
     /// A point is sealed when its oldest write is this old.
     public var recoveryPointObjective: TimeAmount
-    /// A point is sealed when it holds this many bytes.
+    /// A point is sealed when it holds this many bytes: the recovery point objective in bytes.
     public var sealBytes: Int
     /// How long a read of missing blocks waits while the link is down. Less than the 30 s after which initiators lose patience:
     /// they try again what is answered in time.
@@ -64,6 +64,10 @@ public enum VolumeEvent: Equatable, Sendable {
     case stopped(String)
     /// Home could not take a point, for now; it is tried again.
     case pointDelayed(PointNumber, PointRefusal)
+    /// The log has passed 50, 75 or 90 % of its bound on the way to full; from 75 % on writers are slowed.
+    case logFilling(LogFill)
+    /// The log is well below half again.
+    case logEased(LogFill)
     /// The log has no room; writers wait.
     case logFull
     /// The file system under the log is full; what is ordered is kept in memory, and it is tried again.
@@ -128,6 +132,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     /// When home was last asked to open the volume.
     var openAskedAt: NIODeadline?
     var isLogFullTold = false
+    var logFillWatch = FillWatch()
+    var logFillEstimate = FillEstimate()
     var fileSystemFullSince: NIODeadline?
     var logRetriedAt: NIODeadline?
 
@@ -162,6 +168,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         expireReads(now: now)
         expireWrites(now: now)
         retryLog(now: now)
+        watchLog(now: now)
         sealIfDue(now: now)
         retryPoints(now: now)
         retryOpen(now: now)

@@ -78,15 +78,22 @@ extension VolumeCommand {
         @Option(help: "How much written data seals a point at once, like 64MiB.", transform: Quantities.size)
         var sealSize: UInt64?
 
+        @Option(
+            help: "How large its write log may grow, like 16GiB; 0 for the edge's own size. The cloud edge takes this option too.",
+            transform: Quantities.size)
+        var logSize: UInt64?
+
         @OptionGroup var connection: ConnectionOptions
 
         func validate() throws {
-            if readOnly == nil, recoveryPointObjective == nil, sealSize == nil { throw ValidationError("Say what is to change.") }
+            if readOnly == nil, recoveryPointObjective == nil, sealSize == nil, logSize == nil {
+                throw ValidationError("Say what is to change.")
+            }
         }
 
         func run() async throws {
             let client = try connection.client()
-            var change = VolumeChange(readOnly: readOnly)
+            var change = VolumeChange(readOnly: readOnly, writeLogSizeBytes: logSize)
             if recoveryPointObjective != nil || sealSize != nil {
                 var policy = try await client.volume(name).policy
                 if let recoveryPointObjective { policy.recoveryPointObjectiveSeconds = recoveryPointObjective.inSeconds }

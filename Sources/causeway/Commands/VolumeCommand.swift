@@ -130,6 +130,7 @@ struct VolumeCommand: AsyncParsableCommand {
                     unsent.map { "\(Human.bytes($0.bytes)) in \($0.points) sealed points and the open one\(age)" }
                         ?? "not known: the cloud edge can't be asked"
                 ),
+                ("write log", writeLog(volume)),
                 (
                     "cache",
                     volume.cache.map { "\(Human.bytes($0.bytes)), \($0.hits) hits, \($0.misses) misses, \($0.corrupt) damaged" }
@@ -145,6 +146,18 @@ struct VolumeCommand: AsyncParsableCommand {
                         + "\(volume.io.writes) writes (\(Human.bytes(volume.io.writtenBytes)))"
                 ),
             ]))
+    }
+
+    /// How full the write log is: `48.0 MiB of 64.0 MiB (75 %), full in about 12 s`.
+    private static func writeLog(_ volume: Volume) -> String? {
+        guard let log = volume.writeLog else { return nil }
+        var text = "\(Human.bytes(log.usedBytes)) of \(Human.bytes(log.sizeBytes)) (\(Int(log.usedPercent)) %)"
+        if log.isOwnSize { text += ", a size of its own" }
+        if let seconds = log.fullInSeconds { text += ", full in about \(Human.seconds(seconds))" }
+        if log.waitedWrites > 0 {
+            text += "; \(log.waitedWrites) writes waited, for \(Human.seconds(log.waitSeconds / Double(log.waitedWrites))) each on average"
+        }
+        return text
     }
 
     /// The limits in words: `500 operations/s (2000 at once), 50.0 MiB/s`.

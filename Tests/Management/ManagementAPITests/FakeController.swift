@@ -95,6 +95,7 @@ final class FakeController: EdgeController {
         if let limits = change.limits { volume.limits = limits.isEmpty ? nil : limits }
         if let readOnly = change.readOnly { volume.readOnly = readOnly }
         if let policy = change.policy { volume.policy = policy }
+        if let size = change.writeLogSizeBytes { volume.writeLog = .init(sizeBytes: size, isOwnSize: size > 0) }
         state.withLock { $0.volumes[name] = volume }
         return volume
     }
@@ -157,6 +158,7 @@ enum Samples {
         target: .init(name: "mail", iqn: "iqn.2026-01.com.example:mail", portals: ["127.0.0.1:3260"], chapUser: "u", mutual: true),
         url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", nbdURL: "nbd://127.0.0.1:10809/mail", generation: 3,
         points: .init(lastSealed: 9, received: 8, applied: 7), unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
+        writeLog: .init(usedBytes: 1, sizeBytes: 2, isOwnSize: true, fullInSeconds: 0.5, waitedWrites: 3, waitSeconds: 0.25),
         cache: .init(), limits: limits, throttle: .init(), readOnly: false, removable: true)
     static let limits = Volume.Limits(operationsPerSecond: 500, burstOperations: 2_000, bytesPerSecond: 50 << 20, burstBytes: 100 << 20)
     static let credentials = VolumeCredentials(
@@ -176,7 +178,8 @@ enum Samples {
         ("DiskCreate", DiskCreate(name: "a", path: "/a", readOnly: true)), ("Volume", volume),
         ("VolumePage", Page(items: [volume], next: "n")),
         ("VolumeTarget", volume.target ?? .init(iqn: "")), ("VolumePoints", volume.points), ("VolumeUnsent", volume.unsent ?? .init()),
-        ("VolumeCache", Volume.Cache()), ("VolumePolicy", volume.policy), ("VolumeLimits", limits),
+        ("VolumeWriteLog", volume.writeLog ?? .init()), ("VolumeCache", Volume.Cache()), ("VolumePolicy", volume.policy),
+        ("VolumeLimits", limits),
         ("VolumeThrottle", Volume.Throttle()), ("VolumeIO", volume.io),
         ("VolumeCredentials", credentials),
         ("RecoveryKeys", recoveryKeys), ("RecoveryVolumeKey", recoveryKeys.volumes[0]), ("RecoveryCacheKey", recoveryKeys.caches[0]),
@@ -187,7 +190,8 @@ enum Samples {
             VolumeCreate(
                 name: "v", disk: "d", edge: "e", target: "t", logicalUnit: 1, chap: chap, allowedInitiators: ["iqn.x"], policy: .init(),
                 limits: limits, readOnly: true, removable: true, attach: true)
-        ), ("VolumeChange", VolumeChange(policy: .init(), limits: limits, readOnly: true)), ("DiskChange", DiskChange(sizeBytes: 1 << 30)),
+        ), ("VolumeChange", VolumeChange(policy: .init(), limits: limits, readOnly: true, writeLogSizeBytes: 1 << 30)),
+        ("DiskChange", DiskChange(sizeBytes: 1 << 30)),
         ("Chap", chap), ("AttachRequest", AttachRequest(edge: "e")), ("DetachRequest", DetachRequest(force: true)),
         ("PairingTokenCreate", PairingTokenCreate(validSeconds: 60)), ("PairingToken", PairingToken(token: "t", expiresAt: time)),
         ("JoinRequestBody", JoinRequestBody(token: "t", name: "n", connect: "h:1")), ("Event", event),
@@ -203,7 +207,7 @@ enum Samples {
         ("Link", Link(peer: "p", state: .down, since: time)),
         ("Disk", Disk(name: "n", path: "", kind: .blockDevice, sizeBytes: 0, state: .missing)),
         ("DiskPage", Page<Disk>(items: [])), ("Volume", Volume(name: "n", identifier: "i", state: .detached, sizeBytes: 0)),
-        ("VolumeTarget", Volume.Target(iqn: "q")), ("VolumeUnsent", Volume.Unsent()),
+        ("VolumeTarget", Volume.Target(iqn: "q")), ("VolumeUnsent", Volume.Unsent()), ("VolumeWriteLog", Volume.WriteLog()),
         ("DiskCreate", DiskCreate(name: "a", path: "/a")),
         ("VolumeCreate", VolumeCreate(name: "v", disk: "d")), ("VolumeChange", VolumeChange()), ("VolumeLimits", Volume.Limits()),
         ("Chap", VolumeCreate.Chap(user: "u", secret: "twelve-bytes")),

@@ -14,7 +14,8 @@ final class LogHarness {
     let machine: SimulatedMachine
     var key: SecretKey
     let volume = VolumeIdentifier(high: 0x1122_3344_5566_7788, low: 0x99aa_bbcc_ddee_ff00)
-    var limits = WriteLogLimits()
+    /// Writers meet a wall and no slope, unless a test says otherwise.
+    var limits = WriteLogLimits(slowingPercent: 100)
     var log: Log?
 
     init(seed: UInt64 = 1) throws {

@@ -1,58 +1,34 @@
 import Blocks
-import Ciphers
 import LinkProtocol
-import NIOCore
-import SecureCache
 import SimulatedStorage
 import Testing
-import WriteLog
 
 @testable import Volumes
 
 /// What a volume says of its allocation, and how often it asks home for it.
 @Suite struct VolumeAllocationTests {
     private final class Bench {
-        let scheduler = Scheduler(seed: 8)
-        let machine: SimulatedMachine
-        let identifier = VolumeIdentifier(high: 5, low: 6)
-        private(set) var volume: Volume<SimulatedDirectory>?
+        private let bench: VolumeBench
         /// The questions that reached home.
         private(set) var questions: [(number: UInt64, range: SectorRange)] = []
 
         init() throws {
-            machine = SimulatedMachine(scheduler: scheduler)
-            let key = try SecretKey([UInt8](repeating: 3, count: SecretKey.byteCount))
-            var cache: SecureCache<SimulatedFile>?
-            machine.directory("state").open("cache", create: true) { [scheduler] opened in
-                guard case .success(let file) = opened else { return }
-                SecureCache.open(
-                    file: file, byteCount: 1 << 20, key: key, limits: CacheLimits(segmentBytes: 64 << 10), random: scheduler.random.source
-                ) { if case .success(let opened) = $0 { cache = opened } }
-            }
-            var log: WriteLog<SimulatedDirectory>?
-            WriteLog.open(
-                directory: machine.directory("log"), volume: identifier, key: key, random: scheduler.random.source, now: scheduler.now
-            ) { if case .success(let opened) = $0 { log = opened } }
-            scheduler.runUntilIdle()
-            let opened = try #require(cache)
-            opened.attach(volume: identifier, key: key)
-            let volume = Volume(
-                identifier: identifier, routingTag: 1, sectorCount: 2_048, policy: VolumePolicy(), log: try #require(log), cache: opened,
-                clock: { [scheduler] in scheduler.now })
-            volume.uplink = { [unowned self] message, _, _ in
+            bench = try VolumeBench()
+            bench.onSent = { [unowned self] message in
                 if case .allocationRequest(let number, _, let range) = message { questions.append((number, range)) }
-                return true
             }
-            self.volume = volume
-            volume.linkConnectivityChanged(isConnected: true)
-            volume.opened(VolumeOpenReply(generation: 1, receivedPoint: 0, appliedPoint: 0))
+            bench.connect()
         }
+
+        var scheduler: Scheduler { bench.scheduler }
+        var identifier: VolumeIdentifier { bench.identifier }
+        var volume: Volume<SimulatedDirectory> { bench.volume }
 
         /// Asks the volume, and answers as a home whose disk has data in its first 64 sectors only.
         func ask(_ range: SectorRange) -> [AllocationExtent]? {
             var answer: [AllocationExtent]?
             let asked = questions.count
-            volume?.allocation(of: range) { if case .success(let extents) = $0 { answer = extents } }
+            volume.allocation(of: range) { if case .success(let extents) = $0 { answer = extents } }
             for question in questions[asked...] { reply(to: question) }
             return answer
         }
@@ -61,14 +37,10 @@ import WriteLog
             let data = SectorRange(from: 0, to: 64).intersection(question.range)
             var runs = [AllocationRun(sectorCount: question.range.count - data.count, allocation: .deallocated)]
             if !data.isEmpty { runs.insert(AllocationRun(sectorCount: data.count, allocation: .mapped), at: 0) }
-            volume?.receive(.allocationReply(read: question.number, runs: runs.filter { $0.sectorCount > 0 }))
+            volume.receive(.allocationReply(read: question.number, runs: runs.filter { $0.sectorCount > 0 }))
         }
 
-        func write(block: UInt64) {
-            let range = SectorRange(block: block)
-            volume?.write(range, data: ByteBuffer(repeating: 1, count: range.byteCount), durability: .ordered) { _ in }
-            scheduler.runUntilIdle()
-        }
+        func write(block: UInt64) { bench.write(block: block) }
     }
 
     private let disk = SectorRange(from: 0, to: 2_048)
@@ -105,7 +77,7 @@ import WriteLog
 
     @Test func homeIsAskedAgainWhenThingsMayHaveChanged() throws {
         let bench = try Bench()
-        let volume = try #require(bench.volume)
+        let volume = bench.volume
         _ = bench.ask(disk)
         // The log lets go of writes: only home can tell of them now.
         bench.write(block: 16)
@@ -129,7 +101,7 @@ import WriteLog
     /// An answer that was given before the log let go of a write knows nothing of it.
     @Test func anAnswerThatWasOnItsWayIsNotKept() throws {
         let bench = try Bench()
-        let volume = try #require(bench.volume)
+        let volume = bench.volume
         var answers = 0
         volume.allocation(of: disk) { _ in answers += 1 }
         bench.write(block: 16)

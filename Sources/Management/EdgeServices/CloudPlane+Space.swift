@@ -1,0 +1,82 @@
+import APIModels
+import Files
+import NIOCore
+import Volumes
+
+// The operator sees it coming: write logs that fill, and a file system that will not hold them at full size.
+
+/// What the file system of the state directory has room for, against what the write logs may still take of it.
+struct StateSpace {
+    /// How often it is looked at.
+    static let interval: TimeAmount = .seconds(5)
+
+    /// Opened by the control plane; nil until then.
+    var directory: OpenDirectory?
+    fileprivate var watch = FillWatch()
+    fileprivate var lookedAt: NIODeadline?
+    fileprivate var isLooking = false
+
+    /// How far what the logs may still take has come towards what there is; nil when it is well below half.
+    var step: FillStep? { watch.step }
+}
+
+extension CloudPlane {
+    // MARK: Logs
+
+    func logFills(_ entry: Served, _ fill: LogFill) {
+        guard let step = fill.step else { return }
+        let age = fill.oldestAge.map { ", its oldest write is \(Self.seconds($0)) old" } ?? ""
+        let estimate = fill.timeUntilFull.map { "; at this rate it is full in about \(Self.seconds($0))" } ?? ""
+        recorder.record(
+            "log.filling", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
+            severity: step == .half ? .info : .warning,
+            "the write log is \(step.percent) % full: \(fill.usedBytes) of \(fill.sizeBytes) bytes\(age)\(estimate)"
+                + (step == .half ? "" : "; writers are slowed: see to the link, or give the log more with `causeway volume set --log-size`")
+        )
+    }
+
+    func logEased(_ entry: Served, _ fill: LogFill) {
+        recorder.record(
+            "log.eased", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
+            "the write log has room again: \(fill.usedBytes) of \(fill.sizeBytes) bytes are used")
+    }
+
+    private static func seconds(_ time: TimeAmount) -> String { "\(max(0, time.nanoseconds) / 1_000_000_000) s" }
+
+    // MARK: The file system
+
+    /// Looks now and then whether the file system can hold what the logs may still take.
+    func watchSpace() {
+        let now = NIODeadline.now()
+        guard let directory = stateSpace.directory, !stateSpace.isLooking,
+            stateSpace.lookedAt.map({ now - $0 >= StateSpace.interval }) ?? true
+        else { return }
+        stateSpace.isLooking = true
+        stateSpace.lookedAt = now
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        threadPool.runIfActive(eventLoop: eventLoop) { try directory.space().freeBytes }.whenComplete { result in
+            bound.value.stateSpace.isLooking = false
+            // A file system that does not answer has events of its own, from what can't be written there.
+            if case .success(let free) = result { bound.value.compareSpace(free: free) }
+        }
+    }
+
+    private func compareSpace(free: UInt64) {
+        let needed = served.values.reduce(UInt64(0)) { sum, entry in
+            let fill = entry.volume.logFill
+            return sum &+ fill.sizeBytes - min(fill.sizeBytes, fill.usedBytes)
+        }
+        let change = stateSpace.watch.observe(used: needed, bound: free)
+        switch change {
+        case .reached(let step):
+            recorder.record(
+                "state.filling", severity: step == .half ? .info : .warning,
+                "the file system of the state directory has \(free) bytes free, and the write logs may still take \(needed): "
+                    + (needed > free ? "it can't hold them at full size" : "\(step.percent) % of that or more"))
+        case .over:
+            recorder.record(
+                "state.eased", "the file system of the state directory has room for the write logs again: \(free) bytes are free")
+        case nil: break
+        }
+    }
+}

@@ -1,0 +1,50 @@
+import NIOCore
+import WriteLog
+
+// How full the write log is, what the operator hears of it, and its bound, which may change while the volume serves.
+
+/// How full a volume's write log is.
+public struct LogFill: Equatable, Sendable {
+    /// Bytes that it takes on disk, and how many it may.
+    public let usedBytes: UInt64
+    public let sizeBytes: UInt64
+    /// The age of the oldest write in it; nil when there is none.
+    public let oldestAge: TimeAmount?
+    /// When it will be full if all goes on as in the last minutes; nil while it does not fill, or nobody knows.
+    public let timeUntilFull: TimeAmount?
+    /// The step that it has reached; nil below the lowest.
+    public let step: FillStep?
+}
+
+extension Volume {
+    /// How full the write log is now.
+    public var logFill: LogFill {
+        let (statistics, now) = (log.statistics, clock())
+        let bound = log.limits.logBytesMax
+        return LogFill(
+            usedBytes: statistics.usedBytes, sizeBytes: bound, oldestAge: statistics.oldestUnsentAppendAt.map { now - $0 },
+            timeUntilFull: logFillEstimate.timeUntilFull(used: statistics.usedBytes, bound: bound, now: now), step: logFillWatch.step)
+    }
+
+    /// Writes that had to wait because the log was full or nearly so, and how long they did, all together.
+    public var logWaits: (writes: UInt64, time: TimeAmount) { (log.statistics.waitedAppends, log.statistics.waitedTime) }
+
+    /// Changes how many bytes the write log may take. More is felt at once, also by writers that wait; less as the log drains.
+    public func resizeLog(to byteCount: UInt64) {
+        guard byteCount != log.limits.logBytesMax else { return }
+        log.resize(logBytesMax: byteCount)
+        if refusal == nil { watchLog(now: clock()) }
+    }
+
+    /// Tells the log the time, and the owner when the log passes a step on the way to full.
+    func watchLog(now: NIODeadline) {
+        log.observe(now: now)
+        let used = log.usedBytes
+        logFillEstimate.observe(used: used, now: now)
+        switch logFillWatch.observe(used: used, bound: log.limits.logBytesMax) {
+        case .reached: onEvent(.logFilling(logFill))
+        case .over: onEvent(.logEased(logFill))
+        case nil: break
+        }
+    }
+}

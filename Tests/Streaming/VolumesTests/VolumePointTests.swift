@@ -1,0 +1,139 @@
+import Blocks
+import LinkProtocol
+import NIOCore
+import Testing
+import WriteLog
+
+@testable import Volumes
+
+/// When points are sealed, and what of them crosses the link.
+@Suite struct VolumePointTests {
+    @Test("flushed overwrites of the same blocks within one point cross the link once a block")
+    func consolidation() throws {
+        let policy = VolumePolicy(recoveryPointObjective: .seconds(3_600))
+        let bench = try VolumeBench(sectorCount: 16_384, policy: policy)
+        bench.connect()
+        // A flush that all writes of a burst share: what counts is how often a block is written in the point.
+        for round in 0..<20 as Range<UInt64> {
+            for block in 0..<100 as Range<UInt64> {
+                let range = SectorRange(block: block * 7 % 100)
+                bench.volume.write(
+                    range, data: ByteBuffer(repeating: UInt8(round), count: range.byteCount),
+                    durability: block % 50 == 49 ? .durable : .ordered
+                ) { _ in }
+                if block % 50 == 49 { bench.scheduler.runUntilIdle() }
+            }
+            bench.volume.tick()
+        }
+        #expect(bench.sent.isEmpty)
+        bench.volume.seal(until: .received) { _ in }
+        bench.scheduler.runUntilIdle()
+        #expect(bench.pointsBegun == [1])
+        #expect(bench.pointBytes == 100 * BlockGeometry.blockBytes)
+        let stale = bench.sent.contains { message in
+            if case .pointData(_, _, _, let data) = message { data.readableBytesView.contains { $0 != 19 } } else { false }
+        }
+        #expect(!stale, "the newest content of each block crosses")
+    }
+
+    @Test("the objective in bytes seals as soon as so much was written, and a new one holds at once")
+    func bytes() throws {
+        let bench = try VolumeBench(
+            sectorCount: 16_384, policy: VolumePolicy(recoveryPointObjective: .seconds(3_600), sealBytes: 1 << 20))
+        bench.connect()
+        for block in 0..<255 as Range<UInt64> { bench.write(block: block) }
+        bench.pass(.milliseconds(100))
+        #expect(bench.pointsBegun.isEmpty)
+        bench.write(block: 255)
+        bench.pass(.milliseconds(100))
+        #expect(bench.pointsBegun == [1])
+        for block in 0..<16 as Range<UInt64> { bench.write(block: block) }
+        bench.pass(.milliseconds(100))
+        #expect(bench.pointsBegun == [1])
+        bench.volume.policy.sealBytes = 64 << 10
+        bench.pass(.milliseconds(100))
+        #expect(bench.pointsBegun == [1, 2])
+    }
+
+    /// Behind a line that carries less than is written, an overwrite in the point that gathers crosses no more.
+    @Test("while a sealed point waits to be sent, the next one goes on gathering, up to a factor")
+    func merging() throws {
+        let policy = VolumePolicy(recoveryPointObjective: .seconds(1), sealBytes: 1 << 20)
+        let bench = try VolumeBench(sectorCount: 16_384, policy: policy)
+        // The line is down.
+        for block in 0..<256 as Range<UInt64> { bench.write(block: block) }
+        bench.pass(.milliseconds(100))
+        #expect(bench.volume.unsent.points == 1)
+        for block in 256..<512 as Range<UInt64> { bench.write(block: block) }
+        bench.pass(.milliseconds(100))
+        #expect(bench.volume.unsent.points == 1, "a point waits: size alone seals no second one yet")
+        for block in 512..<1_280 as Range<UInt64> { bench.write(block: block) }
+        bench.pass(.milliseconds(100))
+        #expect(bench.volume.unsent.points == 2, "four times the size does")
+        bench.write(block: 0)
+        bench.pass(.seconds(3))
+        #expect(bench.volume.unsent.points == 2, "and so it is with time")
+        bench.pass(.seconds(2))
+        #expect(bench.volume.unsent.points == 3)
+        // Up again: what waits goes home in order, and then points are as small as the policy says.
+        bench.connect()
+        bench.scheduler.runUntilIdle()
+        #expect(bench.pointsBegun == [1, 2, 3])
+        for point in 1...3 as ClosedRange<UInt64> { bench.home(has: point) }
+        #expect(bench.volume.unsent.points == 0)
+        bench.write(block: 9)
+        bench.pass(.milliseconds(1_200))
+        #expect(bench.pointsBegun == [1, 2, 3, 4])
+    }
+
+    @Test("a seal that is asked for does not wait for the one before it")
+    func asked() throws {
+        let bench = try VolumeBench(sectorCount: 16_384)
+        for block in 0..<3 as Range<UInt64> {
+            bench.write(block: block)
+            var point: PointNumber?
+            bench.volume.seal(until: .sealed) { point = try? $0.get() }
+            bench.scheduler.runUntilIdle()
+            #expect(point == block + 1)
+        }
+    }
+
+    @Test("the owner hears of a log that fills, step by step, and of its end")
+    func filling() throws {
+        let bench = try VolumeBench(
+            sectorCount: 1 << 20, policy: VolumePolicy(recoveryPointObjective: .seconds(3_600), sealBytes: 1 << 30),
+            limits: WriteLogLimits(logBytesMax: 4 << 20))
+        var told: [FillStep?] { bench.events.compactMap { if case .logFilling(let fill) = $0 { fill.step } else { nil } } }
+        var block: UInt64 = 0
+        func fill(to percent: UInt64) {
+            while bench.volume.logFill.usedBytes < (4 << 20) / 100 * percent {
+                bench.write(block: block)
+                block += 1
+                bench.pass(.milliseconds(50))
+            }
+        }
+        fill(to: 51)
+        #expect(told == [.half])
+        guard case .logFilling(let half)? = bench.events.first(where: { if case .logFilling = $0 { true } else { false } }) else {
+            Issue.record("nothing was told")
+            return
+        }
+        #expect(half.sizeBytes == 4 << 20 && half.usedBytes >= 2 << 20)
+        #expect(try #require(half.oldestAge) > .seconds(1))
+        let until = try #require(half.timeUntilFull)
+        #expect(until > .seconds(3) && until < .seconds(60), "\(until)")
+        fill(to: 76)
+        #expect(told == [.half, .threeQuarters])
+        // Growing is the way out, and so is the line.
+        bench.volume.resizeLog(to: 16 << 20)
+        #expect(bench.events.contains { if case .logEased = $0 { true } else { false } })
+        bench.volume.resizeLog(to: 4 << 20)
+        #expect(told == [.half, .threeQuarters, .threeQuarters])
+        bench.connect()
+        bench.volume.seal(until: .received) { _ in }
+        bench.scheduler.runUntilIdle()
+        for point in 1...bench.volume.pointNumbers.lastSealed { bench.home(has: point) }
+        bench.pass(.milliseconds(100))
+        #expect(bench.events.count { if case .logEased = $0 { true } else { false } } == 2)
+    }
+}
