@@ -1,11 +1,10 @@
 // Bugs that are put in on purpose, so that the simulator proves that it finds such bugs.
 //
-// Each is one line in a core, at the place where somebody might make that mistake. Only debug builds know of them (Package.swift
-// defines PLANTED_BUGS): in a release `isPlanted` is the constant false, and the line is gone. In a debug build nothing is planted
-// either, until a test has `PlantedBug.$current` say so; it is bound to the test's own task, so tests that run beside it in the
-// same process see none.
+// Each is one line in a core, at the place where somebody might make that mistake. Only the build of the simulator that `make test`
+// makes for itself knows of them (Package.swift defines PLANTED_BUGS): everywhere else `isPlanted` is the constant false, and the line
+// is gone. Where they are known nothing is planted either, until `PlantedBug.$current` says so, for one task.
 
-/// A known bug that a debug build can be told to have.
+/// A known bug that the simulator can be told to have.
 public enum PlantedBug: String, CaseIterable, Sendable {
     // The write log.
     /// A flush is answered before the log's files are synchronised.
@@ -61,7 +60,7 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     #endif
 }
 
-/// True when `bug` was planted for the running task: never in a release build.
+/// True when `bug` was planted for the running task: never outside of the simulator's own build.
 @inlinable
 @inline(__always)
 public func isPlanted(_ bug: PlantedBug) -> Bool {

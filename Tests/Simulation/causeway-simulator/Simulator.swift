@@ -29,12 +29,25 @@ struct Simulator: AsyncParsableCommand {
     }
 
     #if PLANTED_BUGS
-        @Option(help: "Plants a bug in all worlds, by its name; only debug builds can.")
+        @Option(help: "Plants a bug in all worlds, by its name.")
         var planted: PlantedBug?
+
+        @Flag(help: "Plants each bug in turn, and looks for the first seed that finds it.")
+        var hunt = false
 
         func run() async throws {
             demandDeterministicHashing()
+            if hunt { return try await huntAll() }
             try await PlantedBug.$current.withValue(planted) { try await runSeeds() }
+        }
+
+        private func huntAll() async throws {
+            let start = ContinuousClock.now
+            let missed = await PlantedBugHunt.runAll(workers: Int(clamping: workers)) { print($0) }
+            print(
+                "planted bugs: \(PlantedBug.allCases.count - missed) of \(PlantedBug.allCases.count) found, \((ContinuousClock.now - start).components.seconds) s"
+            )
+            if missed > 0 { throw ExitCode.failure }
         }
     #else
         func run() async throws {
