@@ -38,8 +38,11 @@ struct RecoveryKeyFiles {
 
     private mutating func take(_ keys: RecoveryKeys, _ path: String) throws {
         for volume in keys.volumes {
-            guard let identifier = VolumeIdentifier(hexadecimal: volume.identifier), let key = try? SecretKey(Array(volume.dataKey)) else {
-                throw CommandFailure("the key of volume \(volume.volume) in \(path) is damaged")
+            guard let identifier = VolumeIdentifier(hexadecimal: volume.identifier), let key = try? SecretKey(Array(volume.dataKey)),
+                SectorRange(start: 0, count: volume.sectorCount) != nil
+            else {
+                throw CommandFailure(
+                    "the key of volume \(volume.volume) in \(path) is damaged", action: "Export it again, or use another copy of the file.")
             }
             volumes.append(RecoveryKey(name: volume.volume, identifier: identifier, sectorCount: volume.sectorCount, key: key))
         }
