@@ -2,6 +2,7 @@ import APIModels
 import Files
 import NIOCore
 import Volumes
+import WriteLog
 
 // The operator sees it coming: write logs that fill, and a file system that will not hold them at full size.
 
@@ -31,7 +32,8 @@ extension CloudPlane {
             "log.filling", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
             severity: step == .half ? .info : .warning,
             "the write log is \(step.percent) % full: \(fill.usedBytes) of \(fill.sizeBytes) bytes\(age)\(estimate)"
-                + (step == .half ? "" : "; writers are slowed: see to the link, or give the log more with `causeway volume set --log-size`")
+                + (fill.isSlowing ? "; writers are slowed" : "")
+                + (step == .half ? "" : ": see to the link, or give the log more with `causeway volume set --log-size`")
         )
     }
 
@@ -39,6 +41,23 @@ extension CloudPlane {
         recorder.record(
             "log.eased", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
             "the write log has room again: \(fill.usedBytes) of \(fill.sizeBytes) bytes are used")
+    }
+
+    func logObstructed(_ entry: Served, _ obstacle: LogObstacle) {
+        let (kind, text) =
+            switch obstacle {
+            case .noSpace:
+                ("log.no_space", "the file system of the state directory is full: free space there; writers wait until there is room")
+            case .readOnly:
+                ("log.read_only", "the file system of the state directory takes no changes: make it writable; writers wait until it is")
+            }
+        recorder.record(kind, subject: entry.grant.name, logSubject: entry.volume.identifier.description, severity: .error, text)
+    }
+
+    func logUnobstructed(_ entry: Served, after time: TimeAmount) {
+        recorder.record(
+            "log.writable", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
+            "the write log can be written again, after \(Self.seconds(time)); nothing that was acknowledged is lost")
     }
 
     private static func seconds(_ time: TimeAmount) -> String { "\(max(0, time.nanoseconds) / 1_000_000_000) s" }

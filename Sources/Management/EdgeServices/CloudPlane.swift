@@ -293,10 +293,8 @@ final class CloudPlane {
             recorder.record(
                 "point.delayed", subject: entry.grant.name, logSubject: identifier, severity: .warning,
                 "home could not take point \(point) (\(refusal)); it is sent again until it can: look at the on-prem edge")
-        case .fileSystemFull:
-            recorder.record(
-                "log.no_space", subject: entry.grant.name, logSubject: identifier, severity: .error,
-                "the file system of the state directory is full: free space there; writers wait until there is room")
+        case .logObstructed(let obstacle): logObstructed(entry, obstacle)
+        case .logUnobstructed(let time): logUnobstructed(entry, after: time)
         case .cacheFailed:
             recorder.record(
                 "cache.failed", logSubject: identifier, severity: .error,

@@ -24,10 +24,17 @@ enum VolumeReport {
             state = .stopped
             message = reason
         }
-        if volume.isServable, volume.isFileSystemFull {
-            message = "the file system of this edge's state directory is full: free space there; nothing that was acknowledged is lost"
-        } else if volume.isServable, volume.isLogFull {
-            message = volume.state == .linkDown ? "the write log is full, and the link is down" : "the write log is full: writers wait"
+        if volume.isServable {
+            switch volume.logObstacle {
+            case .readOnly:
+                message =
+                    "the file system of this edge's state directory takes no changes: nothing that was acknowledged is lost, writers wait"
+            case .noSpace:
+                message = "the file system of this edge's state directory is full: free space there; nothing that was acknowledged is lost"
+            case nil where volume.isLogFull:
+                message = volume.state == .linkDown ? "the write log is full, and the link is down" : "the write log is full: writers wait"
+            case nil: break
+            }
         }
         if volume.isServable {
             if entry.isReleasing {

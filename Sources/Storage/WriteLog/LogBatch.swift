@@ -63,7 +63,7 @@ final class LogBatch {
     var descriptorBytes: Int { records.count * LogFormat.descriptorBytes + BlockCipher.tagByteCount }
     var isEmpty: Bool { records.isEmpty }
     /// The length of the batch in the file.
-    var byteCount: Int { LogFormat.aligned(LogFormat.batchHeaderBytes + descriptorBytes + sealedBytes) }
+    var byteCount: Int { LogFormat.batchBytes(descriptors: descriptorBytes, data: sealedBytes) }
 
     /// Adds a record and gives its extent.
     func add(_ kind: LogRecordKind, start: UInt64, count: UInt64, data: ByteBuffer?) -> LogExtent {

@@ -44,6 +44,9 @@ enum LogFormat {
 
     static func aligned(_ byteCount: Int) -> Int { (byteCount + alignment - 1) / alignment * alignment }
 
+    /// The length of a batch in the file, whose descriptors and data have these sealed lengths.
+    static func batchBytes(descriptors: Int, data: Int) -> Int { aligned(batchHeaderBytes + descriptors + data) }
+
     /// How many bytes `byteCount` bytes of one record take when they are sealed.
     static func sealedBytes(_ byteCount: Int) -> Int {
         byteCount + (byteCount + chunkBytes - 1) / chunkBytes * BlockCipher.tagByteCount
@@ -193,7 +196,7 @@ struct LogBatchHeader: Equatable {
     var payloadChecksum: UInt32 = 0
 
     /// The length of the whole batch in the file.
-    var byteCount: Int { LogFormat.aligned(LogFormat.batchHeaderBytes + Int(descriptorBytes) + Int(dataBytes)) }
+    var byteCount: Int { LogFormat.batchBytes(descriptors: Int(descriptorBytes), data: Int(dataBytes)) }
     /// How many records the descriptors hold.
     var recordCount: Int { (Int(descriptorBytes) - BlockCipher.tagByteCount) / LogFormat.descriptorBytes }
 

@@ -29,6 +29,9 @@ extension WriteLog {
         admitHeld()
     }
 
+    /// True while the log is so full that it slows its writers.
+    public var isSlowing: Bool { pace.isSlowing(used: usedBytes, bound: limits.logBytesMax) }
+
     /// When an append for which there is room may go on; nil for now.
     func dueTime(of append: PendingAppend) -> NIODeadline? {
         pace.due(arrival: append.now, used: usedBytes, bound: limits.logBytesMax, now: timeSeen)

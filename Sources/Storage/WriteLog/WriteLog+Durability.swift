@@ -127,10 +127,8 @@ extension WriteLog {
         releases.removeAll()
         for completion in waiting { completion(.failure(.closed)) }
         if let failure { return finishClosing(.failure(failure)) }
-        if isOutOfSpace {
-            // One more try; if there still is no room the owner hears it, and what only the memory holds is lost with it.
-            isOutOfSpace = false
-        }
+        // One more try; if that meets the obstacle again the owner hears it, and what only the memory holds is lost with it.
+        writing.retry()
         waitUntilDurable(nextSequence - 1) { [self] in finishClosing($0) }
     }
 

@@ -11,9 +11,6 @@ extension WriteLog {
     /// When the write that waits longest for room was appended; nil while none waits.
     public var oldestHeldAppendAt: NIODeadline? { held.first?.now }
 
-    /// True while the file system has no room for what is ordered.
-    public var isFileSystemFull: Bool { isOutOfSpace }
-
     /// Fails the writes that wait for room since before `deadline`. None of them was ordered. What stood behind them may fit now.
     public func failHeld(appendedBefore deadline: NIODeadline, _ error: WriteLogError) {
         guard let oldest = held.first, oldest.now < deadline else { return }

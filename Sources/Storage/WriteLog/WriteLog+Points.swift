@@ -49,34 +49,40 @@ extension WriteLog {
 
     /// Removes the files of released epochs, once the log's name and numbers are durable in a file that stays.
     func removeReleased() {
-        guard failure == nil, !isReleasing, let release = releases.first else { return }
+        guard failure == nil, !isReleasing, !removing.rests, let release = releases.first else { return }
         guard release.files.isEmpty || epochs[0].files.first?.isEstablished == true else { return }
         isReleasing = true
-        remove(release.files[...]) { [self] in
+        removeFiles { [self] in
             isReleasing = false
+            removing.succeeded()
             guard let done = releases.popFirst() else { return }
             done.completion(.success(()))
-            if isOutOfSpace {
-                isOutOfSpace = false
-                pump()
-            }
+            // Files that are gone may have made room.
+            if writing.obstacle == .noSpace { writing.retry() }
             admitHeld()
             removeReleased()
         }
     }
 
-    /// Removes files one by one, each removal durable before the next: a crash leaves no hole in the row of files.
-    private func remove(_ files: ArraySlice<LogFile>, then done: @escaping () -> Void) {
-        guard let file = files.first else { return done() }
+    /// Removes the files of the oldest release one by one, each removal durable before the next: a crash leaves no hole in the row
+    /// of files. Where nothing can be removed for now, the next tick goes on.
+    private func removeFiles(then done: @escaping () -> Void) {
+        guard let file = releases.first?.files.first else { return done() }
         directory.remove(file.name) { [self] removed in
             guard failure == nil else { return }
-            if case .failure(let error) = removed { return poison(.file(error)) }
+            if case .failure(let error) = removed {
+                isReleasing = false
+                guard let obstacle = LogObstacle(error) else { return poison(.file(error)) }
+                return removing.met(obstacle)
+            }
             directory.synchronize { [self] synchronized in
                 guard failure == nil else { return }
                 if case .failure(let error) = synchronized { return poison(.file(error)) }
                 fileBytes -= file.byteCount
                 releasedBytes += file.byteCount
-                remove(files.dropFirst(), then: done)
+                // A close has taken the releases away; what is left of their files the next process finds released again.
+                if !releases.isEmpty { releases[0].files.removeFirst() }
+                removeFiles(then: done)
             }
         }
     }

@@ -17,7 +17,7 @@ extension WriteLog {
     /// Starts the writer's next operation if none is in flight: the next batch, or the file that the next batch needs.
     /// - Returns: true when it has ended already, and another may follow.
     private func startNext() -> Bool {
-        guard failure == nil, !isWriting, !isOutOfSpace else { return false }
+        guard failure == nil, !isWriting, !writing.rests else { return false }
         if queue.isEmpty { closeBatch() }
         let epoch: LogEpoch
         if let batch = queue.first {
@@ -38,12 +38,13 @@ extension WriteLog {
             return false
         }
         guard let batch = queue.first else { return false }
-        return writeAtOnce(batch, to: file) || write(batch, to: file)
+        let ahead = encoded == nil ? bytesAhead(of: batch, in: file) : 0
+        return ahead == 0 && writeAtOnce(batch, to: file) || write(batch, to: file, ahead: ahead)
     }
 
     /// Writes a small batch before it returns, if the file agrees; false when the batch still has to be written.
     private func writeAtOnce(_ batch: LogBatch, to file: LogFile) -> Bool {
-        guard encoded == nil, batch.sealedBytes <= LogFormat.atOnceBytesMax, bytesAhead(of: batch, in: file) == 0 else { return false }
+        guard encoded == nil, batch.sealedBytes <= LogFormat.atOnceBytesMax else { return false }
         let offset = file.writeOffset
         atOnce.clear()
         guard encoding.encode(LogBatchContent(batch, durableThrough: durableThrough), cipher: file.cipher, into: &atOnce) else {
@@ -80,12 +81,11 @@ extension WriteLog {
         return usedBytes + UInt64(ahead) <= limits.logBytesMax / 2 ? ahead : 0
     }
 
-    /// Has another thread write a batch. False, for it is in flight then.
-    private func write(_ batch: LogBatch, to file: LogFile) -> Bool {
+    /// Has another thread write a batch, and `ahead` bytes of zeroes behind it. False, for it is in flight then.
+    private func write(_ batch: LogBatch, to file: LogFile, ahead: Int) -> Bool {
         isWriting = true
         let offset = file.writeOffset
         let content = LogBatchContent(batch, durableThrough: durableThrough)
-        let ahead = encoded == nil ? bytesAhead(of: batch, in: file) : 0
         // Sealing takes longer than all the rest, so it is done where the write is.
         let produce: @Sendable () -> ByteBuffer? = { [encoding, encoded, cipher = file.sharedCipher] in
             if let encoded { return encoded }
@@ -121,14 +121,14 @@ extension WriteLog {
     }
 
     private func couldNotWrite(_ bytes: ByteBuffer?, _ error: StorageFileError) {
-        guard case .noSpace(let text) = error else { return poison(.file(error)) }
         // The next attempt writes the same bytes over the part that got there.
-        encoded = isPlanted(.reusesNonceForRetry) ? nil : bytes
-        ranOutOfSpace(text)
+        if LogObstacle(error) != nil { encoded = isPlanted(.reusesNonceForRetry) ? nil : bytes }
+        couldNotWrite(error)
     }
 
     private func wrote(_ batch: LogBatch, to file: LogFile, ahead: Int) {
         encoded = nil
+        writing.succeeded()
         let (offset, before) = (file.writeOffset, file.byteCount)
         file.writeOffset = offset + UInt64(batch.byteCount)
         if ahead > 0 { file.zeroedThrough = file.writeOffset + UInt64(ahead) }
@@ -168,10 +168,8 @@ extension WriteLog {
             case .success(let opened):
                 isDirectoryDirty = true
                 startFile(opened, name: name, epoch: epoch)
-            case .failure(.noSpace(let text)):
-                ranOutOfSpace(text)
             case .failure(let error):
-                poison(.file(error))
+                couldNotWrite(error)
             }
         }
     }
@@ -200,15 +198,14 @@ extension WriteLog {
             switch result {
             case .success:
                 fileInTheMaking = nil
+                writing.succeeded()
                 file.isDirty = true
                 fileBytes += file.writeOffset
                 epoch.files.append(file)
                 admitHeld()
                 synchronizeIfNeeded()
-            case .failure(.noSpace(let text)):
-                ranOutOfSpace(text)
             case .failure(let error):
-                poison(.file(error))
+                couldNotWrite(error)
             }
         }
     }

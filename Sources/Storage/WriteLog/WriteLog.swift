@@ -68,9 +68,10 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// A round of syncs is in flight; the directory has unsynchronised names.
     var isSynchronizing = false
     var isDirectoryDirty = false
-    /// The file system is full: the writer waits for the next tick.
-    var isOutOfSpace = false
-    /// A batch that the file system had no room for, as it stands in the file. It is kept for the retry: the same nonce must seal the same bytes.
+    /// What the file system refuses: batches and new files, and the removal of files.
+    var writing = ObstructedWork()
+    var removing = ObstructedWork()
+    /// A batch that the file system did not take, as it stands in the file. It is kept for the retry: the same nonce must seal the same bytes.
     var encoded: ByteBuffer?
     /// The same for the header of a file in the making.
     var fileInTheMaking: (file: LogFile, header: ByteBuffer)?
@@ -139,16 +140,19 @@ public final class WriteLog<Directory: StorageDirectory> {
     public var oldestEpoch: PointNumber { epochs[0].number }
 
     /// True while appends wait for room, in the log or in its file system.
-    public var isWaitingForSpace: Bool { isOutOfSpace || isFull }
+    public var isWaitingForSpace: Bool { writing.obstacle != nil || isFull }
 
-    /// The next append has no room in the log's files.
-    private var isFull: Bool { held.first.map { !hasFileRoom(for: fileCost(of: $0)) } ?? false }
+    /// What keeps the file system from taking what the log has for it; nil while nothing does. It stands until a retry has succeeded.
+    public var obstacle: LogObstacle? { writing.obstacle ?? removing.obstacle }
+
+    /// True while appends wait for room within the log's bound.
+    public var isFull: Bool { held.first.map { !hasFileRoom(for: fileCost(of: $0)) } ?? false }
 
     /// True when only a seal brings room: the log is full, or it is half full and the epoch that gathers holds a sixteenth of it.
     /// Room comes back a point at a time; in smaller steps writers that are slowed for it go on more evenly.
     public var wantsSeal: Bool {
         guard failure == nil, current.hasWrites else { return false }
-        if isFull && !isOutOfSpace { return true }
+        if isFull && writing.obstacle == nil { return true }
         return usedBytes >= limits.logBytesMax / 2 && current.fileBytes >= limits.logBytesMax / 16
     }
 
@@ -241,7 +245,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         let byteCount = append.data?.readableBytes ?? 0
         // A write alone always has memory: it has arrived.
         let hasMemory = unwrittenBytes == 0 || unwrittenBytes + byteCount <= limits.unwrittenBytesMax
-        return hasMemory && !isOutOfSpace && hasFileRoom(for: fileCost(of: append))
+        return hasMemory && writing.obstacle == nil && hasFileRoom(for: fileCost(of: append))
     }
 
     private func hasFileRoom(for cost: UInt64) -> Bool {
@@ -314,12 +318,14 @@ public final class WriteLog<Directory: StorageDirectory> {
 
     // MARK: Time and trouble
 
-    /// Tries again what the file system had no room for. The owner calls it about once a second.
+    /// Tries again what the file system did not take. The owner calls it about once a second.
     public func tick(now: NIODeadline) {
-        guard failure == nil, isOutOfSpace else { return }
-        isOutOfSpace = false
-        // What is held waits until this has found room.
+        guard failure == nil, obstacle != nil else { return }
+        writing.retry()
+        removing.retry()
+        // What is held waits until this has been written.
         pump()
+        removeReleased()
     }
 
     /// Fails what waits for room: the owner's deadline for it has passed. What was ordered stays in the log.
@@ -328,17 +334,19 @@ public final class WriteLog<Directory: StorageDirectory> {
         held.removeAll()
         failing += writeWaiters.map(\.completion)
         writeWaiters.removeAll()
-        if isOutOfSpace {
+        if writing.obstacle != nil {
             failing += durabilityWaiters.map(\.completion)
             durabilityWaiters.removeAll()
         }
         for completion in failing { completion(.failure(error)) }
     }
 
-    /// The file system is full. What was ordered stays in memory for the next try; when the log is
-    /// being closed there is none, and the owner hears it.
-    func ranOutOfSpace(_ text: String) {
-        if isClosed { poison(.noSpace(text)) } else { isOutOfSpace = true }
+    /// The file system did not take a batch or a new file. What was ordered stays in memory for the next try; when the log is being
+    /// closed there is none, and the owner hears it.
+    func couldNotWrite(_ error: StorageFileError) {
+        guard let obstacle = LogObstacle(error) else { return poison(.file(error)) }
+        if !isClosed { return writing.met(obstacle) }
+        if case .noSpace(let text) = error { poison(.noSpace(text)) } else { poison(.file(error)) }
     }
 
     /// Ends the log for writing: whatever waits fails, loudly, and everything later too.

@@ -14,6 +14,8 @@ public struct LogFill: Equatable, Sendable {
     public let timeUntilFull: TimeAmount?
     /// The step that it has reached; nil below the lowest.
     public let step: FillStep?
+    /// It is so full that writers are slowed.
+    public let isSlowing: Bool
 }
 
 extension Volume {
@@ -23,7 +25,8 @@ extension Volume {
         let bound = log.limits.logBytesMax
         return LogFill(
             usedBytes: statistics.usedBytes, sizeBytes: bound, oldestAge: statistics.oldestUnsentAppendAt.map { now - $0 },
-            timeUntilFull: logFillEstimate.timeUntilFull(used: statistics.usedBytes, bound: bound, now: now), step: logFillWatch.step)
+            timeUntilFull: logFillEstimate.timeUntilFull(used: statistics.usedBytes, bound: bound, now: now), step: logFillWatch.step,
+            isSlowing: log.isSlowing)
     }
 
     /// Writes that had to wait because the log was full or nearly so, and how long they did, all together.
@@ -39,12 +42,26 @@ extension Volume {
     /// Tells the log the time, and the owner when the log passes a step on the way to full.
     func watchLog(now: NIODeadline) {
         log.observe(now: now)
+        watchObstacle(now: now)
         let used = log.usedBytes
         logFillEstimate.observe(used: used, now: now)
         switch logFillWatch.observe(used: used, bound: log.limits.logBytesMax) {
         case .reached: onEvent(.logFilling(logFill))
         case .over: onEvent(.logEased(logFill))
         case nil: break
+        }
+    }
+
+    /// Tells the owner when the file system under the log stands in the way, in which way, and when it does no more.
+    private func watchObstacle(now: NIODeadline) {
+        let told = logObstacleTold
+        guard log.obstacle != told?.obstacle else { return }
+        logObstacleTold = log.obstacle.map { ($0, told?.since ?? now) }
+        if let obstacle = log.obstacle {
+            onEvent(.logObstructed(obstacle))
+        } else if let told {
+            logWaitersFailedAt = nil
+            onEvent(.logUnobstructed(now - told.since))
         }
     }
 }

@@ -79,27 +79,18 @@ extension Volume {
     func expireWrites(now: NIODeadline) {
         let full = WriteLogError.noSpace("it empties when the link carries points home")
         if log.isWaitingForSpace { log.failHeld(appendedBefore: now - policy.writeTimeout, full) }
-        if log.isWaitingForSpace != isLogFullTold {
-            isLogFullTold = log.isWaitingForSpace
+        if log.isFull != isLogFullTold {
+            isLogFullTold = log.isFull
             if isLogFullTold { onEvent(.logFull) }
         }
-        guard log.isFileSystemFull else {
-            // Just after a retry nobody knows yet.
-            if logRetriedAt.map({ now - $0 > TimeAmount.nanoseconds(Self.logRetryDelay.nanoseconds / 2) }) ?? true {
-                fileSystemFullSince = nil
-            }
-            return
-        }
-        if fileSystemFullSince == nil { onEvent(.fileSystemFull) }
-        let since = fileSystemFullSince ?? now
-        fileSystemFullSince = since
-        if now - since > policy.writeTimeout {
-            fileSystemFullSince = nil
-            log.failWaiting(.noSpace("the file system of the write log is full"))
+        guard let (obstacle, since) = logObstacleTold else { return }
+        if now - max(since, logWaitersFailedAt ?? since) > policy.writeTimeout {
+            logWaitersFailedAt = now
+            log.failWaiting(.noSpace("its file system \(obstacle == .readOnly ? "takes no changes" : "is full")"))
         }
     }
 
-    /// How often a log whose file system was full is tried again.
+    /// How often a log whose file system took no changes is tried again.
     static var logRetryDelay: TimeAmount { .seconds(1) }
 
     func retryLog(now: NIODeadline) {

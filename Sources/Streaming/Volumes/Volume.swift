@@ -70,8 +70,10 @@ public enum VolumeEvent: Equatable, Sendable {
     case logEased(LogFill)
     /// The log has no room; writers wait.
     case logFull
-    /// The file system under the log is full; what is ordered is kept in memory, and it is tried again.
-    case fileSystemFull
+    /// The file system under the log takes no changes, for this reason; what is ordered is kept in memory, and it is tried again.
+    case logObstructed(LogObstacle)
+    /// It takes them again, after so long.
+    case logUnobstructed(TimeAmount)
     /// The cache can't be made durable, so points that are at home stay in the log; it is tried again.
     case cacheFailed
 }
@@ -134,7 +136,10 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     var isLogFullTold = false
     var logFillWatch = FillWatch()
     var logFillEstimate = FillEstimate()
-    var fileSystemFullSince: NIODeadline?
+    /// What the owner was told last of the file system under the log, and since when it has been in the way.
+    var logObstacleTold: (obstacle: LogObstacle, since: NIODeadline)?
+    /// When the obstacle last made waiting writes and flushes fail.
+    var logWaitersFailedAt: NIODeadline?
     var logRetriedAt: NIODeadline?
 
     /// A volume over its log, which has been opened, and the edge's cache, to which its key is attached.
@@ -157,9 +162,10 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
 
     /// What `opened` is called with comes from home's answer to this.
     public func openRequest(incarnation: UInt64) -> VolumeOpenRequest {
+        // What home has received is not sent again, though the log may hold it until the cache has it too.
         VolumeOpenRequest(
             volume: identifier.description, logIdentifier: log.logIdentifier.description, incarnation: incarnation,
-            oldestPoint: log.oldestEpoch, lastSealedPoint: log.lastSealedPoint)
+            oldestPoint: max(log.oldestEpoch, points.received + 1), lastSealedPoint: log.lastSealedPoint)
     }
 
     /// Work that falls due with time: seals by age, expiry of reads, retries. Called every 100 ms or sooner.
@@ -228,8 +234,8 @@ extension Volume {
 }
 
 extension Volume {
-    /// True while the file system under the log has no room.
-    public var isFileSystemFull: Bool { log.isFileSystemFull }
+    /// What keeps the file system under the log from taking changes; nil while nothing does.
+    public var logObstacle: LogObstacle? { log.obstacle }
 
     /// True while writers wait for room in the log.
     public var isLogFull: Bool { log.isWaitingForSpace }

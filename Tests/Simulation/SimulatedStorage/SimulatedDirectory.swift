@@ -9,6 +9,10 @@ public struct StorageFaults: Sendable {
     public var atOncePercent: UInt64 = 50
     /// Every write and sync fails.
     public var failsWrites = false
+    /// The file system is mounted read-only: every change is denied, syncs find nothing to do.
+    public var isReadOnly = false
+    /// Files can be neither made nor removed, while those that are there take writes.
+    public var deniesNames = false
     /// Every read that waits fails.
     public var failsReads = false
     /// The room of the file system in bytes.
@@ -17,6 +21,9 @@ public struct StorageFaults: Sendable {
     public var latencyMicroseconds: ClosedRange<Int> = 10...2_000
 
     public init() {}
+
+    /// No file can be made or removed, for any reason.
+    var refusesNames: Bool { failsWrites || isReadOnly || deniesNames }
 }
 
 /// A machine's storage: what survives when the process on it is killed or its power is cut.
@@ -181,7 +188,9 @@ public final class SimulatedDirectory: StorageDirectory {
         later { [self] in
             if node.visible[name] == nil {
                 if !create { return completion(.failure(.notFound("\(path)/\(name)"))) }
-                if machine.faults.failsWrites { return completion(.failure(.denied("simulated: cannot create \(path)/\(name)"))) }
+                if machine.faults.refusesNames {
+                    return completion(.failure(.denied("simulated: cannot create \(path)/\(name)")))
+                }
                 record(.bind(name, FileNode()))
             }
             guard let file = file(name) else { return completion(.failure(.notFound("\(path)/\(name)"))) }
@@ -191,7 +200,9 @@ public final class SimulatedDirectory: StorageDirectory {
 
     public func remove(_ name: String, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
         later { [self] in
-            if machine.faults.failsWrites { return completion(.failure(.denied("simulated: cannot remove \(path)/\(name)"))) }
+            if machine.faults.refusesNames {
+                return completion(.failure(.denied("simulated: cannot remove \(path)/\(name)")))
+            }
             if node.visible[name] != nil { record(.remove(name)) }
             completion(.success(()))
         }

@@ -224,6 +224,7 @@ public final class SimulatedFile: DiskFile {
 
     private func apply(_ change: FileNode.Change) -> Result<Void, StorageFileError> {
         if machine.faults.failsWrites { return .failure(.failed("simulated write error in \(name)")) }
+        if machine.faults.isReadOnly { return .failure(.denied("simulated: read-only file system, \(name)")) }
         if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count {
             let room = max(0, machine.faults.capacityBytes - machine.usedBytes)
             if offset + bytes.count - node.visible.count > room {

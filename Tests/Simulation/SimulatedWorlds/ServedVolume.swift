@@ -88,7 +88,7 @@ final class ServedVolume {
             fail("invariant 4: the volume was fenced, and nobody else has it")
         case .stopped(let reason):
             if volume.restoredCopy == nil { fail("the volume stopped: \(reason)") }
-        case .point, .pointDelayed, .logFilling, .logEased, .logFull, .cacheFailed, .fileSystemFull: break
+        case .point, .pointDelayed, .logFilling, .logEased, .logFull, .cacheFailed, .logObstructed, .logUnobstructed: break
         }
     }
 

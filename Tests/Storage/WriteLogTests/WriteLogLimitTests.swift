@@ -182,6 +182,64 @@ import Testing
         }
     }
 
+    @Test(arguments: [0, 50, 100] as [UInt64]) func aReadOnlyFileSystemLosesNothing(atOncePercent: UInt64) throws {
+        let harness = try LogHarness()
+        harness.machine.faults.atOncePercent = atOncePercent
+        let log = try harness.open()
+        for number in 0..<10 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: UInt8(number + 1)) }
+        let point = try harness.seal()
+        try harness.append(range(80, 8), fill: 11)
+        harness.machine.faults.isReadOnly = true
+        var written: Result<Void, WriteLogError>?
+        var flushed: Result<Void, WriteLogError>?
+        var released: Result<Void, WriteLogError>?
+        log.append(range(88, 8), data: ByteBuffer(repeating: 12, count: 4096), now: harness.scheduler.now) { written = $0 }
+        log.flush { flushed = $0 }
+        log.release(through: point) { released = $0 }
+        for _ in 0..<3 {
+            harness.scheduler.runUntilIdle()
+            log.tick(now: harness.scheduler.now)
+        }
+        harness.scheduler.runUntilIdle()
+        #expect(written == nil && flushed == nil && released == nil, "all wait")
+        #expect(log.obstacle == .readOnly && log.isWaitingForSpace && log.failure == nil)
+        #expect(try harness.overlay(range(80, 16)).map { $0?.first } == [UInt8](repeating: 11, count: 8) + [UInt8](repeating: 12, count: 8))
+        harness.machine.faults.isReadOnly = false
+        log.tick(now: harness.scheduler.now)
+        harness.scheduler.runUntilIdle()
+        #expect(throws: Never.self) { try #require(written).get() }
+        #expect(throws: Never.self) { try #require(flushed).get() }
+        #expect(throws: Never.self) { try #require(released).get() }
+        #expect(log.obstacle == nil && !log.isWaitingForSpace)
+        harness.crash(power: true)
+        try harness.open()
+        #expect(try harness.overlay(range(80, 16)).map { $0?.first } == [UInt8](repeating: 11, count: 8) + [UInt8](repeating: 12, count: 8))
+        #expect(try harness.overlay(range(0, 80)).allSatisfy { $0 == nil }, "what was released is gone")
+    }
+
+    @Test func aFileThatCannotBeRemovedHoldsUpNobody() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        try harness.append(range(0, 8), fill: 1)
+        let point = try harness.seal()
+        try harness.append(range(8, 8), fill: 2)
+        try harness.flush()
+        harness.machine.faults.deniesNames = true
+        var released: Result<Void, WriteLogError>?
+        log.release(through: point) { released = $0 }
+        harness.scheduler.runUntilIdle()
+        #expect(released == nil && log.obstacle == .readOnly)
+        // The file of the epoch that gathers is there, and takes more.
+        try harness.append(range(16, 8), fill: 3)
+        try harness.flush()
+        #expect(!log.isWaitingForSpace && log.obstacle == .readOnly)
+        harness.machine.faults.deniesNames = false
+        log.tick(now: harness.scheduler.now)
+        harness.scheduler.runUntilIdle()
+        #expect(throws: Never.self) { try #require(released).get() }
+        #expect(log.obstacle == nil)
+    }
+
     @Test func aFailingDiskEndsTheLogLoudly() throws {
         let harness = try LogHarness()
         let log = try harness.open()

@@ -98,6 +98,57 @@ import WriteLog
         }
     }
 
+    @Test("what home has received is not offered again, while the log still holds it")
+    func received() throws {
+        let bench = try VolumeBench()
+        bench.connect()
+        #expect(bench.volume.openRequest(incarnation: 1).oldestPoint == 1)
+        bench.write(block: 1)
+        bench.volume.seal(until: .received) { _ in }
+        bench.scheduler.runUntilIdle()
+        #expect(bench.volume.openRequest(incarnation: 1).oldestPoint == 1)
+        // The cache is not asked yet: nothing has run since. A home that knows less than it said is an old copy.
+        bench.volume.receive(.pointReceived(volume: bench.identifier, point: 1))
+        #expect(bench.volume.unsent.points == 1)
+        #expect(bench.volume.openRequest(incarnation: 1).oldestPoint == 2)
+    }
+
+    @Test("a file system that takes no changes is told, and its end; writers and flushes are told to try again after the policy's time")
+    func obstructed() throws {
+        let bench = try VolumeBench()
+        bench.write(block: 0, durability: .durable)
+        bench.machine.faults.isReadOnly = true
+        var written: Result<Void, BlockDeviceError>?
+        var flushed: Result<Void, BlockDeviceError>?
+        let range = SectorRange(block: 1)
+        bench.volume.write(range, data: ByteBuffer(repeating: 2, count: range.byteCount), durability: .ordered) { written = $0 }
+        bench.volume.flush { flushed = $0 }
+        bench.pass(bench.volume.policy.writeTimeout - .seconds(1))
+        #expect(bench.events == [.logObstructed(.readOnly)])
+        #expect(written == nil && flushed == nil)
+        bench.pass(.seconds(2))
+        for result in [written, flushed] {
+            guard case .failure(.noSpace) = result else {
+                Issue.record("\(String(describing: result)) after the policy's time")
+                continue
+            }
+        }
+        bench.machine.faults.isReadOnly = false
+        bench.machine.faults.capacityBytes = 0
+        bench.pass(.seconds(2))
+        bench.machine.faults.capacityBytes = .max
+        bench.pass(.seconds(2))
+        bench.volume.flush { flushed = $0 }
+        bench.scheduler.runUntilIdle()
+        #expect(throws: Never.self) { try #require(flushed).get() }
+        #expect(bench.events.count == 3 && bench.events[1] == .logObstructed(.noSpace))
+        guard case .logUnobstructed(let time)? = bench.events.last else {
+            Issue.record("its end was not told")
+            return
+        }
+        #expect(time > bench.volume.policy.writeTimeout && time < bench.volume.policy.writeTimeout + .seconds(6))
+    }
+
     @Test("the owner hears of a log that fills, step by step, and of its end")
     func filling() throws {
         let bench = try VolumeBench(
