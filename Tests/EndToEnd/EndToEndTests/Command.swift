@@ -9,11 +9,17 @@ struct CommandResult: CustomStringConvertible {
     let errors: String
 
     var isSuccess: Bool { status == 0 }
-    var description: String { "\(command)\nstatus \(status)\n\(output)\(errors)" }
+    var description: String { "\(command)\nstatus \(status)\n\(output)\(errors)".withoutSecrets }
 }
 
 struct CommandFailure: Error, CustomStringConvertible {
     let description: String
+    init(description: String) { self.description = description.withoutSecrets }
+}
+
+extension String {
+    /// The text as it may stand in a test's output: CHAP secrets in URLs, `iscsi://user%secret@host`, are left out.
+    var withoutSecrets: String { replacing(/(iscsi:\/\/[^%@\s]+)%[^@\s]+@/) { "\($0.1)%...@" } }
 }
 
 /// A program of this package or of Debian's, run as a user would run it.

@@ -31,6 +31,8 @@ final class Lab {
 
     let directory: URL
     private(set) var description: Description
+    /// The file system under the cloud edge's state, if it has one of its own.
+    let fileSystem: LabFileSystem?
     /// Daemons that this test started itself, in place of killed ones.
     private var restarted: [RunningCommand] = []
 
@@ -42,23 +44,29 @@ final class Lab {
     }
 
     /// Starts a pair that serves `disks` (name to path).
-    static func up(in directory: URL, disks: [(name: String, path: String)], options: [String] = []) async throws -> Lab {
+    static func up(
+        in directory: URL, disks: [(name: String, path: String)], options: [String] = [], fileSystem: LabFileSystem? = nil
+    ) async throws -> Lab {
         var arguments = ["lab", "up", "--directory", directory.appendingPathComponent("lab").path, "--detach", "--output", "json"]
         for disk in disks { arguments += ["--disk", "\(disk.name)=\(disk.path)"] }
-        let output = try await Command.check("causeway", arguments + options, seconds: 120)
+        var start = (program: "causeway", arguments: arguments + options)
+        if let fileSystem { start = fileSystem.start([Command.path(of: start.program)] + start.arguments) }
+        let output = try await Command.check(start.program, start.arguments, seconds: 120)
         let description = try JSONDecoder().decode(Description.self, from: Data(output.utf8))
-        return Lab(directory: directory, description: description)
+        return Lab(directory: directory, description: description, fileSystem: fileSystem)
     }
 
-    private init(directory: URL, description: Description) {
+    private init(directory: URL, description: Description, fileSystem: LabFileSystem?) {
         self.directory = directory
         self.description = description
+        self.fileSystem = fileSystem
     }
 
     /// Runs `body` with a lab, which serves disks of holes and copies of images, and takes it down whatever happens.
+    /// With `cloudMebibytes` the cloud edge's state has a file system of that size.
     static func with(
         disks: [(name: String, bytes: Int)], copies: [(name: String, image: String)] = [], options: [String] = [],
-        _ body: (Lab) async throws -> Void
+        cloudMebibytes: Int? = nil, _ body: (Lab) async throws -> Void
     ) async throws {
         let directory = try makeDirectory()
         var paths: [(name: String, path: String)] = []
@@ -73,7 +81,9 @@ final class Lab {
             try await Command.check("cp", ["--sparse=always", copy.image, path])
             paths.append((copy.name, path))
         }
-        let lab = try await up(in: directory, disks: paths, options: options)
+        var fileSystem: LabFileSystem?
+        if let cloudMebibytes { fileSystem = try await LabFileSystem(in: directory, mebibytes: cloudMebibytes) }
+        let lab = try await up(in: directory, disks: paths, options: options, fileSystem: fileSystem)
         do {
             try await body(lab)
         } catch {
@@ -140,7 +150,13 @@ final class Lab {
     /// Starts a daemon again by its configuration file and waits until it is healthy.
     @discardableResult
     func restart(_ side: Side, waitUntilHealthy: Bool = true) async throws -> RunningCommand {
-        let running = try Command.start("causewayd", ["--config", edge(side).config])
+        var start = (program: "causewayd", arguments: ["--config", edge(side).config])
+        if fileSystem != nil {
+            // Where the other edge is, there is the file system too.
+            let other = edge(side == .cloud ? .onprem : .cloud).pid
+            start = ("nsenter", ["--mount", "--target", "\(other)", Command.path(of: start.program)] + start.arguments)
+        }
+        let running = try Command.start(start.program, start.arguments)
         restarted.append(running)
         switch side {
         case .onprem: description.onprem.pid = running.processIdentifier

@@ -1,0 +1,129 @@
+import APIModels
+import Foundation
+import Testing
+
+extension EndToEnd {
+    /// Logs, disks and file systems that take no more for a while: no daemon ends, nothing that was flushed is lost, and work goes on
+    /// by itself.
+    @Suite(.serialized)
+    struct FullDisks {
+        static let withoutFileSystem: Comment = "needs root, mount namespaces and loop devices"
+
+        /// Stamped writes, some of them with FUA, in the background; each byte is checked later by what `state` says was promised.
+        private func startLoad(_ lab: Lab, bytes: String, depth: Int, keepsWrites: Bool = true) throws -> RunningCommand {
+            try Command.start(
+                "causeway-load",
+                [
+                    "run", lab.url("data"), "--write", "--block-size", "64KiB", "--bytes", bytes, "--queue-depth", "\(depth)",
+                    "--flush-every", "20", "--fua", "5", "--verify", state(lab), "--reconnect", "60s", "--timeout", "60s",
+                    "--rate-iops", "200",
+                ] + (keepsWrites ? ["--target-keeps-writes"] : []))
+        }
+
+        private func state(_ lab: Lab) -> String { lab.directory.appendingPathComponent("load.state").path }
+
+        private func events(_ lab: Lab) async throws -> [String] {
+            let result = try await lab.causeway(.cloud, "events", "--output", "json")
+            guard result.isSuccess else { throw CommandFailure(description: result.description) }
+            return try result.output.split(separator: "\n").map {
+                try APICoding.decoder().decode(APIModels.Event.self, from: Data($0.utf8)).kind
+            }
+        }
+
+        private func untilTold(_ kinds: String..., in lab: Lab) async throws {
+            try await Lab.untilTrue(seconds: 60, "the event \(kinds)") { try await events(lab).contains { kinds.contains($0) } }
+        }
+
+        /// The load ends well, and the volume and the disk at home hold what was promised; the daemons are those that were started.
+        private func checkAllIsThere(_ lab: Lab, after load: RunningCommand) async throws {
+            let result = try await load.wait(seconds: 120)
+            #expect(result.isSuccess, "\(result)")
+            try await checkAllIsThere(lab, exact: true)
+        }
+
+        /// The same; with `exact` every acknowledged write must be there, flushed or not.
+        private func checkAllIsThere(_ lab: Lab, exact: Bool) async throws {
+            #expect(!Lab.hasEnded(lab.edge(.cloud).pid) && !Lab.hasEnded(lab.edge(.onprem).pid))
+            try await lab.seal("data")
+            for place in [lab.url("data"), lab.disk("data")] {
+                let verified = try await Command.run(
+                    "causeway-load", ["verify", place, state(lab)] + (exact ? ["--exact"] : []), seconds: 120)
+                #expect(verified.isSuccess, "\(verified)")
+            }
+            let compared = try await Command.run(
+                "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", lab.url("data"), lab.disk("data")], seconds: 60)
+            #expect(compared.isSuccess, "\(compared)")
+        }
+
+        @Test("a full log: writers wait, and go on when the line is back")
+        func log() async throws {
+            try await Lab.with(disks: [("data", 32 << 20)], options: ["--rtt", "10ms", "--log-size", "16MiB"]) { lab in
+                try await lab.relay("cut")
+                let load = try startLoad(lab, bytes: "32MiB", depth: 64)
+                try await untilTold("log.full", in: lab)
+                #expect(try await lab.status("data").state == .full)
+                #expect(load.isRunning)
+                try await lab.relay("restore")
+                try await checkAllIsThere(lab, after: load)
+            }
+        }
+
+        @Test(
+            "a full file system under the cloud edge: writers wait, and go on when there is room",
+            .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+        func fileSystem() async throws {
+            let options = ["--rtt", "10ms", "--log-size", "256MiB", "--cache-size", "16MiB"]
+            try await Lab.with(disks: [("data", 32 << 20)], options: options, cloudMebibytes: 96) { lab in
+                try await lab.fileSystem(.fill(leavingMiB: 8))
+                try await lab.relay("cut")
+                let load = try startLoad(lab, bytes: "24MiB", depth: 8)
+                try await untilTold("log.no_space", in: lab)
+                #expect(try await lab.status("data").state == .full)
+                #expect(load.isRunning)
+                try await lab.fileSystem(.empty)
+                try await untilTold("log.writable", in: lab)
+                try await lab.relay("restore")
+                try await checkAllIsThere(lab, after: load)
+            }
+        }
+
+        @Test(
+            "a file system that takes no changes: writers wait, and go on when it takes them again",
+            .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+        func readOnly() async throws {
+            let options = ["--recovery-point-objective", "500ms", "--cache-size", "16MiB"]
+            try await Lab.with(disks: [("data", 32 << 20)], options: options, cloudMebibytes: 96) { lab in
+                let load = try startLoad(lab, bytes: "64MiB", depth: 8)
+                try await Lab.untilTrue(seconds: 30, "a point to be at home") { try await lab.status("data").points.received > 0 }
+                try await lab.fileSystem(.makeImmutable)
+                try await untilTold("log.read_only", in: lab)
+                let shown = try await lab.status("data")
+                #expect(shown.state == .full && shown.message?.contains("takes no changes") == true, "\(shown)")
+                #expect(load.isRunning)
+                try await lab.fileSystem(.makeMutable)
+                try await untilTold("log.writable", in: lab)
+                try await checkAllIsThere(lab, after: load)
+            }
+        }
+
+        @Test(
+            "a file system that the kernel gives up: nothing flushed is missing when the daemon is started on a mended one",
+            .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+        func givenUp() async throws {
+            try await Lab.with(disks: [("data", 32 << 20)], options: ["--cache-size", "16MiB"], cloudMebibytes: 96) { lab in
+                let load = try startLoad(lab, bytes: "64MiB", depth: 8, keepsWrites: false)
+                try await Lab.untilTrue(seconds: 30, "some writes") { try await lab.status("data").io.writtenBytes > 4 << 20 }
+                try await lab.fileSystem(.giveUp)
+                // Whether a write or a sync meets it first is chance: the one waits, the other stops the volume, and writers fail.
+                try await untilTold("log.read_only", "volume.stopped", in: lab)
+                #expect(!Lab.hasEnded(lab.edge(.cloud).pid))
+                try await lab.kill(.cloud)
+                try await lab.fileSystem(.mend)
+                try await lab.restart(.cloud)
+                _ = try await load.wait(seconds: 120)
+                try await lab.untilServing("data")
+                try await checkAllIsThere(lab, exact: false)
+            }
+        }
+    }
+}
