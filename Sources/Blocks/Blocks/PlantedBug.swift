@@ -37,6 +37,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case cachesCutBlock
     /// The log forgets a point before the cache has it durably: a crash brings older blocks back.
     case releasesBeforeCacheIsDurable
+    /// The volumes of a group are sealed one by one, each when the one before is durable.
+    case sealsGroupOneByOne
     /// A point goes home without the ranges that it sets to zeroes.
     case sendsPointWithoutZeroes
 
@@ -51,6 +53,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case forgetsReceivedPoints
     /// Points are taken whatever generation they carry.
     case skipsFence
+    /// Of a group, each disk is given its points as they come, whether the others have theirs or not.
+    case appliesBeforeGroupIsReceived
     /// An edge may write to a disk that lacks points which the edge has let go of.
     case acceptsOldDisk
 

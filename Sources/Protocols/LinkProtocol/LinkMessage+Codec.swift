@@ -19,6 +19,7 @@ import NIOCore
 //   36 pointReceived volume 16, point u64
 //   37 pointApplied  volume 16, point u64
 //   38 pointRefused  volume 16, point u64, refusal u8
+//   39 pointAttributes  volume 16, point u64, attributes (see PointAttributes)
 
 private enum MessageKind: UInt8 {
     case request = 1
@@ -37,6 +38,7 @@ private enum MessageKind: UInt8 {
     case pointReceived = 36
     case pointApplied = 37
     case pointRefused = 38
+    case pointAttributes = 39
 }
 
 extension LinkMessage {
@@ -57,6 +59,7 @@ extension LinkMessage {
         case .pointCommit: 37
         case .pointReceived, .pointApplied: 25
         case .pointRefused: 26
+        case .pointAttributes(_, _, let attributes): 25 + attributes.encodedBytes
         }
     }
 
@@ -105,7 +108,7 @@ extension LinkMessage {
         case .allocationReply(let read, let runs):
             buffer.writeMultipleIntegers(MessageKind.allocationReply.rawValue, read)
             for run in runs { buffer.writeInteger(run.sectorCount | (run.allocation == .deallocated ? Self.deallocatedBit : 0)) }
-        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused:
+        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused, .pointAttributes:
             encodePoint(into: &buffer)
         }
     }
@@ -128,6 +131,9 @@ extension LinkMessage {
             buffer.writeMultipleIntegers(MessageKind.pointApplied.rawValue, volume.high, volume.low, point)
         case .pointRefused(let volume, let point, let refusal):
             buffer.writeMultipleIntegers(MessageKind.pointRefused.rawValue, volume.high, volume.low, point, refusal.rawValue)
+        case .pointAttributes(let volume, let point, let attributes):
+            buffer.writeMultipleIntegers(MessageKind.pointAttributes.rawValue, volume.high, volume.low, point)
+            attributes.encode(into: &buffer)
         default: break
         }
     }
@@ -192,7 +198,7 @@ extension LinkMessage {
                 let status = ReadStatus(rawValue: statusByte)
             else { return nil }
             return .readFailed(read: read, status: status)
-        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused:
+        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused, .pointAttributes:
             guard let volume = readVolume(from: &buffer) else { return nil }
             return decodePoint(kind, volume: volume, from: &buffer)
         }
@@ -219,6 +225,7 @@ extension LinkMessage {
         case .pointRefused:
             guard let byte = buffer.readInteger(as: UInt8.self), let refusal = PointRefusal(rawValue: byte) else { return nil }
             return .pointRefused(volume: volume, point: first, refusal: refusal)
+        case .pointAttributes: return PointAttributes(from: &buffer).map { .pointAttributes(volume: volume, point: first, attributes: $0) }
         default: return nil
         }
     }

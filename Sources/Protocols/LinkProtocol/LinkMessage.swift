@@ -91,6 +91,8 @@ public enum LinkMessage: Equatable, Sendable {
 
     /// A point begins. Pieces follow in order, on the same stream, and `pointCommit` ends it.
     case pointBegin(volume: VolumeIdentifier, generation: LeaseGeneration, point: PointNumber)
+    /// What the point carries besides its bytes (version 3 and later); right behind its `pointBegin`, if at all.
+    case pointAttributes(volume: VolumeIdentifier, point: PointNumber, attributes: PointAttributes)
     /// The new bytes of a run of sectors (`data` is a whole number of sectors).
     case pointData(volume: VolumeIdentifier, point: PointNumber, start: UInt64, data: ByteBuffer)
     /// A run of sectors that now reads as zeroes.

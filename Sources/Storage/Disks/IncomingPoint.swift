@@ -7,7 +7,7 @@ import NIOCore
 /// The header and each piece are appended to `staging`; whenever enough has gathered it is written behind what
 /// was written before. Offsets are given out in order, so the writes may complete in any order.
 final class IncomingPoint<File: StorageFile> {
-    let header: PointHeader
+    private(set) var header: PointHeader
     var file: File?
     /// The file has been asked for and is not there yet.
     var isOpening = false
@@ -29,6 +29,14 @@ final class IncomingPoint<File: StorageFile> {
     init(header: PointHeader) {
         self.header = header
         staging = header.encoded()
+    }
+
+    /// Takes what the point carries besides its bytes: once, and before any piece. False when it is too late.
+    func setAttributes(_ attributes: PointAttributes) -> Bool {
+        guard header.attributes == nil, pieces.isEmpty, stagingOffset == 0 else { return false }
+        header.attributes = attributes
+        staging = header.encoded()
+        return true
     }
 
     var bufferedBytes: Int { staging.readableBytes + bytesInFlight }

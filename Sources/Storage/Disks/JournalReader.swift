@@ -96,8 +96,11 @@ public final class JournalReader<Directory: StorageDirectory> {
             let found = bytes.getSlice(at: bytes.readerIndex + offset, length: PositionRecord.slotBytes).flatMap {
                 PositionRecord(slot: $0)
             }
-            // A record fits in one sector of the medium, so a crash leaves the old one or the new one.
-            if found == nil { damage(PositionRecord.fileName, UInt64(offset), "the slot holds no valid record") }
+            // A record fits in one sector of the medium, so a crash leaves the old one or the new one; but for the
+            // longer kind, of which a crash may leave one torn.
+            if found == nil, PositionRecord(file: bytes)?.hasAttributes != true {
+                damage(PositionRecord.fileName, UInt64(offset), "the slot holds no valid record")
+            }
         }
         guard let record = PositionRecord(file: bytes) else { return }
         report.volume = record.volume

@@ -66,9 +66,11 @@ final class PointFileScan<File: StorageFile> {
     private func parse() -> Progress {
         guard let header else {
             guard buffer.readableBytes >= PointFormat.headerBytes else { return .needs(PointFormat.headerBytes) }
+            guard let byteCount = PointHeader.byteCount(buffer) else { return .ended(.incomplete(nil)) }
+            guard buffer.readableBytes >= byteCount else { return .needs(byteCount) }
             guard let header = PointHeader(buffer) else { return .ended(.incomplete(nil)) }
             self.header = header
-            consume(PointFormat.headerBytes)
+            consume(byteCount)
             return parse()
         }
         while true {

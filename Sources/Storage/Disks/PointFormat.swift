@@ -4,7 +4,7 @@ import NIOCore
 
 // A point file. All integers are big-endian; docs/reference/point-journal-format.md has the fields.
 //
-//      header 64 │ piece header 32 │ data │ piece header 32 │ data │ ... │ commit record 32
+//      header 64 │ (attributes, CRC-32C 4) │ piece header 32 │ data │ piece header 32 │ data │ ... │ commit record 32
 //
 // The commit record is the last thing that is written. Its checksum covers the header too, and its
 // digest every piece, so a file is complete exactly when it ends in a commit record that agrees with
@@ -14,6 +14,8 @@ import NIOCore
 enum PointFormat {
     static let magic: UInt64 = 0x4357_504f_494e_5431  // "CWPOINT1"
     static let version: UInt16 = 1
+    /// The version of a file whose point carries attributes, which stand behind the header.
+    static let attributesVersion: UInt16 = 2
     static let headerBytes = 64
     static let pieceHeaderBytes = 32
     static let commitBytes = 32
@@ -47,12 +49,15 @@ struct PointHeader: Equatable {
     let point: PointNumber
     /// The size of the disk when the point was received.
     let sectorCount: UInt64
+    /// What the point carries besides its bytes; nil for nothing.
+    var attributes: PointAttributes?
 
     func encoded() -> ByteBuffer {
         var buffer = ByteBuffer()
         buffer.writeInteger(PointFormat.magic)
-        buffer.writeInteger(PointFormat.version)
-        buffer.writeRepeatingByte(0, count: 6)
+        buffer.writeInteger(attributes == nil ? PointFormat.version : PointFormat.attributesVersion)
+        buffer.writeInteger(UInt16(clamping: attributes?.encodedBytes ?? 0))
+        buffer.writeRepeatingByte(0, count: 4)
         buffer.writeInteger(volume.high)
         buffer.writeInteger(volume.low)
         buffer.writeInteger(generation)
@@ -60,27 +65,56 @@ struct PointHeader: Equatable {
         buffer.writeInteger(sectorCount)
         buffer.writeRepeatingByte(0, count: 4)
         buffer.writeInteger(CRC32C.checksum(of: buffer))
+        guard let attributes else { return buffer }
+        var encoded = ByteBuffer()
+        attributes.encode(into: &encoded)
+        let checksum = CRC32C.checksum(of: encoded)
+        buffer.writeBuffer(&encoded)
+        buffer.writeInteger(checksum)
         return buffer
     }
 
-    init(volume: VolumeIdentifier, generation: LeaseGeneration, point: PointNumber, sectorCount: UInt64) {
+    init(
+        volume: VolumeIdentifier, generation: LeaseGeneration, point: PointNumber, sectorCount: UInt64, attributes: PointAttributes? = nil
+    ) {
         self.volume = volume
         self.generation = generation
         self.point = point
         self.sectorCount = sectorCount
+        self.attributes = attributes
     }
 
-    /// Nil when the bytes are not a whole header of this version.
+    /// How long the header is whose first `PointFormat.headerBytes` these are, attributes and all; nil when they are none.
+    static func byteCount(_ bytes: ByteBuffer) -> Int? {
+        guard let version = bytes.getInteger(at: bytes.readerIndex + 8, as: UInt16.self),
+            let attributeBytes = bytes.getInteger(at: bytes.readerIndex + 10, as: UInt16.self).map(Int.init)
+        else { return nil }
+        switch version {
+        case PointFormat.version: return PointFormat.headerBytes
+        case PointFormat.attributesVersion where attributeBytes <= PointAttributes.encodedBytesMax:
+            return PointFormat.headerBytes + attributeBytes + 4
+        default: return nil
+        }
+    }
+
+    /// Nil when the bytes are not a whole header of a known version.
     init?(_ bytes: ByteBuffer) {
         var buffer = bytes
-        guard let covered = buffer.getSlice(at: buffer.readerIndex, length: PointFormat.headerBytes - 4),
-            buffer.readInteger(as: UInt64.self) == PointFormat.magic, buffer.readInteger(as: UInt16.self) == PointFormat.version,
-            buffer.readSlice(length: 6) != nil, let high = buffer.readInteger(as: UInt64.self),
+        guard let byteCount = Self.byteCount(bytes),
+            let covered = buffer.getSlice(at: buffer.readerIndex, length: PointFormat.headerBytes - 4),
+            buffer.readInteger(as: UInt64.self) == PointFormat.magic, buffer.readSlice(length: 8) != nil,
+            let high = buffer.readInteger(as: UInt64.self),
             let low = buffer.readInteger(as: UInt64.self), let generation = buffer.readInteger(as: UInt64.self),
             let point = buffer.readInteger(as: UInt64.self), let sectorCount = buffer.readInteger(as: UInt64.self),
             buffer.readSlice(length: 4) != nil, buffer.readInteger(as: UInt32.self) == CRC32C.checksum(of: covered)
         else { return nil }
         self.init(volume: VolumeIdentifier(high: high, low: low), generation: generation, point: point, sectorCount: sectorCount)
+        if byteCount == PointFormat.headerBytes { return }
+        guard var encoded = buffer.readSlice(length: byteCount - PointFormat.headerBytes - 4),
+            buffer.readInteger(as: UInt32.self) == CRC32C.checksum(of: encoded), let attributes = PointAttributes(from: &encoded),
+            encoded.readableBytes == 0
+        else { return nil }
+        self.attributes = attributes
     }
 }
 

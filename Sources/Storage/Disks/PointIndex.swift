@@ -8,6 +8,8 @@ struct PointIndex {
     private let covered: [AllocationExtent]
     /// True when pieces overlap, so that the order in which they are applied counts.
     let hasOverlaps: Bool
+    /// True when the pieces ascend and do not overlap, as a volume sends them.
+    private let isAscending: Bool
 
     init(point: PointNumber, pieces: [PointPiece]) {
         self.point = point
@@ -36,6 +38,19 @@ struct PointIndex {
         }
         covered = joined
         hasOverlaps = overlaps
+        isAscending = isSorted && !overlaps
+    }
+
+    /// The pieces that touch `range`, in their order.
+    func pieces(touching range: SectorRange) -> [PointPiece] {
+        guard isAscending else { return pieces.filter { $0.range.overlaps(range) } }
+        var low = 0
+        var high = pieces.count
+        while low < high {
+            let middle = (low + high) / 2
+            if pieces[middle].range.end <= range.start { low = middle + 1 } else { high = middle }
+        }
+        return Array(pieces[low...].prefix { $0.range.start < range.end })
     }
 
     /// True when the point changes a sector of `range`.

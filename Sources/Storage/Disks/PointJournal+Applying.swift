@@ -5,6 +5,8 @@ import NIOCore
 /// A point that is durable in the journal and not yet on the disk.
 struct ReceivedPoint<File: StorageFile> {
     let index: PointIndex
+    /// What it carries besides its bytes; nil for nothing.
+    let attributes: PointAttributes?
     let file: File
 }
 
@@ -30,6 +32,7 @@ extension PointJournal {
     func startApplying() {
         if isPlanted(.appliesOutOfOrder), applying == nil, queue.count > 1 { queue.swapAt(0, 1) }
         guard state == .open || state == .recovering, applying == nil, let next = queue.first else { return }
+        if isHeld(next) { return recordAgreement() }
         for range in readsInFlight.values where next.index.overlaps(range) { return }
         for read in readsReady where next.index.overlaps(read.range) { return }
         let application = PointApplication(next)
@@ -123,6 +126,7 @@ extension PointJournal {
             next.sequence &+= 1
             next.position = PointPosition(received: max(position.received, point), applied: point)
             next.fingerprint = next.fingerprint.applying(application.received.index.pieces)
+            next.mark = application.received.attributes
             writePosition(next) { [self] result in
                 switch result {
                 case .failure(let error): stop(application, error)

@@ -21,7 +21,8 @@ extension PointJournal {
         guard readsReady.count + readsBlocked.count < limits.readsQueuedMax else {
             return completion(.failure(.busy("\(limits.readsQueuedMax) reads wait")))
         }
-        let last = queue.last { $0.index.overlaps(range) }
+        // What is held, and what stands behind it, is laid over what the disk says: its group may take long.
+        let last = pointsBeforeHeld.last { $0.index.overlaps(range) }
         let read = WaitingRead(range: range, point: last?.index.point ?? 0, completion: completion)
         if read.point > position.applied {
             readsBlocked.append(read)
@@ -44,19 +45,26 @@ extension PointJournal {
             readSerial &+= 1
             let serial = readSerial
             readsInFlight[serial] = read.range
-            disk.read(at: read.range.byteOffset, byteCount: read.range.byteCount) { [self] result in
+            // None of them is being applied: it would have waited for the read, or the read for it.
+            let hasGroup = queue.contains { $0.attributes?.group != nil }
+            let over = hasGroup ? queue.filter { $0.index.overlaps(read.range) } : []
+            let ended = { [self] (result: Result<ByteBuffer, PointJournalError>) in
                 readsInFlight[serial] = nil
                 // Whoever waits goes on before the answer: the owner may close the journal in it.
                 startReads()
                 startApplying()
-                switch result {
-                case .failure(let error): read.completion(.failure(PointJournalError(disk: error)))
-                case .success(let buffer) where buffer.readableBytes == read.range.byteCount: read.completion(.success(buffer))
-                case .success(let buffer):
-                    read.completion(
-                        .failure(.disk("\(buffer.readableBytes) bytes came for \(read.range): the disk has become shorter")))
-                }
+                read.completion(result)
                 finishCloseIfIdle()
+            }
+            disk.read(at: read.range.byteOffset, byteCount: read.range.byteCount) { [self] result in
+                switch result {
+                case .failure(let error): ended(.failure(PointJournalError(disk: error)))
+                case .success(let buffer) where buffer.readableBytes == read.range.byteCount:
+                    if over.isEmpty { return ended(.success(buffer)) }
+                    lay(over[...], over: buffer, of: read.range, completion: ended)
+                case .success(let buffer):
+                    ended(.failure(.disk("\(buffer.readableBytes) bytes came for \(read.range): the disk has become shorter")))
+                }
             }
         }
     }

@@ -12,7 +12,8 @@ extension PointJournal {
         if point >= 1 && point <= position.received { return .alreadyReceived }
         if incoming?.commitCompletion != nil { throw .busy("point \(position.received &+ 1) is being committed") }
         guard point == position.received &+ 1 else { throw .outOfSequence(expected: position.received &+ 1, offered: point) }
-        guard queue.count < limits.pointsQueuedMax else { throw .busy("\(queue.count) points wait to be applied") }
+        let queuedMax = queue.first.map(isHeld) ?? false ? limits.pointsHeldMax : limits.pointsQueuedMax
+        guard queue.count < queuedMax else { throw .busy("\(queue.count) points wait to be applied") }
         guard piecesQueued < limits.piecesQueuedMax else { throw .busy("\(piecesQueued) pieces wait to be applied") }
         if let incoming { refuse(incoming, .notBegun) }
         let header = PointHeader(volume: volume, generation: generation, point: point, sectorCount: sectorCount)
@@ -20,6 +21,13 @@ extension PointJournal {
         incoming = fresh
         if cleaning == nil { openFile(of: fresh) }
         return .accepted
+    }
+
+    /// What the point that was begun carries besides its bytes; called once, before its first piece.
+    public func setAttributes(_ attributes: PointAttributes) throws(PointJournalError) {
+        guard let incoming, incoming.commitCompletion == nil else { throw refusal ?? .notBegun }
+        if let failure = incoming.failure { throw failure }
+        if !incoming.setAttributes(attributes) { throw refused(incoming, .damaged("its attributes came twice, or behind a piece")) }
     }
 
     /// Adds the new bytes of a run of sectors to the point that was begun.
@@ -180,9 +188,11 @@ extension PointJournal {
         position.received = incoming.header.point
         let index = PointIndex(point: incoming.header.point, pieces: incoming.pieces)
         piecesQueued += index.pieces.count
-        queue.append(ReceivedPoint(index: index, file: file))
+        let isAlone = queue.isEmpty && incoming.header.attributes == nil
+        queue.append(ReceivedPoint(index: index, attributes: incoming.header.attributes, file: file))
         completion?(.success(position))
         startApplying()
+        if !isAlone, hasHeldPoints { onHeld?() }
         settle()
     }
 

@@ -130,7 +130,7 @@ extension PointJournal {
                     file.synchronize { [self] result in
                         if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
                         piecesQueued += index.pieces.count
-                        queue.append(ReceivedPoint(index: index, file: file))
+                        queue.append(ReceivedPoint(index: index, attributes: header.attributes, file: file))
                         scan(points.dropFirst(), leftOver: leftOver, completion)
                     }
                 case .success:
@@ -151,8 +151,12 @@ extension PointJournal {
         }
     }
 
+    /// Applies what may be applied: of a volume in a group not what waits for others, unless the volume is no more.
     private func applyAll(_ leftOver: [PointNumber], _ completion: @escaping Done) {
-        whenAllApplied { [self] result in
+        appliesHeldPoints = record.volume != volume
+        let last = queue.prefix { !isHeld($0) }.last?.index.point
+        whenApplied(through: last ?? position.applied) { [self] result in
+            appliesHeldPoints = false
             switch result {
             case .failure(let error): completion(.failure(error))
             case .success: takeOver(leftOver, completion)

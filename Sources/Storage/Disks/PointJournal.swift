@@ -9,6 +9,7 @@ import NIOCore
 //
 //   receiving   at most one point (`incoming`); a lost session or an error drops it and its file
 //   received    at most `pointsQueuedMax` points (`queue`), applied one after the other
+//   held        points of a group (PointJournal+Groups.swift): received, and not applied before all of the cut are
 //   reads       wait for the last received point that overlaps them; a point waits, before it is
 //               applied, for the reads that were there before it and overlap it
 //
@@ -33,6 +34,8 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     public private(set) var lease: LeaseGeneration?
     /// Called each time a point is durable on the disk.
     public var onApplied: ((PointNumber) -> Void)?
+    /// Called when a point is received and some wait for an agreement (see `agree`).
+    public var onHeld: (() -> Void)?
     /// Called once, when the journal stops.
     public var onFailed: ((PointJournalError) -> Void)?
 
@@ -54,6 +57,12 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     var removalsInFlight = 0
     /// Points that recovery has applied and whose files it has to remove.
     var recoveredPoints: [PointNumber] = []
+
+    /// What the owner has agreed to and the position file does not say yet.
+    var agreement: (through: PointNumber, cut: GroupPoint?)?
+    var isRecordingAgreement = false
+    /// Points of groups are applied like any other: the volume is in no group any more.
+    var appliesHeldPoints = false
 
     var readsInFlight: [UInt64: SectorRange] = [:]
     var readsReady = Deque<WaitingRead>()
@@ -120,8 +129,12 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     public func whenAllApplied(completion: @escaping (Result<PointPosition, PointJournalError>) -> Void) {
         if case .failed(let error) = state { return completion(.failure(error)) }
         if state == .closed { return completion(.failure(.closed)) }
-        if position.applied >= position.received { return completion(.success(position)) }
-        appliedWaiters.append((position.received, completion))
+        whenApplied(through: position.received, completion: completion)
+    }
+
+    func whenApplied(through point: PointNumber, completion: @escaping (Result<PointPosition, PointJournalError>) -> Void) {
+        if position.applied >= point { return completion(.success(position)) }
+        appliedWaiters.append((point, completion))
     }
 
     /// Stops: drops an unfinished point and lets what is in flight end. Received points that are not applied stay in
@@ -136,7 +149,7 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
 
     func finishCloseIfIdle() {
         guard closeCompletion != nil, incoming == nil || incoming?.failure != nil, cleaning == nil, applying == nil,
-            readsInFlight.isEmpty, allocationsInFlight == 0, removalsInFlight == 0
+            !isRecordingAgreement, readsInFlight.isEmpty, allocationsInFlight == 0, removalsInFlight == 0
         else { return }
         let completion = closeCompletion
         closeCompletion = nil

@@ -76,6 +76,8 @@ public enum PointJournalError: Error, Equatable, Sendable, CustomStringConvertib
 public struct PointJournalLimits: Sendable {
     /// Points that are received and not applied; at the limit a new one is refused as `busy`.
     public var pointsQueuedMax = 8
+    /// Points that are received while the first of them is held for its group; at the limit a new one is refused as `busy`.
+    public var pointsHeldMax = 64
     /// Pieces of one point; one more refuses the point as `noSpace`. A piece takes about 32 bytes of memory until it is applied.
     public var piecesPerPointMax = 1 << 20
     /// Pieces of all received points; at the limit a new point is refused as `busy`.

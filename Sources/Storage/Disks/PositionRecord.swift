@@ -13,6 +13,10 @@ struct PositionRecord: Equatable {
     static let slotBytes = 4096
     private static let magic: UInt64 = 0x4357_504f_534e_3032  // "CWPOSN02"
     private static let recordBytes = 256
+    /// The version of a volume whose points have carried attributes. Longer than a sector of the medium: a crash may tear it, and
+    /// leaves the one in the other slot.
+    private static let attributesMagic: UInt64 = 0x4357_504f_534e_3033  // "CWPOSN03"
+    private static let attributesRecordBytes = 2048
     /// The first version's, which had no samples.
     private static let firstMagic: UInt64 = 0x4357_504f_534e_3031  // "CWPOSN01"
     private static let firstRecordBytes = 56
@@ -22,14 +26,25 @@ struct PositionRecord: Equatable {
     var position: PointPosition
     /// What the disk holds at the applied point.
     var fingerprint = DiskFingerprint()
+    /// Points up to here may be applied, whatever else is there: all of their cut had been received.
+    var agreed: PointNumber = 0
+    /// The last cut that was agreed to. It stays when its point is applied: another disk of the group may have to learn of it here.
+    var cut: GroupPoint?
+    /// What the applied point carried besides its bytes; nil for nothing.
+    var mark: PointAttributes?
+
+    /// True when it is of the longer kind.
+    var hasAttributes: Bool { cut != nil || mark != nil || agreed > 0 }
 
     /// Where this state is written.
     var slotOffset: UInt64 { (sequence % 2) * UInt64(Self.slotBytes) }
 
     /// The whole slot.
     func encoded() -> ByteBuffer {
+        let isLong = hasAttributes
+        let recordBytes = isLong ? Self.attributesRecordBytes : Self.recordBytes
         var buffer = ByteBuffer()
-        buffer.writeInteger(Self.magic)
+        buffer.writeInteger(isLong ? Self.attributesMagic : Self.magic)
         buffer.writeInteger(sequence)
         buffer.writeInteger(volume.high)
         buffer.writeInteger(volume.low)
@@ -41,9 +56,16 @@ struct PositionRecord: Equatable {
             buffer.writeInteger(sample.range.count)
             buffer.writeInteger(sample.checksum)
         }
-        buffer.writeRepeatingByte(0, count: Self.recordBytes - 4 - buffer.readableBytes)
+        if isLong {
+            buffer.writeInteger(agreed)
+            for attributes in [cut.map { PointAttributes(group: $0) }, mark] {
+                buffer.writeInteger(UInt16(clamping: attributes?.encodedBytes ?? 0))
+                attributes?.encode(into: &buffer)
+            }
+        }
+        buffer.writeRepeatingByte(0, count: recordBytes - 4 - buffer.readableBytes)
         buffer.writeInteger(CRC32C.checksum(of: buffer))
-        buffer.writeRepeatingByte(0, count: Self.slotBytes - Self.recordBytes)
+        buffer.writeRepeatingByte(0, count: Self.slotBytes - recordBytes)
         return buffer
     }
 
@@ -57,8 +79,8 @@ struct PositionRecord: Equatable {
     /// One slot; nil when it holds no state.
     init?(slot: ByteBuffer) {
         var buffer = slot
-        guard let magic = buffer.readInteger(as: UInt64.self), magic == Self.magic || magic == Self.firstMagic else { return nil }
-        let coveredBytes = (magic == Self.magic ? Self.recordBytes : Self.firstRecordBytes) - 4
+        guard let magic = buffer.readInteger(as: UInt64.self), let recordBytes = Self.recordBytes(magic: magic) else { return nil }
+        let coveredBytes = recordBytes - 4
         guard let covered = slot.getSlice(at: slot.readerIndex, length: coveredBytes),
             slot.getInteger(at: slot.readerIndex + coveredBytes, as: UInt32.self) == CRC32C.checksum(of: covered),
             let sequence = buffer.readInteger(as: UInt64.self), let high = buffer.readInteger(as: UInt64.self),
@@ -76,6 +98,32 @@ struct PositionRecord: Equatable {
         self.init(
             sequence: sequence, volume: VolumeIdentifier(high: high, low: low),
             position: PointPosition(received: received, applied: applied), fingerprint: DiskFingerprint(samples: samples))
+        guard magic == Self.attributesMagic else { return }
+        guard let agreed = buffer.readInteger(as: UInt64.self), let cut = Self.attributes(from: &buffer),
+            let mark = Self.attributes(from: &buffer)
+        else { return nil }
+        self.agreed = agreed
+        self.cut = cut.first?.group
+        self.mark = mark.first
+    }
+
+    /// None or one, behind their length; nil for what is neither.
+    private static func attributes(from buffer: inout ByteBuffer) -> [PointAttributes]? {
+        guard let byteCount = buffer.readInteger(as: UInt16.self), var encoded = buffer.readSlice(length: Int(byteCount)) else {
+            return nil
+        }
+        if byteCount == 0 { return [] }
+        guard let attributes = PointAttributes(from: &encoded), encoded.readableBytes == 0 else { return nil }
+        return [attributes]
+    }
+
+    private static func recordBytes(magic: UInt64) -> Int? {
+        switch magic {
+        case firstMagic: firstRecordBytes
+        case Self.magic: recordBytes
+        case attributesMagic: attributesRecordBytes
+        default: nil
+        }
     }
 
     /// The state that a position file holds; nil when it holds none.

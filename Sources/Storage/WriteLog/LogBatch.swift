@@ -20,6 +20,8 @@ enum LogRecordKind: UInt8 {
     case zeroes = 1
     /// Ends the epoch, whose number stands where the first sector does.
     case seal = 2
+    /// Sixteen bytes of what the point carries, in place of sector and count. Such records stand right before the seal.
+    case attributes = 3
 }
 
 /// One write in a batch.
@@ -139,6 +141,8 @@ final class LogEpoch {
     var sealBatch: UInt64?
     /// The seal is durable.
     var isSealed = false
+    /// What the seal says of the point; nil for nothing.
+    var attributes: PointAttributes?
 
     init(number: PointNumber) {
         self.number = number

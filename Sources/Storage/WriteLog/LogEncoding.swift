@@ -109,14 +109,18 @@ struct LogEncoding {
     func parse(_ descriptors: inout ByteBuffer, of header: LogBatchHeader) -> LogBatch? {
         let batch = LogBatch(epoch: header.epoch, sequence: header.sequence)
         var isSealed = false
+        var attributeRecords = 0
         while descriptors.readableBytes > 0 {
             guard !isSealed, let (kindValue, start, count) = descriptors.readMultipleIntegers(as: (UInt8, UInt64, UInt64).self),
-                let kind = LogRecordKind(rawValue: kindValue)
+                let kind = LogRecordKind(rawValue: kindValue), attributeRecords == 0 || kind == .attributes || kind == .seal
             else { return nil }
             switch kind {
             case .seal:
                 guard start == header.epoch, count == 0 else { return nil }
                 isSealed = true
+            case .attributes:
+                attributeRecords += 1
+                guard attributeRecords <= LogAttributes.recordsMax else { return nil }
             case .zeroes:
                 guard count > 0, SectorRange(start: start, count: count) != nil else { return nil }
             case .data:
@@ -126,6 +130,8 @@ struct LogEncoding {
             _ = batch.add(kind, start: start, count: count, data: nil)
             guard batch.sealedBytes <= Int(header.dataBytes) else { return nil }
         }
+        // What a seal carries stands in the seal's own batch, so that they are there together or not at all.
+        guard attributeRecords == 0 || isSealed else { return nil }
         return batch.sealedBytes == Int(header.dataBytes) && !batch.isEmpty ? batch : nil
     }
 }

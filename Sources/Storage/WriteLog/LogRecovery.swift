@@ -255,7 +255,13 @@ final class LogRecovery<Directory: StorageDirectory> {
         guard epoch.sealBatch == nil else { return .corrupt("epoch \(epoch.number) goes on behind its seal") }
         for (index, record) in batch.records.enumerated() {
             if isPlanted(.forgetsZeroesInRecovery), record.kind == .zeroes { continue }
+            if record.kind == .attributes { continue }
             if record.kind == .seal {
+                do throws(LogAttributes.Damage) {
+                    epoch.attributes = try LogAttributes.attributes(in: batch.records)
+                } catch {
+                    return .corrupt("what point \(epoch.number) carries can't be read")
+                }
                 epoch.sealBatch = batch.sequence
                 epoch.sealedAt = now
                 epoch.isSealed = true

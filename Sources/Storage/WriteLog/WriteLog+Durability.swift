@@ -98,13 +98,25 @@ extension WriteLog {
 
     /// Closes the epoch that gathers; writers go on in the next one at once.
     ///
+    /// When the call returns the epoch is closed: what was ordered before is in the point, what is appended from now on is not.
     /// Completes with the number of the point when it is durable. An epoch without writes makes no
-    /// point: the answer is then the last point, which is durable too.
-    public func seal(now: NIODeadline, completion: @escaping (Result<PointNumber, WriteLogError>) -> Void) {
+    /// point, unless `isForced`: the answer is then the last point, which is durable too.
+    /// - Parameter attributes: what the point carries; of no use when there is none.
+    public func seal(
+        now: NIODeadline, attributes: PointAttributes? = nil, isForced: Bool = false,
+        completion: @escaping (Result<PointNumber, WriteLogError>) -> Void
+    ) {
         if let refusal { return completion(.failure(refusal)) }
         let epoch = current
-        if epoch.hasWrites {
+        if epoch.hasWrites || isForced {
+            if let gathering, gathering.records.count + LogAttributes.recordsMax >= LogFormat.batchRecordsMax { closeBatch() }
             let batch = openBatch()
+            if let attributes {
+                epoch.attributes = attributes
+                for record in LogAttributes.records(of: attributes) {
+                    _ = batch.add(.attributes, start: record.high, count: record.low, data: nil)
+                }
+            }
             _ = batch.add(.seal, start: epoch.number, count: 0, data: nil)
             closeBatch()
             epoch.sealedAt = now

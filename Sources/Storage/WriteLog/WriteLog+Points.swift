@@ -10,6 +10,17 @@ extension WriteLog {
         }
     }
 
+    /// What a point carries, when it is sealed, durable and not released; nil too when it carries nothing.
+    public func attributes(of point: PointNumber) -> PointAttributes? {
+        epochs.first { $0.number == point && $0.isSealed }?.attributes
+    }
+
+    /// True when the epoch that gathers holds writes: the next seal makes a point.
+    public var hasUnsealedWrites: Bool { current.hasWrites }
+
+    /// True when every point that was ever sealed is durable.
+    public var isSealingDone: Bool { lastSealedPoint == current.number - 1 }
+
     /// What a point holds: each sector once, in ascending order. Empty for a point that is not in `sealedPoints`.
     public func contents(of point: PointNumber) -> [LogSegment] {
         guard let epoch = epochs.first(where: { $0.number == point && $0.isSealed }) else { return [] }

@@ -121,7 +121,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         switch message {
         case .readRequest(let read, _, let range): answer(read, range)
         case .allocationRequest(let read, _, let range): answerAllocation(read, range)
-        case .pointBegin, .pointData, .pointZeroes, .pointCommit:
+        case .pointBegin, .pointAttributes, .pointData, .pointZeroes, .pointCommit:
             waitingMessages.append(message)
             takeMessages()
             controlReceiving()
@@ -244,6 +244,8 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     private func take(_ message: LinkMessage) {
         switch message {
         case .pointBegin(_, let generation, let point): begin(point, generation)
+        case .pointAttributes(_, let point, let attributes):
+            add(to: point) { () throws(PointJournalError) in try journal.setAttributes(attributes) }
         case .pointData(_, let point, let start, let data):
             let count = UInt64(data.readableBytes / BlockGeometry.sectorBytes)
             guard let range = SectorRange(start: start, count: count), range.byteCount == data.readableBytes else { return drop(point) }

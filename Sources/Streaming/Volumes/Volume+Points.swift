@@ -25,16 +25,36 @@ extension Volume {
     public func seal(
         until progress: PointProgress, completion: @escaping (Result<PointNumber, BlockDeviceError>) -> Void
     ) {
+        seal(carrying: nil, until: progress, completion: completion)
+    }
+
+    /// Seals what has been written so far, with something to say of it: then there is a point even with nothing unsent. In a group
+    /// it is the group that is sealed.
+    public func seal(
+        carrying attributes: PointAttributes?, until progress: PointProgress,
+        completion: @escaping (Result<PointNumber, BlockDeviceError>) -> Void
+    ) {
         if let refusal { return completion(.failure(refusal)) }
         if points.waiters.count >= Self.sealWaitersMax || log.sealedPoints.count >= Self.pointsSealedMax {
             return completion(.failure(.unreachable("too many points of this volume wait to go home; try again later")))
         }
-        log.seal(now: clock()) { [self] result in
+        let sealed = { [self] (point: PointNumber) in
+            if let refusal { return completion(.failure(refusal)) }
+            points.waiters.append(PointWaiter(point: point, progress: progress, completion: completion))
+            pointWasSealed(point)
+        }
+        if let group {
+            group.seal(attributes: attributes) { [self] result in
+                switch result {
+                case .success(let cut): sealed(cut.point(of: identifier) ?? log.lastSealedPoint)
+                case .failure(let error): completion(.failure(refusal ?? error))
+                }
+            }
+            return
+        }
+        log.seal(now: clock(), attributes: attributes, isForced: attributes != nil) { [self] result in
             switch result {
-            case .success(let point):
-                if let refusal { return completion(.failure(refusal)) }
-                points.waiters.append(PointWaiter(point: point, progress: progress, completion: completion))
-                pointWasSealed(point)
+            case .success(let point): sealed(point)
             case .failure(let error): completion(.failure(deviceError(error)))
             }
         }
@@ -58,12 +78,11 @@ extension Volume {
 
     /// Seals when the oldest write is old enough, the epoch is large enough, or the log wants room.
     func sealIfDue(now: NIODeadline) {
-        if points.isSealing || refusal != nil { return }
-        let factor = points.isWaitingToSend(lastSealed: log.lastSealedPoint) ? Self.mergeFactor : 1
+        if points.isSealing || refusal != nil || isGrouped { return }
+        let factor = hasPointWaiting ? Self.mergeFactor : 1
         let age = policy.recoveryPointObjective * factor
         let isOld = log.currentEpochStartedAt.map { now - $0 >= age } ?? false
-        let byteCountMax = max(policy.sealBytes, min(min(policy.sealBytes, Self.mergedBytesMax) * factor, Self.mergedBytesMax))
-        let isLarge = log.currentEpochBytes >= UInt64(clamping: byteCountMax)
+        let isLarge = log.currentEpochBytes >= Self.mergedBytes(policy.sealBytes, factor: factor)
         // Each sealed point holds a file open: in a long outage of the link, points grow by size, not in number.
         let maySealByTime = log.sealedPoints.count < Self.pointsSealedByTimeMax
         guard
@@ -80,7 +99,15 @@ extension Volume {
         }
     }
 
-    private func pointWasSealed(_ point: PointNumber) {
+    /// True while a sealed point waits whose sending has not begun.
+    var hasPointWaiting: Bool { points.isWaitingToSend(lastSealed: log.lastSealedPoint) }
+
+    /// What a point may grow to, in bytes, when it may outgrow the objective by `factor`.
+    static func mergedBytes(_ sealBytes: Int, factor: Int) -> UInt64 {
+        UInt64(clamping: max(sealBytes, min(min(sealBytes, mergedBytesMax) * factor, mergedBytesMax)))
+    }
+
+    func pointWasSealed(_ point: PointNumber) {
         onEvent(.point(point, .sealed))
         answerWaiters()
         sendPoints()
@@ -113,9 +140,12 @@ extension Volume {
     /// Fills the outbox with what comes next; false when nothing does, or when it has to be read first.
     private func prepareMessages() -> Bool {
         guard var transmission = points.transmission else {
-            guard let point = points.nextToSend(lastSealed: log.lastSealedPoint) else { return false }
+            guard let point = points.nextToSend(lastSealed: lastSendable) else { return false }
             points.transmission = PointTransmission(point: point, segments: log.contents(of: point))
             points.outbox.append(.pointBegin(volume: identifier, generation: points.generation, point: point))
+            if let attributes = attributesToSend(of: point) {
+                points.outbox.append(.pointAttributes(volume: identifier, point: point, attributes: attributes))
+            }
             return true
         }
         guard let run = transmission.nextRun() else {
@@ -175,6 +205,7 @@ extension Volume {
         answerWaiters()
         promoteNext()
         sendPoints()
+        group?.memberProgressed()
     }
 
     func pointWasApplied(_ point: PointNumber) {

@@ -117,6 +117,10 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     public var preferredPieceBytes: () -> Int = { 16 << 10 }
     /// The version of the link's protocol that both edges speak.
     public var linkVersion: () -> UInt16 = { LinkVersion.newest }
+    /// The group that the volume has its points with; nil for none.
+    public internal(set) weak var group: VolumeGroup<Directory>?
+    /// The volume is to be in a group that is not there yet: until then nothing is sealed by age or size, and no point is sent.
+    public var isAwaitingGroup = false
     /// What the owner hears.
     public var onEvent: (VolumeEvent) -> Void = { _ in }
 

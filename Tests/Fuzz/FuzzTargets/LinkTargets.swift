@@ -203,6 +203,12 @@ enum LinkSamples {
             .pointZeroes(volume: volume, point: 12, range: range), .pointCommit(volume: volume, point: 12, pieces: 2, digest: 0xDEAD_BEEF),
             .pointReceived(volume: volume, point: 12), .pointApplied(volume: volume, point: 12),
             .pointRefused(volume: volume, point: 12, refusal: .noSpace),
+            .pointAttributes(
+                volume: volume, point: 12,
+                attributes: PointAttributes(
+                    consistency: .application, label: "nightly",
+                    group: GroupPoint(
+                        group: GroupIdentifier(high: 1, low: 2), number: 7, members: [.init(volume: volume, point: 12, isSealed: true)]))),
         ]
     }
 
@@ -232,7 +238,7 @@ enum LinkSamples {
     private static func trafficClass(of message: LinkMessage) -> TrafficClass {
         switch message {
         case .request, .reply, .notice, .pointReceived, .pointApplied, .pointRefused: .control
-        case .pointBegin, .pointData, .pointZeroes, .pointCommit: .writeBehind
+        case .pointBegin, .pointAttributes, .pointData, .pointZeroes, .pointCommit: .writeBehind
         default: .demand
         }
     }

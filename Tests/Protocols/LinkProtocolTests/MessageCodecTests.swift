@@ -29,6 +29,16 @@ import Testing
         .pointReceived(volume: volume, point: 12),
         .pointApplied(volume: volume, point: 12),
         .pointRefused(volume: volume, point: 12, refusal: .noSpace),
+        .pointAttributes(volume: volume, point: 12, attributes: PointAttributes(consistency: .application, label: "nightly")),
+        .pointAttributes(
+            volume: volume, point: 12,
+            attributes: PointAttributes(
+                group: GroupPoint(
+                    group: GroupIdentifier(high: 1, low: 2), number: 7,
+                    members: [
+                        .init(volume: volume, point: 12, isSealed: true), .init(volume: .init(high: 1, low: 1), point: 0, isSealed: false),
+                    ]
+                ))),
     ]
 
     static func encoded(_ message: LinkMessage) -> ByteBuffer {

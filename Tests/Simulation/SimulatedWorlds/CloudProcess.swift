@@ -12,6 +12,7 @@ final class CloudProcess {
     let end: LinkEnd
     private var cache: SecureCache<SimulatedFile>?
     private(set) var volumes: [ServedVolume] = []
+    private var group: VolumeGroup<SimulatedDirectory>?
     private var isConnected = false
     private(set) var isDead = false
     private var lastCall: UInt64 = 0
@@ -64,8 +65,30 @@ final class CloudProcess {
         return cache
     }
 
+    /// When all volumes have their logs, and home can be asked for the number of the last cut, they are a group.
+    private func makeGroup(_ identifier: GroupIdentifier) {
+        if isDead || group != nil || volumes.contains(where: { $0.core == nil }) { return }
+        guard let lastNumber = world.home?.lastCutNumber else {
+            return world.scheduler.schedule(after: .milliseconds(20)) { [weak self] in self?.makeGroup(identifier) }
+        }
+        let random = world.scheduler.random
+        let policy = GroupPolicy(recoveryPointObjective: .milliseconds(Int64(random.within(50...800))), sealBytes: 32 << 10)
+        let group = VolumeGroup<SimulatedDirectory>(
+            identifier: identifier, policy: policy, lastNumber: lastNumber, clock: { [scheduler = world.scheduler] in scheduler.now })
+        self.group = group
+        group.setMembers(volumes.compactMap(\.core))
+        tickGroup()
+    }
+
+    private func tickGroup() {
+        if isDead { return }
+        group?.tick()
+        world.scheduler.schedule(after: .milliseconds(50)) { [weak self] in self?.tickGroup() }
+    }
+
     /// The volume has its log: it may hear of the link.
     func isReady(_ served: ServedVolume) {
+        if let identifier = world.group { makeGroup(identifier) }
         served.core?.linkConnectivityChanged(isConnected: isConnected)
         served.core?.linkSessionStarted()
     }

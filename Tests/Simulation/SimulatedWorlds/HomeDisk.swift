@@ -56,6 +56,13 @@ final class HomeDisk {
             ends[volume.edge].send(message, trafficClass, isBulk: isBulk)
         }
         self.core = core
+        let tell = journal.onApplied
+        journal.onApplied = { [weak self] point in
+            tell?(point)
+            if self?.isDead == false { self?.world.home?.settleGroup() }
+        }
+        journal.onHeld = { [weak self] in if self?.isDead == false { self?.world.home?.settleGroup() } }
+        world.home?.settleGroup()
     }
 
     /// The open of a volume, as the daemon does it: the lease is durable before the answer goes out.

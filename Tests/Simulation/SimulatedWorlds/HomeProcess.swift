@@ -1,4 +1,5 @@
 import Blocks
+import Disks
 import LinkProtocol
 import NIOCore
 import SimulatedStorage
@@ -30,6 +31,29 @@ final class HomeProcess {
     /// The home of a volume, once its journal is open.
     func disk(of volume: SimulatedVolume) -> HomeDisk { disks[volume.number] }
 
+    /// The journals of the group, once all of them are open.
+    private var groupJournals: [PointJournal<SimulatedFile, SimulatedDirectory>]? {
+        let journals = disks.compactMap { $0.core?.journal }
+        return world.group != nil && journals.count == disks.count ? journals : nil
+    }
+
+    /// Lets the disks of the group go on that may, and looks at them when all are where they may be.
+    func settleGroup() {
+        guard world.group != nil, !isDead else { return }
+        GroupAgreement.settle(disks.compactMap { $0.core?.journal }) { _ in true }
+        guard let journals = groupJournals, journals.allSatisfy({ $0.position.applied == $0.agreedPoint && $0.state == .open }) else {
+            return
+        }
+        world.checkGroup(journals)
+    }
+
+    /// What home tells a cloud edge of the last cut; nil while it does not know.
+    var lastCutNumber: UInt64? {
+        groupJournals.map { journals in
+            journals.map { max($0.agreedCut?.number ?? 0, $0.heldPoints.compactMap(\.group?.number).max() ?? 0) }.max() ?? 0
+        }
+    }
+
     private func handle(_ action: LinkAction, edge: Int) {
         let served = disks.filter { $0.volume.edge == edge }
         switch action {
@@ -58,7 +82,8 @@ extension LinkMessage {
     fileprivate var volume: VolumeIdentifier? {
         switch self {
         case .readRequest(_, let volume, _), .allocationRequest(_, let volume, _), .pointBegin(let volume, _, _),
-            .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _), .pointCommit(let volume, _, _, _):
+            .pointAttributes(let volume, _, _), .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _),
+            .pointCommit(let volume, _, _, _):
             volume
         default: nil
         }

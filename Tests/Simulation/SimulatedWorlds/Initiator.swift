@@ -59,6 +59,7 @@ final class Initiator: CustomStringConvertible {
                     + "(must survive; flushed: \(history.flushedThrough)) to \(history.lastNumber)")
         }
         history.forget(after: survived)
+        owner.volume.isHistoryKnown = true
         isRecovered = true
         issue()
     }

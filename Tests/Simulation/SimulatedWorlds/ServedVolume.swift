@@ -69,6 +69,7 @@ final class ServedVolume {
             scheduler.schedule(microseconds: 0...200) { core?.writeGathered() }
         }
         core.onEvent = { [weak self] event in self?.handle(event) }
+        core.isAwaitingGroup = world.group != nil
         self.core = core
         tick()
         process.isReady(self)

@@ -25,6 +25,7 @@ final class SimulatedEdge {
         guard let process else { return }
         for volume in world.volumes where volume.edge == number {
             let history = volume.history
+            volume.isHistoryKnown = false
             if power {
                 history.mustSurvive(through: history.flushedThrough)
             } else if world.served(volume)?.initiator?.isRecovered == true {

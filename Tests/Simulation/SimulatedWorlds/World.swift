@@ -1,5 +1,6 @@
 import Blocks
 import Ciphers
+import Disks
 import NIOCore
 import SecureCache
 import SimulatedStorage
@@ -21,6 +22,9 @@ import WriteLog
 //                 writes, never shorter than before, and no shorter than a point that was received
 //   invariant 4   points of an edge that has lost its lease never reach the disk, and an old copy of a disk is not taken
 //                 for the newest
+//   groups        in some worlds the volumes are a group: whenever nothing is being applied, also after each crash of the on-prem
+//                 edge, all disks are at the same cut, and no write is missing in one that was acknowledged before one that is
+//                 there was issued
 //   nonces        no place of a log's file is written with different bytes at different times
 //
 // In the end the faults stop, everything goes home, and each disk must equal its volume.
@@ -37,6 +41,8 @@ public struct WorldTally: Sendable {
     public var fencings = 0
     /// Old copies of a disk that were put back, and refused.
     public var refusedCopies = 0
+    /// Times at which the disks of a group were compared.
+    public var cuts = 0
 
     public init() {}
 
@@ -44,6 +50,7 @@ public struct WorldTally: Sendable {
         left.crashes += right.crashes
         left.fencings += right.fencings
         left.refusedCopies += right.refusedCopies
+        left.cuts += right.cuts
     }
 }
 
@@ -56,6 +63,10 @@ public final class World {
     private(set) var edges: [SimulatedEdge] = []
     private(set) var volumes: [SimulatedVolume] = []
     private(set) var home: HomeProcess?
+    /// All volumes are in this group, if there is one.
+    private(set) var group: GroupIdentifier?
+    /// The order of all that happens to any volume.
+    let order = WriteHistory.Order()
     let cacheKey: SecretKey
     let logLimits: WriteLogLimits
     let cacheBytes: UInt64
@@ -86,6 +97,7 @@ public final class World {
         let random = scheduler.random
         let count = random.chance(percent: 60) ? 1 : random.within(2...3)
         let isAlike = random.chance(percent: 50)
+        if count > 1, random.chance(percent: 50) { group = GroupIdentifier(high: 5, low: seed) }
         var origin: [SectorRange] = []
         for number in 0..<count {
             if number == 0 || !isAlike { origin = randomOrigin() }
@@ -142,6 +154,28 @@ public final class World {
     /// The volume in the process of the edge that has it.
     func served(_ volume: SimulatedVolume) -> ServedVolume? {
         edges[volume.edge].process?.volumes.first { $0.volume === volume && !$0.isFenced }
+    }
+
+    /// Nothing is being applied to any disk of the group: all of them must be at one cut, and it must be one.
+    func checkGroup(_ journals: [PointJournal<SimulatedFile, SimulatedDirectory>]) {
+        let last = journals.compactMap(\.agreedCut).max { $0.number < $1.number }
+        for journal in journals where journal.position.applied != last?.point(of: journal.volume) ?? 0 {
+            return fail(
+                "invariant 3: the disks of the group are not at one point: cut \(String(describing: last)), disk \(journal.volume) at "
+                    + "\(journal.position.applied)")
+        }
+        // What a crash of the cloud edge has lost is not known yet.
+        guard volumes.allSatisfy(\.isHistoryKnown) else { return }
+        tally.cuts += 1
+        let cuts = volumes.map { (number: $0.number, cut: $0.cut) }
+        for (number, cut) in cuts {
+            guard let cut else { return fail("invariant 3: the disk of volume \(number) is no prefix of the writes") }
+            for (other, otherCut) in cuts {
+                guard let otherCut, otherCut.firstMissing < cut.lastIssued else { continue }
+                return fail(
+                    "the cut is none: volume \(other) lacks a write that was acknowledged before one was issued that volume \(number) has")
+            }
+        }
     }
 
     // MARK: The end

@@ -13,7 +13,10 @@ private struct RecordedWrite {
     let number: UInt64
     let range: SectorRange
     let isZeroes: Bool
-    var isAcknowledged = false
+    /// When it was issued and acknowledged, in the order of the world; of what was never acknowledged the latter is nil.
+    let issuedAt: UInt64
+    var acknowledgedAt: UInt64?
+    var isAcknowledged: Bool { acknowledgedAt != nil }
 }
 
 /// The bytes of a stamped sector: 32 times (pattern and sector, write number), both big-endian.
@@ -79,8 +82,21 @@ final class WriteHistory {
         var last: UInt64 = 0
     }
 
-    init(sectorCount: UInt64, pattern: UInt64) {
+    /// What happens in a world, in its order: over all its volumes.
+    final class Order {
+        private var last: UInt64 = 0
+
+        func next() -> UInt64 {
+            last += 1
+            return last
+        }
+    }
+
+    private let order: Order
+
+    init(sectorCount: UInt64, pattern: UInt64, order: Order) {
         self.sectorCount = sectorCount
+        self.order = order
         stamp = Stamp(pattern: pattern)
         bySector = Array(repeating: [], count: Int(sectorCount))
         counter = Counter()
@@ -91,6 +107,7 @@ final class WriteHistory {
         sectorCount = old.sectorCount
         stamp = old.stamp
         counter = old.counter
+        order = old.order
         writes = old.writes
         bySector = old.bySector
         lastNumber = number
@@ -117,14 +134,14 @@ final class WriteHistory {
     func record(_ range: SectorRange, isZeroes: Bool) -> UInt64 {
         counter.last += 1
         lastNumber = counter.last
-        writes.append(RecordedWrite(number: lastNumber, range: range, isZeroes: isZeroes))
+        writes.append(RecordedWrite(number: lastNumber, range: range, isZeroes: isZeroes, issuedAt: order.next()))
         for sector in range.start..<range.end { bySector[Int(sector)].append(lastNumber) }
         return lastNumber
     }
 
     func acknowledge(_ number: UInt64) {
         guard let index = index(of: number) else { return }
-        writes[index].isAcknowledged = true
+        writes[index].acknowledgedAt = order.next()
     }
 
     func flushed(through number: UInt64) { flushedThrough = max(flushedThrough, number) }
@@ -178,11 +195,26 @@ final class WriteHistory {
         return found
     }
 
+    /// A disk that shows `stamps`, as a part of a cut: when the last write was issued that it holds for sure, and when the first was
+    /// acknowledged that it lacks for sure. Nil when it shows no prefix of the writes.
+    func cut(showing stamps: [UInt64]) -> (lastIssued: UInt64, firstMissing: UInt64)? {
+        let fits = { [self] (candidate: UInt64) in
+            stamps.indices.allSatisfy { visibleStamp(of: lastWrite(to: UInt64($0), through: candidate)) == stamps[$0] }
+        }
+        // Writes of zeroes leave several prefixes that look alike.
+        let candidates = (stamps.max() ?? 0)...max(stamps.max() ?? 0, lastNumber)
+        guard let longest = candidates.last(where: fits), let shortest = candidates.first(where: fits) else { return nil }
+        let lastIssued = writes.filter { $0.number <= shortest }.map(\.issuedAt).max() ?? 0
+        let firstMissing = writes.filter { $0.number > longest }.compactMap(\.acknowledgedAt).min() ?? .max
+        return (lastIssued, firstMissing)
+    }
+
     /// A crash has lost every write behind `number`. What is left counts as acknowledged: it was read.
     func forget(after number: UInt64) {
         writes.removeAll { $0.number > number }
         for sector in bySector.indices { bySector[sector].removeAll { $0 > number } }
-        for index in writes.indices { writes[index].isAcknowledged = true }
+        let now = order.next()
+        for index in writes.indices where !writes[index].isAcknowledged { writes[index].acknowledgedAt = now }
     }
 
     private func index(of number: UInt64) -> Int? {

@@ -68,7 +68,9 @@ struct Simulator: AsyncParsableCommand {
         let seconds = (ContinuousClock.now - start).components.seconds
         print("simulation: seeds \(firstSeed) to \(firstSeed + seeds - 1), \(outcome.failures.count) failed, \(seconds) s")
         let tally = outcome.tally
-        print("simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused")
+        print(
+            "simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused, "
+                + "\(tally.cuts) cuts of groups looked at")
         if !outcome.failures.isEmpty { throw ExitCode.failure }
     }
 }

@@ -102,12 +102,13 @@ final class JournalWorld {
 
     /// Begins, feeds and commits a point, as a link would.
     func send(
-        _ point: PointNumber, generation: LeaseGeneration, to journal: SimulatedJournal,
+        _ point: PointNumber, generation: LeaseGeneration, carrying attributes: PointAttributes? = nil, to journal: SimulatedJournal,
         completion: @escaping (Result<PointPosition, PointJournalError>) -> Void
     ) throws(PointJournalError) {
         guard try journal.begin(point: point, generation: generation) == .accepted else {
             return completion(.success(journal.position))
         }
+        if let attributes { try journal.setAttributes(attributes) }
         var digest = PointDigest()
         let pieces = pieces(of: point)
         for piece in pieces {

@@ -1,0 +1,121 @@
+import Blocks
+import Checksums
+import DequeModule
+import NIOCore
+
+// Points of a volume that is in a group are held: received, durable, and not applied before the owner agrees, because all disks of
+// the group have their part of a cut (`GroupAgreement` in Volumes decides). What is agreed to is durable before any of it is
+// applied, so that after a crash in the middle of it this disk goes on by itself, whether the others are there or not.
+//
+//   received ─> held ─> agree ─> [agreed durable in the position file] ─> applied
+//
+// Reads see what is held: it is laid over what the disk says.
+
+/// A received point that waits for an agreement.
+public struct HeldPoint: Equatable, Sendable {
+    public let point: PointNumber
+    /// Nil for one that belongs to no group and stands behind one that does.
+    public let group: GroupPoint?
+
+    public init(point: PointNumber, group: GroupPoint?) {
+        self.point = point
+        self.group = group
+    }
+}
+
+extension PointJournal {
+    /// The received points from the first that is held on, in order.
+    public var heldPoints: [HeldPoint] {
+        queue.drop { !isHeld($0) }.map { HeldPoint(point: $0.index.point, group: $0.attributes?.group) }
+    }
+
+    var hasHeldPoints: Bool { queue.contains { isHeld($0) } }
+
+    /// The received points that are applied as soon as may be: a read waits for them. What stands behind may wait long.
+    var pointsBeforeHeld: Deque<ReceivedPoint<Directory.File>>.SubSequence { queue.prefix { !isHeld($0) } }
+
+    /// The last cut that was agreed to; nil for none.
+    public var agreedCut: GroupPoint? { record.cut }
+
+    /// What the applied point carried besides its bytes; nil for nothing.
+    public var appliedAttributes: PointAttributes? { record.mark }
+
+    /// Points up to here are applied or may be.
+    public var agreedPoint: PointNumber { max(record.agreed, agreement?.through ?? 0, position.applied) }
+
+    /// True when the point may not be applied before the owner agrees. Where one that is held goes first, those behind it wait anyway.
+    func isHeld(_ received: ReceivedPoint<Directory.File>) -> Bool {
+        guard received.attributes?.group != nil else { return false }
+        return received.index.point > record.agreed && !appliesHeldPoints && !isPlanted(.appliesBeforeGroupIsReceived)
+    }
+
+    /// All disks of the group have their part of the cut: points up to `point` may be applied.
+    public func agree(through point: PointNumber, cut: GroupPoint?) {
+        guard point > max(record.agreed, agreement?.through ?? 0) else { return }
+        agreement = (point, cut)
+        startApplying()
+    }
+
+    /// The volume is in no group any more: applies what is held, in order.
+    public func applyHeldPoints() {
+        appliesHeldPoints = true
+        startApplying()
+    }
+
+    /// Makes an agreement durable, between two points: nothing else writes the position then.
+    func recordAgreement() {
+        guard let agreement, agreement.through > record.agreed, !isRecordingAgreement else { return }
+        isRecordingAgreement = true
+        var next = record
+        next.sequence &+= 1
+        next.position.received = max(next.position.received, agreement.through)
+        next.agreed = agreement.through
+        if let cut = agreement.cut { next.cut = cut }
+        writePosition(next) { [self] result in
+            isRecordingAgreement = false
+            if case .failure(let error) = result { return state == .closed ? finishCloseIfIdle() : fail(error) }
+            startApplying()
+            finishCloseIfIdle()
+        }
+    }
+
+    // MARK: Reading
+
+    /// Lays what held points have for `range` over what the disk has, point by point.
+    func lay(
+        _ held: ArraySlice<ReceivedPoint<Directory.File>>, over buffer: ByteBuffer, of range: SectorRange,
+        completion: @escaping (Result<ByteBuffer, PointJournalError>) -> Void
+    ) {
+        guard let point = held.first else { return completion(.success(buffer)) }
+        lay(point.index.pieces(touching: range)[...], of: point, over: buffer, of: range) { [self] result in
+            guard case .success(let laid) = result else { return completion(result) }
+            lay(held.dropFirst(), over: laid, of: range, completion: completion)
+        }
+    }
+
+    private func lay(
+        _ pieces: ArraySlice<PointPiece>, of point: ReceivedPoint<Directory.File>, over buffer: ByteBuffer, of range: SectorRange,
+        completion: @escaping (Result<ByteBuffer, PointJournalError>) -> Void
+    ) {
+        guard let piece = pieces.first else { return completion(.success(buffer)) }
+        let part = piece.range.intersection(range)
+        let target = SectorRange(from: range.start, to: part.start).byteCount
+        var buffer = buffer
+        guard let offset = piece.dataOffset else {
+            buffer.setRepeatingByte(0, count: part.byteCount, at: buffer.readerIndex + target)
+            return lay(pieces.dropFirst(), of: point, over: buffer, of: range, completion: completion)
+        }
+        point.file.read(at: offset, byteCount: piece.dataBytes) { [self] result in
+            switch result {
+            case .failure(let error): completion(.failure(PointJournalError(journal: error)))
+            case .success(let data):
+                let skipped = SectorRange(from: piece.range.start, to: part.start).byteCount
+                guard CRC32C.checksum(of: data) == piece.checksum,
+                    let bytes = data.getSlice(at: data.readerIndex + skipped, length: part.byteCount)
+                else { return completion(.failure(.corrupt("the data of point \(point.index.point) has changed in its file"))) }
+                buffer.setBuffer(bytes, at: buffer.readerIndex + target)
+                lay(pieces.dropFirst(), of: point, over: buffer, of: range, completion: completion)
+            }
+        }
+    }
+}

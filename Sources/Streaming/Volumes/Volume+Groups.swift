@@ -1,0 +1,42 @@
+import Blocks
+import LinkProtocol
+import WriteLog
+
+/// A volume in a group: the group says when it is sealed, and what may be sent.
+extension Volume {
+    /// True when the volume does not seal by itself.
+    var isGrouped: Bool { group != nil || isAwaitingGroup }
+
+    func join(_ group: VolumeGroup<Directory>) {
+        self.group = group
+        isAwaitingGroup = false
+        sendPoints()
+    }
+
+    /// The volume is in no group, or in none any more.
+    public func leaveGroup() {
+        group = nil
+        isAwaitingGroup = false
+        sendPoints()
+    }
+
+    /// The last point that may be sent: sealed, and of a group all of the cut. While the group is not there yet nobody knows.
+    var lastSendable: PointNumber {
+        if isAwaitingGroup { return points.received }
+        guard let group else { return log.lastSealedPoint }
+        return min(log.lastSealedPoint, group.lastSendable(of: self))
+    }
+
+    /// What home is told of a point besides its bytes.
+    func attributesToSend(of point: PointNumber) -> PointAttributes? {
+        guard var attributes = log.attributes(of: point), linkVersion() >= LinkVersion.pointAttributes else { return nil }
+        guard let cut = attributes.group else { return attributes }
+        if group?.identifier != cut.group {
+            attributes.group = nil
+        } else if group?.isWhole(cut) != true {
+            attributes.group = .partOfLater(cut.group)
+        }
+        let isPlain = attributes.group == nil && attributes.consistency == .crash && attributes.label.isEmpty
+        return isPlain ? nil : attributes
+    }
+}

@@ -1,0 +1,236 @@
+import Blocks
+import DequeModule
+import NIOCore
+import WriteLog
+
+// Volumes of one machine that have their points together (W4).
+//
+// A cut is made in one turn of the event loop on which all volumes of an edge live: each log closes its epoch when it is asked to,
+// so no write can be ordered between the first and the last. What was acknowledged before the turn is in the cut. What is ordered
+// behind it is acknowledged after it, and whatever somebody writes because of that comes later still. So there is nobody to hold
+// back, and `GroupPoint.membersMax` bounds how long the turn takes.
+//
+//   seal ─> [epochs of all members closed] ─> [all of them durable] ─> sent, each volume's points in order ─> received by all
+//
+// No point of a cut is sent before all of them are durable, and each says which points make up the cut. A crash before that leaves
+// some that are durable and some that are not: then it is no cut, and those that are go home as part of the next one. Which
+// it is the logs themselves tell (`isWhole`): the seal of each point has the whole cut with it.
+
+/// How a group treats the writes of its volumes.
+public struct GroupPolicy: Equatable, Sendable {
+    /// A point is sealed when the oldest write to any volume is this old.
+    public var recoveryPointObjective: TimeAmount
+    /// A point is sealed when all volumes together hold this many bytes.
+    public var sealBytes: Int
+
+    public init(recoveryPointObjective: TimeAmount = .seconds(5), sealBytes: Int = 64 << 20) {
+        self.recoveryPointObjective = recoveryPointObjective
+        self.sealBytes = sealBytes
+    }
+}
+
+/// Volumes that have their points together. Lives on the event loop of its volumes.
+public final class VolumeGroup<Directory: StorageDirectory> {
+    /// What a caller of `seal` hears.
+    public typealias Completion = (Result<GroupPoint, BlockDeviceError>) -> Void
+
+    /// What the group has done.
+    public struct Statistics: Equatable, Sendable {
+        public var cuts: UInt64 = 0
+        /// Cuts that did not come about, because a volume's log failed meanwhile.
+        public var failedCuts: UInt64 = 0
+        /// How long the turn took that made the last cut, and the longest one.
+        public var lastCutTime = TimeAmount.zero
+        public var longestCutTime = TimeAmount.zero
+    }
+
+    /// Cuts that may be on their way home at once: a volume whose points are small does not run ahead of the others by more.
+    static var cutsInFlightMax: Int { 4 }
+    /// How many callers of `seal` may wait for the cut before theirs.
+    static var sealsWaitingMax: Int { 64 }
+
+    public let identifier: GroupIdentifier
+    /// Policy in force; may be changed while serving.
+    public var policy: GroupPolicy
+    public private(set) var members: [Volume<Directory>] = []
+    /// The number of the last cut.
+    public private(set) var lastNumber: UInt64
+    /// The last cut that is durable; nil when this process has made none.
+    public private(set) var lastCut: GroupPoint?
+    public private(set) var statistics = Statistics()
+
+    private let clock: () -> NIODeadline
+    /// The cut whose seals are not all durable yet.
+    private var sealing: GroupPoint?
+    private var waitingSeals = Deque<(attributes: PointAttributes?, completion: Completion)>()
+    /// A cut is to be made, whether anything was written or not: home may hold points of one that never came about.
+    private var needsCut = false
+    /// Durable cuts that not all volumes have at home.
+    private var unfinished = Deque<GroupPoint>()
+
+    /// A group whose last cut was `lastNumber`, as far as home knows; the logs of its members may know of later ones.
+    public init(identifier: GroupIdentifier, policy: GroupPolicy, lastNumber: UInt64, clock: @escaping () -> NIODeadline) {
+        self.identifier = identifier
+        self.policy = policy
+        self.lastNumber = lastNumber
+        self.clock = clock
+    }
+
+    // MARK: Members
+
+    /// The group has these volumes from now on. Those that leave have points of their own again, and so have all when it is given none.
+    public func setMembers(_ volumes: [Volume<Directory>]) {
+        for volume in members where !volumes.contains(where: { $0 === volume }) && volume.group === self { volume.leaveGroup() }
+        members = Array(volumes.prefix(GroupPoint.membersMax))
+        for volume in members {
+            for point in volume.log.sealedPoints {
+                guard let cut = volume.log.attributes(of: point.number)?.group, cut.group == identifier else { continue }
+                lastNumber = max(lastNumber, cut.number)
+            }
+        }
+        for volume in members { volume.join(self) }
+        needsCut = true
+    }
+
+    /// Those that can be sealed: one that has stopped does not keep the others from having points.
+    private var usable: [Volume<Directory>] { members.filter { $0.refusal == nil } }
+
+    // MARK: Sealing
+
+    /// Seals when the oldest write is old enough, the volumes hold enough, or a log wants room; and lets go of cuts that are home.
+    public func tick() {
+        memberProgressed()
+        sealIfDue(now: clock())
+    }
+
+    private func sealIfDue(now: NIODeadline) {
+        if sealing != nil { return }
+        let volumes = usable
+        // All gather on while one of them waits to be sent, so that their points merge in step.
+        let factor = volumes.contains { $0.hasPointWaiting } ? Volume<Directory>.mergeFactor : 1
+        let oldest = volumes.compactMap(\.log.currentEpochStartedAt).min()
+        let isOld = oldest.map { now - $0 >= policy.recoveryPointObjective * factor } ?? false
+        let byteCount = volumes.reduce(0) { $0 + $1.log.currentEpochBytes }
+        let isLarge = byteCount >= Volume<Directory>.mergedBytes(policy.sealBytes, factor: factor)
+        let maySealByTime = volumes.allSatisfy { $0.log.sealedPoints.count < Volume<Directory>.pointsSealedByTimeMax }
+        let isWanted = volumes.contains { $0.log.wantsSeal || $0.log.currentEpochExtents >= Volume<Directory>.extentsPerPointMax }
+        if isOld && maySealByTime || isLarge || isWanted || needsCut && !volumes.isEmpty { cut(attributes: nil) { _ in } }
+    }
+
+    /// Makes a cut, and completes when it is durable. With nothing written since the last one, and nothing to say of it, the
+    /// answer is that one.
+    public func seal(attributes: PointAttributes? = nil, completion: @escaping Completion) {
+        if sealing != nil {
+            guard waitingSeals.count < Self.sealsWaitingMax else {
+                return completion(.failure(.unreachable("too many points of this group wait to be sealed; try again later")))
+            }
+            return waitingSeals.append((attributes, completion))
+        }
+        if attributes == nil, let lastCut, isNow(lastCut) { return completion(.success(lastCut)) }
+        cut(attributes: attributes, completion: completion)
+    }
+
+    /// True when nothing was written since the cut, and it has every volume.
+    private func isNow(_ cut: GroupPoint) -> Bool {
+        usable.allSatisfy { !$0.log.hasUnsealedWrites && cut.point(of: $0.identifier) == $0.log.currentEpoch - 1 }
+    }
+
+    private func cut(attributes: PointAttributes?, completion: @escaping Completion) {
+        let volumes = usable
+        if volumes.isEmpty { return completion(.failure(.stopped("no volume of the group is served"))) }
+        if volumes.contains(where: { $0.log.sealedPoints.count >= Volume<Directory>.pointsSealedMax }) {
+            return completion(.failure(.unreachable("too many points of this group wait to go home; try again later")))
+        }
+        let start = clock()
+        // Without a single write the first volume has an empty point, which carries the cut.
+        let isForced = !volumes.contains { $0.log.hasUnsealedWrites }
+        let parts = volumes.enumerated().map { index, volume in
+            let isSealed = volume.log.hasUnsealedWrites || isForced && index == 0
+            return GroupPoint.Member(
+                volume: volume.identifier, point: isSealed ? volume.log.currentEpoch : volume.log.currentEpoch - 1, isSealed: isSealed)
+        }
+        lastNumber += 1
+        let cut = GroupPoint(group: identifier, number: lastNumber, members: parts)
+        sealing = cut
+        needsCut = false
+        var carried = attributes ?? PointAttributes()
+        carried.group = cut
+        var left = volumes.count
+        var failure: BlockDeviceError?
+        let sealed = { [self] (volume: Volume<Directory>, result: Result<PointNumber, WriteLogError>) in
+            if case .failure(let error) = result { failure = failure ?? volume.deviceError(error) }
+            left -= 1
+            if left == 0 { finish(cut, failure, completion) }
+        }
+        if isPlanted(.sealsGroupOneByOne) { return sealOneByOne(volumes[...], carried, isForced, sealed) }
+        for (volume, part) in zip(volumes, parts) {
+            // One that was not written to makes no point, and says when the one before is durable.
+            volume.log.seal(now: start, attributes: carried, isForced: part.isSealed) { sealed(volume, $0) }
+        }
+        statistics.lastCutTime = clock() - start
+        statistics.longestCutTime = max(statistics.longestCutTime, statistics.lastCutTime)
+    }
+
+    /// The planted bug.
+    private func sealOneByOne(
+        _ volumes: ArraySlice<Volume<Directory>>, _ carried: PointAttributes, _ isForced: Bool,
+        _ sealed: @escaping (Volume<Directory>, Result<PointNumber, WriteLogError>) -> Void
+    ) {
+        guard let volume = volumes.first else { return }
+        volume.log.seal(now: clock(), attributes: carried, isForced: isForced) { [self] result in
+            sealed(volume, result)
+            sealOneByOne(volumes.dropFirst(), carried, false, sealed)
+        }
+    }
+
+    private func finish(_ cut: GroupPoint, _ failure: BlockDeviceError?, _ completion: Completion) {
+        sealing = nil
+        if let failure {
+            statistics.failedCuts &+= 1
+            needsCut = true
+            completion(.failure(failure))
+        } else {
+            statistics.cuts &+= 1
+            lastCut = cut
+            unfinished.append(cut)
+            completion(.success(cut))
+        }
+        for volume in members where volume.refusal == nil { volume.pointWasSealed(volume.log.lastSealedPoint) }
+        while sealing == nil, let next = waitingSeals.popFirst() { seal(attributes: next.attributes, completion: next.completion) }
+    }
+
+    // MARK: Sending
+
+    /// True when every volume that was sealed for the cut has its point with the same cut: all of them are durable, so it is one.
+    ///
+    /// False too when one of them is home and forgotten here: then home knows the cut from that one, for it was still here when
+    /// that one was sent.
+    func isWhole(_ cut: GroupPoint) -> Bool {
+        cut.members.allSatisfy { part in
+            if !part.isSealed { return true }
+            let volume = members.first { $0.identifier == part.volume }
+            return volume?.log.attributes(of: part.point)?.group == cut
+        }
+    }
+
+    /// The last point of a volume that may be sent now.
+    func lastSendable(of volume: Volume<Directory>) -> PointNumber {
+        var last = PointNumber.max
+        if unfinished.count >= Self.cutsInFlightMax { last = unfinished[Self.cutsInFlightMax - 1].point(of: volume.identifier) ?? last }
+        if let part = sealing?.members.first(where: { $0.volume == volume.identifier }), part.isSealed { last = min(last, part.point - 1) }
+        return last
+    }
+
+    /// A volume has come forward, or has stopped.
+    func memberProgressed() {
+        let volumes = usable
+        var hasFinished = false
+        while let cut = unfinished.first {
+            let isHome = volumes.allSatisfy { volume in cut.point(of: volume.identifier).map { $0 <= volume.points.received } ?? true }
+            guard isHome else { break }
+            unfinished.removeFirst()
+            hasFinished = true
+        }
+        if hasFinished { for volume in volumes { volume.sendPoints() } }
+    }
+}

@@ -1,0 +1,76 @@
+import Blocks
+import Disks
+import Testing
+
+@testable import Volumes
+
+/// When the disks of a group may go on.
+@Suite struct GroupAgreementTests {
+    private static let first = VolumeIdentifier(high: 0, low: 1)
+    private static let second = VolumeIdentifier(high: 0, low: 2)
+    private static let group = GroupIdentifier(high: 9, low: 9)
+
+    private static func cut(_ number: UInt64, _ points: [VolumeIdentifier: PointNumber]) -> GroupPoint {
+        GroupPoint(
+            group: group, number: number,
+            members: points.sorted { $0.key.low < $1.key.low }.map { .init(volume: $0.key, point: $0.value, isSealed: true) })
+    }
+
+    private static func disk(applied: PointNumber, _ held: [GroupPoint?], cut: GroupPoint? = nil) -> GroupDisk {
+        let points = held.enumerated().map { HeldPoint(point: applied + 1 + UInt64($0.offset), group: $0.element) }
+        return GroupDisk(received: applied + UInt64(held.count), agreed: applied, held: points, cut: cut)
+    }
+
+    private func through(_ disks: [VolumeIdentifier: GroupDisk], isAttached: (VolumeIdentifier) -> Bool = { _ in true })
+        -> [VolumeIdentifier: PointNumber]
+    {
+        Dictionary(uniqueKeysWithValues: GroupAgreement.limits(disks, isAttached: isAttached).map { ($0.volume, $0.through) })
+    }
+
+    @Test("no disk goes on before all have received, and then all do")
+    func all() {
+        let cut = Self.cut(1, [Self.first: 5, Self.second: 8])
+        #expect(through([Self.first: Self.disk(applied: 4, [cut]), Self.second: Self.disk(applied: 7, [])]).isEmpty)
+        #expect(
+            through([Self.first: Self.disk(applied: 4, [cut]), Self.second: Self.disk(applied: 7, [cut])])
+                == [Self.first: 5, Self.second: 8])
+    }
+
+    @Test("a point that waits for a later cut goes with that one; what the other disk knows of the cut is enough")
+    func later() {
+        let none = GroupPoint.partOfLater(Self.group)
+        let cut = Self.cut(2, [Self.first: 6, Self.second: 8])
+        let before = [Self.first: Self.disk(applied: 4, [none]), Self.second: Self.disk(applied: 7, [cut])]
+        #expect(through(before).isEmpty)
+        let after = [Self.first: Self.disk(applied: 4, [none, none]), Self.second: Self.disk(applied: 7, [cut])]
+        #expect(through(after) == [Self.first: 6, Self.second: 8])
+        // The other disk has applied its part already, and its file is gone.
+        let replayed = [Self.first: Self.disk(applied: 4, [none, none]), Self.second: Self.disk(applied: 8, [], cut: cut)]
+        #expect(through(replayed) == [Self.first: 6])
+    }
+
+    @Test("the last complete cut counts, and an incomplete one behind it does not")
+    func last() {
+        let cuts = (1...3).map { Self.cut(UInt64($0), [Self.first: UInt64($0), Self.second: UInt64($0)]) }
+        let disks = [Self.first: Self.disk(applied: 0, cuts), Self.second: Self.disk(applied: 0, Array(cuts.prefix(2)))]
+        #expect(through(disks) == [Self.first: 2, Self.second: 2])
+    }
+
+    @Test("an attached volume whose disk is missing holds the others; one that is attached no more does not")
+    func missing() {
+        let disks = [Self.first: Self.disk(applied: 4, [Self.cut(1, [Self.first: 5, Self.second: 8])])]
+        #expect(through(disks).isEmpty)
+        #expect(through(disks) { $0 == Self.first } == [Self.first: 5])
+    }
+
+    @Test("points of no group go on behind those of a group that was left, but not past a cut that others wait for")
+    func leaving() {
+        let none = GroupPoint.partOfLater(Self.group)
+        #expect(through([Self.first: Self.disk(applied: 0, [none, nil, nil])]) == [Self.first: 3])
+        let cut = Self.cut(4, [Self.first: 1, Self.second: 1])
+        #expect(through([Self.first: Self.disk(applied: 0, [cut, nil]), Self.second: Self.disk(applied: 0, [])]).isEmpty)
+        #expect(
+            through([Self.first: Self.disk(applied: 0, [cut, nil]), Self.second: Self.disk(applied: 0, [cut])])
+                == [Self.first: 2, Self.second: 1])
+    }
+}

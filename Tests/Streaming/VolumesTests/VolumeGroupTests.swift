@@ -1,0 +1,267 @@
+import Blocks
+import Ciphers
+import LinkProtocol
+import NIOCore
+import SecureCache
+import SimulatedStorage
+import Testing
+import WriteLog
+
+@testable import Volumes
+
+/// Volumes that have their points together, over one simulated machine.
+@Suite struct VolumeGroupTests {
+    private static let identifier = GroupIdentifier(high: 7, low: 7)
+
+    /// Some volumes of one group, with a link that takes what it is given and keeps it.
+    private final class Bench {
+        typealias Core = Volume<SimulatedDirectory>
+
+        let scheduler = Scheduler(seed: 12)
+        let machine: SimulatedMachine
+        private let key: SecretKey
+        private(set) var volumes: [Core] = []
+        private(set) var group: VolumeGroup<SimulatedDirectory>
+        var sent: [LinkMessage] = []
+
+        init(count: Int, policy: GroupPolicy = GroupPolicy(recoveryPointObjective: .seconds(3_600))) throws {
+            machine = SimulatedMachine(scheduler: scheduler)
+            key = try SecretKey([UInt8](repeating: 3, count: SecretKey.byteCount))
+            group = VolumeGroup(identifier: identifier, policy: policy, lastNumber: 0, clock: { [scheduler] in scheduler.now })
+            try start(count: count, policy: policy)
+        }
+
+        /// The process begins, or begins anew: the logs are what is there of the one before.
+        func start(count: Int, policy: GroupPolicy = GroupPolicy(recoveryPointObjective: .seconds(3_600))) throws {
+            let (scheduler, key) = (scheduler, key)
+            sent = []
+            var cache: SecureCache<SimulatedFile>?
+            machine.directory("state").open("cache", create: true) { opened in
+                guard case .success(let file) = opened else { return }
+                SecureCache.open(
+                    file: file, byteCount: 256 << 10, key: key, limits: CacheLimits(segmentBytes: 64 << 10), random: scheduler.random.source
+                ) { if case .success(let opened) = $0 { cache = opened } }
+            }
+            scheduler.runUntilIdle()
+            let opened = try #require(cache)
+            volumes = try (0..<count).map { number in
+                let identifier = VolumeIdentifier(high: 1, low: UInt64(number))
+                var log: WriteLog<SimulatedDirectory>?
+                WriteLog.open(
+                    directory: machine.directory("log-\(number)"), volume: identifier, key: key, limits: WriteLogLimits(),
+                    random: scheduler.random.source, now: scheduler.now
+                ) { if case .success(let opened) = $0 { log = opened } }
+                scheduler.runUntilIdle()
+                opened.attach(volume: identifier, key: key)
+                let volume = Core(
+                    identifier: identifier, routingTag: UInt16(number + 1), sectorCount: 2_048, policy: VolumePolicy(),
+                    log: try #require(log), cache: opened, clock: { scheduler.now })
+                volume.isAwaitingGroup = true
+                volume.uplink = { [unowned self] message, _, _ in
+                    sent.append(message)
+                    return true
+                }
+                return volume
+            }
+            group = VolumeGroup(identifier: VolumeGroupTests.identifier, policy: policy, lastNumber: 0, clock: { scheduler.now })
+            group.setMembers(volumes)
+        }
+
+        func connect() {
+            for volume in volumes {
+                volume.linkConnectivityChanged(isConnected: true)
+                volume.opened(VolumeOpenReply(generation: 1, receivedPoint: volume.points.received, appliedPoint: 0))
+            }
+        }
+
+        func write(_ number: Int, block: UInt64, durability: WriteDurability = .ordered) {
+            let range = SectorRange(block: block)
+            volumes[number].write(range, data: ByteBuffer(repeating: 1, count: range.byteCount), durability: durability) { _ in }
+            scheduler.runUntilIdle()
+        }
+
+        func seal(_ attributes: PointAttributes? = nil) -> GroupPoint? {
+            var cut: GroupPoint?
+            group.seal(attributes: attributes) { cut = try? $0.get() }
+            scheduler.runUntilIdle()
+            return cut
+        }
+
+        func pass(_ time: TimeAmount) {
+            let end = scheduler.now + time
+            while scheduler.now < end {
+                _ = scheduler.run(until: min(end, scheduler.now + .milliseconds(50)))
+                for volume in volumes { volume.tick() }
+                group.tick()
+            }
+            scheduler.runUntilIdle()
+        }
+
+        /// What was sent of each volume's points besides their bytes.
+        func attributes(of number: Int) -> [PointNumber: PointAttributes] {
+            var found: [PointNumber: PointAttributes] = [:]
+            for case .pointAttributes(volumes[number].identifier, let point, let attributes) in sent { found[point] = attributes }
+            return found
+        }
+
+        func begun(_ number: Int) -> [PointNumber] {
+            sent.compactMap { message in
+                if case .pointBegin(volumes[number].identifier, _, let point) = message { point } else { nil }
+            }
+        }
+    }
+
+    @Test("a cut takes one turn, has what was written to any volume before it, and goes home with each of its points")
+    func cut() throws {
+        let bench = try Bench(count: 3)
+        bench.connect()
+        bench.write(0, block: 1)
+        bench.write(1, block: 1)
+        let cut = try #require(bench.seal())
+        #expect(cut.members.map(\.point) == [1, 1, 0], "a volume that was not written to makes no point")
+        #expect(cut.members.map(\.isSealed) == [true, true, false])
+        #expect(bench.attributes(of: 0) == [1: PointAttributes(group: cut)])
+        #expect(bench.attributes(of: 1) == [1: PointAttributes(group: cut)])
+        #expect(bench.begun(2).isEmpty)
+        #expect(bench.seal() == cut, "with nothing new the last one is the answer")
+        bench.write(2, block: 3)
+        #expect(bench.seal()?.members.map(\.point) == [1, 1, 1])
+    }
+
+    @Test("writers go on while a cut is made durable, and their writes are in the next one")
+    func writersGoOn() throws {
+        let bench = try Bench(count: 2)
+        bench.connect()
+        bench.write(0, block: 1)
+        var cut: GroupPoint?
+        bench.group.seal { cut = try? $0.get() }
+        #expect(cut == nil, "it is not durable yet")
+        var acknowledged = 0
+        for block in 2..<10 as Range<UInt64> {
+            let range = SectorRange(block: block)
+            for volume in bench.volumes {
+                volume.write(range, data: ByteBuffer(repeating: 2, count: range.byteCount), durability: .ordered) { _ in acknowledged += 1 }
+            }
+        }
+        #expect(bench.volumes.allSatisfy { $0.log.currentEpochExtents > 0 }, "nobody is held back")
+        bench.scheduler.runUntilIdle()
+        #expect(acknowledged == 16)
+        #expect(cut?.members.map(\.point) == [1, 0])
+        #expect(bench.seal()?.members.map(\.point) == [2, 1])
+    }
+
+    @Test("a point of a cut is sent when all of the cut is durable, not before")
+    func durableFirst() throws {
+        let bench = try Bench(count: 2)
+        bench.connect()
+        bench.write(0, block: 1)
+        bench.write(1, block: 1)
+        var isDurable = false
+        bench.group.seal { _ in isDurable = true }
+        while !isDurable {
+            #expect(bench.begun(0).isEmpty && bench.begun(1).isEmpty)
+            guard bench.scheduler.step() else { break }
+        }
+        bench.scheduler.runUntilIdle()
+        #expect(bench.begun(0) == [1] && bench.begun(1) == [1])
+    }
+
+    @Test("a crash between the seals leaves no cut: what is durable of it goes home as part of the next one")
+    func crashBetweenSeals() throws {
+        var found = (whole: 0, broken: 0, none: 0)
+        for steps in stride(from: 0, to: 30, by: 3) {
+            let bench = try Bench(count: 2)
+            bench.write(0, block: 1, durability: .durable)
+            bench.write(1, block: 1, durability: .durable)
+            var isDurable = false
+            bench.group.seal { _ in isDurable = true }
+            for _ in 0..<steps where !isDurable { _ = bench.scheduler.step() }
+            bench.machine.cutPower()
+            try bench.start(count: 2)
+            bench.connect()
+            bench.scheduler.runUntilIdle()
+            let sealed = bench.volumes.filter { $0.log.lastSealedPoint == 1 }.count
+            let first = (0..<2).compactMap { bench.attributes(of: $0)[1]?.group }
+            switch sealed {
+            case 2:
+                found.whole += 1
+                #expect(first.count == 2 && first.allSatisfy { $0.isCut && $0.number == 1 })
+            case 1:
+                found.broken += 1
+                #expect(first == [.partOfLater(Self.identifier)])
+            default: found.none += 1
+            }
+            // The next cut comes by itself, and has all of it.
+            bench.pass(.milliseconds(200))
+            let cut = try #require(bench.group.lastCut)
+            #expect(cut.number > 1 || sealed == 0)
+            for volume in bench.volumes {
+                #expect(!volume.log.hasUnsealedWrites && cut.point(of: volume.identifier) == volume.log.lastSealedPoint)
+            }
+        }
+        #expect(found.broken > 0, "\(found)")
+    }
+
+    @Test("while a point waits, all volumes gather on and merge in step")
+    func merging() throws {
+        let bench = try Bench(count: 2, policy: GroupPolicy(recoveryPointObjective: .seconds(1), sealBytes: 1 << 20))
+        // The line is down.
+        bench.pass(.milliseconds(100))
+        let start = bench.group.lastNumber
+        bench.write(0, block: 1)
+        bench.pass(.seconds(3))
+        #expect(bench.group.lastNumber == start, "the first point, which carries the cut at the start, waits")
+        bench.write(1, block: 1)
+        bench.pass(.milliseconds(1_200))
+        #expect(bench.group.lastNumber == start + 1, "four times the objective is")
+        #expect(bench.volumes.map { $0.log.hasUnsealedWrites } == [false, false])
+    }
+
+    @Test("a volume does not run ahead of the others by more than a few cuts")
+    func inStep() throws {
+        let bench = try Bench(count: 2)
+        bench.connect()
+        for block in 0..<8 as Range<UInt64> {
+            bench.write(0, block: block)
+            bench.write(1, block: block)
+            _ = bench.seal()
+            // Home has what was sent of the first volume, and nothing of the second.
+            guard let last = bench.begun(0).last else { continue }
+            bench.volumes[0].receive(.pointReceived(volume: bench.volumes[0].identifier, point: last))
+            bench.scheduler.runUntilIdle()
+        }
+        #expect(bench.begun(0) == [1, 2, 3, 4])
+        bench.volumes[1].receive(.pointReceived(volume: bench.volumes[1].identifier, point: 1))
+        bench.scheduler.runUntilIdle()
+        #expect(bench.begun(0) == [1, 2, 3, 4, 5])
+    }
+
+    @Test("a volume that leaves has points of its own again, and what it had for the group goes home with no group")
+    func leaving() throws {
+        let bench = try Bench(count: 2)
+        bench.write(0, block: 1)
+        bench.write(1, block: 1)
+        let cut = try #require(bench.seal())
+        bench.group.setMembers([bench.volumes[1]])
+        bench.connect()
+        bench.scheduler.runUntilIdle()
+        #expect(bench.attributes(of: 0).isEmpty && bench.begun(0) == [1])
+        #expect(bench.attributes(of: 1)[cut.members[1].point]?.group == .partOfLater(Self.identifier))
+        bench.write(0, block: 2)
+        var point: PointNumber?
+        bench.volumes[0].seal(until: .sealed) { point = try? $0.get() }
+        bench.scheduler.runUntilIdle()
+        #expect(point == 2)
+        #expect(bench.attributes(of: 0).isEmpty)
+    }
+
+    @Test("a label makes a point where there is nothing to send")
+    func label() throws {
+        let bench = try Bench(count: 2)
+        bench.connect()
+        let cut = try #require(bench.seal(PointAttributes(consistency: .application, label: "before the update")))
+        #expect(cut.members.map(\.point) == [1, 0])
+        #expect(bench.attributes(of: 0)[1]?.consistency == .application)
+        #expect(bench.attributes(of: 0)[1]?.label == "before the update")
+    }
+}
