@@ -68,6 +68,8 @@ extension CloudEdge {
             for grant in grants.volumes where grant.target == target { await serve(grant) }
             try await plane.run { $0.letTarget(target) }
         }
+        let groups = grants.groups ?? []
+        try await plane.run { $0.setGroups(groups) }
         if !grants.unavailable.isEmpty { scheduleRefresh() }
         try retireUnknownLogs(granted)
         // While a volume can't be opened its name is unknown to the front ends: then they say that it may come, and not that it
@@ -186,6 +188,11 @@ extension CloudEdge {
             return await .from {
                 let call = try ControlCoding.decode(SealCall.self, from: body)
                 return try await self.sealVolume(named: call.name, wait: call.until, timeout: .seconds(call.seconds))
+            }
+        case ControlMethod.sealGroup:
+            return await .from {
+                let call = try ControlCoding.decode(SealCall.self, from: body)
+                return try await self.sealGroup(named: call.name, wait: call.until, timeout: .seconds(call.seconds))
             }
         case ControlMethod.resizeLog:
             return await .from {

@@ -69,6 +69,8 @@ final class CloudPlane {
     private(set) var isRevoked = false
     private(set) var cache: SecureCache<LocalFile>?
     private(set) var served: [VolumeIdentifier: Served] = [:]
+    /// The groups of volumes that home has granted; see CloudPlane+Groups.swift.
+    var groups: [GroupIdentifier: GroupEntry] = [:]
     /// Targets that are not to come up before all their volumes have been tried.
     var heldTargets: Set<String> = []
     private var servedByTag: [UInt16: Served] = [:]
@@ -134,6 +136,7 @@ final class CloudPlane {
     private func tick() {
         link?.tick()
         for served in served.values { served.volume.tick() }
+        for entry in groups.values { entry.group.tick() }
         saveCache()
         watchSpace()
     }
@@ -246,6 +249,7 @@ final class CloudPlane {
             uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target,
             isRemovable: grant.isRemovable ?? false)
         volume.isWriteProtected = grant.isReadOnly ?? false
+        volume.isAwaitingGroup = grant.isGrouped ?? false
         let device = ServedDevice(volume, eventLoop: eventLoop)
         let number = LogicalUnitNumber(index: grant.logicalUnit ?? 0) ?? LogicalUnitNumber(rawValue: 0)
         let unit = LogicalUnit(device: device, identity: identity, number: number)
@@ -379,6 +383,7 @@ final class CloudPlane {
     func close(_ identifier: VolumeIdentifier, completion: @escaping () -> Void) {
         guard let entry = served.removeValue(forKey: identifier) else { return completion() }
         servedByTag = servedByTag.filter { $0.value !== entry }
+        takeFromGroup(entry.volume)
         withdraw(entry) { [self] in
             entry.volume.close(reason: "the volume was detached") { [self] in
                 cache?.detach(volume: identifier)

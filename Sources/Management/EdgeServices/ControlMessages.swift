@@ -10,6 +10,7 @@ import NIOFoundationCompat
 //                      volume.detach    VolumeCall            -> DetachResult
 //                      edge.renew       RenewCall             -> RenewAnswer
 //   on-prem -> cloud   volume.seal      SealCall              -> SealResult
+//                      group.seal       SealCall              -> GroupSealResult
 //                      volume.resizeLog ResizeLogCall         -> {}
 //                      volume.release   ReleaseCall           -> DetachResult
 //                      volumes.status   {}                    -> [VolumeStatus]
@@ -26,6 +27,7 @@ enum ControlMethod {
     static let renew = "edge.renew"
     static let grantsChanged = "grants.changed"
     static let detachVolume = "volume.detach"
+    static let sealGroup = "group.seal"
 }
 
 /// Nothing to say.
@@ -38,6 +40,20 @@ struct Grants: Codable, Sendable {
     var volumes: [VolumeGrant]
     /// Identifiers of volumes that are the edge's, but whose disks home can't open now.
     var unavailable: [String]
+    /// Nil from a home of a version without groups.
+    var groups: [GroupGrant]?
+}
+
+/// Volumes that have their points together.
+struct GroupGrant: Codable, Sendable, Equatable {
+    /// 32 hexadecimal digits.
+    var identifier: String
+    var name: String
+    /// The identifiers of its volumes that are attached to the edge.
+    var volumes: [String]
+    var policy: Volume.Policy
+    /// The number of the last point that home knows of.
+    var lastPoint: UInt64
 }
 
 /// One volume that an edge is to serve.
@@ -68,6 +84,8 @@ struct VolumeGrant: Codable, Sendable, Equatable {
     var isReadOnly: Bool?
     /// Nil from a home that knows fixed disks only.
     var isRemovable: Bool?
+    /// It is in one of the groups; nil for no.
+    var isGrouped: Bool?
     /// Home is taking the volume back: it is not to be exported any more.
     var isDetaching: Bool
 }

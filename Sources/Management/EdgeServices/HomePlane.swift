@@ -32,6 +32,8 @@ final class HomePlane: LinkListenerDelegate {
     let recorder: EventRecorder
     private(set) var peers: [String: PeerLink] = [:]
     private var served: [VolumeIdentifier: Served] = [:]
+    /// The attached volumes; nil until the control plane has told.
+    var attached: Set<VolumeIdentifier>?
     /// The volumes of each edge that want no more write-behind for now.
     private var holding: [String: Set<VolumeIdentifier>] = [:]
     /// The edges that are let in. The control plane keeps it true, so that a handshake needs no disk. Whoever shows a certificate of
@@ -129,7 +131,8 @@ final class HomePlane: LinkListenerDelegate {
         case .pointBegin(let volume, _, let point):
             if let home = home(volume, of: edge) { return home.receive(message) }
             _ = link.send(.pointRefused(volume: volume, point: point, refusal: .notOpen), class: .control)
-        case .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _), .pointCommit(let volume, _, _, _):
+        case .pointAttributes(let volume, _, _), .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _),
+            .pointCommit(let volume, _, _, _):
             home(volume, of: edge)?.receive(message)
         default: break
         }
@@ -194,8 +197,15 @@ final class HomePlane: LinkListenerDelegate {
                 "journal.failed", subject: identifier.description, severity: .error,
                 "the point journal stopped: \(error); received points are kept and are applied when the disk opens again")
         }
+        journal.onHeld = { [unowned self] in settleGroups() }
         served[identifier] = Served(volume: volume, disk: disk, edge: edge)
+        settleGroups()
     }
+
+    /// The journals of all disks that are served.
+    var journals: [PointJournal<LocalDisk, LocalDirectory>] { served.values.map(\.volume.journal) }
+
+    func journal(of identifier: VolumeIdentifier) -> PointJournal<LocalDisk, LocalDirectory>? { served[identifier]?.volume.journal }
 
     private static func explanation(of refusal: PointRefusal) -> String {
         switch refusal {
@@ -254,6 +264,8 @@ final class HomePlane: LinkListenerDelegate {
         let journal = served.volume.journal
         served.volume.sessionLost {
             journal.setLease(nil) {
+                // What waits for other disks of a group waits no more: this one leaves it.
+                journal.applyHeldPoints()
                 journal.whenAllApplied { [self] result in
                     if case .failure(let error) = result {
                         return completion(.failure(Problem(describing: error, disk: served.disk.path)))

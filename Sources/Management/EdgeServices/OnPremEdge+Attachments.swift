@@ -40,6 +40,7 @@ extension OnPremEdge {
                     action: "detach volume \(other.name) first")
             }
             try checkTarget(of: record, at: edge)
+            try checkGroup(of: record, at: edge)
             try await openDisk(of: record, identifier: identifier, edge: edge)
             do {
                 let attached = try store.attachVolume(
@@ -53,6 +54,7 @@ extension OnPremEdge {
             }
         }
         diskFailures[name] = nil
+        try await tellAttached()
         willAttach()
         environment.recorder.record("volume.attached", subject: name, "volume \(name) is attached to edge \(edge)")
         try await notifyGrantsChanged(edge)
@@ -101,6 +103,7 @@ extension OnPremEdge {
     /// Opens the disks of attached volumes that are not open: after a start, and when one was missing.
     func openAttachedDisks() async {
         guard let records = try? store.volumes() else { return }
+        try? await tellAttached()
         for name in records.map(\.name) where busyVolumes.insert(name).inserted {
             defer { busyVolumes.remove(name) }
             // Read again: while another disk was being opened this volume may have been detached.
@@ -165,6 +168,7 @@ extension OnPremEdge {
         let unsent = try await releaseAtEdge(record.name, identifier: record.identifier, edge: edge, force: force)
         do {
             try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
+            if let group = record.volumeGroup { try await noteLastPoint(of: try store.group(group)) }
             try await closeDisk(identifier)
         } catch {
             guard force else { throw error }
@@ -175,6 +179,7 @@ extension OnPremEdge {
                     + "they stay in the journal and are applied when the disk is attached again")
         }
         _ = try store.detachVolume(record.name)
+        try await tellAttached()
         return unsent
     }
 

@@ -50,7 +50,9 @@ extension OnPremEdge {
         let missing = try store.volumes().filter { record in
             record.edge == edge && record.state == .attached && !volumes.contains { $0.identifier == record.identifier }
         }
-        return Grants(cacheKey: try keys.cacheKey(ofEdge: edge), volumes: volumes, unavailable: missing.map(\.identifier))
+        return Grants(
+            cacheKey: try keys.cacheKey(ofEdge: edge), volumes: volumes, unavailable: missing.map(\.identifier),
+            groups: try await groupGrants(edge))
     }
 
     /// One damaged row keeps its own volume from being served, and no other.
@@ -71,7 +73,7 @@ extension OnPremEdge {
             identity: try keys.identity(ofDisk: record.disk), key: try keys.dataKey(of: record).withUnsafeBytes { Data($0) },
             policy: Self.ownPolicy(of: record),
             limits: Self.limits(of: record), isReadOnly: isWriteProtected(record), isRemovable: record.isRemovable,
-            isDetaching: detachingVolumes.contains(record.name))
+            isGrouped: record.volumeGroup == nil ? nil : true, isDetaching: detachingVolumes.contains(record.name))
     }
 
     /// Opens of one volume come one after the other, so that a late one of a dead process can't overtake that of a living one.

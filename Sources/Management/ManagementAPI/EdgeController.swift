@@ -44,6 +44,14 @@ public protocol EdgeController: Sendable {
     /// The recovery key of one volume, or those of the whole edge when no name is given. Leaves an event.
     func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys
 
+    func groups() async throws -> [VolumeGroup]
+    func group(named name: String) async throws -> VolumeGroup
+    func createGroup(_ request: GroupCreate) async throws -> VolumeGroup
+    func changeGroup(named name: String, _ change: GroupChange) async throws -> VolumeGroup
+    func deleteGroup(named name: String) async throws
+    /// As `sealVolume`, for all volumes of a group at one instant.
+    func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult
+
     func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken
     /// Joins the on-prem edge that made the token, and answers with it.
     func join(_ request: JoinRequestBody) async throws -> PeerEdge
@@ -75,6 +83,14 @@ extension EdgeController {
     }
     public func credentials(ofVolume name: String) async throws -> VolumeCredentials { throw APIError.wrongRole(.onprem) }
     public func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys { throw APIError.wrongRole(.onprem) }
+    public func groups() async throws -> [VolumeGroup] { throw APIError.wrongRole() }
+    public func group(named name: String) async throws -> VolumeGroup { throw APIError.wrongRole() }
+    public func createGroup(_ request: GroupCreate) async throws -> VolumeGroup { throw APIError.wrongRole(.onprem) }
+    public func changeGroup(named name: String, _ change: GroupChange) async throws -> VolumeGroup { throw APIError.wrongRole(.onprem) }
+    public func deleteGroup(named name: String) async throws { throw APIError.wrongRole(.onprem) }
+    public func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
+        throw APIError.wrongRole()
+    }
     public func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken {
         throw APIError.wrongRole(.onprem)
     }

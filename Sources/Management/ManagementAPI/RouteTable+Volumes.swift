@@ -8,6 +8,18 @@ extension RouteTable {
     /// The longest that a seal waits, in seconds.
     static let longestSealTimeoutSeconds = 3_600
 
+    /// How far a seal waits, and how long.
+    static let sealQuery: [Route.Parameter] = [
+        .init(
+            name: "wait", schema: .words("How far the point must come before the answer; sealed when left out.", SealResult.State.self)),
+        .init(name: "timeoutSeconds", schema: .count("How long to wait; 60 when left out.", 1...Int64(longestSealTimeoutSeconds))),
+    ]
+
+    static func sealWait(_ call: Call) -> (wait: SealResult.State, timeout: Duration) {
+        let seconds = call.query["timeoutSeconds"].flatMap { Int($0) } ?? defaultSealTimeoutSeconds
+        return (call.query["wait"].flatMap(SealResult.State.init) ?? .sealed, .seconds(seconds))
+    }
+
     static let volumes: [Route] = [
         Route(
             method: .get, path: "/v1/volumes", identifier: "listVolumes", tag: "volumes",
@@ -81,14 +93,7 @@ extension RouteTable {
         Route(
             method: .post, path: "/v1/volumes/{name}/seal", identifier: "sealVolume", tag: "volumes",
             summary: "Seal a consistency point of a volume, and wait for it.",
-            query: [
-                .init(
-                    name: "wait",
-                    schema: .words("How far the point must come before the answer; sealed when left out.", SealResult.State.self)),
-                .init(
-                    name: "timeoutSeconds",
-                    schema: .count("How long to wait; 60 when left out.", 1...Int64(longestSealTimeoutSeconds))),
-            ],
+            query: sealQuery,
             answers: [
                 .init(status: 200, content: [.json("SealResult")], summary: "The point came as far as asked."),
                 .init(
@@ -96,12 +101,11 @@ extension RouteTable {
                     summary: "The time was over first: “state” tells how far it came."),
             ], errors: [409, 503]
         ) { call in
-            let wait = call.query["wait"].flatMap(SealResult.State.init) ?? .sealed
-            let seconds = call.query["timeoutSeconds"].flatMap { Int($0) } ?? defaultSealTimeoutSeconds
+            let (wait, timeout) = sealWait(call)
             let name = call.parameter("name")
             // A wait must not keep the edge from stopping.
             let result = try await cancelWhenGracefulShutdown {
-                try await call.controller.sealVolume(named: name, wait: wait, timeout: .seconds(seconds))
+                try await call.controller.sealVolume(named: name, wait: wait, timeout: timeout)
             }
             return try .json(result, status: result.state >= wait ? .ok : .accepted)
         },

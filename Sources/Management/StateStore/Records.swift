@@ -124,6 +124,8 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var burstOperations: UInt64?
     public var bytesPerSecond: UInt64?
     public var burstBytes: UInt64?
+    /// The name of its group; nil for none.
+    public var volumeGroup: String?
 
     public init(
         name: String, identifier: String, disk: String, target: String, logicalUnit: Int = 0, wrappedKey: Data,
@@ -139,6 +141,27 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
         self.sealBytes = sealBytes
         state = .detached
         generation = 0
+    }
+}
+
+/// Volumes of one machine that have their points together.
+public struct GroupRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "volumeGroup"
+    public var name: String
+    /// 32 hexadecimal digits.
+    public var identifier: String
+    /// Policy: a point is sealed when the oldest write in it is this old.
+    public var recoveryPointObjectiveSeconds: Double
+    /// Policy: a point is sealed when it has this many bytes of all volumes.
+    public var sealBytes: Int64
+    /// The number of the last point that was known when a journal that knew it went.
+    public var lastPoint: Int64 = 0
+
+    public init(name: String, identifier: String, recoveryPointObjectiveSeconds: Double, sealBytes: Int64) {
+        self.name = name
+        self.identifier = identifier
+        self.recoveryPointObjectiveSeconds = recoveryPointObjectiveSeconds
+        self.sealBytes = sealBytes
     }
 }
 

@@ -157,6 +157,16 @@ public final class StateStore: Sendable {
             }
             try database.execute(sql: "ALTER TABLE volume DROP COLUMN dataKey")
         }
+        migrator.registerMigration("groups") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE volumeGroup (
+                        name TEXT NOT NULL PRIMARY KEY, identifier TEXT NOT NULL UNIQUE,
+                        recoveryPointObjectiveSeconds REAL NOT NULL, sealBytes INTEGER NOT NULL, lastPoint INTEGER NOT NULL
+                    ) STRICT;
+                    ALTER TABLE volume ADD COLUMN volumeGroup TEXT REFERENCES volumeGroup(name);
+                    """)
+        }
         return migrator
     }
 }

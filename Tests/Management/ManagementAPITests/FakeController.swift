@@ -110,6 +110,19 @@ final class FakeController: EdgeController {
     func detachVolume(named name: String, force: Bool) async throws -> DetachResult {
         DetachResult(volume: try await volume(named: name).name, unsentBytes: force ? 512 : 0, forced: force)
     }
+    func groups() async throws -> [VolumeGroup] { [Samples.group] }
+    func group(named name: String) async throws -> VolumeGroup {
+        guard name == Samples.group.name else { throw APIError.notFound("group", name) }
+        return Samples.group
+    }
+    func createGroup(_ request: GroupCreate) async throws -> VolumeGroup {
+        VolumeGroup(name: request.name, identifier: "8", members: [], policy: request.policy ?? .init())
+    }
+    func changeGroup(named name: String, _ change: GroupChange) async throws -> VolumeGroup { try await group(named: name) }
+    func deleteGroup(named name: String) async throws { _ = try await group(named: name) }
+    func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
+        GroupSealResult(group: try await group(named: name).name, point: 3, members: [.init(volume: "mail", point: 7)], state: wait)
+    }
     func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult {
         SealResult(volume: try await volume(named: name).name, point: 7, state: min(wait, state.withLock { $0.sealed }))
     }
@@ -164,6 +177,9 @@ enum Samples {
     static let credentials = VolumeCredentials(
         user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
         url: "iscsi://u%s3cret-s3cret@127.0.0.1:3260/iqn/0")
+    static let group = VolumeGroup(
+        name: "mail", identifier: "9", members: [.init(volume: "mail", point: 7, received: 7, applied: 7)], policy: .init(),
+        cut: .init(count: 1, lastSeconds: 0.0001, longestSeconds: 0.001))
     static let recoveryKeys = RecoveryKeys(
         exportedAt: time, onPremEdge: "1f3a",
         volumes: [.init(volume: "mail", identifier: "00ab", disk: "alpha", sectorCount: 2_048, dataKey: Data(repeating: 7, count: 32))],
@@ -183,7 +199,13 @@ enum Samples {
         ("VolumeThrottle", Volume.Throttle()), ("VolumeIO", volume.io),
         ("VolumeCredentials", credentials),
         ("RecoveryKeys", recoveryKeys), ("RecoveryVolumeKey", recoveryKeys.volumes[0]), ("RecoveryCacheKey", recoveryKeys.caches[0]),
-        ("SealResult", SealResult(volume: "mail", point: 1, state: .sealed)),
+        ("SealResult", SealResult(volume: "mail", point: 1, state: .sealed)), ("VolumeGroupPage", Page(items: [group], next: "n")),
+        ("VolumeGroup", group), ("GroupMember", group.members[0]),
+        ("GroupCut", VolumeGroup.Cut(count: 1, lastSeconds: 0.0001, longestSeconds: 0.001)),
+        ("GroupSealResult", GroupSealResult(group: "mail", point: 2, members: [.init(volume: "mail", point: 1)], state: .sealed)),
+        ("GroupSealMember", GroupSealResult.Member(volume: "mail", point: 1)),
+        ("GroupCreate", GroupCreate(name: "mail", volumes: ["mail"], policy: .init())),
+        ("GroupChange", GroupChange(volumes: ["mail"], policy: .init())),
         ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0)),
         (
             "VolumeCreate",
@@ -210,7 +232,10 @@ enum Samples {
         ("VolumeTarget", Volume.Target(iqn: "q")), ("VolumeUnsent", Volume.Unsent()), ("VolumeWriteLog", Volume.WriteLog()),
         ("DiskCreate", DiskCreate(name: "a", path: "/a")),
         ("VolumeCreate", VolumeCreate(name: "v", disk: "d")), ("VolumeChange", VolumeChange()), ("VolumeLimits", Volume.Limits()),
-        ("Chap", VolumeCreate.Chap(user: "u", secret: "twelve-bytes")),
+        ("Chap", VolumeCreate.Chap(user: "u", secret: "twelve-bytes")), ("GroupChange", GroupChange()),
+        ("GroupCreate", GroupCreate(name: "g", volumes: [])),
+        ("VolumeGroup", VolumeGroup(name: "g", identifier: "i", members: [], policy: .init())),
+        ("GroupMember", VolumeGroup.Member(volume: "v", point: nil, received: 0, applied: 0)),
         ("VolumeCredentials", VolumeCredentials(user: "u", secret: "s")),
         ("DetachResult", DetachResult(volume: "v", unsentBytes: nil, forced: true)),
         ("AttachRequest", AttachRequest()), ("DetachRequest", DetachRequest()), ("PairingTokenCreate", PairingTokenCreate()),

@@ -1,0 +1,166 @@
+import APIModels
+import Blocks
+import Disks
+import EdgeConfiguration
+import Foundation
+import ManagementAPI
+import NIOCore
+import StateStore
+
+/// Groups of volumes: the records, and where their disks are (W4).
+extension OnPremEdge {
+    func groups() async throws -> [APIModels.VolumeGroup] {
+        var groups: [APIModels.VolumeGroup] = []
+        for record in try store.groups() { groups.append(try await describe(record)) }
+        return groups
+    }
+
+    func group(named name: String) async throws -> APIModels.VolumeGroup { try await describe(try groupRecord(name)) }
+
+    private func groupRecord(_ name: String) throws -> GroupRecord {
+        do {
+            return try store.group(name)
+        } catch StateStoreError.notFound {
+            throw APIError.notFound("group", name)
+        }
+    }
+
+    func createGroup(_ request: GroupCreate) async throws -> APIModels.VolumeGroup {
+        if let problem = NameRule.problem(request.name) { throw APIError.invalid("name", "\(problem)") }
+        if (try? store.group(request.name)) != nil { throw APIError.exists("group", request.name) }
+        let policy = try Self.checkedPolicy(request.policy ?? .init())
+        let record = GroupRecord(
+            name: request.name, identifier: VolumeIdentifier.random().description,
+            recoveryPointObjectiveSeconds: policy.recoveryPointObjectiveSeconds, sealBytes: Int64(clamping: policy.sealBytes))
+        try check(request.volumes)
+        try conflicting { try store.addGroup(record, volumes: request.volumes) }
+        environment.recorder.record(
+            "group.created", subject: record.name, "group \(record.name): \(request.volumes.joined(separator: ", "))")
+        try await notifyEdges(ofVolumes: request.volumes)
+        return try await group(named: request.name)
+    }
+
+    func changeGroup(named name: String, _ change: GroupChange) async throws -> APIModels.VolumeGroup {
+        let before = try volumes(ofGroup: try groupRecord(name).name).map(\.name)
+        let policy = try change.policy.map { try Self.checkedPolicy($0) }
+        if let volumes = change.volumes { try check(volumes) }
+        try conflicting {
+            try store.changeGroup(name, volumes: change.volumes) { record in
+                guard let policy else { return }
+                record.recoveryPointObjectiveSeconds = policy.recoveryPointObjectiveSeconds
+                record.sealBytes = Int64(clamping: policy.sealBytes)
+            }
+        }
+        environment.recorder.record(
+            "group.changed", subject: name, change.volumes.map { "group \(name): \($0.joined(separator: ", "))" } ?? "group \(name)")
+        try await notifyEdges(ofVolumes: before + (change.volumes ?? []))
+        return try await group(named: name)
+    }
+
+    func deleteGroup(named name: String) async throws {
+        let volumes = try volumes(ofGroup: try groupRecord(name).name).map(\.name)
+        try store.deleteGroup(name)
+        environment.recorder.record("group.deleted", subject: name, "group \(name) is gone; its volumes have points of their own again")
+        try await notifyEdges(ofVolumes: volumes)
+    }
+
+    func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
+        let record = try groupRecord(name)
+        guard let edge = try volumes(ofGroup: record.name).compactMap(\.edge).first else {
+            throw APIError.conflict(
+                "group_detached", "No volume of the group is attached", detail: "all of group \(name) is at home",
+                action: "there is nothing to seal")
+        }
+        let seconds = max(1, timeout.components.seconds)
+        return try await call(
+            edge, ControlMethod.sealGroup, SealCall(name: name, until: wait, seconds: seconds), timeout: .seconds(seconds + 5))
+    }
+
+    private func check(_ volumes: [String]) throws {
+        if volumes.count > GroupPoint.membersMax {
+            throw APIError.invalid("volumes", "a group has at most \(GroupPoint.membersMax) volumes")
+        }
+        if Set(volumes).count < volumes.count { throw APIError.invalid("volumes", "a volume stands there twice") }
+        for name in volumes { _ = try volumeRecord(name) }
+    }
+
+    private func conflicting(_ body: () throws -> Void) throws {
+        do {
+            try body()
+        } catch let error as StateStoreError {
+            guard case .conflict(let text) = error else { throw error }
+            throw APIError.conflict("group_conflict", "The group can't be so", detail: text, action: "choose other volumes")
+        }
+    }
+
+    private func notifyEdges(ofVolumes names: [String]) async throws {
+        let edges = Set(try store.volumes().filter { names.contains($0.name) }.compactMap(\.edge))
+        for edge in edges { try await notifyGrantsChanged(edge) }
+    }
+
+    func volumes(ofGroup name: String) throws -> [VolumeRecord] { try store.volumes().filter { $0.volumeGroup == name } }
+
+    /// The volumes of a group are one machine's, and a cut is made at one edge.
+    func checkGroup(of record: VolumeRecord, at edge: String) throws {
+        guard let group = record.volumeGroup else { return }
+        guard let other = try volumes(ofGroup: group).first(where: { $0.state == .attached && $0.edge != edge }) else { return }
+        throw APIError.conflict(
+            "group_elsewhere", "The group is at another edge",
+            detail: "volume \(other.name) of the group \(group) is attached to edge \(other.edge ?? "")",
+            action: "attach volume \(record.name) there, or take it out of the group first")
+    }
+
+    // MARK: What the disks say
+
+    private func describe(_ record: GroupRecord) async throws -> APIModels.VolumeGroup {
+        let volumes = try volumes(ofGroup: record.name)
+        let identifiers = volumes.compactMap { $0.state == .attached ? VolumeIdentifier(hexadecimal: $0.identifier) : nil }
+        let places = try await needPlane().run { plane in
+            Dictionary(identifiers.compactMap { id in plane.groupPlace(id).map { (id.description, $0) } }, uniquingKeysWith: { $1 })
+        }
+        let last = places.values.compactMap(\.cut).filter { $0.group.description == record.identifier }.max { $0.number < $1.number }
+        let members = volumes.map { volume in
+            let place = places[volume.identifier]
+            return APIModels.VolumeGroup.Member(
+                volume: volume.name, point: VolumeIdentifier(hexadecimal: volume.identifier).flatMap { last?.point(of: $0) },
+                received: place?.position.received ?? 0, applied: place?.position.applied ?? 0)
+        }
+        return APIModels.VolumeGroup(
+            name: record.name, identifier: record.identifier, point: max(UInt64(clamping: record.lastPoint), last?.number ?? 0),
+            applied: members.allSatisfy { $0.applied >= $0.point ?? 0 }, members: members,
+            policy: .init(
+                recoveryPointObjectiveSeconds: record.recoveryPointObjectiveSeconds, sealBytes: UInt64(clamping: record.sealBytes)))
+    }
+
+    /// What a cloud edge is told of its groups. Each has the number of the last point that home knows of: the next one is larger.
+    func groupGrants(_ edge: String) async throws -> [GroupGrant] {
+        var grants: [GroupGrant] = []
+        for record in try store.groups() {
+            let volumes = try volumes(ofGroup: record.name).filter { $0.edge == edge && $0.state == .attached }
+            if volumes.isEmpty { continue }
+            grants.append(
+                GroupGrant(
+                    identifier: record.identifier, name: record.name, volumes: volumes.map(\.identifier),
+                    policy: .init(
+                        recoveryPointObjectiveSeconds: record.recoveryPointObjectiveSeconds, sealBytes: UInt64(clamping: record.sealBytes)),
+                    lastPoint: try await noteLastPoint(of: record)))
+        }
+        return grants
+    }
+
+    /// Keeps the number of the last point when the journals that know it may go.
+    @discardableResult
+    func noteLastPoint(of record: GroupRecord) async throws -> UInt64 {
+        guard let identifier = GroupIdentifier(hexadecimal: record.identifier) else { return 0 }
+        let known = try await needPlane().run { $0.lastPoint(of: identifier) }
+        let last = max(known, UInt64(clamping: record.lastPoint))
+        if last > UInt64(clamping: record.lastPoint) { try store.changeGroup(record.name) { $0.lastPoint = Int64(clamping: last) } }
+        return last
+    }
+
+    /// Tells the data plane which volumes are attached: the others of a group wait for no other.
+    func tellAttached() async throws {
+        let attached = Set(try store.volumes().compactMap { $0.state == .attached ? VolumeIdentifier(hexadecimal: $0.identifier) : nil })
+        try await needPlane().run { $0.setAttached(attached) }
+    }
+}
