@@ -54,6 +54,7 @@ extension OnPremEdge {
             }
         }
         diskFailures[name] = nil
+        diskRetries[name] = nil
         try await tellAttached()
         willAttach()
         environment.recorder.record("volume.attached", subject: name, "volume \(name) is attached to edge \(edge)")
@@ -104,7 +105,8 @@ extension OnPremEdge {
     func openAttachedDisks() async {
         guard let records = try? store.volumes() else { return }
         try? await tellAttached()
-        for name in records.map(\.name) where busyVolumes.insert(name).inserted {
+        let now = ContinuousClock.now
+        for name in records.map(\.name) where diskRetries[name]?.isDue(now: now) != false && busyVolumes.insert(name).inserted {
             defer { busyVolumes.remove(name) }
             // Read again: while another disk was being opened this volume may have been detached.
             guard let record = try? store.volume(name), record.state == .attached, let edge = record.edge,
@@ -113,15 +115,20 @@ extension OnPremEdge {
             else { continue }
             do {
                 try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
+                diskRetries[name] = nil
                 if diskFailures.removeValue(forKey: record.name) != nil {
                     environment.recorder.record("disk.opened", subject: record.disk, "the disk of volume \(record.name) is available again")
                 }
             } catch {
-                let text = Problem(describing: error).detail ?? "\(error)"
+                let problem = Problem(describing: error)
+                let text = problem.detail ?? "\(error)"
+                let isWrong = problem.code == Problem.diskChangedCode
+                if isWrong { diskRetries[name, default: DiskRetry()].refused(now: .now) } else { diskRetries[name] = nil }
                 if diskFailures.updateValue(text, forKey: record.name) == nil {
                     environment.recorder.record(
                         "disk.unavailable", subject: record.disk, severity: .error,
-                        "the disk of volume \(record.name) can't be opened: \(text); it is tried again every 5 seconds")
+                        "the disk of volume \(record.name) can't be opened: \(text); it is tried again \(isWrong ? "each minute" : "every 5 seconds")"
+                    )
                 }
             }
         }
@@ -154,6 +161,7 @@ extension OnPremEdge {
         }
         leases[record.identifier] = nil
         diskFailures[name] = nil
+        diskRetries[name] = nil
         try? await notifyGrantsChanged(edge)
         environment.recorder.record(
             "volume.detached", subject: name, severity: force ? .warning : .info,

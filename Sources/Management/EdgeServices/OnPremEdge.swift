@@ -37,6 +37,8 @@ actor OnPremEdge: EdgeController {
     var leases: [String: VolumeLease] = [:]
     /// Why a volume's disk could not be opened, by volume name.
     var diskFailures: [String: String] = [:]
+    /// Those whose disk is not the one that was served.
+    var diskRetries: [String: DiskRetry] = [:]
     /// Names of volumes that are being attached, detached or deleted: one at a time.
     var busyVolumes: Set<String> = []
     /// Those among them that are being detached.

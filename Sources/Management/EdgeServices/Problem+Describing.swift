@@ -99,12 +99,15 @@ extension Problem {
             action: "see to it that the path exists, is a raw file or a block device, and that nothing else uses it")
     }
 
+    /// The code of a disk that is another one than was served.
+    static let diskChangedCode = "disk_changed"
+
     /// The problem that a journal is.
     init(describing error: PointJournalError, disk: String) {
         switch error {
         case .foreignDisk(_, let isReceivedWaiting):
             self.init(
-                status: 409, code: "disk_changed", title: "The disk is not the one that was served", detail: "disk \(disk): \(error)",
+                status: 409, code: Self.diskChangedCode, title: "The disk is not the one that was served", detail: "disk \(disk): \(error)",
                 action: "put the right disk back: nothing was changed on this one. "
                     + (isReceivedWaiting
                         ? "To give up the points that wait for it, detach the volume with --force and move the disk's directory under journals away"

@@ -75,6 +75,44 @@ extension EndToEnd {
             }
         }
 
+        @Test("the cloud edge is lost and exported into the disk: home refuses it, and serves it when the volume is attached anew")
+        func exportInPlace() async throws {
+            try await Lab.with(disks: [("data", 32 << 20)], options: ["--rtt", "5ms", "--rate", "1gbit"]) { lab in
+                let (url, disk, state) = (lab.url("data"), lab.disk("data"), lab.edge(.cloud).state)
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 1 0 4M", "-c", "flush", url])
+                try await lab.seal("data")
+                let file = lab.directory.appendingPathComponent("data.keys").path
+                _ = try await keys(lab, ["data"], to: file)
+                try await lab.relay("cut")
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 2 0 8M", "-c", "flush", url], seconds: 60)
+                try await lab.kill(.cloud)
+                try await lab.kill(.onprem)
+                try await Command.check(
+                    "causeway", ["recover", "export", "--state", state, "--keys", file, "--volume", "data", "--in-place", disk], seconds: 60
+                )
+                let written = ["2 0 8M", "0 8M 24M"]
+                #expect(try await reads(written, in: disk))
+
+                try await lab.restart(.onprem, waitUntilHealthy: false)
+                try await Lab.untilTrue(seconds: 30, "the disk to be refused") {
+                    try await lab.causeway(.onprem, "events", "--output", "json").output.contains("disk.unavailable")
+                }
+                let detached = try await lab.causeway(.onprem, "volume", "detach", "data", "--force")
+                #expect(detached.isSuccess, "\(detached)")
+                // Here the lost edge takes part in what follows: its log is retired, and nothing of it comes home.
+                try await lab.relay("restore")
+                try await lab.restart(.cloud)
+                let attached = try await lab.causeway(.onprem, "volume", "attach", "data")
+                #expect(attached.isSuccess, "\(attached)")
+                try await lab.untilServing("data")
+                #expect(try await reads(written, in: url))
+                #expect(try FileManager.default.contentsOfDirectory(atPath: state + "/retired").count == 1)
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 3 0 1M", "-c", "flush", url], seconds: 60)
+                try await lab.seal("data")
+                #expect(try await reads(["3 0 1M", "2 1M 7M", "0 8M 24M"], in: disk))
+            }
+        }
+
         @Test("an on-prem edge with another master key, or none, does not start and says what to do; its journals can be verified")
         func masterKey() async throws {
             try await Lab.with(disks: [("data", 8 << 20)]) { lab in
