@@ -42,8 +42,11 @@ enum Edge {
                 key: try SecretKey.random())
             let file = LocalFile(
                 try parts.directory.open("cache", [.write, .create]), eventLoop: eventLoop, threadPool: threadPool)
+            let records = LocalDirectory(
+                try OpenDirectory(directory + "/records", create: true), eventLoop: eventLoop, threadPool: threadPool)
             SecureCache.open(
-                file: file, byteCount: UInt64(blockCount) * 2 * 4096 + (64 << 20), key: parts.key, limits: CacheLimits(), random: .system
+                file: file, directory: records, byteCount: UInt64(blockCount) * 2 * 4096 + (64 << 20), key: parts.key,
+                limits: CacheLimits(), random: .system
             ) { result in
                 switch result {
                 case .failure(let error): completion(.failure(error))
@@ -64,7 +67,7 @@ enum Edge {
 
     /// Puts blocks into the cache, a part at a time, until the file holds them.
     private static func fill(
-        _ cache: SecureCache<LocalFile>, from start: UInt64, to end: UInt64, completion: @escaping (Result<Void, any Error>) -> Void
+        _ cache: SecureCache<LocalDirectory>, from start: UInt64, to end: UInt64, completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         if start == end { return completion(.success(())) }
         let next = min(end, start + 1024)
@@ -78,7 +81,7 @@ enum Edge {
     }
 
     private static func serve(
-        _ parts: Parts, cache: SecureCache<LocalFile>, completion: @escaping (Result<Int, any Error>) -> Void
+        _ parts: Parts, cache: SecureCache<LocalDirectory>, completion: @escaping (Result<Int, any Error>) -> Void
     ) {
         let logDirectory = LocalDirectory(parts.directory, eventLoop: parts.eventLoop, threadPool: parts.threadPool)
         WriteLog.open(directory: logDirectory, volume: volume, key: parts.key, limits: WriteLogLimits(), random: .system, now: .now()) {

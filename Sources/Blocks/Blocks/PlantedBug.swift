@@ -25,6 +25,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     // The cache.
     /// The cache forgets blocks in memory only, without an entry in its tables.
     case dropsTombstones
+    /// A cache is trusted even when it is older than the volume: an old copy that was put back brings older blocks.
+    case trustsOldCache
 
     // The volume at the cloud edge.
     /// Reads look into the cache before they look for unsent writes.
@@ -35,8 +37,6 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case cachesStaleFetch
     /// A block that the end of the disk cuts is cached, its rest filled with zeroes; the disk grows later.
     case cachesCutBlock
-    /// The log forgets a point before the cache has it durably: a crash brings older blocks back.
-    case releasesBeforeCacheIsDurable
     /// The volumes of a group are sealed one by one, each when the one before is durable.
     case sealsGroupOneByOne
     /// A point goes home without the ranges that it sets to zeroes.

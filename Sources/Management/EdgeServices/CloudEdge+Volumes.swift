@@ -13,6 +13,8 @@ import WriteLog
 /// The volumes of a cloud edge follow the grants of home.
 extension CloudEdge {
     static var volumesDirectory: String { "volumes" }
+    /// Where the records of the cache are; its blocks are in the file or device that the configuration names.
+    private static var cacheIndexDirectory: String { "cache-index" }
     private static var retiredDirectory: String { "retired" }
 
     // MARK: Grants
@@ -84,9 +86,12 @@ extension CloudEdge {
         let (path, byteCount, environment) = (cloud.cachePath, cloud.cacheSizeBytes, environment)
         let key = try SecretKey(Array(grants.cacheKey))
         let file = try CacheFile.open(path)
+        let directory = try environment.subdirectory(Self.cacheIndexDirectory)
         _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = LocalFile(file, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
-            plane.openCache(file: local, byteCount: byteCount, key: key, limits: environment.memory.cache) { completion($0.map { true }) }
+            plane.openCache(
+                file: local, directory: directory, byteCount: byteCount, key: key, limits: environment.memory.cache
+            ) { completion($0.map { true }) }
         }
     }
 

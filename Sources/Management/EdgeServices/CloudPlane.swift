@@ -67,7 +67,7 @@ final class CloudPlane {
     let incarnation = UInt64.random(in: 1 ... .max)
     private(set) var link: PeerLink?
     private(set) var isRevoked = false
-    private(set) var cache: SecureCache<LocalFile>?
+    private(set) var cache: SecureCache<LocalDirectory>?
     private(set) var served: [VolumeIdentifier: Served] = [:]
     /// The groups of volumes that home has granted; see CloudPlane+Groups.swift.
     var groups: [GroupIdentifier: GroupEntry] = [:]
@@ -164,10 +164,12 @@ final class CloudPlane {
 
     /// Opens the cache under the key that home has sent; once a process.
     func openCache(
-        file: LocalFile, byteCount: UInt64, key: SecretKey, limits: CacheLimits, completion: @escaping (Result<Void, any Error>) -> Void
+        file: LocalFile, directory: OpenDirectory, byteCount: UInt64, key: SecretKey, limits: CacheLimits,
+        completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         if cache != nil { return completion(.success(())) }
-        SecureCache.open(file: file, byteCount: byteCount, key: key, limits: limits, random: .system) { [self] result in
+        let records = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
+        SecureCache.open(file: file, directory: records, byteCount: byteCount, key: key, limits: limits, random: .system) { [self] result in
             switch result {
             case .success(let cache):
                 self.cache = cache
@@ -229,7 +231,8 @@ final class CloudPlane {
     }
 
     private func serve(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, log: WriteLog<LocalDirectory>, logSize: LogSize, cache: SecureCache<LocalFile>,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, log: WriteLog<LocalDirectory>, logSize: LogSize,
+        cache: SecureCache<LocalDirectory>,
         policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {

@@ -9,7 +9,7 @@ import Volumes
 /// A served volume as the API, home and the metrics see it. All is called on the data loop.
 enum VolumeReport {
     static func status(
-        of entry: CloudPlane.Served, cache: SecureCache<LocalFile>?, portals: [String], networkBlock: String? = nil, failure: String?
+        of entry: CloudPlane.Served, cache: SecureCache<LocalDirectory>?, portals: [String], networkBlock: String? = nil, failure: String?
     ) -> VolumeStatus {
         let volume = entry.volume
         let unsent = volume.unsent

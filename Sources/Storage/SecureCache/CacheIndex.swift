@@ -2,100 +2,43 @@ import Blocks
 import Ciphers
 import NIOCore
 
-/// Where a block is: a segment's place in the ring, and a slot there.
-struct CacheLocation: Equatable {
-    let segment: UInt32
-    let slot: UInt32
-}
-
-/// The segment that says that a run of blocks holds zeroes.
+/// That a run of blocks holds zeroes.
 struct ZeroMark: ExtentValue {
-    let segment: UInt32
     func dropping(sectors: UInt64) -> ZeroMark { self }
 }
 
 /// What the cache knows of one volume.
 final class CacheVolume {
     let identifier: VolumeIdentifier
-    /// A short name for the volume, never used again in this run.
+    /// A short name for the volume, never used again in this cache.
     let ordinal: UInt32
     /// nil until the volume is attached: then its blocks are known, and cannot be read.
     var key: SecretKey? {
         didSet { (ciphers, sharedCiphers) = ([:], [:]) }
     }
-    private(set) var blocks: [UInt64: CacheLocation] = [:]
-    private(set) var zeroes = ExtentMap<ZeroMark>()
+    var map: CacheMap
+    var zeroes = ExtentMap<ZeroMark>()
+    /// The cache has everything of the volume's points up to this one.
+    var current: PointNumber = 0
     /// The ciphers of this volume's blocks, by the number of the salt.
     private var ciphers: [Int: BlockCipher] = [:]
     /// The same for the threads of the pool.
     private var sharedCiphers: [Int: SharedBlockCipher] = [:]
 
-    init(identifier: VolumeIdentifier, ordinal: UInt32) {
+    init(identifier: VolumeIdentifier, ordinal: UInt32, slotWidth: Int) {
         self.identifier = identifier
         self.ordinal = ordinal
+        map = CacheMap(width: slotWidth)
     }
 
-    // MARK: Asking
-
-    func location(of block: UInt64) -> CacheLocation? { blocks[block] }
     func isZero(_ block: UInt64) -> Bool { !zeroes.isEmpty && zeroes.overlaps(SectorRange(block: block)) }
-    func contains(_ block: UInt64) -> Bool { blocks[block] != nil || isZero(block) }
+    func contains(_ block: UInt64) -> Bool { map.slot(of: block) != nil || isZero(block) }
 
     /// True when at least one block of the range is known.
     func containsAny(of range: Range<UInt64>) -> Bool {
         if !zeroes.isEmpty, zeroes.overlaps(range.sectors) { return true }
-        if blocks.isEmpty { return false }
-        if UInt64(blocks.count) < range.upperBound - range.lowerBound { return blocks.keys.contains { range.contains($0) } }
-        return range.contains { blocks[$0] != nil }
-    }
-
-    // MARK: Changing
-
-    /// Makes `location` the place of a block, whatever it had before.
-    func set(_ block: UInt64, to location: CacheLocation) {
-        blocks[block] = location
-        if isZero(block) { zeroes.remove(SectorRange(block: block)) }
-    }
-
-    /// Makes a run of blocks zeroes, whatever they had before.
-    func setZeroes(_ range: Range<UInt64>, segment: UInt32) {
-        removeData(in: range)
-        zeroes.insert(range.sectors, ZeroMark(segment: segment))
-    }
-
-    /// Forgets a run of blocks.
-    func remove(_ range: Range<UInt64>) {
-        removeData(in: range)
-        if !zeroes.isEmpty { zeroes.remove(range.sectors) }
-    }
-
-    /// Forgets a block if it is where `location` says.
-    func remove(_ block: UInt64, at location: CacheLocation) -> Bool {
-        guard blocks[block] == location else { return false }
-        blocks[block] = nil
-        return true
-    }
-
-    /// Forgets zeroes in a run of blocks as far as `segment` says them.
-    func removeZeroes(in range: Range<UInt64>, segment: UInt32) {
-        for extent in zeroes.extents(in: range.sectors) where extent.value.segment == segment { zeroes.remove(extent.range) }
-    }
-
-    private func removeData(in range: Range<UInt64>) {
-        if blocks.isEmpty { return }
-        if UInt64(blocks.count) < range.upperBound - range.lowerBound {
-            for block in blocks.keys.filter({ range.contains($0) }) { blocks[block] = nil }
-        } else {
-            for block in range { blocks[block] = nil }
-        }
-    }
-
-    /// The blocks of a range that have data here, ascending.
-    func dataBlocks(in range: Range<UInt64>) -> [UInt64] {
-        if UInt64(blocks.count) < range.upperBound - range.lowerBound {
-            return blocks.keys.filter { range.contains($0) }.sorted()
-        }
-        return range.filter { blocks[$0] != nil }
+        if range.count == 1 { return map.slot(of: range.lowerBound) != nil }
+        return !map.blocks(in: range).isEmpty
     }
 
     // MARK: Ciphers
@@ -103,9 +46,10 @@ final class CacheVolume {
     /// The cipher of this volume's blocks under one salt; nil while there is no key.
     func cipher(salt: Int, of salts: CacheSalts) -> BlockCipher? {
         if let cipher = ciphers[salt] { return cipher }
-        guard let key, let derived = try? key.derive(salt: salts[salt], purpose: CacheFormat.blockPurpose) else { return nil }
+        guard let key, let salt = salts[salt] else { return nil }
+        guard let derived = try? key.derive(salt: salt.bytes, purpose: CacheFormat.blockPurpose) else { return nil }
         let cipher = BlockCipher(key: derived)
-        ciphers[salt] = cipher
+        ciphers[salt.number] = cipher
         return cipher
     }
 
@@ -120,50 +64,51 @@ final class CacheVolume {
 
 /// The salts that segments of this cache were written under: one for each run of the program.
 struct CacheSalts {
-    private var salts: [[UInt8]] = []
-    private var numbers: [[UInt8]: Int] = [:]
+    /// More runs than this are not kept apart: the cache is emptied instead, once in so many restarts.
+    static let countMax = 1 << 16
+    private var salts: [Int: [UInt8]] = [:]
 
-    subscript(number: Int) -> [UInt8] { salts[number] }
+    subscript(number: Int) -> (number: Int, bytes: [UInt8])? { salts[number].map { (number, $0) } }
+    var all: [(number: Int, bytes: [UInt8])] { salts.sorted { $0.key < $1.key }.map { ($0.key, $0.value) } }
+    var nextNumber: Int { (salts.keys.max() ?? -1) + 1 }
 
-    /// The number of a salt that is known.
-    func number(of salt: [UInt8]) -> Int? { numbers[salt] }
-
-    /// The number of a salt, which becomes known.
-    mutating func add(_ salt: [UInt8]) -> Int {
-        if let number = numbers[salt] { return number }
-        salts.append(salt)
-        numbers[salt] = salts.count - 1
-        return salts.count - 1
-    }
+    mutating func add(_ salt: [UInt8], number: Int) { salts[number] = salt }
+    /// Forgets the salts that no segment was written under.
+    mutating func keep(_ used: Set<Int>) { salts = salts.filter { used.contains($0.key) } }
 }
 
-/// Which blocks are where. In this first form a hash table for each volume; the cache sees no more of it than this.
+/// Which blocks are where.
 struct CacheIndex {
+    let slotWidth: Int
     private(set) var volumes: [VolumeIdentifier: CacheVolume] = [:]
-    /// By ordinal; nil for volumes that are gone.
-    private var byOrdinal: [CacheVolume?] = []
+    private var byOrdinal: [UInt32: CacheVolume] = [:]
+    private var nextOrdinal: UInt32 = 0
+
+    init(slotWidth: Int) { self.slotWidth = slotWidth }
 
     subscript(identifier: VolumeIdentifier) -> CacheVolume? { volumes[identifier] }
-    subscript(ordinal ordinal: UInt32) -> CacheVolume? {
-        Int(ordinal) < byOrdinal.count ? byOrdinal[Int(ordinal)] : nil
-    }
+    subscript(ordinal ordinal: UInt32) -> CacheVolume? { byOrdinal[ordinal] }
 
-    /// The volume of that name, made when it is not known.
-    mutating func volume(_ identifier: VolumeIdentifier) -> CacheVolume {
-        if let volume = volumes[identifier] { return volume }
-        let volume = CacheVolume(identifier: identifier, ordinal: UInt32(byOrdinal.count))
+    /// Makes a volume, under a new short name or under the one that a record gives it.
+    mutating func add(_ identifier: VolumeIdentifier, ordinal: UInt32? = nil) -> CacheVolume {
+        let volume = CacheVolume(identifier: identifier, ordinal: ordinal ?? nextOrdinal, slotWidth: slotWidth)
+        nextOrdinal = max(nextOrdinal, volume.ordinal &+ 1)
         volumes[identifier] = volume
-        byOrdinal.append(volume)
+        byOrdinal[volume.ordinal] = volume
         return volume
     }
 
-    /// Forgets a volume and all its blocks.
+    /// Forgets a volume.
     mutating func remove(_ identifier: VolumeIdentifier) {
         guard let volume = volumes.removeValue(forKey: identifier) else { return }
-        byOrdinal[Int(volume.ordinal)] = nil
+        byOrdinal[volume.ordinal] = nil
     }
 
-    var blockCount: UInt64 { volumes.values.reduce(0) { $0 + UInt64($1.blocks.count) } }
+    var blockCount: UInt64 { volumes.values.reduce(0) { $0 + $1.map.count } }
+    /// The memory that the maps take, in bytes.
+    var byteCount: Int { volumes.values.reduce(0) { $0 + $1.map.byteCount + $1.zeroes.count * CacheIndex.zeroExtentBytes } }
+    /// What a run of zeroes takes in memory.
+    static let zeroExtentBytes = 48
 }
 
 extension Range<UInt64> {
@@ -173,63 +118,53 @@ extension Range<UInt64> {
     }
 }
 
-/// One place in the ring, and what is there.
-final class CacheSegment {
-    let position: Int
+/// One segment, and what is there.
+struct CacheSegment {
+    enum State: UInt8 {
+        case free
+        /// It takes blocks.
+        case open
+        /// It is full; its owners are in the file, or in memory.
+        case closed
+        /// Nothing in it counts any more, as soon as that is durable.
+        case leaving
+        /// The file system has no room for it.
+        case unusable
+    }
+
+    var state = State.free
+    var queue = CacheQueue.small
     /// 0 while nothing there counts.
     var sequence: UInt64 = 0
     /// The number of the salt that it was written under.
-    var salt = 0
-    /// For each used slot, the block that was put there: what eviction must look up.
-    var slots: [(volume: UInt32, block: UInt64)] = []
-    /// The same for runs of zeroes.
-    var zeroes: [(volume: UInt32, blocks: Range<UInt64>)] = []
-    /// What is not durable yet of the segment.
-    var pending: PendingSegment?
-    /// The whole place was written once, so its room is there; or the file system had no room for it.
-    var hasRoom = false
-    var isUnusable = false
+    var salt: UInt32 = 0
+    /// Slots whose block is still what the index knows.
+    var liveCount: Int32 = 0
+}
 
-    init(position: Int) { self.position = position }
-
-    func clear() {
-        sequence = 0
-        slots = []
-        zeroes = []
-        pending = nil
-    }
+/// The block that a slot was filled with.
+struct CacheOwner: Equatable {
+    var volume: UInt32
+    var block: UInt64
 }
 
 /// A segment on its way to the file.
-final class PendingSegment {
-    let segment: CacheSegment
+final class FillingSegment {
+    let segment: Int
     let sequence: UInt64
-    /// Nothing older counts any more, as soon as this segment is durable.
-    var isBarrier: Bool
+    let queue: CacheQueue
+    var owners: [CacheOwner] = []
     /// The plaintext of slots that were not written; nil for those that were.
     var buffers: [ByteBuffer?] = []
     /// How many slots were sealed, and how many were written.
     var sealedSlots = 0
     var writtenSlots = 0
-    var entries: [CacheEntry] = []
-    /// Entries up to here never change again.
-    var fixedEntries = 0
-    var emittedEntries = 0
-    var durableEntries = 0
-    var fragments = 0
-    var tableOffset = 0
-    var isHeaderWritten = false
-    var isHeaderDurable = false
-    var isClosed = false
-    /// What the sync that is being prepared covers.
-    var goal: (slots: Int, entries: Int)?
+    /// No more blocks are taken.
+    var isFull = false
 
-    init(segment: CacheSegment, sequence: UInt64, isBarrier: Bool) {
+    init(segment: Int, sequence: UInt64, queue: CacheQueue) {
         self.segment = segment
         self.sequence = sequence
-        self.isBarrier = isBarrier
+        self.queue = queue
     }
-
-    /// True while something of the segment would be lost in a crash.
-    var isDirty: Bool { !isHeaderDurable || durableEntries < entries.count }
 }

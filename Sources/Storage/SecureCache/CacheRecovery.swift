@@ -4,238 +4,255 @@ import NIOCore
 
 // How a cache is found again:
 //
-//     headers of all places ──► the row: the highest sequence, and down as long as each header's
-//                               predecessor is there with the fragments that count
-//     tables of the row, newest first: the first entry about a block that is met is the last that was made
+//     header of the blocks file ─► record files by their numbers, the highest first ─► the base: a checkpoint that is complete, or a
+//     journal that begins anew ─► the journals from its number on, each as far as the next one says that it counts
+//       ─► read again and replayed: first what happened to segments, then everything
 //
-// What lies below a hole in the row, or below a barrier, is left alone and will be overwritten.
+// A journal in the middle that is missing or shorter than the next one says means that changes are lost, and nobody knows what
+// they would have hidden: the cache begins without blocks. The end of the last journal may be torn, and only that.
 
 /// What recovery found, ready to go on.
-struct RecoveredCache {
+struct RecoveredCache<File: StorageFile> {
+    var identifier: UInt64
     var geometry: CacheGeometry
-    var segments: [CacheSegment]
     var index: CacheIndex
+    var segments: [CacheSegment]
+    var queues = CacheQueues()
     var salts: CacheSalts
     var salt: Int
-    var tableCipher: BlockCipher
+    var ownersCipher: BlockCipher
+    var ownersInMemory: [Int: [CacheOwner]]
+    var journal: CacheJournal<File>
     var nextSequence: UInt64
-    var nextPosition: Int
-    var predecessor: (sequence: UInt64, fragments: Int)?
-    var segmentsSkipped: UInt64
+    /// Records were there, and could not be used.
+    var isDamaged: Bool
 }
 
-final class CacheRecovery<File: StorageFile> {
-    let file: File
-    let key: SecretKey
-    let geometry: CacheGeometry
-    let newSalt: [UInt8]
-    private let completion: (Result<RecoveredCache, CacheError>) -> Void
+final class CacheRecovery<Directory: StorageDirectory> {
+    typealias File = Directory.File
 
-    private let segments: [CacheSegment]
-    private var index = CacheIndex()
-    private var salts = CacheSalts()
-    private var ciphers: [Int: BlockCipher] = [:]
-    private var headers: [UInt64: CacheSegmentHeader] = [:]
-    private var skipped: UInt64 = 0
-    /// Blocks that a newer tombstone hides, by volume, while the tables are read; and volumes that are gone.
-    private var dead: [VolumeIdentifier: ExtentMap<ZeroMark>] = [:]
-    private var removed: Set<VolumeIdentifier> = []
-    private var predecessor: (sequence: UInt64, fragments: Int)?
-    /// Headers that are read at the same time.
-    private static var readsMax: Int { 16 }
+    private let file: File
+    private let directory: Directory
+    private let key: SecretKey
+    private let byteCount: UInt64
+    private let limits: CacheLimits
+    private var random: RandomSource
+    private let completion: (Result<RecoveredCache<File>, CacheError>) -> Void
+
+    private var header = CacheHeader(segmentBytes: 0, identifier: 0)
+    private var geometry = CacheGeometry(byteCount: 0, segmentBytes: CacheFormat.segmentBytesMin)
+    private var checkpoints: Set<UInt64> = []
+    private var journals: Set<UInt64> = []
+    private var isDamaged = false
 
     init(
-        file: File, key: SecretKey, geometry: CacheGeometry, salt: [UInt8],
-        completion: @escaping (Result<RecoveredCache, CacheError>) -> Void
+        file: File, directory: Directory, byteCount: UInt64, key: SecretKey, limits: CacheLimits, random: RandomSource,
+        completion: @escaping (Result<RecoveredCache<File>, CacheError>) -> Void
     ) {
         self.file = file
+        self.directory = directory
+        self.byteCount = byteCount
         self.key = key
-        self.geometry = geometry
-        newSalt = salt
+        self.limits = limits
+        self.random = random
         self.completion = completion
-        segments = (0..<geometry.segmentCount).map { CacheSegment(position: $0) }
     }
 
-    // MARK: Headers
+    private func fail(_ error: StorageFileError) { completion(.failure(.file(error))) }
+
+    // MARK: The header
 
     func start() {
-        file.size { [self] result in
+        file.read(at: 0, byteCount: CacheFormat.headerBytes) { [self] result in
             switch result {
-            case .failure(let error): completion(.failure(.file(error)))
-            case .success(let size): readHeaders(from: 0, size: size)
-            }
-        }
-    }
-
-    private func readHeaders(from first: Int, size: UInt64) {
-        let end = min(first + Self.readsMax, geometry.segmentCount)
-        // Where the file has ended there is nothing.
-        guard first < end, geometry.offset(ofSegment: first) < size else { return followRow() }
-        var left = end - first
-        for position in first..<end {
-            file.read(at: geometry.offset(ofSegment: position), byteCount: CacheFormat.headerBytes) { [self] result in
-                if case .success(let bytes) = result { take(bytes, at: position) } else { skipped += 1 }
-                left -= 1
-                if left == 0 { readHeaders(from: end, size: size) }
-            }
-        }
-    }
-
-    private func take(_ bytes: ByteBuffer, at position: Int) {
-        guard let header = CacheSegmentHeader(parsing: bytes) else {
-            // A place that was never written is not damaged.
-            if !bytes.readableBytesView.allSatisfy({ $0 == 0 }) { skipped += 1 }
-            return
-        }
-        guard Int(header.position) == position, Int(header.segmentBytes) == geometry.segmentBytes,
-            Int(header.segmentCount) == geometry.segmentCount, let cipher = cipher(for: header.salt),
-            header.isAuthentic(bytes, cipher: cipher), headers[header.sequence] == nil
-        else {
-            skipped += 1
-            return
-        }
-        let salt = salts.add(header.salt)
-        ciphers[salt] = cipher
-        headers[header.sequence] = header
-        segments[position].salt = salt
-    }
-
-    private func cipher(for salt: [UInt8]) -> BlockCipher? {
-        if let number = salts.number(of: salt) { return ciphers[number] }
-        return (try? key.derive(salt: salt, purpose: CacheFormat.tablePurpose)).map(BlockCipher.init(key:))
-    }
-
-    // MARK: The row
-
-    private func followRow() {
-        guard let newest = headers.keys.max() else { return settle() }
-        readTable(of: newest, fragmentsNeeded: nil)
-    }
-
-    /// Reads the table of the next older segment in the row; the newest one counts as far as it goes.
-    private func readTable(of sequence: UInt64, fragmentsNeeded: Int?) {
-        guard let header = headers[sequence], let cipher = ciphers[segments[Int(header.position)].salt] else { return settle() }
-        let position = Int(header.position)
-        if fragmentsNeeded == 0 { return take([], of: header) }
-        file.read(at: geometry.offset(ofTable: position), byteCount: geometry.tableBytes) { [self] result in
-            guard case .success(let table) = result else { return settle() }
-            let fragments = CacheTable.decode(
-                table, sequence: sequence, position: position, slotCount: geometry.slotCount, limit: fragmentsNeeded ?? .max,
-                cipher: cipher)
-            // Entries are missing, and nobody knows what they would have hidden.
-            if let fragmentsNeeded, fragments.count < fragmentsNeeded { return settle() }
-            take(fragments, of: header)
-        }
-    }
-
-    private func take(_ fragments: [[CacheEntry]], of header: CacheSegmentHeader) {
-        let segment = segments[Int(header.position)]
-        segment.sequence = header.sequence
-        segment.hasRoom = true
-        if predecessor == nil { predecessor = (header.sequence, fragments.count) }
-        for fragment in fragments.reversed() {
-            for entry in fragment.reversed() { take(entry, of: segment) }
-        }
-        headers[header.sequence] = nil
-        guard header.predecessorFragments != CacheFormat.barrier else { return settle() }
-        readTable(of: header.sequence - 1, fragmentsNeeded: Int(header.predecessorFragments))
-    }
-
-    private func take(_ entry: CacheEntry, of segment: CacheSegment) {
-        if removed.contains(entry.volume) { return }
-        switch entry.kind {
-        case .volumeRemoved:
-            // Newer entries about the volume stay: it was attached again.
-            removed.insert(entry.volume)
-        case .tombstone:
-            dead[entry.volume, default: ExtentMap()].insert(entry.blocks.sectors, ZeroMark(segment: 0))
-        case .zeroes:
-            takeZeroes(entry, of: segment)
-        case .data:
-            takeData(entry, of: segment)
-        }
-    }
-
-    private func takeData(_ entry: CacheEntry, of segment: CacheSegment) {
-        let volume = index.volume(entry.volume)
-        let hidden = dead[entry.volume]
-        let end = Int(entry.slot) + Int(entry.count)
-        while segment.slots.count < end { segment.slots.append((.max, 0)) }
-        for (number, block) in entry.blocks.enumerated() {
-            if volume.contains(block) || hidden?.overlaps(SectorRange(block: block)) == true { continue }
-            let slot = Int(entry.slot) + number
-            segment.slots[slot] = (volume.ordinal, block)
-            volume.set(block, to: CacheLocation(segment: UInt32(segment.position), slot: UInt32(slot)))
-        }
-    }
-
-    private func takeZeroes(_ entry: CacheEntry, of segment: CacheSegment) {
-        let volume = index.volume(entry.volume)
-        // Only what nothing newer speaks about.
-        var open = dead[entry.volume]?.gaps(in: entry.blocks.sectors) ?? [entry.blocks.sectors]
-        open = open.flatMap { volume.zeroes.gaps(in: $0) }
-        for range in open {
-            var start = range.start / BlockGeometry.sectorsPerBlock
-            let end = range.end / BlockGeometry.sectorsPerBlock
-            for block in volume.dataBlocks(in: start..<end) + [end] {
-                if start < block {
-                    volume.setZeroes(start..<block, segment: UInt32(segment.position))
-                    segment.zeroes.append((volume.ordinal, start..<block))
+            case .failure(let error): fail(error)
+            case .success(let bytes):
+                let known = CacheHeader(parsing: bytes)
+                let segmentBytes = CacheGeometry.segmentBytes(forCacheOf: byteCount, atMost: limits.segmentBytes)
+                header = known ?? CacheHeader(segmentBytes: UInt32(segmentBytes), identifier: random.next())
+                geometry = CacheGeometry(byteCount: byteCount, segmentBytes: Int(header.segmentBytes))
+                guard geometry.segmentCount >= CacheFormat.segmentsMin else {
+                    let needed = UInt64(CacheFormat.segmentsMin * Int(header.segmentBytes) + CacheFormat.headerBytes)
+                    return completion(.failure(.tooSmall(bytesNeeded: needed)))
                 }
-                start = block + 1
+                if known != nil { return listFiles() }
+                file.write(header.encoded(), at: 0) { [self] result in
+                    if case .failure(let error) = result { return fail(error) }
+                    listFiles()
+                }
             }
         }
+    }
+
+    // MARK: The base
+
+    private func listFiles() {
+        directory.list { [self] result in
+            switch result {
+            case .failure(let error): fail(error)
+            case .success(let names):
+                for name in names {
+                    guard let (isCheckpoint, number) = CacheFileName.parse(name), number < .max / 2 else { continue }
+                    if isCheckpoint { checkpoints.insert(number) } else { journals.insert(number) }
+                }
+                tryBase(of: checkpoints.union(journals).sorted(by: >)[...])
+            }
+        }
+    }
+
+    /// Looks for the newest base among the numbers, descending.
+    private func tryBase(of numbers: ArraySlice<UInt64>) {
+        guard let number = numbers.first else { return finish(nil, []) }
+        read(checkpoints.contains(number) ? CacheFileName.checkpoint(number) : nil) { [self] checkpoint in
+            let isBase = checkpoint.map { $0.isComplete && isOurs($0, .checkpoint, number) } ?? false
+            read(journals.contains(number) ? CacheFileName.journal(number) : nil) { [self] journal in
+                if let journal, isOurs(journal, isBase ? nil : .firstJournal, number) {
+                    return followJournals(base: isBase ? checkpoint : nil, [journal])
+                }
+                if isBase { return lost() }
+                tryBase(of: numbers.dropFirst())
+            }
+        }
+    }
+
+    private func isOurs(_ extent: CacheRecordFileExtent, _ kind: CacheRecordFileHeader.Kind?, _ number: UInt64) -> Bool {
+        let header = extent.header
+        return header.number == number && header.cache == self.header.identifier && header.segmentBytes == self.header.segmentBytes
+            && (kind == nil ? header.kind != .checkpoint : header.kind == kind)
+    }
+
+    /// Finds how far a record file is whole; what can't be read is not.
+    private func read(_ name: String?, _ next: @escaping (CacheRecordFileExtent?) -> Void) {
+        guard let name else { return next(nil) }
+        directory.open(name, create: false) { [self] result in
+            guard case .success(let file) = result else { return next(nil) }
+            // What is in the page cache only must not change any more once something is built on it.
+            file.synchronize { [self] _ in
+                CacheRecordReader(file: file, key: key) { result in
+                    file.close()
+                    if case .success(let extent) = result { next(extent) } else { next(nil) }
+                }.start()
+            }
+        }
+    }
+
+    // MARK: The journals
+
+    /// Reads the journals behind the last of `row`, as long as each goes on where the one before ends.
+    private func followJournals(base: CacheRecordFileExtent?, _ row: [CacheRecordFileExtent]) {
+        guard let last = row.last else { return lost() }
+        let number = last.header.number + 1
+        guard journals.contains(number) else { return finish(base, row) }
+        read(CacheFileName.journal(number)) { [self] journal in
+            var row = row
+            guard let journal, isOurs(journal, .journal, number) else {
+                // Its beginning never became durable, so nothing of it did. But then nothing came after it either.
+                return journals.contains(number + 1) ? lost() : finish(base, row)
+            }
+            guard row[row.count - 1].cut(to: journal.header.predecessorFragments, chain: journal.header.predecessorTag) else {
+                return lost()
+            }
+            followJournals(base: base, row + [journal])
+        }
+    }
+
+    /// Changes are missing.
+    private func lost() {
+        isDamaged = true
+        finish(nil, [])
     }
 
     // MARK: Ending
 
-    private func settle() {
-        // What is in the page cache only must not change any more once something is built on it.
+    private func finish(_ base: CacheRecordFileExtent?, _ row: [CacheRecordFileExtent]) {
         file.synchronize { [self] result in
-            if case .failure(let error) = result { return completion(.failure(.file(error))) }
-            finish()
+            if case .failure(let error) = result { return fail(error) }
+            let highest = checkpoints.union(journals).max() ?? 0
+            let number = (row.last?.header.number ?? highest) + 1
+            isDamaged = isDamaged || (row.isEmpty && highest > 0)
+            // Those behind are of runs that died before they counted; those before the base have had their time.
+            remove(numbers: { [first = row.first?.header.number] in $0 >= number || $0 < first ?? number }) { [self] in
+                settle(base, row, number: number)
+            }
         }
     }
 
-    private func finish() {
-        let salt = salts.add(newSalt)
-        let tableCipher: BlockCipher
+    private func remove(numbers isSuperfluous: (UInt64) -> Bool, _ next: @escaping () -> Void) {
+        var names = checkpoints.filter(isSuperfluous).map(CacheFileName.checkpoint)[...]
+        names += journals.filter(isSuperfluous).map(CacheFileName.journal)
+        func removeNext() {
+            guard let name = names.popFirst() else { return next() }
+            directory.remove(name) { _ in removeNext() }
+        }
+        removeNext()
+    }
+
+    // MARK: Replaying
+
+    private func settle(_ base: CacheRecordFileExtent?, _ row: [CacheRecordFileExtent], number: UInt64) {
+        let replay = CacheReplay(geometry: geometry)
+        replayFiles(row[...], { replay.countEvents(in: $0) }) { [self] in
+            replayFiles([base].compactMap { $0 }[...], { replay.apply($0, isCheckpoint: true) }) { [self] in
+                replayFiles(row[...], { replay.apply($0, isCheckpoint: false) }) { [self] in
+                    end(replay, base, row, number: number)
+                }
+            }
+        }
+    }
+
+    /// Gives all that counts of some files to `onRecords`, in order.
+    private func replayFiles(
+        _ files: ArraySlice<CacheRecordFileExtent>, _ onRecords: @escaping (ByteBuffer) -> Void, then next: @escaping () -> Void
+    ) {
+        guard let first = files.first else { return next() }
+        let number = first.header.number
+        directory.open(first.header.kind == .checkpoint ? CacheFileName.checkpoint(number) : CacheFileName.journal(number), create: false) {
+            [self] result in
+            guard case .success(let file) = result else { return lost() }
+            CacheRecordReader(file: file, key: key, fragmentsMax: first.chains.count, onRecords: onRecords) { [self] result in
+                file.close()
+                // It was whole a moment ago.
+                guard case .success(let extent?) = result, extent.chains == first.chains else { return lost() }
+                replayFiles(files.dropFirst(), onRecords, then: next)
+            }.start()
+        }
+    }
+
+    private func end(_ replay: CacheReplay, _ base: CacheRecordFileExtent?, _ row: [CacheRecordFileExtent], number: UInt64) {
+        let salt = replay.salts.nextNumber
+        let bytes = random.bytes(CacheFormat.saltBytes)
+        replay.salts.add(bytes, number: salt)
+        let ownersCipher: BlockCipher
         do throws(CipherError) {
-            tableCipher = BlockCipher(key: try key.derive(salt: newSalt, purpose: CacheFormat.tablePurpose))
+            ownersCipher = BlockCipher(key: try key.derive(salt: bytes, purpose: CacheFormat.ownersPurpose))
         } catch {
             return completion(.failure(.cipher("\(error)")))
         }
-        skipped += UInt64(headers.count)
-        let highest = max(predecessor?.sequence ?? 0, headers.keys.max() ?? 0)
-        let newest = segments.first { $0.sequence == highest && highest > 0 }
+        let journal = CacheJournal<File>(
+            number: number, predecessor: (UInt32(row.last?.chains.count ?? 0), row.last?.chains.last ?? CacheChain()),
+            startsAnew: row.isEmpty, byteCount: row.reduce(0) { $0 + $1.byteCount }, fileCount: row.count,
+            checkpointBytes: base?.byteCount ?? 0)
         completion(
             .success(
-                RecoveredCache(
-                    geometry: geometry, segments: segments, index: index, salts: salts, salt: salt, tableCipher: tableCipher,
-                    nextSequence: highest + 1, nextPosition: newest.map { ($0.position + 1) % segments.count } ?? 0,
-                    predecessor: predecessor, segmentsSkipped: skipped)))
+                replay.recovered(
+                    identifier: header.identifier, salt: salt, ownersCipher: ownersCipher, journal: journal, isDamaged: isDamaged)))
     }
 }
 
 extension SecureCache {
-    /// Opens the cache in `file`, which it has for itself, or makes one there.
+    /// Opens the cache whose blocks are in `file` and whose records are in `directory`, which it has for itself, or makes one there.
     ///
-    /// The index is rebuilt from all tables that are whole. What is damaged is skipped and counted; a
-    /// file that was sealed under another key, or had another size, is a cache without blocks.
+    /// The index is rebuilt from the last checkpoint and what the journals say since. When that is damaged, or was sealed under
+    /// another key, the cache has no blocks. A cache may be opened with another size than before: what lies behind its end is gone.
     public static func open(
-        file: File, byteCount: UInt64, key: SecretKey, limits: CacheLimits = CacheLimits(), random: RandomSource,
+        file: File, directory: Directory, byteCount: UInt64, key: SecretKey, limits: CacheLimits = CacheLimits(), random: RandomSource,
         completion: @escaping (Result<SecureCache, CacheError>) -> Void
     ) {
-        var random = random
-        let geometry = CacheGeometry(byteCount: byteCount, segmentBytes: limits.segmentBytes)
-        // One segment being written, one taking entries, and one to evict.
-        guard geometry.segmentCount >= 3 else {
-            return completion(.failure(.tooSmall(bytesNeeded: 3 * UInt64(limits.segmentBytes))))
-        }
-        let recovery = CacheRecovery(file: file, key: key, geometry: geometry, salt: random.bytes(CacheFormat.saltBytes)) {
-            result in
+        let recovery = CacheRecovery(
+            file: file, directory: directory, byteCount: byteCount, key: key, limits: limits, random: random
+        ) { result in
             completion(
-                result.map { SecureCache(recovered: $0, file: file, key: key, limits: limits, byteCount: byteCount) })
+                result.map { SecureCache($0, file: file, directory: directory, key: key, limits: limits, random: random) })
         }
         recovery.start()
     }

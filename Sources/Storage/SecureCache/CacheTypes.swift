@@ -23,8 +23,24 @@ public struct CacheLimits: Sendable {
     /// Bytes of blocks in memory that were not written yet. Beyond it an insertion is dropped, and what
     /// the cache held for its blocks is forgotten.
     public var unwrittenBytesMax: Int
-    /// The unit of eviction. A cache that was made with another one starts cold.
+    /// The unit of eviction, at most; a small cache has smaller ones. A cache keeps the one that it was made with.
     public var segmentBytes: Int
+    /// Records of changes that were not written yet. Beyond it they are dropped, and the cache that a crash would find knows
+    /// nothing.
+    public var recordBytesMax = 8 << 20
+    /// The journal's size, or a checkpoint's, whichever is more: at that size a new checkpoint is written.
+    public var journalBytes = 16 << 20
+    /// Records are sealed together up to this many bytes; at least so many that the longest record fits.
+    public var fragmentBytesMax = CacheFragments.recordBytesMax
+    /// Runs of zeroes that are known of one volume. Beyond it such runs are not kept.
+    public var zeroExtentsMax = 1 << 18
+    /// The memory of the index is at most this share of the cache's size, and this where that is little. Beyond it the names of
+    /// blocks that left are forgotten, then blocks leave.
+    static let cacheBytesPerIndexByte: UInt64 = 1024
+    static let indexBytesMin = 16 << 20
+
+    /// The memory that the index of a cache may take.
+    func indexBytesMax(cacheBytes: UInt64) -> Int { max(Self.indexBytesMin, Int(clamping: cacheBytes / Self.cacheBytesPerIndexByte)) }
     /// Unwritten blocks are written when they are this many bytes, or when somebody synchronises.
     public var writeBytes: Int
 
@@ -49,8 +65,14 @@ public struct CacheStatistics: Equatable, Sendable {
     /// Blocks that were inserted, and those of them that were dropped at a limit.
     public var inserted: UInt64 = 0
     public var dropped: UInt64 = 0
-    /// Segments that a restart found damaged or out of their row, and skipped.
+    /// Blocks that made room and were written again, because they had been asked for.
+    public var moved: UInt64 = 0
+    /// Times that a restart found records damaged or missing, and began without blocks.
     public var segmentsSkipped: UInt64 = 0
+    /// Times that a volume's blocks were forgotten because the cache was older than the volume.
+    public var stale: UInt64 = 0
+    /// The memory of the index.
+    public var indexBytes = 0
     /// Reads and writes that the device failed.
     public var readErrors: UInt64 = 0
     public var writeErrors: UInt64 = 0

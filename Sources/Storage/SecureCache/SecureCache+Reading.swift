@@ -9,7 +9,7 @@ extension SecureCache {
         case memory(ByteBuffer)
         case zeroes
         /// Slots that follow one another in a segment.
-        case slots(CacheSegment, sequence: UInt64, first: Int, count: Int)
+        case slots(segment: Int, first: Int, count: Int)
     }
 
     // MARK: Asking
@@ -17,7 +17,7 @@ extension SecureCache {
     /// What a block that can be read has: deallocated for one that is known to be zeroes and takes no room; nil for others.
     public func allocation(_ identifier: VolumeIdentifier, block: UInt64) -> Allocation? {
         guard let volume = index[identifier], volume.key != nil, block < CacheFormat.blocksMax else { return nil }
-        if volume.location(of: block) != nil { return .mapped }
+        if volume.map.slot(of: block) != nil { return .mapped }
         return volume.isZero(block) ? .deallocated : nil
     }
 
@@ -37,17 +37,19 @@ extension SecureCache {
 
     /// The piece that begins with `block` and ends before `end` at the latest; nil when the block is missing.
     private func piece(_ volume: CacheVolume, from block: UInt64, to end: UInt64) -> (piece: Piece, count: UInt64)? {
-        guard let location = volume.location(of: block) else { return volume.isZero(block) ? (.zeroes, 1) : nil }
-        let segment = segments[Int(location.segment)]
-        if let pending = segment.pending, let bytes = pending.buffers[Int(location.slot)] { return (.memory(bytes), 1) }
-        var count: UInt64 = 1
-        while block + count < end, Int(location.slot) + Int(count) < segment.slots.count,
-            volume.location(of: block + count) == CacheLocation(segment: location.segment, slot: location.slot + UInt32(count)),
-            segment.pending?.buffers[Int(location.slot) + Int(count)] == nil
+        guard let slot = volume.map.slot(of: block) else { return volume.isZero(block) ? (.zeroes, 1) : nil }
+        uses[slot] = true
+        let (segment, first) = (geometry.segment(of: slot), geometry.index(of: slot))
+        let filling = fillingSegment(of: slot)
+        if let bytes = filling?.buffers[first] { return (.memory(bytes), 1) }
+        var count = 1
+        while block + UInt64(count) < end, first + count < geometry.slotCount,
+            volume.map.slot(of: block + UInt64(count)) == slot + UInt32(count), filling?.buffers[first + count] == nil
         {
+            uses[slot + UInt32(count)] = true
             count += 1
         }
-        return (.slots(segment, sequence: segment.sequence, first: Int(location.slot), count: Int(count)), count)
+        return (.slots(segment: segment, first: first, count: count), UInt64(count))
     }
 
     // MARK: Reading
@@ -77,11 +79,11 @@ extension SecureCache {
             buffer.writeImmutableBuffer(bytes)
         case .zeroes:
             buffer.writeRepeatingByte(0, count: CacheFormat.blockBytes)
-        case .slots(let segment, let sequence, let first, let count):
+        case .slots(let segment, let first, let count):
             scratch.clear()
-            let offset = geometry.offset(ofSlot: first, segment: segment.position)
+            let offset = geometry.offset(ofSlot: first, in: segment)
             guard file.readIfResident(at: offset, byteCount: count * CacheFormat.slotBytes, into: &scratch) else { return false }
-            return open(scratch, block: block, of: volume, segment, sequence: sequence, first: first, into: &buffer) == nil
+            return open(scratch, block: block, of: volume, segment: segment, first: first, into: &buffer) == nil
         }
         return true
     }
@@ -118,13 +120,13 @@ extension SecureCache {
                 guard destination.clear(at: position, byteCount: CacheFormat.blockBytes) else {
                     return request.finish(CacheMiss(block: block))
                 }
-            case .slots(let segment, let sequence, let first, let count):
-                guard let cipher = volume.sharedCipher(salt: segment.salt, of: salts) else {
+            case .slots(let segment, let first, let count):
+                guard let cipher = volume.sharedCipher(salt: Int(segments[segment].salt), of: salts) else {
                     return request.finish(CacheMiss(block: block))
                 }
                 runs.append(
                     CacheRun(
-                        volume: volume.identifier, block: block, sequence: sequence, segment: segment.position, firstSlot: first,
+                        volume: volume.identifier, block: block, sequence: segments[segment].sequence, segment: segment, firstSlot: first,
                         slotCount: count, cipher: cipher, destination: destination, offset: position))
             }
             block += count
@@ -147,7 +149,7 @@ extension SecureCache {
             request.partsLeft += 1
             let reads = job.map { run in
                 FileRead(
-                    offset: geometry.offset(ofSlot: run.firstSlot, segment: run.segment), byteCount: run.slotCount * CacheFormat.slotBytes,
+                    offset: geometry.offset(ofSlot: run.firstSlot, in: run.segment), byteCount: run.slotCount * CacheFormat.slotBytes,
                     consume: { run.open($1, at: $0) })
             }
             file.read(reads, pieceByteCount: CacheRun.pieceSlots * CacheFormat.slotBytes) { [self] results in
@@ -164,21 +166,20 @@ extension SecureCache {
     /// What a run that was read says: nil when all of it is what was written.
     private func missed(_ run: CacheRun, of volume: CacheVolume, _ result: Result<Int, StorageFileError>) -> CacheMiss? {
         // The segment was evicted while the read was under way: whatever was read, the block is a miss.
-        let segment = segments[run.segment]
-        guard segment.sequence == run.sequence else { return CacheMiss(block: run.block) }
+        guard segments[run.segment].sequence == run.sequence else { return CacheMiss(block: run.block) }
         switch result {
         case .success(let byteCount) where byteCount == run.slotCount * CacheFormat.slotBytes: return nil
         case .success(let byteCount):
             counters.corrupt += 1
             let good = byteCount / CacheFormat.slotBytes
             let bad = run.block + UInt64(good)
-            forget(bad, of: volume, segment, sequence: run.sequence, slot: run.firstSlot + good)
+            forget(bad, of: volume, geometry.slot(run.firstSlot + good, in: run.segment))
             return CacheMiss(block: bad)
         case .failure:
             // What the device cannot read is not worth another try: the blocks are fetched again and put elsewhere.
             counters.readErrors += 1
             for slot in 0..<run.slotCount {
-                forget(run.block + UInt64(slot), of: volume, segment, sequence: run.sequence, slot: run.firstSlot + slot)
+                forget(run.block + UInt64(slot), of: volume, geometry.slot(run.firstSlot + slot, in: run.segment))
             }
             return CacheMiss(block: run.block)
         }
@@ -187,11 +188,10 @@ extension SecureCache {
     /// Opens a run of sealed blocks and appends them to `buffer`.
     /// - Returns: nil, or the first block that is not what was written; then `buffer` is of no use.
     private func open(
-        _ sealed: ByteBuffer, block: UInt64, of volume: CacheVolume, _ segment: CacheSegment, sequence: UInt64, first: Int,
-        into buffer: inout ByteBuffer
+        _ sealed: ByteBuffer, block: UInt64, of volume: CacheVolume, segment: Int, first: Int, into buffer: inout ByteBuffer
     ) -> UInt64? {
-        // The segment was evicted while the read was under way: whatever was read, the block is a miss.
-        guard segment.sequence == sequence, let cipher = volume.cipher(salt: segment.salt, of: salts) else { return block }
+        guard let cipher = volume.cipher(salt: Int(segments[segment].salt), of: salts) else { return block }
+        let sequence = segments[segment].sequence
         let count = sealed.readableBytes / CacheFormat.slotBytes
         let bad = sealed.withUnsafeReadableBytes { bytes -> UInt64? in
             for number in 0..<count {
@@ -207,17 +207,14 @@ extension SecureCache {
         }
         if let bad {
             counters.corrupt += 1
-            forget(bad, of: volume, segment, sequence: sequence, slot: first + Int(bad - block))
+            forget(bad, of: volume, geometry.slot(first + Int(bad - block), in: segment))
         }
         return bad
     }
 
     /// Forgets a block that could not be read, unless it is elsewhere by now.
-    private func forget(_ block: UInt64, of volume: CacheVolume, _ segment: CacheSegment, sequence: UInt64, slot: Int) {
-        let location = CacheLocation(segment: UInt32(segment.position), slot: UInt32(slot))
-        guard segment.sequence == sequence, index[volume.identifier] === volume, volume.location(of: block) == location else {
-            return
-        }
+    private func forget(_ block: UInt64, of volume: CacheVolume, _ slot: CacheSlot) {
+        guard index[volume.identifier] === volume, volume.map.slot(of: block) == slot else { return }
         invalidate(volume.identifier, blocks: block..<block + 1)
     }
 }

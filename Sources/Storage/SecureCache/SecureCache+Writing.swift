@@ -1,128 +1,330 @@
 import Blocks
 import Ciphers
+import DequeModule
 import NIOCore
 
 extension SecureCache {
     /// The most blocks in one write.
     private var blocksPerWrite: Int { max(1, min(256, 2 * limits.writeBytes / CacheFormat.blockBytes)) }
 
-    /// Starts the writer's next operation if none is in flight.
-    func pump() {
-        guard !isWriting, !isClosed, let first = inFlight.first else { return }
-        if !first.isHeaderWritten { return writeHeader(of: first) }
-        if first.goal == nil, first.isDirty, first.isClosed || !waiters.isEmpty {
-            first.goal = (first.buffers.count, first.entries.count)
-            first.fixedEntries = first.entries.count
+    /// Adds a record to those that wait.
+    func record(_ record: CacheRecord) {
+        journal.append(record)
+        if journal.pendingBytes > limits.recordBytesMax {
+            // The device cannot follow, and what must be forgotten has no room: forget all, should there be a crash.
+            journal.giveUp()
+            cycle?.recordBytes = 0
         }
-        let slotEnd = first.goal?.slots ?? first.buffers.count
-        let slotsWaiting = slotEnd - first.sealedSlots
-        if slotsWaiting > 0, first.goal != nil || slotsWaiting * CacheFormat.blockBytes >= limits.writeBytes {
-            return writeSlots(first.sealedSlots..<min(slotEnd, first.sealedSlots + blocksPerWrite), of: first)
-        }
-        guard let goal = first.goal else {
-            if first.isClosed { finish(first) }
-            return
-        }
-        if first.emittedEntries < goal.entries { return writeFragment(of: first, through: goal.entries) }
-        synchronizeFile(first, entries: goal.entries)
     }
 
-    /// Writes, and goes on, or drops the segment.
-    private func write(_ bytes: ByteBuffer, at offset: UInt64, then next: @escaping () -> Void) {
+    // MARK: The writer
+
+    /// Starts the writer's next operation if none is in flight.
+    func pump() {
+        guard !isWriting, !isClosed, !isDegraded else { return }
+        if cycle == nil, !waiters.isEmpty || wantsSynchronization { beginCycle() }
+        if let (segment, slots) = nextSlots() { return writeSlots(slots, of: segment) }
+        if let full = filling.first(where: { $0.isFull && $0.writtenSlots == $0.owners.count }) { return writeOwners(of: full) }
+        if cycle == nil, journal.pendingBytes < limits.fragmentBytesMax { return beginCheckpoint() }
+        guard journal.file != nil else { return startJournal() }
+        if journal.encoded != nil { return writeFragment() }
+        if let cycle {
+            if cycle.recordBytes > 0 { return sealFragment(of: cycle.recordBytes) }
+            return synchronizeFiles(cycle)
+        }
+        sealFragment(of: journal.pendingBytes)
+    }
+
+    private func beginCycle() {
+        journal.settle()
+        cycle = CacheCycle(
+            slots: filling.map { ($0, $0.buffers.count) }, recordBytes: journal.pendingBytes, records: journal.appended)
+    }
+
+    /// The next slots that are to be written, of the segments in the order in which they were opened.
+    private func nextSlots() -> (FillingSegment, Range<Int>)? {
+        for segment in filling {
+            let goal = cycle?.slots.first { $0.segment === segment }?.count ?? 0
+            let waiting = segment.buffers.count - segment.sealedSlots
+            // A round comes to its end first, however much arrives meanwhile.
+            let isWorthIt = cycle == nil && waiting > 0 && (segment.isFull || waiting * CacheFormat.blockBytes >= limits.writeBytes)
+            let end = isWorthIt ? segment.buffers.count : goal
+            if segment.sealedSlots < end { return (segment, segment.sealedSlots..<min(end, segment.sealedSlots + blocksPerWrite)) }
+        }
+        return nil
+    }
+
+    /// Writes, and goes on, or says that it failed.
+    private func write(
+        _ bytes: ByteBuffer, to file: File, at offset: UInt64, then next: @escaping () -> Void,
+        failed: @escaping (StorageFileError) -> Void
+    ) {
         isWriting = true
         file.write(bytes, at: offset) { [self] result in
             isWriting = false
-            if case .failure(let error) = result { return dropFailed(error) }
-            next()
+            switch result {
+            case .success: next()
+            case .failure(let error): failed(error)
+            }
             pump()
         }
     }
 
-    private func writeHeader(of pending: PendingSegment) {
-        var fragments = CacheFormat.barrier
-        if !pending.isBarrier, let predecessor, predecessor.sequence + 1 == pending.sequence {
-            fragments = UInt32(predecessor.fragments)
-        }
-        let header = CacheSegmentHeader(
-            segmentBytes: UInt32(geometry.segmentBytes), segmentCount: UInt32(geometry.segmentCount),
-            position: UInt32(pending.segment.position), sequence: pending.sequence, predecessorFragments: fragments,
-            salt: salts[salt])
-        guard let bytes = header.encoded(cipher: tableCipher) else {
-            return dropFailed(.failed("AES-256-GCM refused to seal a header"))
-        }
-        write(bytes, at: geometry.offset(ofSegment: pending.segment.position)) { pending.isHeaderWritten = true }
-    }
+    // MARK: Blocks
 
-    private func writeSlots(_ slots: Range<Int>, of pending: PendingSegment) {
+    private func writeSlots(_ slots: Range<Int>, of segment: FillingSegment) {
         encodeBuffer.clear()
         encodeBuffer.reserveCapacity(slots.count * CacheFormat.slotBytes)
-        for slot in slots where !seal(slot, of: pending, into: &encodeBuffer) {
+        for slot in slots where !seal(slot, of: segment, into: &encodeBuffer) {
             // The volume went meanwhile, and its key: the slot holds nothing.
             encodeBuffer.writeRepeatingByte(0, count: CacheFormat.slotBytes)
         }
-        pending.sealedSlots = slots.upperBound
-        write(encodeBuffer, at: geometry.offset(ofSlot: slots.lowerBound, segment: pending.segment.position)) { [self] in
-            for slot in slots where pending.buffers[slot] != nil {
-                pending.buffers[slot] = nil
-                unwrittenBytes -= CacheFormat.blockBytes
-            }
-            pending.writtenSlots = slots.upperBound
+        segment.sealedSlots = slots.upperBound
+        write(encodeBuffer, to: file, at: geometry.offset(ofSlot: slots.lowerBound, in: segment.segment)) { [self] in
+            areBlocksDirty = true
+            for slot in slots { release(slot, of: segment) }
+            segment.writtenSlots = slots.upperBound
+            consecutiveFailures = 0
+            if let eviction, eviction.isWaiting { moveNext(eviction) }
+        } failed: { [self] error in
+            cutShort(segment, error)
         }
     }
 
-    private func seal(_ slot: Int, of pending: PendingSegment, into buffer: inout ByteBuffer) -> Bool {
-        let owner = pending.segment.slots[slot]
-        guard let bytes = pending.buffers[slot], let volume = index[ordinal: owner.volume],
+    private func release(_ slot: Int, of segment: FillingSegment) {
+        guard segment.buffers[slot] != nil else { return }
+        segment.buffers[slot] = nil
+        unwrittenBytes -= CacheFormat.blockBytes
+    }
+
+    private func seal(_ slot: Int, of segment: FillingSegment, into buffer: inout ByteBuffer) -> Bool {
+        let owner = segment.owners[slot]
+        guard let bytes = segment.buffers[slot], let volume = index[ordinal: owner.volume],
             let cipher = volume.cipher(salt: salt, of: salts)
         else { return false }
         return bytes.withUnsafeReadableBytes {
             cipher.seal(
-                $0, nonce: CipherNonce(sequence: pending.sequence, index: UInt32(slot)),
-                context: CacheFormat.blockContext(volume.identifier, owner.block, sequence: pending.sequence), appendingTo: &buffer)
+                $0, nonce: CipherNonce(sequence: segment.sequence, index: UInt32(slot)),
+                context: CacheFormat.blockContext(volume.identifier, owner.block, sequence: segment.sequence), appendingTo: &buffer)
         }
     }
 
-    private func writeFragment(of pending: PendingSegment, through end: Int) {
-        let entries = pending.entries[pending.emittedEntries..<end]
-        let position = pending.segment.position
-        guard
-            let bytes = CacheTable.encodeFragment(
-                entries, sequence: pending.sequence, position: position, index: pending.fragments, cipher: tableCipher)
-        else { return dropFailed(.failed("AES-256-GCM refused to seal a table")) }
-        guard pending.tableOffset + bytes.readableBytes <= geometry.tableBytes else {
-            return dropFailed(.failed("a segment's table has no room for its entries"))
+    /// Writes behind a full segment which blocks it was filled with.
+    private func writeOwners(of segment: FillingSegment) {
+        var plaintext = ByteBuffer()
+        plaintext.reserveCapacity(segment.owners.count * CacheFormat.ownerBytes)
+        for owner in segment.owners { plaintext.writeMultipleIntegers(owner.volume, owner.block) }
+        var bytes = ByteBuffer()
+        let context = CacheFormat.ownersContext(segment: segment.segment, sequence: segment.sequence, count: segment.owners.count)
+        let isSealed = plaintext.withUnsafeReadableBytes {
+            ownersCipher.seal(
+                $0, nonce: CipherNonce(sequence: segment.sequence, index: CacheFormat.ownersNonceIndex), context: context,
+                appendingTo: &bytes)
         }
-        let offset = geometry.offset(ofTable: position) + UInt64(pending.tableOffset)
-        pending.tableOffset += bytes.readableBytes
-        pending.fragments += 1
-        pending.emittedEntries = end
-        write(bytes, at: offset) {}
-        closeIfTableIsFull(pending)
+        guard isSealed else { return degrade(.failed("AES-256-GCM refused to seal the owners of a segment")) }
+        write(bytes, to: file, at: geometry.offset(ofOwnersIn: segment.segment)) { [self] in
+            areBlocksDirty = true
+            filling.removeAll { $0 === segment }
+            segments[segment.segment].state = .closed
+            queues.append(segment.segment, to: segment.queue)
+            record(.closed(segment: UInt32(segment.segment)))
+            makeRoom()
+        } failed: { [self] error in
+            cutShort(segment, error)
+        }
     }
 
-    private func synchronizeFile(_ pending: PendingSegment, entries: Int) {
+    /// Takes a segment off the writer after a failed write.
+    private func cutShort(_ segment: FillingSegment, _ error: StorageFileError) {
+        filling.removeAll { $0 === segment }
+        cutOff(segment)
+        if segment.writtenSlots == 0, case .noSpace = error {
+            // The device has no room for it. Other segments have theirs already, and are used on.
+            let number = segment.segment
+            queues.remove(number)
+            segments[number].state = .unusable
+            ownersInMemory[number] = nil
+            record(.freed(segment: UInt32(number)))
+        }
+        counters.writeErrors += 1
+        consecutiveFailures += 1
+        if consecutiveFailures >= Self.failuresMax { degrade(error) } else { makeRoom() }
+    }
+
+    /// Ends a segment where it is written to. What was written before can still be read; the rest is forgotten.
+    private func cutOff(_ segment: FillingSegment) {
+        let number = segment.segment
+        for slot in segment.writtenSlots..<segment.owners.count {
+            let owner = segment.owners[slot]
+            release(slot, of: segment)
+            if let volume = index[ordinal: owner.volume], volume.map.slot(of: owner.block) == geometry.slot(slot, in: number) {
+                forget(volume, blocks: owner.block..<owner.block + 1)
+                counters.dropped += 1
+            }
+        }
+        ownersInMemory[number] = Array(segment.owners.prefix(segment.writtenSlots))
+        segments[number].state = .closed
+        queues.append(number, to: segment.queue)
+    }
+
+    // MARK: Records
+
+    /// Makes the file that takes records from now on. The one before is durable then, as far as it counts.
+    func startJournal(then next: @escaping () -> Void = {}) {
+        let header = CacheRecordFileHeader(
+            kind: journal.startsAnew ? .firstJournal : .journal, number: journal.number, cache: identifier,
+            segmentBytes: UInt32(geometry.segmentBytes), predecessorFragments: journal.predecessor.fragments,
+            predecessorTag: journal.predecessor.chain, salt: newSalt())
+        guard let cipher = recordCipher(header.salt), let bytes = header.encoded(cipher: cipher) else {
+            return degrade(.failed("AES-256-GCM refused to seal a header"))
+        }
         isWriting = true
-        file.synchronize { [self] result in
+        make(CacheFileName.journal(journal.number), startingWith: bytes) { [self] result in
             isWriting = false
-            if case .failure(let error) = result { return dropFailed(error) }
-            pending.isHeaderDurable = true
-            pending.durableEntries = entries
-            pending.goal = nil
-            consecutiveFailures = 0
-            durable = (pending.sequence, entries)
-            resolveWaiters()
+            switch result {
+            case .success(let file) where journal.number != header.number:
+                // All that waited was given up meanwhile: another file begins anew.
+                file.close()
+            case .success(let file):
+                journal.start(file, CacheFragments(header: header, cipher: cipher))
+                next()
+            case .failure(let error): recordsFailed(error)
+            }
             pump()
         }
     }
 
-    /// A segment that is full and durable leaves the writer.
-    private func finish(_ pending: PendingSegment) {
-        inFlight.removeFirst()
-        pending.segment.pending = nil
-        pending.segment.hasRoom = pending.segment.hasRoom || pending.segment.slots.count == geometry.slotCount
-        predecessor = (pending.sequence, pending.fragments)
-        durable = (pending.sequence, .max)
-        resolveWaiters()
+    /// Makes a file whose name is durable, and begins it. What a run that died has left under that name goes.
+    func make(_ name: String, startingWith bytes: ByteBuffer, completion: @escaping (Result<File, StorageFileError>) -> Void) {
+        directory.open(name, create: true) { [self] result in
+            guard case .success(let file) = result else { return completion(result) }
+            let ended: (Result<Void, StorageFileError>) -> Void = { result in
+                if case .failure = result { file.close() }
+                completion(result.map { file })
+            }
+            file.truncate(to: 0) { [self] result in
+                if case .failure = result { return ended(result) }
+                file.write(bytes, at: 0) { [self] result in
+                    if case .failure = result { return ended(result) }
+                    directory.synchronize(completion: ended)
+                }
+            }
+        }
+    }
+
+    private func sealFragment(of byteCount: Int) {
+        journal.settle()
+        guard let records = journal.take(byteCount, fragmentBytesMax: limits.fragmentBytesMax),
+            let sealed = journal.fragments?.seal(records)
+        else {
+            cycle?.recordBytes = 0
+            return degrade(.failed("AES-256-GCM refused to seal records"))
+        }
+        cycle?.recordBytes -= records.readableBytes
+        journal.encoded = sealed
+        writeFragment()
+    }
+
+    private func writeFragment() {
+        guard let (bytes, offset) = journal.encoded, let file = journal.file else { return }
+        write(bytes, to: file, at: offset) { [self] in
+            journal.encoded = nil
+            journal.isDirty = true
+            journal.byteCount += UInt64(bytes.readableBytes)
+        } failed: { [self] error in
+            recordsFailed(error)
+        }
+    }
+
+    func recordsFailed(_ error: StorageFileError) {
+        counters.writeErrors += 1
+        consecutiveFailures += 1
+        if consecutiveFailures >= Self.failuresMax { degrade(error) }
+    }
+
+    private func synchronizeFiles(_ done: CacheCycle) {
+        isWriting = true
+        var left = 2
+        var failure: StorageFileError?
+        let ended: (Result<Void, StorageFileError>) -> Void = { [self] result in
+            if case .failure(let error) = result { failure = error }
+            left -= 1
+            if left > 0 { return }
+            isWriting = false
+            if let failure {
+                recordsFailed(failure)
+            } else {
+                cycleEnded(done)
+            }
+            pump()
+        }
+        if areBlocksDirty { file.synchronize(completion: ended) } else { ended(.success(())) }
+        if let file = journal.file, journal.isDirty { file.synchronize(completion: ended) } else { ended(.success(())) }
+    }
+
+    private func cycleEnded(_ done: CacheCycle) {
+        consecutiveFailures = 0
+        cycle = nil
+        areBlocksDirty = false
+        journal.isDirty = false
+        journal.durable = max(journal.durable, done.records)
+        while let first = waiters.first, first.through <= journal.durable {
+            waiters.removeFirst()
+            first.completion(.success(()))
+        }
+        reclaim(through: journal.durable)
+    }
+
+    /// Stops writing. What is in memory only is dropped; what is in the file is still served.
+    func degrade(_ error: StorageFileError) {
+        isDegraded = true
+        cycle = nil
+        for segment in filling { cutOff(segment) }
+        filling.removeAll()
+        if let eviction, eviction.isWaiting { moveNext(eviction) }
+        let failing = waiters
+        waiters.removeAll()
+        for waiter in failing { waiter.completion(.failure(.file(error))) }
+    }
+
+    // MARK: Durability
+
+    /// Completes when everything that was inserted, overwritten or invalidated before the call is
+    /// durable: no crash brings back anything older.
+    ///
+    /// A failure means that the device takes no writes. Then what is older may come back after a
+    /// crash, and the caller must not rely on the cache having forgotten it.
+    public func synchronize(completion: @escaping (Result<Void, CacheError>) -> Void) {
+        if isClosed { return completion(.failure(.closed)) }
+        if isDegraded {
+            // One more try, which the next failure ends.
+            isDegraded = false
+            consecutiveFailures = Self.failuresMax - 1
+        }
+        guard journal.durable < journal.appended || journal.isDirty else { return completion(.success(())) }
+        waiters.append((journal.appended, completion))
         pump()
+    }
+
+    /// Synchronises, and gives the file back.
+    public func close(completion: @escaping (Result<Void, CacheError>) -> Void) {
+        synchronize { [self] result in
+            isClosed = true
+            file.close()
+            journal.file?.close()
+            completion(result)
+        }
+    }
+
+    // MARK: Keys
+
+    func newSalt() -> [UInt8] {
+        var random = random
+        return random.bytes(CacheFormat.saltBytes)
+    }
+
+    /// The cipher of the records of a file with that salt.
+    func recordCipher(_ salt: [UInt8]) -> BlockCipher? {
+        (try? key.derive(salt: salt, purpose: CacheFormat.recordsPurpose)).map { BlockCipher(key: $0) }
     }
 }

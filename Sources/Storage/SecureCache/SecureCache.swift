@@ -3,57 +3,69 @@ import Ciphers
 import DequeModule
 import NIOCore
 
-// The ring, and the life of a segment in it:
+// The cache's life, in three circles that meet in `pump`, the only writer:
 //
-//     ... │ 41 │ 42 │ 43 │ 4 │ 5 │ ...      the numbers are sequences; 43 takes insertions, 4 is the next to go
+//     blocks     insert ─► a slot of a segment that fills ─► sealed and written ─► segment full, its owners written: closed
+//     records    every change ─► pending ─► a fragment of the journal ─► durable, with the blocks that it speaks of
+//     room       few segments free ─► the queues name a victim ─► its used blocks are inserted again, the rest is
+//                forgotten ─► leaving ─► free, as soon as it is durable that nothing in it counts
 //
-//     evicted ──► open: takes blocks and entries ──► closed: full ──► durable
-//                   │ header, blocks and table fragments are written as they come, or when somebody synchronises
-//                   └ a failed write drops the segment, and the next one becomes a barrier
-//
-// The rule: nothing older comes back. An entry counts over all in segments of lower sequence, and
-// segments leave in the order in which they came, each overwritten only when the one before it is
-// durable; so whatever an entry hides is gone before the entry itself is. A row of sequences with a
-// hole is not trusted below the hole. That is also how a segment that could not be written is
-// replaced: by a hole, and a barrier above it.
+// The rule: nothing older comes back. What the index knows at run time changes in the order of the records, so a crash can
+// only show it as it was at some time behind the last `synchronize`. A slot is bound to the sequence of its segment, so what a
+// reused segment holds is never taken for what it held before.
 
 /// The encrypted cache of clean blocks. See the module's README for what it promises.
 ///
 /// All calls are made on one event loop, where all completions run too, possibly before the call returns.
-public final class SecureCache<File: StorageFile> {
+public final class SecureCache<Directory: StorageDirectory> {
+    /// The file of the blocks.
+    public typealias File = Directory.File
+    typealias Completion = (Result<Void, CacheError>) -> Void
+
     /// The bounds in force.
     public let limits: CacheLimits
 
     let file: File
+    let directory: Directory
     let key: SecretKey
+    let random: RandomSource
+    let identifier: UInt64
     let geometry: CacheGeometry
-    let segments: [CacheSegment]
     var index: CacheIndex
+    var segments: [CacheSegment]
+    var uses: CacheUses
+    var ghosts: CacheGhosts
+    var queues: CacheQueues
     var salts: CacheSalts
-    /// The salt of this run, and the cipher of the tables under it.
+    /// The number of the salt of this run, and the cipher of owners under it.
     let salt: Int
-    let tableCipher: BlockCipher
+    let ownersCipher: BlockCipher
 
-    /// Segments that are not wholly durable, oldest first. The last one may still take entries.
-    var inFlight: Deque<PendingSegment> = []
-    let inFlightMax: Int
+    // MARK: Room
+    var freeSegments: Deque<Int>
+    /// Segments that are free when the records up to a number are durable.
+    var leaving: Deque<(segment: Int, through: UInt64)> = []
+    /// Owners that are not in the file: of segments that a crash or a failed write cut short.
+    var ownersInMemory: [Int: [CacheOwner]]
+    var eviction: CacheEviction?
     var nextSequence: UInt64
-    var nextPosition: Int
-    /// The last segment that is durable as a whole, and how many fragments of it count.
-    var predecessor: (sequence: UInt64, fragments: Int)?
-    /// The next segment must say that nothing older counts.
-    var needsBarrier = false
 
+    // MARK: The writer
+    /// Segments of which something is not written, in the order in which they were opened.
+    var filling: Deque<FillingSegment> = []
     var isWriting = false
-    /// The last segment of which something is durable, and how many of its entries.
-    var durable: (sequence: UInt64, entries: Int) = (0, 0)
-    typealias Completion = (Result<Void, CacheError>) -> Void
-    var waiters: Deque<(sequence: UInt64, entries: Int, completion: Completion)> = []
+    var areBlocksDirty = false
+    var journal: CacheJournal<File>
+    var cycle: CacheCycle?
+    var waiters: Deque<(through: UInt64, completion: Completion)> = []
+    /// Room waits for what is leaving.
+    var wantsSynchronization = false
+    var checkpoint: CacheCheckpoint<File>?
     var consecutiveFailures = 0
     /// The device takes no writes. Each `synchronize` tries it once more.
     var isDegraded = false
     var isClosed = false
-    /// After so many failed segments in a row the cache writes no more.
+    /// After so many failed writes in a row the cache writes no more.
     static var failuresMax: Int { 3 }
 
     var counters = CacheStatistics()
@@ -61,23 +73,31 @@ public final class SecureCache<File: StorageFile> {
     var scratch = ByteBuffer()
     var encodeBuffer = ByteBuffer()
 
-    init(recovered state: RecoveredCache, file: File, key: SecretKey, limits: CacheLimits, byteCount: UInt64) {
+    init(_ state: RecoveredCache<File>, file: File, directory: Directory, key: SecretKey, limits: CacheLimits, random: RandomSource) {
         self.limits = limits
         self.file = file
+        self.directory = directory
         self.key = key
+        self.random = random
+        identifier = state.identifier
         geometry = state.geometry
-        segments = state.segments
         index = state.index
+        segments = state.segments
+        queues = state.queues
         salts = state.salts
         salt = state.salt
-        tableCipher = state.tableCipher
+        ownersCipher = state.ownersCipher
+        ownersInMemory = state.ownersInMemory
+        journal = state.journal
         nextSequence = state.nextSequence
-        nextPosition = state.nextPosition
-        predecessor = state.predecessor
-        needsBarrier = state.predecessor == nil
-        inFlightMax = min(limits.unwrittenBytesMax / limits.segmentBytes + 2, state.geometry.segmentCount - 1)
-        counters.byteCount = byteCount
-        counters.segmentsSkipped = state.segmentsSkipped
+        let slots = state.geometry.segmentCount * state.geometry.slotCount
+        uses = CacheUses(slotCount: slots)
+        ghosts = CacheGhosts(entries: slots)
+        freeSegments = Deque(state.segments.indices.filter { state.segments[$0].state == .free })
+        counters.byteCount = state.geometry.byteCount
+        counters.segmentsSkipped = state.isDamaged ? 1 : 0
+        record(.salt(number: UInt32(salt), salts[salt]?.bytes ?? []))
+        makeRoom()
     }
 
     /// What the cache has done and holds.
@@ -86,14 +106,29 @@ public final class SecureCache<File: StorageFile> {
         statistics.blocksHeld = index.blockCount
         statistics.unwrittenBytes = unwrittenBytes
         statistics.isDegraded = isDegraded
+        statistics.indexBytes = indexBytes
         return statistics
+    }
+
+    /// The memory of all that says what is where.
+    private var indexBytes: Int {
+        // A segment is in one queue, or in the row of those that are free.
+        index.byteCount + uses.byteCount + ghosts.byteCount + segments.count
+            * (MemoryLayout<CacheSegment>.stride + MemoryLayout<Int>.stride)
     }
 
     // MARK: Volumes
 
     /// Gives the cache the key of a volume, whose blocks can be read from now on.
-    public func attach(volume: VolumeIdentifier, key: SecretKey) {
-        index.volume(volume).key = key
+    public func attach(volume identifier: VolumeIdentifier, key: SecretKey) {
+        volume(identifier).key = key
+    }
+
+    private func volume(_ identifier: VolumeIdentifier) -> CacheVolume {
+        if let volume = index[identifier] { return volume }
+        let volume = index.add(identifier)
+        record(.volume(ordinal: volume.ordinal, identifier))
+        return volume
     }
 
     /// Forgets a volume, its blocks and its key: the volume will not come back. A cache that is only
@@ -101,8 +136,33 @@ public final class SecureCache<File: StorageFile> {
     public func detach(volume identifier: VolumeIdentifier) {
         guard let volume = index[identifier] else { return }
         volume.key = nil
+        volume.map.forEach { _, slot in segments[geometry.segment(of: slot)].liveCount -= 1 }
         index.remove(identifier)
-        record(CacheEntry(kind: .volumeRemoved, volume: identifier, block: 0, count: 0, slot: 0))
+        record(.volumeRemoved(ordinal: volume.ordinal))
+        pump()
+    }
+
+    /// How many blocks with data the cache holds of a volume; zeroes count nothing.
+    public func blocksHeld(of identifier: VolumeIdentifier) -> UInt64 { index[identifier]?.map.count ?? 0 }
+
+    /// Notes that everything of a volume's points up to `point` is in the cache, or was forgotten by it.
+    public func setCurrent(_ identifier: VolumeIdentifier, through point: PointNumber) {
+        guard let volume = index[identifier], point > volume.current else { return }
+        volume.current = point
+        record(.current(ordinal: volume.ordinal, through: point))
+    }
+
+    /// Forgets all blocks of a volume if the cache does not have everything of its points up to `point`: it is an old copy then, put
+    /// back, or lost its end, and could show what the volume no longer is.
+    /// - Returns: false when it forgot them.
+    @discardableResult
+    public func require(_ identifier: VolumeIdentifier, through point: PointNumber) -> Bool {
+        guard let volume = index[identifier], volume.current < point, !isPlanted(.trustsOldCache) else { return true }
+        let isEmpty = volume.map.count == 0 && volume.zeroes.isEmpty
+        invalidate(identifier, blocks: 0..<CacheFormat.blocksMax)
+        setCurrent(identifier, through: point)
+        if !isEmpty { counters.stale += 1 }
+        return isEmpty
     }
 
     // MARK: Changing
@@ -116,49 +176,49 @@ public final class SecureCache<File: StorageFile> {
         let count = UInt64(data.readableBytes / CacheFormat.blockBytes)
         guard count > 0, let blocks = checked(block, count) else { return }
         guard let volume = index[identifier], volume.key != nil else { return invalidate(identifier, blocks: blocks) }
+        let hasMemory = hasMemory(for: blocks.count)
         var position = data.readerIndex
         for block in blocks {
             guard let bytes = data.getSlice(at: position, length: CacheFormat.blockBytes) else { return }
             position += CacheFormat.blockBytes
             counters.inserted += 1
-            if !insert(bytes, of: block, volume) {
+            if isDegraded || isClosed || !hasMemory || !insert(bytes, of: block, volume, isMove: false) {
                 counters.dropped += 1
-                invalidate(identifier, blocks: block..<block + 1)
+                forget(volume, blocks: block..<block + 1)
             }
         }
+        if !hasMemory { makeRoom(isIndexFull: true) }
+        pump()
+    }
+
+    /// True when the index may grow by so many blocks, for which it gives up the names of blocks that left.
+    private func hasMemory(for blockCount: Int) -> Bool {
+        let bytesMax = limits.indexBytesMax(cacheBytes: geometry.byteCount)
+        repeat {
+            if indexBytes + blockCount * MemoryLayout<CacheSlot>.size <= bytesMax { return true }
+        } while ghosts.halve()
+        return false
     }
 
     /// Says that a run of blocks holds zeroes.
     public func insertZeroes(_ identifier: VolumeIdentifier, blocks: Range<UInt64>) {
         guard !blocks.isEmpty, let blocks = checked(blocks.lowerBound, blocks.upperBound - blocks.lowerBound) else { return }
-        guard let volume = index[identifier], volume.key != nil else { return invalidate(identifier, blocks: blocks) }
-        for part in blocks.entryParts {
-            let entry = CacheEntry(
-                kind: .zeroes, volume: identifier, block: part.lowerBound, count: UInt32(part.upperBound - part.lowerBound),
-                slot: 0)
-            guard let segment = record(entry) else {
-                invalidate(identifier, blocks: part)
-                continue
-            }
-            volume.setZeroes(part, segment: UInt32(segment.position))
-            segment.zeroes.append((volume.ordinal, part))
+        guard let volume = index[identifier], volume.key != nil, volume.zeroes.count < limits.zeroExtentsMax else {
+            return invalidate(identifier, blocks: blocks)
         }
+        removeData(of: volume, blocks)
+        volume.zeroes.insert(blocks.sectors, ZeroMark())
+        record(.zeroes(ordinal: volume.ordinal, blocks))
+        pump()
     }
 
     /// Forgets a run of blocks.
     public func invalidate(_ identifier: VolumeIdentifier, blocks: Range<UInt64>) {
         guard !blocks.isEmpty, let blocks = checked(blocks.lowerBound, blocks.upperBound - blocks.lowerBound),
-            let volume = index[identifier], volume.containsAny(of: blocks)
+            let volume = index[identifier]
         else { return }
-        volume.remove(blocks)
-        if isPlanted(.dropsTombstones) { return }
-        for part in blocks.entryParts {
-            record(
-                CacheEntry(
-                    kind: .tombstone, volume: identifier, block: part.lowerBound,
-                    count: UInt32(part.upperBound - part.lowerBound),
-                    slot: 0))
-        }
+        forget(volume, blocks: blocks)
+        pump()
     }
 
     /// A run of blocks, if there can be such blocks.
@@ -167,39 +227,57 @@ public final class SecureCache<File: StorageFile> {
         return block..<block + count
     }
 
-    /// Puts one block into the segment that is open; false when there is no room for it.
-    private func insert(_ bytes: ByteBuffer, of block: UInt64, _ volume: CacheVolume) -> Bool {
-        if let location = volume.location(of: block), let pending = segments[Int(location.segment)].pending,
-            Int(location.slot) >= pending.sealedSlots
-        {
+    // MARK: The index
+
+    /// Forgets what is known of a run of blocks.
+    func forget(_ volume: CacheVolume, blocks: Range<UInt64>) {
+        guard volume.containsAny(of: blocks) else { return }
+        removeData(of: volume, blocks)
+        if !volume.zeroes.isEmpty { volume.zeroes.remove(blocks.sectors) }
+        if isPlanted(.dropsTombstones) { return }
+        record(.removed(ordinal: volume.ordinal, blocks))
+    }
+
+    private func removeData(of volume: CacheVolume, _ blocks: Range<UInt64>) {
+        volume.map.remove(blocks) { segments[geometry.segment(of: $0)].liveCount -= 1 }
+    }
+
+    /// Puts one block into the segment that takes such blocks; false when there is no room for it.
+    /// - Parameter isMove: that the block is in the cache and is written again.
+    func insert(_ bytes: ByteBuffer, of block: UInt64, _ volume: CacheVolume, isMove: Bool) -> Bool {
+        if let slot = volume.map.slot(of: block), let segment = fillingSegment(of: slot), geometry.index(of: slot) >= segment.sealedSlots {
             // Nobody has seen the older bytes in the file: the slot takes the new ones.
-            pending.buffers[Int(location.slot)] = bytes
+            segment.buffers[geometry.index(of: slot)] = bytes
+            uses[slot] = true
             return true
         }
         guard unwrittenBytes + CacheFormat.blockBytes <= limits.unwrittenBytesMax else { return false }
-        if let open = inFlight.last, !open.isClosed, open.segment.slots.count >= geometry.slotCount { close(open) }
-        guard let open = openSegment(forData: true) else { return false }
-        let slot = open.segment.slots.count
-        open.segment.slots.append((volume.ordinal, block))
-        open.buffers.append(bytes)
+        guard let segment = openSegment(for: queue(for: block, of: volume, isMove: isMove), isMove: isMove) else { return false }
+        let slot = geometry.slot(segment.owners.count, in: segment.segment)
+        segment.owners.append(CacheOwner(volume: volume.ordinal, block: block))
+        segment.buffers.append(bytes)
         unwrittenBytes += CacheFormat.blockBytes
-        append(CacheEntry(kind: .data, volume: volume.identifier, block: block, count: 1, slot: UInt16(slot)), to: open)
-        volume.set(block, to: CacheLocation(segment: UInt32(open.segment.position), slot: UInt32(slot)))
-        pump()
+        // To be renewed counts as to be asked for.
+        let previous = volume.map.set(block, to: slot)
+        if let previous { segments[geometry.segment(of: previous)].liveCount -= 1 }
+        uses[slot] = previous != nil && !isMove
+        segments[segment.segment].liveCount += 1
+        if volume.isZero(block) { volume.zeroes.remove(SectorRange(block: block)) }
+        record(.data(ordinal: volume.ordinal, block: block, count: 1, slot: slot))
+        if segment.owners.count == geometry.slotCount { segment.isFull = true }
         return true
     }
-}
 
-extension Range<UInt64> {
-    /// The range in parts that an entry can count.
-    var entryParts: [Range<UInt64>] {
-        var parts: [Range<UInt64>] = []
-        var start = lowerBound
-        while start < upperBound {
-            let end = Swift.min(upperBound, start + UInt64(UInt32.max))
-            parts.append(start..<end)
-            start = end
-        }
-        return parts
+    /// Where a block belongs: a new one into the small queue, one that was in the main queue or that comes back into the main one.
+    private func queue(for block: UInt64, of volume: CacheVolume, isMove: Bool) -> CacheQueue {
+        if isMove || ghosts.take(volume.ordinal, block) { return .main }
+        return volume.map.slot(of: block).map { segments[geometry.segment(of: $0)].queue } ?? .small
+    }
+
+    /// The segment of a slot, while something of it is not written.
+    func fillingSegment(of slot: CacheSlot) -> FillingSegment? {
+        let segment = geometry.segment(of: slot)
+        if segments[segment].state != .open { return nil }
+        return filling.first { $0.segment == segment }
     }
 }

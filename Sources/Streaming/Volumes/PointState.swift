@@ -92,6 +92,13 @@ struct PointWaiter {
     let completion: (Result<PointNumber, BlockDeviceError>) -> Void
 }
 
+/// Someone who wants a point of a volume whose group is not there yet.
+struct AwaitingSeal {
+    let attributes: PointAttributes?
+    let progress: PointProgress
+    let completion: (Result<PointNumber, BlockDeviceError>) -> Void
+}
+
 /// The points of one volume.
 struct PointState {
     /// How many points may be on the line or in home's hands before the first is received.
@@ -122,6 +129,8 @@ struct PointState {
     /// The cache could not be made durable: not before then is it tried again.
     var promotionPausedUntil: NIODeadline?
     var waiters: [PointWaiter] = []
+    /// Those who wait for the volume's group; bounded together with `waiters`.
+    var sealsAwaitingGroup: [AwaitingSeal] = []
 
     mutating func sessionLost() {
         session &+= 1

@@ -18,6 +18,14 @@ extension Volume {
         group = nil
         isAwaitingGroup = false
         sendPoints()
+        sealAwaited()
+    }
+
+    /// Seals for those who asked while the group was not there yet.
+    func sealAwaited() {
+        let seals = points.sealsAwaitingGroup
+        points.sealsAwaitingGroup = []
+        for awaited in seals { seal(carrying: awaited.attributes, until: awaited.progress, completion: awaited.completion) }
     }
 
     /// The last point that may be sent: sealed, and of a group all of the cut. While the group is not there yet nobody knows.

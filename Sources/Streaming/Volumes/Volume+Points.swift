@@ -29,14 +29,18 @@ extension Volume {
     }
 
     /// Seals what has been written so far, with something to say of it: then there is a point even with nothing unsent. In a group
-    /// it is the group that is sealed.
+    /// it is the group that is sealed; one that is not there yet is waited for.
     public func seal(
         carrying attributes: PointAttributes?, until progress: PointProgress,
         completion: @escaping (Result<PointNumber, BlockDeviceError>) -> Void
     ) {
         if let refusal { return completion(.failure(refusal)) }
-        if points.waiters.count >= Self.sealWaitersMax || log.sealedPoints.count >= Self.pointsSealedMax {
+        if points.waiters.count + points.sealsAwaitingGroup.count >= Self.sealWaitersMax || log.sealedPoints.count >= Self.pointsSealedMax {
             return completion(.failure(.unreachable("too many points of this volume wait to go home; try again later")))
+        }
+        // A point of its own would take the disk at home beyond the cut at which the others of the group are.
+        if isAwaitingGroup {
+            return points.sealsAwaitingGroup.append(AwaitingSeal(attributes: attributes, progress: progress, completion: completion))
         }
         let sealed = { [self] (point: PointNumber) in
             if let refusal { return completion(.failure(refusal)) }
@@ -120,7 +124,10 @@ extension Volume {
     func failSealWaiters(_ error: BlockDeviceError) {
         let waiters = points.waiters
         points.waiters = []
+        let awaiting = points.sealsAwaitingGroup
+        points.sealsAwaitingGroup = []
         for waiter in waiters { waiter.completion(.failure(error)) }
+        for seal in awaiting { seal.completion(.failure(error)) }
     }
 
     // MARK: Sending
@@ -252,7 +259,7 @@ extension Volume {
         // From here on home answers with this point or a later one; what was asked before may be older.
         for segment in segments { fetches.close(overlapping: segment.range) }
         promote(segments[...], unsynchronizedBytes: 0) { [self] in
-            if isPlanted(.releasesBeforeCacheIsDurable) { return finishPromotion(of: next, isSynchronized: true) }
+            cache.setCurrent(identifier, through: next)
             cache.synchronize { [self] result in
                 guard case .success = result else { return finishPromotion(of: next, isSynchronized: false) }
                 finishPromotion(of: next, isSynchronized: true)

@@ -119,13 +119,13 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     public var linkVersion: () -> UInt16 = { LinkVersion.newest }
     /// The group that the volume has its points with; nil for none.
     public internal(set) weak var group: VolumeGroup<Directory>?
-    /// The volume is to be in a group that is not there yet: until then nothing is sealed by age or size, and no point is sent.
+    /// The volume is to be in a group that is not there yet: until then nothing is sealed, whoever asks, and no point is sent.
     public var isAwaitingGroup = false
     /// What the owner hears.
     public var onEvent: (VolumeEvent) -> Void = { _ in }
 
     let log: WriteLog<Directory>
-    let cache: SecureCache<Directory.File>
+    let cache: SecureCache<Directory>
     let clock: () -> NIODeadline
     var fetches: FetchTable
     var allocationQueries: AllocationQueryTable
@@ -151,7 +151,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     /// `routingTag` is what the owner routes answers by: it stands in the upper 16 bits of each read's number.
     public init(
         identifier: VolumeIdentifier, routingTag: UInt16, sectorCount: UInt64, policy: VolumePolicy, log: WriteLog<Directory>,
-        cache: SecureCache<Directory.File>, clock: @escaping () -> NIODeadline
+        cache: SecureCache<Directory>, clock: @escaping () -> NIODeadline
     ) {
         fetches = FetchTable(firstIdentifier: UInt64(routingTag) << 48)
         // The upper half of the tag's numbers: neither half is ever counted through.
@@ -162,6 +162,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         self.log = log
         self.cache = cache
         self.clock = clock
+        // The log has let go of what was before its oldest epoch, because the cache had it.
+        cache.require(identifier, through: log.oldestEpoch - min(log.oldestEpoch, 1))
     }
 
     /// What `opened` is called with comes from home's answer to this.

@@ -90,6 +90,8 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         }
         for volume in members { volume.join(self) }
         needsCut = true
+        // Once all of them have joined: the first of these cuts takes them all.
+        for volume in members { volume.sealAwaited() }
     }
 
     /// Those that can be sealed: one that has stopped does not keep the others from having points.

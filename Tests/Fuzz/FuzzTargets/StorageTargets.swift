@@ -98,21 +98,24 @@ public final class WriteLogTarget: FuzzTarget {
     public func repair(_ input: inout [UInt8]) { ChecksumRepair.repair(&input, [140, 44]) }
 }
 
-/// The file of the cache. Input: the file.
+/// The records of the cache. Input: its directory; the blocks file has its header and nothing else.
 public final class SecureCacheTarget: FuzzTarget {
     public static let name = "secure-cache"
-    public static let inputBytesMax = 3 * segmentBytes
+    public static let inputBytesMax = 32 << 10
     public static let cost = 40
-    private static let segmentBytes = 64 << 10
+    private static let cacheBytes: UInt64 = 8 * (64 << 10)
 
     public init() {}
 
-    private typealias Cache = SecureCache<MemoryFile>
+    private typealias Cache = SecureCache<MemoryDirectory>
 
-    private static func open(_ file: MemoryFile, _ queue: MemoryQueue) throws -> Result<Cache, CacheError>? {
+    private static func open(_ directory: MemoryDirectory, _ queue: MemoryQueue) throws -> Result<Cache, CacheError>? {
         var result: Result<Cache, CacheError>?
+        var limits = CacheLimits(segmentBytes: 64 << 10)
+        limits.journalBytes = 4 << 10
+        // The same identifier each time, so that records fit the file.
         Cache.open(
-            file: file, byteCount: UInt64(inputBytesMax), key: try fuzzKey(9), limits: CacheLimits(segmentBytes: segmentBytes),
+            file: MemoryFile([], queue: queue), directory: directory, byteCount: cacheBytes, key: try fuzzKey(9), limits: limits,
             random: seededSource()
         ) { result = $0 }
         try queue.run()
@@ -121,51 +124,54 @@ public final class SecureCacheTarget: FuzzTarget {
 
     public static func seeds() throws -> [[UInt8]] {
         let queue = MemoryQueue()
-        let file = MemoryFile([], queue: queue)
-        guard let result = try open(file, queue) else { return [] }
-        let cache = try result.get()
-        cache.attach(volume: fuzzVolume, key: try fuzzKey(7))
+        let directory = MemoryDirectory(queue: queue)
         var seeds: [[UInt8]] = [[]]
-        for round in UInt64(0)..<2 {
-            for block in 0..<8 {
-                cache.insert(fuzzVolume, block: round * 8 + UInt64(block), data: ByteBuffer(repeating: UInt8(block), count: 4096))
+        for run in UInt64(0)..<2 {
+            guard let cache = try open(directory, queue)?.get() else { continue }
+            cache.attach(volume: fuzzVolume, key: try fuzzKey(7))
+            for round in UInt64(0)..<8 {
+                for block in 0..<8 {
+                    cache.insert(fuzzVolume, block: round * 80 + UInt64(block), data: ByteBuffer(repeating: UInt8(block), count: 4096))
+                }
+                cache.insertZeroes(fuzzVolume, blocks: 1000..<2000 - run)
+                cache.invalidate(fuzzVolume, blocks: 1500..<1600)
+                cache.synchronize { _ in }
+                try queue.run()
+                if round % 3 == 2 {
+                    seeds.append(FileInput.encode(directory.files.sorted { $0.key < $1.key }.map { ($0.key, $0.value.bytes) }))
+                }
             }
-            cache.insertZeroes(fuzzVolume, blocks: 100..<200)
-            cache.invalidate(fuzzVolume, blocks: 150..<160)
-            cache.synchronize { _ in }
-            try queue.run()
-            // The sealed blocks are long; what counts are the tables before them.
-            seeds.append(Array(file.bytes.prefix(20 << 10)))
         }
         return seeds
     }
 
     public func run(_ input: [UInt8]) throws -> UInt64 {
         let queue = MemoryQueue()
-        let file = MemoryFile(input, queue: queue)
+        let directory = MemoryDirectory(queue: queue)
+        for file in FileInput.decode(input) { directory.add(file.name, file.bytes) }
         var fingerprint = Fingerprint()
-        switch try Self.open(file, queue) {
+        switch try Self.open(directory, queue) {
         case nil: throw FuzzFinding("the recovery never ended")
         case .failure(let error)?: fingerprint.add(String(describing: error).count)
         case .success(let cache)?:
             cache.attach(volume: fuzzVolume, key: try fuzzKey(7))
-            for run in cache.residentRuns(fuzzVolume, blocks: 0..<256) {
+            for run in cache.residentRuns(fuzzVolume, blocks: 0..<2048) {
                 fingerprint.add(run.lowerBound)
                 let destination = ReadDestination(byteCount: run.count * BlockGeometry.blockBytes)
                 cache.read(fuzzVolume, blocks: run, into: destination, at: 0) { result in
                     if case .success = result { fingerprint.add(destination.take().readableBytes) } else { fingerprint.add(1) }
                 }
             }
-            cache.insert(fuzzVolume, block: 300, data: ByteBuffer(repeating: 3, count: 4096))
+            cache.insert(fuzzVolume, block: 3000, data: ByteBuffer(repeating: 3, count: 4096))
             cache.synchronize { _ in }
             try queue.run()
-            fingerprint.add(cache.residentRuns(fuzzVolume, blocks: 300..<301).count)
+            fingerprint.add(cache.residentRuns(fuzzVolume, blocks: 3000..<3001).count)
         }
         return fingerprint.value
     }
 
-    /// The checksum of a segment's header.
-    public func repair(_ input: inout [UInt8]) { ChecksumRepair.repair(&input, [88]) }
+    /// The checksum of a record file's header.
+    public func repair(_ input: inout [UInt8]) { ChecksumRepair.repair(&input, [104]) }
 }
 
 /// The directory of a point journal. Input: its files.
@@ -251,7 +257,7 @@ enum ChecksumRepair {
     /// What structures begin with, and how many bytes their checksum covers.
     private static let words: [(word: [UInt8], covered: Int)] = [
         (Array("CAUSELOG".utf8), 140), (Array("CLOB".utf8), 44), (Array("CWPOINT1".utf8), 60), (Array("PIEC".utf8), 28),
-        (Array("CWPOSN01".utf8), 52), (Array("CAUSECAC".utf8), 88),
+        (Array("CWPOSN01".utf8), 52), (Array("CAUSECAC".utf8), 32), (Array("CAUSECRD".utf8), 104),
     ]
 
     static func repair(_ input: inout [UInt8], _ lengths: Set<Int>) {

@@ -145,7 +145,7 @@ import Testing
         ("role: cloud\nname: n\nstate: /s\ntarget: {listen: [a, {b: c}]}\n", "4:19: target.listen: “a” has no port"),
         (
             "role: cloud\nname: n\nstate: /s\ncache: {size: 1MiB}\n",
-            "4:15: cache.size: “1MiB” is out of range — use 16MiB to 64TiB"
+            "4:15: cache.size: “1MiB” is out of range — use 16MiB to 4TiB"
         ),
         (
             "role: cloud\nname: n\nstate: /s\nwriteLog: {size: 1GiB}\npoints: {sealSize: 768MiB}\n",

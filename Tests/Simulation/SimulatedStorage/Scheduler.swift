@@ -60,6 +60,9 @@ public final class Scheduler {
         schedule(after: .microseconds(Int64(random.within(range))), action)
     }
 
+    /// Forgets all that waits, and with it the world that waits in it.
+    public func removeAll() { heap.removeAll() }
+
     /// Runs the next event; false when there is none.
     public func step() -> Bool {
         guard let event = pop() else { return false }

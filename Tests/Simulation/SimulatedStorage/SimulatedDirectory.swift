@@ -36,12 +36,30 @@ public final class SimulatedMachine {
     private(set) var incarnation: UInt64 = 0
     private var directories: [String: DirectoryNode] = [:]
     private var disks: [String: FileNode] = [:]
+    /// All files that ever were here.
+    private var nodes: [FileNode] = []
 
     public init(scheduler: Scheduler) { self.scheduler = scheduler }
 
     /// The files of which some place was written with different bytes at different times, by their paths, whether or not a crash
     /// came in between. A file that is sealed under nonces which count must not be among them.
     public internal(set) var overwrittenFiles = Set<String>()
+
+    func makeNode(content: [UInt8] = []) -> FileNode {
+        let node = FileNode(content: content)
+        nodes.append(node)
+        return node
+    }
+
+    /// Forgets every byte: nobody looks any more. What ran on the machine may hold its files for ever, in closures that wait for
+    /// what a dead process will never hear.
+    public func discard() {
+        killProcess()
+        for node in nodes { node.discard() }
+        nodes.removeAll()
+        directories.removeAll()
+        disks.removeAll()
+    }
 
     /// The bytes that all files take.
     public var usedBytes: Int {
@@ -62,25 +80,28 @@ public final class SimulatedMachine {
 
     /// A disk of a fixed size, which holds `content` when there is none of that name yet.
     public func disk(_ name: String, holding content: [UInt8]) -> SimulatedFile {
-        let node = disks[name] ?? FileNode(content: content)
+        let node = disks[name] ?? makeNode(content: content)
         disks[name] = node
         return SimulatedFile(node: node, name: name, machine: self)
     }
 
-    /// Copies a disk and a directory, as they are now.
-    public func copy(disk: String, directory: String) -> StorageCopy {
-        StorageCopy(
-            disk: disk, content: disks[disk]?.visible ?? [], directory: directory,
-            files: directories[directory]?.visible.mapValues(\.visible) ?? [:])
+    /// Copies disks and directories, as they are now.
+    public func copy(disks names: [String] = [], directories: [String]) -> StorageCopy {
+        var copy = StorageCopy()
+        for name in names { copy.disks[name] = disks[name]?.visible ?? [] }
+        for name in directories { copy.directories[name] = self.directories[name]?.visible.mapValues(\.visible) ?? [:] }
+        return copy
     }
 
     /// Puts a copy in the place of what is there now. Nobody has a file of it open.
     public func restore(_ copy: StorageCopy) {
-        disks[copy.disk] = FileNode(content: copy.content)
-        let node = DirectoryNode()
-        node.visible = copy.files.mapValues { FileNode(content: $0) }
-        node.durable = node.visible
-        directories[copy.directory] = node
+        for (name, content) in copy.disks { disks[name] = makeNode(content: content) }
+        for (name, files) in copy.directories {
+            let node = DirectoryNode()
+            node.visible = files.mapValues { makeNode(content: $0) }
+            node.durable = node.visible
+            directories[name] = node
+        }
     }
 
     /// Every byte of every file, for those who look for what must not be there.
@@ -116,10 +137,8 @@ public final class SimulatedMachine {
 
 /// What a disk and a directory held at one time.
 public struct StorageCopy {
-    let disk: String
-    let content: [UInt8]
-    let directory: String
-    let files: [String: [UInt8]]
+    fileprivate var disks: [String: [UInt8]] = [:]
+    fileprivate var directories: [String: [String: [UInt8]]] = [:]
 }
 
 final class DirectoryNode {
@@ -191,7 +210,7 @@ public final class SimulatedDirectory: StorageDirectory {
                 if machine.faults.refusesNames {
                     return completion(.failure(.denied("simulated: cannot create \(path)/\(name)")))
                 }
-                record(.bind(name, FileNode()))
+                record(.bind(name, machine.makeNode()))
             }
             guard let file = file(name) else { return completion(.failure(.notFound("\(path)/\(name)"))) }
             completion(.success(file))

@@ -71,6 +71,12 @@ final class FileNode {
         return isSame
     }
 
+    func discard() {
+        (visible, durable, exposed, isExposed) = ([], [], [], [])
+        unsynchronized = []
+        inFlight = [:]
+    }
+
     /// What the file holds after the power went.
     func cutPower(_ random: SeededRandom) {
         let pending = unsynchronized.map(\.change) + inFlight.sorted { $0.key < $1.key }.map(\.value)
@@ -213,6 +219,8 @@ public final class SimulatedFile: DiskFile {
     }
 
     private func change(_ change: FileNode.Change, _ completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        // A process that is dead asks for nothing, should something of it still run in the simulator.
+        guard incarnation == machine.incarnation else { return }
         node.serial += 1
         let serial = node.serial
         node.inFlight[serial] = change

@@ -7,10 +7,13 @@ import Volumes
 
 /// A cloud edge's process in a simulated world: its cache, its end of the link, its volumes.
 final class CloudProcess {
+    /// What a cache is made of, on an edge's machine.
+    static let cacheDirectories = ["state", "cache"]
+
     private unowned let world: World
     private let edge: SimulatedEdge
     let end: LinkEnd
-    private var cache: SecureCache<SimulatedFile>?
+    private var cache: SecureCache<SimulatedDirectory>?
     private(set) var volumes: [ServedVolume] = []
     private var group: VolumeGroup<SimulatedDirectory>?
     private var isConnected = false
@@ -36,17 +39,23 @@ final class CloudProcess {
 
     private func openCache(_ file: SimulatedFile) {
         SecureCache.open(
-            file: file, byteCount: world.cacheBytes, key: world.cacheKey, limits: world.cacheLimits, random: world.scheduler.random.source
+            file: file, directory: edge.machine.directory("cache"), byteCount: world.cacheBytes, key: world.cacheKey,
+            limits: world.cacheLimits, random: world.scheduler.random.source
         ) { [weak self] result in
             guard let self, !isDead else { return }
             switch result {
             case .success(let cache): start(cache)
+            case .failure(.file(.noSpace)):
+                // The file system is full: the daemon tries again until it is not.
+                world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
+                    if self?.isDead == false { self?.openCache(file) }
+                }
             case .failure(let error): world.fail("the cache did not open: \(error)")
             }
         }
     }
 
-    private func start(_ cache: SecureCache<SimulatedFile>) {
+    private func start(_ cache: SecureCache<SimulatedDirectory>) {
         self.cache = cache
         for volume in world.volumes where volume.edge == edge.number { serve(volume) }
         end.onAction = { [weak self] action in self?.handle(action) }
@@ -59,7 +68,7 @@ final class CloudProcess {
     }
 
     /// The cache, which knows the volume from now on.
-    func cache(for volume: SimulatedVolume) -> SecureCache<SimulatedFile> {
+    func cache(for volume: SimulatedVolume) -> SecureCache<SimulatedDirectory> {
         guard let cache else { preconditionFailure("a volume is served when the cache is open") }
         cache.attach(volume: volume.identifier, key: volume.key)
         return cache

@@ -15,7 +15,7 @@ final class HomeDisk {
     private(set) var core: Core?
     private var isDead = false
     /// The volume is on its way to another edge: nobody may open it.
-    private var isHandingOver = false
+    private(set) var isHandingOver = false
     /// The point of an edge without the lease that the journal has let in, which it must not.
     private var strayPoint: PointNumber?
 

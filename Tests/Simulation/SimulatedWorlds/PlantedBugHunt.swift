@@ -43,7 +43,9 @@
             PlantedBug.$current.withValue(bug) {
                 for seed in 1...Self.lastSeed {
                     do {
-                        try World(seed: seed).run()
+                        let world = try World(seed: seed)
+                        defer { world.end() }
+                        try world.run()
                     } catch {
                         return (seed, "\(error)")
                     }

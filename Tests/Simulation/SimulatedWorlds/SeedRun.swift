@@ -37,7 +37,10 @@ public struct SeedRun: Sendable {
         while seed < firstSeed + count, outcome.failures.count < failuresMax {
             do {
                 let world = try World(seed: seed)
-                defer { outcome.tally += world.tally }
+                defer {
+                    outcome.tally += world.tally
+                    world.end()
+                }
                 try world.run()
             } catch {
                 outcome.failures.append("\(error)\n  replay: make replay SEED=\(seed)")

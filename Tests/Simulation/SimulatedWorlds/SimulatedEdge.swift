@@ -8,6 +8,7 @@ final class SimulatedEdge {
     let line: SimulatedLine
     private(set) var process: CloudProcess?
     private unowned let world: World
+    private var copyOfCache: StorageCopy?
 
     init(number: Int, world: World) {
         self.number = number
@@ -18,6 +19,14 @@ final class SimulatedEdge {
 
     func start() {
         if process == nil { process = CloudProcess(edge: self, world: world) }
+    }
+
+    /// The process ends with the world.
+    func end() {
+        process?.die()
+        process = nil
+        copyOfCache = nil
+        machine.discard()
     }
 
     /// The process dies, or the machine with it; what its volumes must have when they are back is noted.
@@ -36,5 +45,15 @@ final class SimulatedEdge {
         self.process = nil
         line.cloudDied()
         if power { machine.cutPower() } else { machine.killProcess() }
+    }
+
+    // MARK: Old copies
+
+    /// Somebody copies the cache, blocks and records, while the edge is down.
+    func keepCopyOfCache() { copyOfCache = machine.copy(directories: CloudProcess.cacheDirectories) }
+
+    /// Somebody puts the copy back; nobody may notice but by missing blocks.
+    func restoreCopyOfCache() {
+        if let copyOfCache { machine.restore(copyOfCache) }
     }
 }

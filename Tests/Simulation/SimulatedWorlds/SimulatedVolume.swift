@@ -94,7 +94,7 @@ final class SimulatedVolume {
 
     /// Somebody copies the disk and its journal while home is down; home had received points up to `received`.
     func keepCopy(received: PointNumber) {
-        oldCopy = (world.homeMachine.copy(disk: diskName, directory: journalName), received)
+        oldCopy = (world.homeMachine.copy(disks: [diskName], directories: [journalName]), received)
     }
 
     /// True when there is a copy that lacks points of which the cloud edge was told that they are at home.
@@ -103,7 +103,7 @@ final class SimulatedVolume {
     /// Puts the old copy in the place of the newest state, which is kept.
     func restoreCopy() {
         guard let oldCopy else { return }
-        restoredCopy = .unnoticed(newest: world.homeMachine.copy(disk: diskName, directory: journalName))
+        restoredCopy = .unnoticed(newest: world.homeMachine.copy(disks: [diskName], directories: [journalName]))
         world.homeMachine.restore(oldCopy.copy)
     }
 

@@ -15,7 +15,7 @@ extension World {
     private func strike() {
         let volume = volumes[Int(scheduler.random.below(UInt64(volumes.count)))]
         let edge = edges[volume.edge]
-        switch scheduler.random.below(20) {
+        switch scheduler.random.below(22) {
         case 0, 1: crash(edge, power: false)
         case 2, 3: crash(edge, power: true)
         case 4: crashHome(power: false)
@@ -30,6 +30,8 @@ extension World {
         case 14, 15: handOver(volume)
         case 16: copyDisk(of: volume)
         case 17: restoreDisk(of: volume)
+        case 18: crash(edge, power: scheduler.random.chance(percent: 50)) { edge.keepCopyOfCache() }
+        case 19: crash(edge, power: scheduler.random.chance(percent: 50)) { edge.restoreCopyOfCache() }
         default: edge.line.dropOne()
         }
     }
@@ -99,17 +101,18 @@ extension World {
         }
     }
 
-    /// Some blocks in the cache's file hold something else when the edge starts again: a flipped bit, or what belongs to another place.
-    ///
-    /// Headers and tables are left alone: were the newest fragment of a table lost, the cache would not know that it is missing,
-    /// and show what the fragment's entries had hidden.
+    /// Some bytes of the cache hold something else when the edge starts again: a flipped bit, or what belongs to another place, among
+    /// blocks, owners and records, the newest too.
     private func damageCache(of edge: SimulatedEdge) {
-        let segmentBytes = cacheLimits.segmentBytes
         crash(edge, power: scheduler.random.chance(percent: 50)) {
-            guard let file = edge.machine.directory("state").file("cache"), file.content.count > segmentBytes else { return }
             let random = scheduler.random
-            let segments = file.content.count / segmentBytes
-            let place = { Int(random.below(UInt64(segments))) * segmentBytes + random.within(Self.cacheTableBytes...segmentBytes - 512) }
+            let records = edge.machine.directory("cache")
+            // Mostly blocks: a damaged record can cost the whole cache.
+            let names = random.chance(percent: 30) ? records.names : []
+            let file =
+                names.isEmpty ? edge.machine.directory("state").file("cache") : records.file(names[Int(random.below(UInt64(names.count)))])
+            guard let file, file.content.count > 1024 else { return }
+            let place = { Int(random.below(UInt64(file.content.count - 512))) }
             for _ in 0..<random.within(1...16) {
                 if random.chance(percent: 50) {
                     file.flipBit(at: place())
@@ -119,9 +122,6 @@ extension World {
             }
         }
     }
-
-    /// What stands before the blocks in each of the small segments of a world's cache.
-    private static var cacheTableBytes: Int { 8 << 10 }
 
     // MARK: Leases and copies
 

@@ -86,8 +86,11 @@ public final class World {
         homeMachine = SimulatedMachine(scheduler: scheduler)
         let random = scheduler.random
         logLimits = WriteLogLimits(unwrittenBytesMax: random.chance(percent: 30) ? 16 << 10 : 256 << 10, logBytesMax: 4 << 20)
-        cacheLimits = CacheLimits(segmentBytes: 64 << 10)
-        cacheBytes = random.chance(percent: 50) ? 256 << 10 : 1 << 20
+        var limits = CacheLimits(segmentBytes: 64 << 10)
+        limits.journalBytes = 16 << 10
+        limits.fragmentBytesMax = 4 << 10
+        cacheLimits = limits
+        cacheBytes = random.chance(percent: 50) ? 512 << 10 : 1 << 20
         edges = (0..<2).map { SimulatedEdge(number: $0, world: self) }
         try makeVolumes()
     }
@@ -124,6 +127,15 @@ public final class World {
         _ = scheduler.run(until: end) { self.failure != nil }
         if let failure { throw failure }
         try settle()
+    }
+
+    /// Lets go of everything: what waits and what runs hold one another, and a million worlds need memory.
+    func end() {
+        for edge in edges { edge.end() }
+        home?.die()
+        home = nil
+        scheduler.removeAll()
+        homeMachine.discard()
     }
 
     func fail(_ text: String) {
@@ -186,10 +198,15 @@ public final class World {
         for edge in edges { edge.line.restore() }
         var sealed: [Int: Result<PointNumber, BlockDeviceError>] = [:]
         var asked = Set<Int>()
-        let isDone = scheduler.run(until: scheduler.now + .seconds(120)) { [self] in
+        _ = scheduler.run(until: scheduler.now + .seconds(120)) { [self] in
             if failure != nil { return true }
-            for volume in volumes where !asked.contains(volume.number) && volume.restoredCopy == nil && home != nil {
-                guard let served = served(volume), let core = served.core, served.initiator?.isIdle == true else { continue }
+            // While an old copy is in place, both edges may be started once more.
+            guard let home, volumes.allSatisfy({ $0.restoredCopy == nil }) else { return false }
+            for volume in volumes where !asked.contains(volume.number) {
+                // A volume that is still on its way to another edge is that one's to bring home.
+                guard !home.disk(of: volume).isHandingOver, let served = served(volume), let core = served.core,
+                    served.initiator?.isIdle == true
+                else { continue }
                 asked.insert(volume.number)
                 core.seal(until: .applied) { sealed[volume.number] = $0 }
             }
@@ -197,7 +214,7 @@ public final class World {
         }
         if let failure { throw failure }
         for volume in volumes {
-            if isDone, case .success? = sealed[volume.number] { continue }
+            if case .success? = sealed[volume.number] { continue }
             let served = served(volume)
             volume.fail(
                 "the last point did not come home within two minutes of calm (\(String(describing: sealed[volume.number])), "

@@ -6,7 +6,7 @@ import Testing
 
 @testable import SecureCache
 
-typealias Cache = SecureCache<SimulatedFile>
+typealias Cache = SecureCache<SimulatedDirectory>
 
 /// A machine with one cache on a small disk.
 final class CacheHarness {
@@ -31,11 +31,14 @@ final class CacheHarness {
 
     var random: SeededRandom { scheduler.random }
     var file: SimulatedFile { machine.disk("cache", byteCount: byteCount) }
+    var directory: SimulatedDirectory { machine.directory("records") }
 
     @discardableResult
     func open(attaching: Bool = true) throws -> Cache {
         var result: Result<Cache, CacheError>?
-        Cache.open(file: file, byteCount: UInt64(byteCount), key: edgeKey, limits: limits, random: random.source) { result = $0 }
+        Cache.open(
+            file: file, directory: directory, byteCount: UInt64(byteCount), key: edgeKey, limits: limits, random: random.source
+        ) { result = $0 }
         scheduler.runUntilIdle()
         let cache = try #require(result, "the cache never opened").get()
         self.cache = cache
@@ -71,7 +74,7 @@ final class CacheHarness {
 
     /// Reads into a destination that begins a little before the blocks and ends a little behind them.
     static func read(
-        _ cache: SecureCache<SimulatedFile>, _ volume: VolumeIdentifier, _ blocks: Range<UInt64>,
+        _ cache: Cache, _ volume: VolumeIdentifier, _ blocks: Range<UInt64>,
         completion: @escaping (Result<ByteBuffer, CacheMiss>) -> Void
     ) {
         let byteCount = blocks.count * 4096
@@ -88,6 +91,14 @@ final class CacheHarness {
                     return read
                 })
         }
+    }
+
+    /// Writes bytes into a file, at its start.
+    func put(_ bytes: [UInt8], into file: SimulatedFile) throws {
+        var result: Result<Void, StorageFileError>?
+        file.write(ByteBuffer(bytes: bytes), at: 0) { result = $0 }
+        scheduler.runUntilIdle()
+        try #require(result, "a write never completed").get()
     }
 
     func crash(power: Bool) {

@@ -27,11 +27,12 @@ final class VolumeBench {
         let scheduler = Scheduler(seed: seed)
         let machine = SimulatedMachine(scheduler: scheduler)
         let key = try SecretKey([UInt8](repeating: 3, count: SecretKey.byteCount))
-        var cache: SecureCache<SimulatedFile>?
+        var cache: SecureCache<SimulatedDirectory>?
         machine.directory("state").open("cache", create: true) { opened in
             guard case .success(let file) = opened else { return }
             SecureCache.open(
-                file: file, byteCount: 1 << 20, key: key, limits: CacheLimits(segmentBytes: 64 << 10), random: scheduler.random.source
+                file: file, directory: machine.directory("cache"), byteCount: 1 << 20, key: key,
+                limits: CacheLimits(segmentBytes: 64 << 10), random: scheduler.random.source
             ) { if case .success(let opened) = $0 { cache = opened } }
         }
         var log: WriteLog<SimulatedDirectory>?

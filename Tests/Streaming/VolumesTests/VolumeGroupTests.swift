@@ -35,11 +35,13 @@ import WriteLog
         func start(count: Int, policy: GroupPolicy = GroupPolicy(recoveryPointObjective: .seconds(3_600))) throws {
             let (scheduler, key) = (scheduler, key)
             sent = []
-            var cache: SecureCache<SimulatedFile>?
+            var cache: SecureCache<SimulatedDirectory>?
+            let records = machine.directory("cache")
             machine.directory("state").open("cache", create: true) { opened in
                 guard case .success(let file) = opened else { return }
                 SecureCache.open(
-                    file: file, byteCount: 256 << 10, key: key, limits: CacheLimits(segmentBytes: 64 << 10), random: scheduler.random.source
+                    file: file, directory: records, byteCount: 512 << 10, key: key, limits: CacheLimits(segmentBytes: 64 << 10),
+                    random: scheduler.random.source
                 ) { if case .success(let opened) = $0 { cache = opened } }
             }
             scheduler.runUntilIdle()
@@ -65,6 +67,12 @@ import WriteLog
             }
             group = VolumeGroup(identifier: VolumeGroupTests.identifier, policy: policy, lastNumber: 0, clock: { scheduler.now })
             group.setMembers(volumes)
+        }
+
+        /// As it is in the process's first moments: the volumes are there, and their group is not.
+        func withholdGroup() {
+            group.setMembers([])
+            for volume in volumes { volume.isAwaitingGroup = true }
         }
 
         func connect() {
@@ -253,6 +261,42 @@ import WriteLog
         bench.scheduler.runUntilIdle()
         #expect(point == 2)
         #expect(bench.attributes(of: 0).isEmpty)
+    }
+
+    @Test("who seals a volume before its group is there waits for it, and has a point of the group")
+    func sealBeforeGroup() throws {
+        let bench = try Bench(count: 2)
+        bench.withholdGroup()
+        bench.connect()
+        bench.write(0, block: 1)
+        bench.write(1, block: 1)
+        var points: [PointNumber?] = []
+        for volume in bench.volumes { volume.seal(until: .sealed) { points.append(try? $0.get()) } }
+        bench.scheduler.runUntilIdle()
+        #expect(points.isEmpty && bench.volumes.allSatisfy { $0.log.sealedPoints.isEmpty }, "a point of its own would be in no cut")
+        bench.group.setMembers(bench.volumes)
+        bench.scheduler.runUntilIdle()
+        #expect(points == [1, 1])
+        let cut = try #require(bench.group.lastCut)
+        #expect(cut.members.map(\.point) == [1, 1])
+        #expect(bench.attributes(of: 0) == [1: PointAttributes(group: cut)] && bench.attributes(of: 1) == [1: PointAttributes(group: cut)])
+    }
+
+    @Test("who waits for a group that does not come has a point of the volume's own, and an error when the volume stops")
+    func sealWithoutGroup() throws {
+        let bench = try Bench(count: 2)
+        bench.withholdGroup()
+        bench.write(0, block: 1)
+        bench.write(1, block: 1)
+        var results: [Result<PointNumber, BlockDeviceError>] = []
+        for volume in bench.volumes { volume.seal(until: .sealed) { results.append($0) } }
+        bench.scheduler.runUntilIdle()
+        #expect(results.isEmpty)
+        bench.volumes[0].leaveGroup()
+        bench.scheduler.runUntilIdle()
+        #expect(results == [.success(1)])
+        bench.volumes[1].close(reason: "closed") {}
+        #expect(results == [.success(1), .failure(.stopped("closed"))])
     }
 
     @Test("a label makes a point where there is nothing to send")

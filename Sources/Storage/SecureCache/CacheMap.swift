@@ -1,0 +1,132 @@
+/// In which slots the blocks of one volume are.
+///
+/// Leaves of 512 blocks hang on chunks of 512 leaves, a gibibyte of the volume each, which are made as they are needed.
+struct CacheMap {
+    private final class Chunk {
+        var leaves = [CacheLeaf](repeating: CacheLeaf(), count: CacheMap.leavesPerChunk)
+        /// Leaves with blocks.
+        var used = 0
+    }
+
+    static let leavesPerChunk = 512
+    private static let chunkBytes = leavesPerChunk * 8 + 64
+
+    /// Bits that the number of a slot takes.
+    let width: Int
+    private var chunks: [UInt64: Chunk] = [:]
+    /// Blocks with a slot.
+    private(set) var count: UInt64 = 0
+    /// The memory that it takes, in bytes.
+    private(set) var byteCount = 0
+
+    init(width: Int) { self.width = width }
+
+    /// The slot of a block; nil when it has none.
+    func slot(of block: UInt64) -> CacheSlot? {
+        guard let chunk = chunks[Self.chunk(of: block)] else { return nil }
+        return chunk.leaves[Self.leaf(of: block)].slot(at: Self.offset(of: block), width: width)
+    }
+
+    /// Gives a block a slot.
+    /// - Returns: the slot that it had.
+    mutating func set(_ block: UInt64, to slot: CacheSlot) -> CacheSlot? {
+        let number = Self.chunk(of: block)
+        let chunk: Chunk
+        if let known = chunks[number] {
+            chunk = known
+        } else {
+            chunk = Chunk()
+            chunks[number] = chunk
+            byteCount += Self.chunkBytes
+        }
+        let leaf = Self.leaf(of: block)
+        let before = chunk.leaves[leaf].byteCount
+        let previous = chunk.leaves[leaf].set(Self.offset(of: block), to: slot, width: width)
+        if before == 0 { chunk.used += 1 }
+        byteCount += chunk.leaves[leaf].byteCount - before
+        if previous == nil { count += 1 }
+        return previous
+    }
+
+    /// Takes the slot of a block away, and returns it.
+    mutating func remove(_ block: UInt64) -> CacheSlot? {
+        let number = Self.chunk(of: block)
+        guard let chunk = chunks[number] else { return nil }
+        let leaf = Self.leaf(of: block)
+        let before = chunk.leaves[leaf].byteCount
+        guard let previous = chunk.leaves[leaf].remove(Self.offset(of: block), width: width) else { return nil }
+        count -= 1
+        byteCount += chunk.leaves[leaf].byteCount - before
+        if chunk.leaves[leaf].isEmpty {
+            chunk.used -= 1
+            if chunk.used == 0 {
+                chunks[number] = nil
+                byteCount -= Self.chunkBytes
+            }
+        }
+        return previous
+    }
+
+    /// Takes the slots of all blocks of a range away, and says which they were. What is not there costs next to nothing.
+    mutating func remove(_ range: Range<UInt64>, removed: (CacheSlot) -> Void) {
+        for block in blocks(in: range) {
+            if let slot = remove(block) { removed(slot) }
+        }
+    }
+
+    /// The blocks of a range that have slots, ascending.
+    func blocks(in range: Range<UInt64>) -> [UInt64] {
+        guard !range.isEmpty, count > 0 else { return [] }
+        let wanted = Self.chunk(of: range.lowerBound)...Self.chunk(of: range.upperBound - 1)
+        let numbers = wanted.count <= chunks.count ? wanted.filter { chunks[$0] != nil } : chunks.keys.filter(wanted.contains).sorted()
+        var found: [UInt64] = []
+        for number in numbers {
+            guard let chunk = chunks[number] else { continue }
+            let first = number == wanted.lowerBound ? Self.leaf(of: range.lowerBound) : 0
+            let last = number == wanted.upperBound ? Self.leaf(of: range.upperBound - 1) : Self.leavesPerChunk - 1
+            for leaf in first...last where !chunk.leaves[leaf].isEmpty {
+                let start = Self.start(ofLeaf: leaf, inChunk: number)
+                chunk.leaves[leaf].forEach(width: width) { offset, _ in
+                    if range.contains(start + UInt64(offset)) { found.append(start + UInt64(offset)) }
+                }
+            }
+        }
+        return found
+    }
+
+    /// Calls `body` with each block that has a slot, in no order.
+    func forEach(_ body: (UInt64, CacheSlot) -> Void) {
+        for number in chunks.keys { for leaf in 0..<Self.leavesPerChunk { forEach(inChunk: number, leaf: leaf, body) } }
+    }
+
+    /// The chunks that exist, ascending.
+    var chunkNumbers: [UInt64] { chunks.keys.sorted() }
+
+    /// Calls `body` with each block of a leaf that has a slot, ascending.
+    private func forEach(inChunk number: UInt64, leaf: Int, _ body: (UInt64, CacheSlot) -> Void) {
+        guard let content = chunks[number]?.leaves[leaf], !content.isEmpty else { return }
+        let start = Self.start(ofLeaf: leaf, inChunk: number)
+        content.forEach(width: width) { body(start + UInt64($0), $1) }
+    }
+
+    /// What a leaf says, in as few bytes as the two kinds of records allow.
+    func records(ofLeaf leaf: Int, inChunk number: UInt64, ordinal: UInt32) -> [CacheRecord] {
+        let start = Self.start(ofLeaf: leaf, inChunk: number)
+        var places: [CachePlace] = []
+        var runs: [CacheRecord] = []
+        forEach(inChunk: number, leaf: leaf) { block, slot in
+            places.append(CachePlace(offset: UInt16(block - start), slot: slot))
+            let record = CacheRecord.data(ordinal: ordinal, block: block, count: 1, slot: slot)
+            if let joined = runs.last?.joined(with: record) { runs[runs.count - 1] = joined } else { runs.append(record) }
+        }
+        if runs.count * CacheRecord.dataByteCount <= places.count * CachePlace.byteCount { return runs }
+        return [.places(ordinal: ordinal, block: start, places)]
+    }
+
+    private static func start(ofLeaf leaf: Int, inChunk number: UInt64) -> UInt64 {
+        (number * UInt64(leavesPerChunk) + UInt64(leaf)) * UInt64(CacheLeaf.blockCount)
+    }
+    private static func chunk(of block: UInt64) -> UInt64 { block / UInt64(leavesPerChunk * CacheLeaf.blockCount) }
+    private static func leaf(of block: UInt64) -> Int { Int(block / UInt64(CacheLeaf.blockCount) % UInt64(leavesPerChunk)) }
+    private static func offset(of block: UInt64) -> Int { Int(block % UInt64(CacheLeaf.blockCount)) }
+}

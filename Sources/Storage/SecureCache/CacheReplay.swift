@@ -1,0 +1,115 @@
+import Blocks
+import Ciphers
+import NIOCore
+
+// Replaying records. A segment that was freed or opened again after a block was put into it has that block no more, and the
+// records do not say so block by block. So what happened to segments is counted first; a block counts only when everything that
+// happened to its segment in the journals had happened before it.
+
+/// An index in the making.
+final class CacheReplay {
+    let geometry: CacheGeometry
+    private var index: CacheIndex
+    private var segments: [CacheSegment]
+    var salts = CacheSalts()
+    /// How often each segment was freed or opened in the journals; and how often so far in the replay.
+    private var events: [UInt32]
+    private var seen: [UInt32]
+    private var sequenceMax: UInt64 = 0
+
+    init(geometry: CacheGeometry) {
+        self.geometry = geometry
+        index = CacheIndex(slotWidth: geometry.slotWidth)
+        segments = Array(repeating: CacheSegment(), count: geometry.segmentCount)
+        events = Array(repeating: 0, count: geometry.segmentCount)
+        seen = events
+    }
+
+    /// Notes what a fragment of a journal says of segments.
+    func countEvents(in records: ByteBuffer) {
+        var reader = records
+        while let record = CacheRecord(from: &reader) {
+            switch record {
+            case .opened(let segment, _, _, _), .freed(let segment):
+                if Int(segment) < events.count { events[Int(segment)] += 1 }
+            default: break
+            }
+        }
+    }
+
+    /// Carries out the records of a fragment.
+    func apply(_ records: ByteBuffer, isCheckpoint: Bool) {
+        var reader = records
+        while let record = CacheRecord(from: &reader) { apply(record, isCheckpoint: isCheckpoint) }
+    }
+
+    private func apply(_ record: CacheRecord, isCheckpoint: Bool) {
+        switch record {
+        case .salt(let number, let salt): salts.add(salt, number: Int(number))
+        case .volume(let ordinal, let identifier):
+            if index[identifier]?.ordinal != ordinal {
+                index.remove(identifier)
+                _ = index.add(identifier, ordinal: ordinal)
+            }
+        case .volumeRemoved(let ordinal):
+            if let volume = index[ordinal: ordinal] { index.remove(volume.identifier) }
+        case .current(let ordinal, let point):
+            if let volume = index[ordinal: ordinal] { volume.current = max(volume.current, point) }
+        case .opened(let segment, let sequence, let salt, let queue):
+            sequenceMax = max(sequenceMax, sequence)
+            guard Int(segment) < segments.count else { return }
+            segments[Int(segment)] = CacheSegment(state: .open, queue: queue, sequence: sequence, salt: salt)
+            if !isCheckpoint { seen[Int(segment)] += 1 }
+        case .closed(let segment):
+            if Int(segment) < segments.count, segments[Int(segment)].state == .open { segments[Int(segment)].state = .closed }
+        case .freed(let segment):
+            guard Int(segment) < segments.count else { return }
+            segments[Int(segment)] = CacheSegment()
+            if !isCheckpoint { seen[Int(segment)] += 1 }
+        case .data(let ordinal, let block, let count, let slot):
+            guard let volume = index[ordinal: ordinal] else { return }
+            for number in 0..<count { put(block + UInt64(number), slot + number, volume) }
+        case .places(let ordinal, let block, let places):
+            guard let volume = index[ordinal: ordinal] else { return }
+            for place in places { put(block + UInt64(place.offset), place.slot, volume) }
+        case .zeroes(let ordinal, let blocks):
+            guard let volume = index[ordinal: ordinal] else { return }
+            volume.map.remove(blocks) { _ in }
+            volume.zeroes.insert(blocks.sectors, ZeroMark())
+        case .removed(let ordinal, let blocks):
+            guard let volume = index[ordinal: ordinal] else { return }
+            volume.map.remove(blocks) { _ in }
+            volume.zeroes.remove(blocks.sectors)
+        }
+    }
+
+    private func put(_ block: UInt64, _ slot: CacheSlot, _ volume: CacheVolume) {
+        if volume.isZero(block) { volume.zeroes.remove(SectorRange(block: block)) }
+        let segment = geometry.segment(of: slot)
+        if segment < segments.count, segments[segment].sequence > 0, seen[segment] == events[segment] {
+            _ = volume.map.set(block, to: slot)
+        } else {
+            _ = volume.map.remove(block)
+        }
+    }
+
+    /// The state that the records lead to.
+    func recovered<File: StorageFile>(
+        identifier: UInt64, salt: Int, ownersCipher: BlockCipher, journal: CacheJournal<File>, isDamaged: Bool
+    ) -> RecoveredCache<File> {
+        var segments = segments
+        for volume in index.volumes.values {
+            volume.map.forEach { _, slot in segments[geometry.segment(of: slot)].liveCount += 1 }
+        }
+        // A crash came before these were full: nobody wrote down which blocks they have.
+        let unfinished = Set(segments.indices.filter { segments[$0].state == .open })
+        for number in unfinished { segments[number].state = .closed }
+        var queues = CacheQueues()
+        let closed = segments.indices.filter { segments[$0].state == .closed }.sorted { segments[$0].sequence < segments[$1].sequence }
+        for number in closed { queues.append(number, to: segments[number].queue) }
+        return RecoveredCache(
+            identifier: identifier, geometry: geometry, index: index, segments: segments, queues: queues, salts: salts, salt: salt,
+            ownersCipher: ownersCipher, ownersInMemory: CacheIndex.owners(of: unfinished, in: index, geometry), journal: journal,
+            nextSequence: sequenceMax + 1, isDamaged: isDamaged)
+    }
+}

@@ -1,0 +1,231 @@
+import Blocks
+import Ciphers
+import DequeModule
+import NIOCore
+
+/// A segment that is being freed.
+final class CacheEviction {
+    let segment: Int
+    let queue: CacheQueue
+    let sequence: UInt64
+    /// Blocks that stay, and are not written again yet, by their slots.
+    var staying: ArraySlice<(owner: CacheOwner, slot: CacheSlot)> = []
+    /// The next blocks wait until others are written, or until a segment is free.
+    var isWaiting = false
+
+    init(segment: Int, queue: CacheQueue, sequence: UInt64) {
+        self.segment = segment
+        self.queue = queue
+        self.sequence = sequence
+    }
+}
+
+// Where room comes from.
+extension SecureCache {
+    /// Segments that are kept free ahead of need.
+    private var reserve: Int { max(2, min(8, geometry.segmentCount / 16)) }
+    /// Blocks that are read for being written again at a time.
+    private static var moveBlocksMax: Int { 64 }
+
+    /// The segment that takes blocks for a queue, opened when there is none.
+    func openSegment(for queue: CacheQueue, isMove: Bool) -> FillingSegment? {
+        if let open = filling.last(where: { $0.queue == queue && !$0.isFull }) { return open }
+        // The last free segment is for blocks that are written again: without it no room could be made.
+        guard freeSegments.count > (isMove ? 0 : 1), nextSequence < .max - 2, let number = freeSegments.popFirst() else {
+            makeRoom()
+            return nil
+        }
+        let segment = FillingSegment(segment: number, sequence: nextSequence, queue: queue)
+        nextSequence += 1
+        segments[number] = CacheSegment(state: .open, queue: queue, sequence: segment.sequence, salt: UInt32(salt))
+        filling.append(segment)
+        record(.opened(segment: UInt32(number), sequence: segment.sequence, salt: UInt32(salt), queue))
+        makeRoom()
+        return segment
+    }
+
+    /// Sees to it that some segments are free.
+    /// - Parameter isIndexFull: that the index needs memory, however many segments are free.
+    func makeRoom(isIndexFull: Bool = false) {
+        guard eviction == nil, !isDegraded, !isClosed else { return }
+        if freeSegments.count < reserve, !leaving.isEmpty { wantsSynchronization = true }
+        guard isIndexFull || freeSegments.count + leaving.count < reserve,
+            let (number, queue) = queues.takeVictim(segmentCount: geometry.segmentCount)
+        else { return }
+        let segment = segments[number]
+        let eviction = CacheEviction(segment: number, queue: queue, sequence: segment.sequence)
+        self.eviction = eviction
+        // What is not recorded as moved from here on is gone after a crash, and nothing that leaves needs a record of its own.
+        record(.freed(segment: UInt32(number)))
+        if segment.liveCount == 0 { return finish(eviction) }
+        if let owners = ownersInMemory[number] { return sort(owners, eviction) }
+        let byteCount = geometry.slotCount * CacheFormat.ownerBytes + BlockCipher.tagByteCount
+        file.read(at: geometry.offset(ofOwnersIn: number), byteCount: byteCount) { [self] result in
+            guard self.eviction === eviction, !isClosed else { return }
+            let owners = (try? result.get()).flatMap { openOwners($0, of: number) }
+            // What the file does not tell any more, the index does, in a longer time.
+            sort(owners ?? self.owners(of: number), eviction)
+        }
+    }
+
+    /// The owners of a segment, from what stands behind its slots.
+    private func openOwners(_ bytes: ByteBuffer, of number: Int) -> [CacheOwner]? {
+        let segment = segments[number]
+        let cipher: BlockCipher?
+        if Int(segment.salt) == salt {
+            cipher = ownersCipher
+        } else {
+            let derived = salts[Int(segment.salt)].flatMap { try? key.derive(salt: $0.bytes, purpose: CacheFormat.ownersPurpose) }
+            cipher = derived.map { BlockCipher(key: $0) }
+        }
+        var plaintext = ByteBuffer()
+        let context = CacheFormat.ownersContext(segment: number, sequence: segment.sequence, count: geometry.slotCount)
+        let isOpen = bytes.withUnsafeReadableBytes {
+            cipher?.open(
+                $0, nonce: CipherNonce(sequence: segment.sequence, index: CacheFormat.ownersNonceIndex), context: context,
+                appendingTo: &plaintext)
+        }
+        guard isOpen == true else { return nil }
+        var owners: [CacheOwner] = []
+        while let (volume, block) = plaintext.readMultipleIntegers(as: (UInt32, UInt64).self) {
+            owners.append(CacheOwner(volume: volume, block: block))
+        }
+        return owners.count == geometry.slotCount ? owners : nil
+    }
+
+    /// The owners of a segment's slots, as far as the index knows blocks there; the others have none.
+    private func owners(of number: Int) -> [CacheOwner] {
+        CacheIndex.owners(of: [number], in: index, geometry)[number] ?? []
+    }
+
+    /// Parts the blocks of a segment into those that stay and those that leave.
+    private func sort(_ owners: [CacheOwner], _ eviction: CacheEviction) {
+        var staying: [(owner: CacheOwner, slot: CacheSlot)] = []
+        for (number, owner) in owners.enumerated() {
+            let slot = geometry.slot(number, in: eviction.segment)
+            guard let volume = index[ordinal: owner.volume], volume.map.slot(of: owner.block) == slot else { continue }
+            if volume.key != nil, uses[slot] {
+                staying.append((owner, slot))
+                continue
+            }
+            if eviction.queue == .small { ghosts.insert(owner.volume, owner.block) }
+            leave(owner, volume)
+        }
+        eviction.staying = staying[...]
+        moveNext(eviction)
+    }
+
+    private func leave(_ owner: CacheOwner, _ volume: CacheVolume) {
+        if volume.map.remove(owner.block).map({ segments[geometry.segment(of: $0)].liveCount -= 1 }) != nil { counters.evicted += 1 }
+    }
+
+    /// Reads the next blocks that stay, and puts them into the main queue.
+    func moveNext(_ eviction: CacheEviction) {
+        guard self.eviction === eviction, !isClosed else { return }
+        eviction.isWaiting = false
+        guard let first = eviction.staying.first else { return finish(eviction) }
+        // Nothing can be written again.
+        if isDegraded { return leave(eviction) }
+        let memory = (limits.unwrittenBytesMax - unwrittenBytes) / CacheFormat.blockBytes
+        let room = min(memory, roomInMain)
+        guard room > 0 else {
+            // Blocks leave only where nothing else will ever make room for them.
+            if memory > 0, leaving.isEmpty { return leave(eviction) }
+            eviction.isWaiting = true
+            // What is too little to be worth a write is written too, and what leaves becomes free.
+            wantsSynchronization = true
+            return pump()
+        }
+        let run = eviction.staying.prefix(min(Self.moveBlocksMax, room))
+        let start = geometry.index(of: first.slot)
+        let end = geometry.index(of: run.last?.slot ?? first.slot) + 1
+        eviction.staying = eviction.staying.dropFirst(run.count)
+        file.read(at: geometry.offset(ofSlot: start, in: eviction.segment), byteCount: (end - start) * CacheFormat.slotBytes) {
+            [self] result in
+            guard self.eviction === eviction, !isClosed else { return }
+            let bytes = try? result.get()
+            for entry in run { move(entry, from: bytes, start: start) }
+            pump()
+            moveNext(eviction)
+        }
+    }
+
+    private func move(_ entry: (owner: CacheOwner, slot: CacheSlot), from bytes: ByteBuffer?, start: Int) {
+        // The block may be elsewhere by now, or nowhere.
+        guard let volume = index[ordinal: entry.owner.volume], volume.map.slot(of: entry.owner.block) == entry.slot else { return }
+        let segment = segments[geometry.segment(of: entry.slot)]
+        let position = (geometry.index(of: entry.slot) - start) * CacheFormat.slotBytes
+        var plaintext = ByteBuffer()
+        guard let bytes, let sealed = bytes.getSlice(at: bytes.readerIndex + position, length: CacheFormat.slotBytes),
+            let cipher = volume.cipher(salt: Int(segment.salt), of: salts)
+        else { return leave(entry.owner, volume) }
+        let isOpen = sealed.withUnsafeReadableBytes {
+            cipher.open(
+                $0, nonce: CipherNonce(sequence: segment.sequence, index: UInt32(geometry.index(of: entry.slot))),
+                context: CacheFormat.blockContext(volume.identifier, entry.owner.block, sequence: segment.sequence), appendingTo: &plaintext
+            )
+        }
+        if !isOpen { counters.corrupt += 1 }
+        guard isOpen, insert(plaintext, of: entry.owner.block, volume, isMove: true) else { return leave(entry.owner, volume) }
+        counters.moved += 1
+    }
+
+    /// Slots that blocks which stay can have now.
+    private var roomInMain: Int {
+        let open = filling.last { $0.queue == .main && !$0.isFull }
+        return (open.map { geometry.slotCount - $0.owners.count } ?? 0) + freeSegments.count * geometry.slotCount
+    }
+
+    /// The rest of the blocks leaves too.
+    private func leave(_ eviction: CacheEviction) {
+        for entry in eviction.staying {
+            if let volume = index[ordinal: entry.owner.volume], volume.map.slot(of: entry.owner.block) == entry.slot {
+                leave(entry.owner, volume)
+            }
+        }
+        eviction.staying = []
+        finish(eviction)
+    }
+
+    /// The segment is empty: it is free as soon as that is durable.
+    private func finish(_ eviction: CacheEviction) {
+        self.eviction = nil
+        let number = eviction.segment
+        ownersInMemory[number] = nil
+        segments[number].state = .leaving
+        segments[number].sequence = 0
+        leaving.append((number, journal.appended))
+        makeRoom()
+        pump()
+    }
+
+    /// Frees what has left for good.
+    func reclaim(through durable: UInt64) {
+        while let first = leaving.first, first.through <= durable {
+            leaving.removeFirst()
+            segments[first.segment] = CacheSegment()
+            freeSegments.append(first.segment)
+        }
+        wantsSynchronization = freeSegments.count < reserve && !leaving.isEmpty
+        if let eviction, eviction.isWaiting { moveNext(eviction) }
+        makeRoom()
+    }
+}
+
+extension CacheIndex {
+    /// For each of some segments, which block each of its slots has, as far as the index knows blocks there.
+    static func owners(of wanted: Set<Int>, in index: CacheIndex, _ geometry: CacheGeometry) -> [Int: [CacheOwner]] {
+        var owners: [Int: [CacheOwner]] = [:]
+        for number in wanted { owners[number] = Array(repeating: CacheOwner(volume: .max, block: 0), count: geometry.slotCount) }
+        if wanted.isEmpty { return owners }
+        for volume in index.volumes.values {
+            volume.map.forEach { block, slot in
+                let segment = geometry.segment(of: slot)
+                if wanted.contains(segment) {
+                    owners[segment]?[geometry.index(of: slot)] = CacheOwner(volume: volume.ordinal, block: block)
+                }
+            }
+        }
+        return owners
+    }
+}
