@@ -64,7 +64,10 @@ bench: bench-target ## The benchmarks against peers, as ratios.
 bench-target: build ## The target against tgtd, qemu-nbd and nbdkit, interleaved: the table of docs/benchmarks.md.
 	Benchmarks/target/run --output .build/bench-target
 
-bench-cache: deps ## Policies of eviction on the recorded block traces, against the clairvoyant optimum.
+bench-cache: deps ## The cache and policies of eviction on recorded block traces, against the clairvoyant optimum; its memory; a restart.
+	$(RELEASE) --product causeway-cache-bench
+	.build/release/causeway-cache-bench index --pattern sequential
+	.build/release/causeway-cache-bench index --pattern random
 	Benchmarks/cache/study
 
 budget: deps ## What the data path may cost, in allocations and instructions.
@@ -73,7 +76,10 @@ budget: deps ## What the data path may cost, in allocations and instructions.
 
 soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on.
 	$(RELEASE) --product causeway-simulator
-	.build/release/causeway-simulator --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+	@# A process for each five thousand: what cores of dead processes hold is given back at its end only.
+	@first=$(FIRST_SEED); end=$$((first + $(SEEDS))); while [ $$first -lt $$end ]; do \
+	  count=$$((end - first)); [ $$count -le 5000 ] || count=5000; \
+	  .build/release/causeway-simulator --seeds $$count --first-seed $$first || exit 1; first=$$((first + count)); done
 
 soak-kills: deps ## KILLS kills of the daemons in turn, under verified writes.
 	CAUSEWAY_KILLS=$(KILLS) $(SWIFT) test --filter kills

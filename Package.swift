@@ -178,6 +178,14 @@ let budget: [Target] = [
         ], path: "Benchmarks/budget/causeway-budget", swiftSettings: strict),
 ]
 
+/// What the cache keeps, takes and writes: Benchmarks/cache.
+let cacheBench: [Target] = [
+    .executableTarget(
+        name: "causeway-cache-bench",
+        dependencies: ["SecureCache", "LocalFiles", "Files", "Ciphers", "Blocks", nioCore, nioPosix, arguments],
+        path: "Benchmarks/cache/causeway-cache-bench", swiftSettings: strict)
+]
+
 /// Hostile inputs for every parser of outside bytes: Tests/Fuzz/README.md.
 let fuzz: [Target] = [
     .target(name: "CFuzz", path: "Tests/Fuzz/CFuzz", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
@@ -258,5 +266,5 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: platform + protocols + blocks + storage + streaming + target + management + tools + executables + simulation + budget
-        + fuzz + unitTests + endToEnd
+        + cacheBench + fuzz + unitTests + endToEnd
 )
