@@ -24,6 +24,8 @@ struct RecoveredCache<File: StorageFile> {
     var ownersInMemory: [Int: [CacheOwner]]
     var journal: CacheJournal<File>
     var nextSequence: UInt64
+    /// Segments behind the cache's end that were used when it was larger.
+    var segmentsBeyond: [UInt32]
     /// Records were there, and could not be used.
     var isDamaged: Bool
 }

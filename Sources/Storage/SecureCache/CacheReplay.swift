@@ -16,6 +16,8 @@ final class CacheReplay {
     private var events: [UInt32]
     private var seen: [UInt32]
     private var sequenceMax: UInt64 = 0
+    /// Segments that were used when the cache was larger.
+    private var segmentsBeyond: Set<UInt32> = []
 
     init(geometry: CacheGeometry) {
         self.geometry = geometry
@@ -57,13 +59,19 @@ final class CacheReplay {
             if let volume = index[ordinal: ordinal] { volume.current = max(volume.current, point) }
         case .opened(let segment, let sequence, let salt, let queue):
             sequenceMax = max(sequenceMax, sequence)
-            guard Int(segment) < segments.count else { return }
+            guard Int(segment) < segments.count else {
+                segmentsBeyond.insert(segment)
+                return
+            }
             segments[Int(segment)] = CacheSegment(state: .open, queue: queue, sequence: sequence, salt: salt)
             if !isCheckpoint { seen[Int(segment)] += 1 }
         case .closed(let segment):
             if Int(segment) < segments.count, segments[Int(segment)].state == .open { segments[Int(segment)].state = .closed }
         case .freed(let segment):
-            guard Int(segment) < segments.count else { return }
+            guard Int(segment) < segments.count else {
+                segmentsBeyond.remove(segment)
+                return
+            }
             segments[Int(segment)] = CacheSegment()
             if !isCheckpoint { seen[Int(segment)] += 1 }
         case .data(let ordinal, let block, let count, let slot):
@@ -110,6 +118,6 @@ final class CacheReplay {
         return RecoveredCache(
             identifier: identifier, geometry: geometry, index: index, segments: segments, queues: queues, salts: salts, salt: salt,
             ownersCipher: ownersCipher, ownersInMemory: CacheIndex.owners(of: unfinished, in: index, geometry), journal: journal,
-            nextSequence: sequenceMax + 1, isDamaged: isDamaged)
+            nextSequence: sequenceMax + 1, segmentsBeyond: segmentsBeyond.sorted(), isDamaged: isDamaged)
     }
 }

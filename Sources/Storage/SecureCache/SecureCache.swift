@@ -97,6 +97,8 @@ public final class SecureCache<Directory: StorageDirectory> {
         counters.byteCount = state.geometry.byteCount
         counters.segmentsSkipped = state.isDamaged ? 1 : 0
         record(.salt(number: UInt32(salt), salts[salt]?.bytes ?? []))
+        // What lies behind the end is gone for good: should the cache become larger again, nobody knows what changed meanwhile.
+        for segment in state.segmentsBeyond { record(.freed(segment: segment)) }
         makeRoom()
     }
 

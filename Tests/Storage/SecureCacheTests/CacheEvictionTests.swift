@@ -123,4 +123,56 @@ import Testing
             #expect(try harness.read(block * 3..<block * 3 + 1, of: harness.other) == CacheHarness.block(block * 3, 2))
         }
     }
+
+    /// A checkpoint in the middle of an eviction does not know the segment that goes: its blocks leave without a record each.
+    @Test func aCheckpointDoesNotBringBackWhatIsBeingEvicted() throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        try scan(harness, 0..<60)
+        let number = try #require(cache.queues.small.first)
+        let blocks = (0..<60 as Range<UInt64>).filter {
+            cache.index[harness.volume]?.map.slot(of: $0).map { cache.geometry.segment(of: $0) } == number
+        }
+        #expect(!blocks.isEmpty)
+        cache.queues.remove(number)
+        cache.eviction = CacheEviction(segment: number, queue: .small, sequence: cache.segments[number].sequence)
+        cache.record(.freed(segment: UInt32(number)))
+        try harness.synchronize()
+        cache.journal.wantsCheckpoint = true
+        cache.insertZeroes(harness.other, blocks: 0..<1)
+        try harness.synchronize()
+        harness.scheduler.runUntilIdle()
+        #expect(harness.directory.names.contains { $0.hasPrefix("checkpoint") })
+        harness.crash(power: true)
+        let again = try harness.open()
+        for block in blocks { #expect(!again.contains(harness.volume, block: block)) }
+        #expect(again.statistics.blocksHeld > 0)
+    }
+
+    /// What lay behind the end of a cache that was made smaller does not come back when it is made larger: meanwhile it may have changed.
+    @Test func whatWasBehindTheEndStaysAway() throws {
+        let harness = try CacheHarness()
+        harness.byteCount = 16 * (128 << 10)
+        let large = try harness.open()
+        try scan(harness, 0..<300)
+        try harness.synchronize()
+        let slots = (0..<300 as Range<UInt64>).compactMap { block in
+            large.index[harness.volume]?.map.slot(of: block).map { (block, large.geometry.segment(of: $0)) }
+        }
+        harness.crash(power: false)
+        harness.byteCount = 8 * (128 << 10)
+        let small = try harness.open()
+        let beyond = slots.filter { $0.1 >= small.geometry.segmentCount }.map(\.0)
+        #expect(!beyond.isEmpty)
+        for block in beyond {
+            #expect(!small.contains(harness.volume, block: block))
+            small.invalidate(harness.volume, blocks: block..<block + 1)
+        }
+        try harness.synchronize()
+        harness.crash(power: false)
+        harness.byteCount = 16 * (128 << 10)
+        let again = try harness.open()
+        for block in beyond { #expect(!again.contains(harness.volume, block: block)) }
+        #expect(again.statistics.blocksHeld > 0)
+    }
 }
