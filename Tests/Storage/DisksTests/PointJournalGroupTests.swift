@@ -39,7 +39,7 @@ import Testing
         return Array(try #require(try read?.get()).readableBytesView)
     }
 
-    @Test("a point of a group is received, read, and not applied before it is agreed to", arguments: 1...20 as ClosedRange<UInt64>)
+    @Test("a point of a group is received, read, and not applied before it is agreed to", arguments: 1...8 as ClosedRange<UInt64>)
     func held(seed: UInt64) throws {
         let world = JournalWorld(seed: seed)
         let journal = try opened(world)
@@ -63,7 +63,7 @@ import Testing
     }
 
     /// Whatever a crash interrupts: the disk is opened at a cut, the one before or the one that was agreed to, and held points stay.
-    @Test("an agreement outlives a crash at any moment of its being applied", arguments: 1...60 as ClosedRange<UInt64>)
+    @Test("an agreement outlives a crash at any moment of its being applied", arguments: 1...20 as ClosedRange<UInt64>)
     func crash(seed: UInt64) throws {
         let world = JournalWorld(seed: seed)
         let journal = try opened(world)

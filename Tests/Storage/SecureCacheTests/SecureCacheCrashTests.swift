@@ -91,7 +91,7 @@ private final class CacheCrashRun {
 }
 
 @Suite struct SecureCacheCrashTests {
-    @Test(arguments: 0..<60 as Range<UInt64>)
+    @Test(arguments: 0..<24 as Range<UInt64>)
     func nothingOlderComesBack(seed: UInt64) throws {
         let run = try CacheCrashRun(seed: seed)
         try run.harness.open()
@@ -104,7 +104,7 @@ private final class CacheCrashRun {
     }
 
     /// The same with a device that fails now and then.
-    @Test(arguments: 500..<530 as Range<UInt64>)
+    @Test(arguments: 500..<512 as Range<UInt64>)
     func nothingOlderComesBackFromAFailingDevice(seed: UInt64) throws {
         let run = try CacheCrashRun(seed: seed)
         try run.harness.open()
@@ -205,7 +205,7 @@ private final class CacheCrashRun {
     }
 
     /// Whatever stands in the files, recovery ends in a cache, and a read gives right bytes or a miss.
-    @Test(arguments: 0..<6 as Range<UInt64>)
+    @Test(arguments: 0..<3 as Range<UInt64>)
     func recoveryTakesAnyBytes(seed: UInt64) throws {
         let harness = try CacheHarness(seed: seed)
         harness.limits = CacheLimits(unwrittenBytesMax: 40 * 4096, segmentBytes: 64 << 10, writeBytes: 16 << 10)
