@@ -26,7 +26,7 @@ PACKAGES = pkg-config libssl-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-
            qemu-system-x86 ipxe syslinux syslinux-common mtools dosfstools fdisk cpio xfsprogs \
            debootstrap zstd
 
-.PHONY: deps build run test bench bench-target bench-cache budget format format-check soak soak-kills soak-guests replay fuzz fuzz-guided clean
+.PHONY: deps build run test bench bench-target bench-cache budget format format-check soak soak-kills soak-overwrites soak-guests replay fuzz fuzz-guided clean
 
 deps: ## Installs what is missing from Debian's packages.
 	@missing=""; for package in $(PACKAGES); do \
@@ -50,7 +50,7 @@ test: deps ## Simulation, hostile inputs, the data path's budget, then unit and 
 	.build/simulator --seeds 2000 >.build/simulation.log 2>&1 & simulation=$$!; \
 	$(RELEASE) --product causeway-fuzz; built=$$?; \
 	wait $$simulation; simulated=$$?; cat .build/simulation.log; test $$built -eq 0 && test $$simulated -eq 0
-	.build/release/causeway-fuzz --inputs 200000
+	.build/release/causeway-fuzz --inputs 100000
 	$(RELEASE) --product causeway-budget
 	Benchmarks/budget/run
 	$(SWIFT) build --build-tests
@@ -83,6 +83,9 @@ soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on.
 
 soak-kills: deps ## KILLS kills of the daemons in turn, under verified writes.
 	CAUSEWAY_KILLS=$(KILLS) $(SWIFT) test --filter kills
+
+soak-overwrites: deps ## 100,000 flushed overwrites of 1,000 blocks within one point.
+	CAUSEWAY_OVERWRITES=100000 $(SWIFT) test --filter PressureTests
 
 soak-guests: deps ## Linux guests over ROUNDS kills, cuts and lost paths.
 	CAUSEWAY_GUEST_ROUNDS=$(ROUNDS) $(SWIFT) test --filter EndToEndTests.EndToEnd/Guest

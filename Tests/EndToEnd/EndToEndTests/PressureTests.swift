@@ -27,7 +27,10 @@ extension EndToEnd {
             #expect(compared.isSuccess, "\(compared)")
         }
 
-        @Test("100,000 flushed overwrites of 1,000 blocks within one point cross the link as at most 1,000 blocks")
+        /// How many overwrites: `make soak-overwrites` makes 100,000.
+        static let overwrites = Int(ProcessInfo.processInfo.environment["CAUSEWAY_OVERWRITES"] ?? "") ?? 20_000
+
+        @Test("flushed overwrites of 1,000 blocks within one point cross the link as at most 1,000 blocks")
         func consolidation() async throws {
             try await Lab.with(disks: [("data", 64 << 20)], options: ["--log-size", "4GiB", "--recovery-point-objective", "1h"]) { lab in
                 let before = try await sentWriteBehind(lab)
@@ -37,11 +40,11 @@ extension EndToEnd {
                 try await Command.check(
                     "causeway-load",
                     [
-                        "run", lab.url("data"), "--write", "--block-size", "4KiB", "--operations", "100000", "--fua", "100",
+                        "run", lab.url("data"), "--write", "--block-size", "4KiB", "--operations", "\(Self.overwrites)", "--fua", "100",
                         "--queue-depth", "128", "--range", "0-4096000", "--verify", state,
                     ], seconds: 600)
                 let unsent = try await lab.status("data")
-                #expect(unsent.io.writes >= 100_000)
+                #expect(unsent.io.writes >= Self.overwrites)
                 #expect(unsent.points.lastSealed == points && unsent.unsent?.bytes == 1_000 * 4_096, "it is one point")
                 #expect(try await sentWriteBehind(lab) == before, "nothing crosses before the seal")
                 try await lab.seal("data")
