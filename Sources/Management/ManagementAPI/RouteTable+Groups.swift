@@ -39,15 +39,11 @@ extension RouteTable {
         Route(
             method: .post, path: "/v1/groups/{name}/seal", identifier: "sealGroup", tag: "groups",
             summary: "Seal a point of all volumes of a group at one instant, and wait for it.", query: sealQuery,
-            answers: [
-                .init(status: 200, content: [.json("GroupSealResult")], summary: "The point came as far as asked."),
-                .init(
-                    status: 202, content: [.json("GroupSealResult")],
-                    summary: "The time was over first: “state” tells how far it came."),
-            ], errors: [409, 503]
+            answers: sealAnswers("GroupSealResult"), errors: [409, 503]
         ) { call in
             let (wait, timeout) = sealWait(call)
             let name = call.parameter("name")
+            // A wait must not keep the edge from stopping.
             let result = try await cancelWhenGracefulShutdown {
                 try await call.controller.sealGroup(named: name, wait: wait, timeout: timeout)
             }

@@ -15,6 +15,13 @@ extension RouteTable {
         .init(name: "timeoutSeconds", schema: .count("How long to wait; 60 when left out.", 1...Int64(longestSealTimeoutSeconds))),
     ]
 
+    static func sealAnswers(_ schema: String) -> [Route.Answer] {
+        [
+            .init(status: 200, content: [.json(schema)], summary: "The point came as far as asked."),
+            .init(status: 202, content: [.json(schema)], summary: "The time was over first: “state” tells how far it came."),
+        ]
+    }
+
     static func sealWait(_ call: Call) -> (wait: SealResult.State, timeout: Duration) {
         let seconds = call.query["timeoutSeconds"].flatMap { Int($0) } ?? defaultSealTimeoutSeconds
         return (call.query["wait"].flatMap(SealResult.State.init) ?? .sealed, .seconds(seconds))
@@ -94,12 +101,7 @@ extension RouteTable {
             method: .post, path: "/v1/volumes/{name}/seal", identifier: "sealVolume", tag: "volumes",
             summary: "Seal a consistency point of a volume, and wait for it.",
             query: sealQuery,
-            answers: [
-                .init(status: 200, content: [.json("SealResult")], summary: "The point came as far as asked."),
-                .init(
-                    status: 202, content: [.json("SealResult")],
-                    summary: "The time was over first: “state” tells how far it came."),
-            ], errors: [409, 503]
+            answers: sealAnswers("SealResult"), errors: [409, 503]
         ) { call in
             let (wait, timeout) = sealWait(call)
             let name = call.parameter("name")

@@ -64,8 +64,6 @@ final class CacheVolume {
 
 /// The salts that segments of this cache were written under: one for each run of the program.
 struct CacheSalts {
-    /// More runs than this are not kept apart: the cache is emptied instead, once in so many restarts.
-    static let countMax = 1 << 16
     private var salts: [Int: [UInt8]] = [:]
 
     subscript(number: Int) -> (number: Int, bytes: [UInt8])? { salts[number].map { (number, $0) } }

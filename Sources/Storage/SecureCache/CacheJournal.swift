@@ -43,7 +43,6 @@ struct CacheJournal<File: StorageFile> {
         self.checkpointBytes = checkpointBytes
     }
 
-    var hasPending: Bool { pending.readableBytes > 0 || last != nil }
     var pendingBytes: Int { pending.readableBytes }
 
     /// Adds a record, or makes the last one longer.

@@ -74,6 +74,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     var encodeBuffer = ByteBuffer()
 
     init(_ state: RecoveredCache<File>, file: File, directory: Directory, key: SecretKey, limits: CacheLimits, random: RandomSource) {
+        var limits = limits
+        limits.fragmentBytesMax = min(max(limits.fragmentBytesMax, CacheRecord.byteCountMax), CacheFragments.recordBytesMax)
         self.limits = limits
         self.file = file
         self.directory = directory
