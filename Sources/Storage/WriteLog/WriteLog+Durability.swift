@@ -25,11 +25,16 @@ extension WriteLog {
         synchronizeIfNeeded()
     }
 
-    /// Starts a round of syncs when somebody waits for what has been written.
+    /// Starts a round of syncs when somebody waits for what has been written, or a seal is among it: that becomes durable also when
+    /// nobody waits for it any more, for the room that the point takes comes back in no other way.
     func synchronizeIfNeeded() {
         guard failure == nil, !isSynchronizing else { return }
-        let isWanted = durabilityWaiters.first.map { $0.sequence <= writtenThrough && $0.sequence > durableThrough } ?? false
-        guard isWanted || needsEstablishedFile else { return }
+        let isToBeDurable = { [writtenThrough, durableThrough] (sequence: UInt64) in
+            sequence <= writtenThrough && sequence > durableThrough
+        }
+        let isWanted = durabilityWaiters.first.map { isToBeDurable($0.sequence) } ?? false
+        let isSealWanted = !isSealingDone && epochs.first { !$0.isSealed }?.sealBatch.map(isToBeDurable) ?? false
+        guard isWanted || isSealWanted || needsEstablishedFile else { return }
         isSynchronizing = true
         // What completes later than now may be covered or not: it does not count.
         let target = writtenThrough

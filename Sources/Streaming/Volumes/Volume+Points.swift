@@ -240,6 +240,8 @@ extension Volume {
 
     func retryPoints(now: NIODeadline) {
         promoteNext()
+        // A point that was sealed after whoever waited for it had been told that it takes too long.
+        sendPoints()
         guard let until = points.pausedUntil, now >= until else { return }
         points.pausedUntil = nil
         // Home has forgotten the half of a point that it refused; the open tells where to begin again.

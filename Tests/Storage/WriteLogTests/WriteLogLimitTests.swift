@@ -108,6 +108,24 @@ import Testing
         #expect(!log.isWaitingForSpace)
     }
 
+    /// A point is durable with the next sync, though the one who waited for that was told that it takes too long.
+    @Test(arguments: [0, 100] as [UInt64]) func aSealThatWasGivenUpBecomesDurable(atOncePercent: UInt64) throws {
+        let harness = try LogHarness()
+        harness.machine.faults.atOncePercent = atOncePercent
+        let log = try harness.open()
+        try harness.append(range(0, 8), fill: 1)
+        harness.machine.faults.isReadOnly = true
+        var sealed: Result<PointNumber, WriteLogError>?
+        log.seal(now: harness.scheduler.now) { sealed = $0 }
+        harness.scheduler.runUntilIdle()
+        log.failWaiting(.noSpace("it takes no changes"))
+        #expect(throws: WriteLogError.noSpace("it takes no changes")) { try #require(sealed).get() }
+        harness.machine.faults.isReadOnly = false
+        log.tick(now: harness.scheduler.now)
+        harness.scheduler.runUntilIdle()
+        #expect(log.sealedPoints.map(\.number) == [1])
+    }
+
     /// The owner may call anything from where it hears of a write, which may be within another call of the log.
     @Test func callsFromInsideOfACompletion() throws {
         let harness = try LogHarness()

@@ -149,6 +149,19 @@ import WriteLog
         #expect(time > bench.volume.policy.writeTimeout && time < bench.volume.policy.writeTimeout + .seconds(6))
     }
 
+    @Test("a point whose seal took too long goes home when the file system takes changes again, though nothing more is written")
+    func sealTooLate() throws {
+        let bench = try VolumeBench()
+        bench.connect()
+        bench.write(block: 0, durability: .durable)
+        bench.machine.faults.isReadOnly = true
+        bench.pass(bench.volume.policy.recoveryPointObjective + bench.volume.policy.writeTimeout + .seconds(2))
+        #expect(bench.pointsBegun.isEmpty)
+        bench.machine.faults.isReadOnly = false
+        bench.pass(.seconds(2))
+        #expect(bench.pointsBegun == [1])
+    }
+
     @Test("the owner hears of a log that fills, step by step, and of its end")
     func filling() throws {
         let bench = try VolumeBench(
