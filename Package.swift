@@ -87,12 +87,13 @@ let blocks: [Target] = [
 let storage: [Target] = [
     room("SecureCache", floor: "Storage", ["Blocks", "Ciphers", "Checksums", nioCore, deque]),
     room("WriteLog", floor: "Storage", ["Blocks", "Ciphers", "Checksums", nioCore, deque]),
+    room("CloudOnlyDisk", floor: "Storage", ["Blocks", "Ciphers", "Checksums", "WriteLog", nioCore]),
     room("LocalFiles", floor: "Storage", ["Files", "Blocks", nioCore, nioPosix]),
     room("Disks", floor: "Storage", ["Blocks", "Checksums", nioCore, deque]),
 ]
 
 let streaming: [Target] = [
-    room("Volumes", floor: "Streaming", ["Blocks", "SecureCache", "WriteLog", "Disks", "LinkProtocol", nioCore, deque]),
+    room("Volumes", floor: "Streaming", ["Blocks", "SecureCache", "WriteLog", "CloudOnlyDisk", "Disks", "LinkProtocol", nioCore, deque]),
     room("Link", floor: "Streaming", ["LinkProtocol", "Blocks", "Compression", nioCore, nioPosix, nioTLS, nioSSL, crypto, logging, deque]),
     room("WANRelay", floor: "Streaming", [nioCore, nioPosix, logging, deque]),
 ]
@@ -117,7 +118,8 @@ let management: [Target] = [
             "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "ManagementAPI", "Volumes", "Link", "StorageTarget", "RateLimits",
             "NetworkBlockServer", "Files",
             "LocalFiles", "Ciphers", "Checksums",
-            "Disks", "SecureCache", "WriteLog", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix, nioFoundation, logging,
+            "Disks", "SecureCache", "WriteLog", "CloudOnlyDisk", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix,
+            nioFoundation, logging,
             lifecycle,
             crypto,
         ]),
@@ -154,7 +156,8 @@ let simulation: [Target] = [
     .target(
         name: "SimulatedWorlds",
         dependencies: [
-            "SimulatedStorage", "Volumes", "LinkProtocol", "WriteLog", "SecureCache", "Disks", "Ciphers", "Blocks", nioCore,
+            "SimulatedStorage", "Volumes", "LinkProtocol", "WriteLog", "CloudOnlyDisk", "SecureCache", "Disks", "Ciphers", "Blocks",
+            nioCore,
         ],
         path: "Tests/Simulation/SimulatedWorlds", swiftSettings: strict + plantedBugs),
     .executableTarget(
@@ -213,10 +216,11 @@ let unitTests: [Target] = [
     tests(of: "LinkProtocol", floor: "Protocols", [nioCore]),
     tests(of: "SecureCache", floor: "Storage", ["SimulatedStorage", nioCore]),
     tests(of: "WriteLog", floor: "Storage", ["SimulatedStorage", nioCore]),
+    tests(of: "CloudOnlyDisk", floor: "Storage", ["SimulatedStorage", "WriteLog", "Ciphers", "Blocks", nioCore]),
     tests(of: "Disks", floor: "Storage", ["SimulatedStorage", nioCore]),
     tests(
         of: "Volumes", floor: "Streaming",
-        ["SimulatedStorage", "Blocks", "Ciphers", "Disks", "LinkProtocol", "SecureCache", "WriteLog", nioCore]),
+        ["SimulatedStorage", "Blocks", "Ciphers", "CloudOnlyDisk", "Disks", "LinkProtocol", "SecureCache", "WriteLog", nioCore]),
     tests(of: "Link", floor: "Streaming", [nioCore, nioEmbedded, nioPosix]),
     tests(of: "WANRelay", floor: "Streaming", [nioCore, nioPosix, logging]),
     tests(

@@ -8,8 +8,9 @@ typealias LogCompletion = (Result<Void, WriteLogError>) -> Void
 /// A write on its way into the log.
 struct PendingAppend {
     let range: SectorRange
-    /// Nil for zeroes.
+    /// Only with `kind` data.
     let data: ByteBuffer?
+    var kind = LogRecordKind.data
     let now: NIODeadline
     let completion: LogCompletion
 }
@@ -22,6 +23,8 @@ enum LogRecordKind: UInt8 {
     case seal = 2
     /// Sixteen bytes of what the point carries, in place of sector and count. Such records stand right before the seal.
     case attributes = 3
+    /// The sectors are no longer in this layer: what is below it shows. Only the journal of a cloud-only disk has it.
+    case absent = 4
 }
 
 /// One write in a batch.
@@ -120,7 +123,11 @@ struct LogExtent: ExtentValue {
     }
 
     var content: LogContent {
-        batch.records[Int(record)].kind == .data ? .data(LogLocation(extent: self)) : .zeroes
+        switch batch.records[Int(record)].kind {
+        case .data: .data(LogLocation(extent: self))
+        case .absent: .absent
+        case .zeroes, .seal, .attributes: .zeroes
+        }
     }
 }
 

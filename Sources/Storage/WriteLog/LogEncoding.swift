@@ -121,7 +121,7 @@ struct LogEncoding {
             case .attributes:
                 attributeRecords += 1
                 guard attributeRecords <= LogAttributes.recordsMax else { return nil }
-            case .zeroes:
+            case .zeroes, .absent:
                 guard count > 0, SectorRange(start: start, count: count) != nil else { return nil }
             case .data:
                 let sectorsMax = UInt64(LogFormat.batchDataBytesMax / BlockGeometry.sectorBytes)

@@ -185,6 +185,7 @@ extension LogSegment {
         let rest: LogContent =
             switch content {
             case .zeroes: .zeroes
+            case .absent: .absent
             case .data(let location): .data(LogLocation(extent: location.extent.dropping(sectors: count)))
             }
         return (

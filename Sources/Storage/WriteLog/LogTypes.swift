@@ -89,6 +89,16 @@ public struct SealedPoint: Equatable, Sendable {
     public let sealedAt: NIODeadline
 }
 
+/// A write that waited for room and was taken out of the log before it was ordered.
+public struct HeldAppend {
+    /// The sectors.
+    public let range: SectorRange
+    /// Their bytes; nil for zeroes.
+    public let data: ByteBuffer?
+    /// Answers whoever wrote. On success he believes that it survives the death of the process, and flushes this log if he wants more.
+    public let completion: (Result<Void, WriteLogError>) -> Void
+}
+
 /// A run of sectors in the log, and where its newest content is.
 public struct LogSegment {
     /// The sectors.
@@ -108,6 +118,8 @@ public enum LogContent {
     case zeroes
     /// Bytes, in memory or in a file.
     case data(LogLocation)
+    /// Nothing: what is below this layer shows. Only the journal of a cloud-only disk says so; see `WriteLog.appendAbsence`.
+    case absent
 }
 
 /// Where bytes of the log are. Holding one keeps them readable, even after their point was released.

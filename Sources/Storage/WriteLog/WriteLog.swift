@@ -197,7 +197,15 @@ public final class WriteLog<Directory: StorageDirectory> {
     public func appendZeroes(
         _ range: SectorRange, now: NIODeadline, completion: @escaping (Result<Void, WriteLogError>) -> Void
     ) {
-        take(PendingAppend(range: range, data: nil, now: now, completion: completion))
+        take(PendingAppend(range: range, data: nil, kind: .zeroes, now: now, completion: completion))
+    }
+
+    /// Orders that a range is no longer in this layer, behind all writes before it: `segments` tell it as absent. For a log under
+    /// which there is something, and which does not go home. Completes as `append` does.
+    public func appendAbsence(
+        _ range: SectorRange, now: NIODeadline, completion: @escaping (Result<Void, WriteLogError>) -> Void
+    ) {
+        take(PendingAppend(range: range, data: nil, kind: .absent, now: now, completion: completion))
     }
 
     private func take(_ append: PendingAppend) {
@@ -256,8 +264,7 @@ public final class WriteLog<Directory: StorageDirectory> {
     private func order(_ append: PendingAppend) {
         let batch = openBatch()
         let before = batch.isEmpty ? 0 : batch.byteCount
-        let extent = batch.add(
-            append.data == nil ? .zeroes : .data, start: append.range.start, count: append.range.count, data: append.data)
+        let extent = batch.add(append.kind, start: append.range.start, count: append.range.count, data: append.data)
         let epoch = current
         epoch.insert(append.range, extent, isData: append.data != nil)
         map.insert(append.range, extent)

@@ -1,0 +1,244 @@
+import Blocks
+import Ciphers
+import NIOCore
+import Synchronization
+import WriteLog
+
+// Draining an epoch of the journal into the files:
+//
+//     reads that began before it was sealed end ──► pieces: sectors to blocks, then their seals; holes for zeroes and removals
+//         ──► the pages of all sectors that changed ──► fdatasync of all three ──► the epoch is released, for good ──► the next
+//
+// Nothing is taken back when it fails or a crash comes: the epoch is still there, and is drained again, byte by byte the same.
+
+/// One epoch on its way into the files.
+final class CloudOnlyDrain {
+    /// How much is sealed and written at once, in sectors, and how many such pieces are under way.
+    static let pieceSectorsMax: UInt64 = 256
+    static let piecesInFlightMax = 8
+
+    let epoch: PointNumber
+    let segments: [LogSegment]
+    var index = 0
+    var position: UInt64
+    /// Sectors with data before this piece: their numbers in the epoch.
+    var ordinal: UInt64 = 0
+    var inFlight = 0
+    /// Pieces are being started.
+    var isFilling = false
+    var failure: WriteLogError?
+
+    init(epoch: PointNumber, segments: [LogSegment]) {
+        self.epoch = epoch
+        self.segments = segments
+        position = segments.first?.range.start ?? 0
+    }
+
+    /// The next piece; nil at the end.
+    func nextPiece() -> (segment: LogSegment, ordinal: UInt64)? {
+        guard index < segments.count else { return nil }
+        let segment = segments[index]
+        guard case .data = segment.content else {
+            advance()
+            return (segment, ordinal)
+        }
+        let end = min(segment.range.end, position + Self.pieceSectorsMax)
+        let piece = segment.clipped(to: SectorRange(from: position, to: end))
+        defer { ordinal += piece.range.count }
+        if end == segment.range.end { advance() } else { position = end }
+        return (piece, ordinal)
+    }
+
+    private func advance() {
+        index += 1
+        if index < segments.count { position = segments[index].range.start }
+    }
+}
+
+/// Carries the seals of a piece from the thread that has made them to the loop.
+private final class SealsBox: Sendable {
+    let seals = Mutex(ByteBuffer())
+}
+
+extension CloudOnlyDisk {
+    /// How long a drain waits after the file system took no changes.
+    private static var drainRetryDelay: TimeAmount { .seconds(1) }
+
+    /// Closes the journal's epoch and drains it.
+    func sealJournal() {
+        guard !isSealing, failure == nil, !isClosed else { return }
+        isSealing = true
+        journal.seal(now: clock()) { [self] result in
+            isSealing = false
+            switch result {
+            case .success: drainNext()
+            case .failure(.closed), .failure(.noSpace): break
+            case .failure(let error): fail(error)
+            }
+        }
+    }
+
+    /// Drains the oldest sealed epoch, if there is one and nothing is in the way.
+    func drainNext() {
+        guard !isDraining, failure == nil, !isClosed, drainRetryAt == nil, let point = journal.sealedPoints.first else { return }
+        isDraining = true
+        let drain = CloudOnlyDrain(epoch: point.number, segments: journal.contents(of: point.number))
+        // What reads the files of a sector of this epoch began before the epoch was sealed, and so before now.
+        let before = readGeneration
+        readGeneration ^= 1
+        if readsInFlight[before] == 0 { return fill(drain) }
+        onReadsEnded = { [self] in fill(drain) }
+    }
+
+    /// Starts pieces as long as there are some and the limit allows it.
+    private func fill(_ drain: CloudOnlyDrain) {
+        // A piece with nothing to do ends before it has been started: the loop goes on by itself, and there is one end.
+        if drain.isFilling { return }
+        drain.isFilling = true
+        while drain.failure == nil, !isClosed, drain.inFlight < CloudOnlyDrain.piecesInFlightMax, let next = drain.nextPiece() {
+            drain.inFlight += 1
+            move(next.segment, ordinal: next.ordinal, of: drain)
+        }
+        drain.isFilling = false
+        guard drain.inFlight == 0 else { return }
+        if isClosed { return }
+        if let failure = drain.failure { return stop(failure) }
+        writePages(of: drain)
+    }
+
+    private func ended(_ result: Result<Void, WriteLogError>, _ drain: CloudOnlyDrain) {
+        if case .failure(let error) = result { drain.failure = drain.failure ?? error }
+        drain.inFlight -= 1
+        fill(drain)
+    }
+
+    private func move(_ piece: LogSegment, ordinal: UInt64, of drain: CloudOnlyDrain) {
+        let range = piece.range
+        guard case .data = piece.content else {
+            return punch(range) { [self] in ended($0, drain) }
+        }
+        guard let number = UInt32(exactly: ordinal + range.count).map({ $0 - UInt32(range.count) }) else {
+            return ended(.failure(.corrupt("an epoch of the cloud-only disk has more sectors than can be numbered")), drain)
+        }
+        var data = ByteBufferAllocator().buffer(capacity: range.byteCount)
+        if journal.readIfResident(piece, into: &data) { return store(data, range, number, drain) }
+        journal.read(piece) { [self] result in
+            switch result {
+            case .success(let data): store(data, range, number, drain)
+            case .failure(let error): ended(.failure(error), drain)
+            }
+        }
+    }
+
+    /// Sealing takes longer than all the rest, so it is done where the write is.
+    private func store(_ data: ByteBuffer, _ range: SectorRange, _ ordinal: UInt32, _ drain: CloudOnlyDrain) {
+        let box = SealsBox()
+        let produce: @Sendable () -> ByteBuffer? = { [encoding, cipher = sharedBlockCipher, epoch = drain.epoch] in
+            let sealed = cipher.withCipher { encoding.seal(data, start: range.start, epoch: epoch, ordinal: ordinal, cipher: $0) }
+            guard let sealed else { return nil }
+            box.seals.withLock { $0 = sealed.seals }
+            return sealed.blocks
+        }
+        blocks.write(at: CloudOnlyFormat.blockOffset(range.start), produce: produce) { [self] bytes, result in
+            if case .failure(let error) = result { return ended(.failure(.file(error)), drain) }
+            if bytes == nil { return ended(.failure(.cipher("AES-256-GCM refused to seal a sector")), drain) }
+            let seals = box.seals.withLock { $0 }
+            self.seals.write(seals, at: CloudOnlyFormat.sealOffset(range.start)) { [self] result in
+                ended(result.mapError { .file($0) }, drain)
+            }
+        }
+    }
+
+    /// Frees the space of sectors that hold no bytes any more.
+    private func punch(_ range: SectorRange, completion: @escaping (Result<Void, WriteLogError>) -> Void) {
+        // A page that was never there has nothing to free: most of a disk that is unmapped as a whole.
+        let held = presence.heldPages(in: range)
+        guard let first = held.first, let last = held.last else { return completion(.success(())) }
+        let part = range.intersection(
+            SectorRange(from: first * PresencePage.sectorCount, to: (last + 1) * PresencePage.sectorCount))
+        blocks.writeZeroes(at: CloudOnlyFormat.blockOffset(part.start), byteCount: UInt64(part.byteCount)) { [self] result in
+            if case .failure(let error) = result { return completion(.failure(.file(error))) }
+            seals.writeZeroes(
+                at: CloudOnlyFormat.sealOffset(part.start), byteCount: part.count * UInt64(CloudOnlyFormat.sealBytes)
+            ) { completion($0.mapError { .file($0) }) }
+        }
+    }
+
+    // MARK: Pages
+
+    /// Takes the epoch's changes into the map, and writes the pages that they have changed.
+    private func writePages(of drain: CloudOnlyDrain) {
+        for segment in drain.segments {
+            let state: SectorState =
+                switch segment.content {
+                case .data: .data
+                case .zeroes: .zeroes
+                case .absent: .absent
+                }
+            if state == .absent {
+                dirtyPages.formUnion(presence.heldPages(in: segment.range))
+            } else {
+                dirtyPages.formUnion(PresenceMap.pages(in: segment.range))
+            }
+            presence.set(segment.range, state)
+        }
+        write(dirtyPages.sorted()[...], of: drain)
+    }
+
+    private func write(_ pages: ArraySlice<UInt64>, of drain: CloudOnlyDrain) {
+        if isClosed { return }
+        guard let first = pages.first else { return synchronizeFiles(drain) }
+        let goOn = { [self] (result: Result<Void, StorageFileError>) in
+            if case .failure(let error) = result { return stop(.file(error)) }
+            dirtyPages.remove(first)
+            presence.switchSlot(of: first)
+            write(pages.dropFirst(), of: drain)
+        }
+        guard let page = presence.pages[first] else {
+            // Nothing is left of it. All that a torn hole might leave is in the epoch.
+            return presenceFile.writeZeroes(
+                at: CloudOnlyFormat.pageOffset(first), byteCount: UInt64(CloudOnlyFormat.pageBytes), completion: goOn)
+        }
+        guard let slot = encoding.encode(page, number: first, epoch: drain.epoch, cipher: presenceCipher) else {
+            return stop(.cipher("AES-256-GCM refused to seal a page"))
+        }
+        let offset = CloudOnlyFormat.pageOffset(first) + UInt64((page.slot ^ 1) * CloudOnlyFormat.slotBytes)
+        presenceFile.write(slot, at: offset, completion: goOn)
+    }
+
+    private func synchronizeFiles(_ drain: CloudOnlyDrain) {
+        synchronize([blocks, seals, presenceFile][...]) { [self] result in
+            if case .failure(let error) = result {
+                // After a failed sync nobody knows what is on the medium.
+                return fail(.file(error))
+            }
+            journal.release(through: drain.epoch) { [self] result in
+                isDraining = false
+                if case .failure(let error) = result {
+                    if error != .closed { fail(error) }
+                    return
+                }
+                drainedEpochs += 1
+                drainNext()
+            }
+        }
+    }
+
+    private func synchronize(_ files: ArraySlice<Directory.File>, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        guard let file = files.first else { return completion(.success(())) }
+        if isClosed { return }
+        file.synchronize { [self] result in
+            if case .failure = result { return completion(result) }
+            synchronize(files.dropFirst(), completion: completion)
+        }
+    }
+
+    /// A drain has come to nothing. Where the file system is full or read-only it is tried again; anything else ends the disk.
+    private func stop(_ error: WriteLogError) {
+        isDraining = false
+        switch error {
+        case .file(.noSpace), .file(.denied): drainRetryAt = clock() + Self.drainRetryDelay
+        default: fail(error)
+        }
+    }
+}

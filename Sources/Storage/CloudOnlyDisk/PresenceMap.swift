@@ -1,0 +1,198 @@
+import Blocks
+
+// Which sectors a cloud-only disk holds, in memory:
+//
+//     pages   [ 0: all data │ 7: two bits for each of 1,024 sectors │ ... ]      a page of 512 KiB that holds nothing is not there
+//
+// A page whose sectors are all alike takes some tens of bytes, another one 256 more: at most 0.6 GiB for each TiB that a machine
+// has written sector by sector, and some 60 MiB where it has written all of it.
+
+/// What a cloud-only disk holds of a sector.
+enum SectorState: Equatable {
+    case absent
+    case data
+    case zeroes
+}
+
+/// The states of 1,024 sectors.
+struct PresencePage: Equatable {
+    static let sectorCount: UInt64 = 1_024
+    /// 64-bit words of a page: one bit for each sector that has data, then one for each that is zeroes.
+    static let wordCount = 32
+    private static let planeWords = 16
+
+    private enum Content: Equatable {
+        case alike(SectorState)
+        case mixed([UInt64])
+    }
+
+    private var content: Content
+    /// Which of its two slots in the file holds the page as it was written last.
+    var slot = 0
+
+    /// A page without sectors.
+    init() { content = .alike(.absent) }
+
+    /// The page of these words; nil when they are not as many, or say two things of one sector.
+    init?(words: [UInt64]) {
+        guard words.count == Self.wordCount, (0..<Self.planeWords).allSatisfy({ words[$0] & words[$0 + Self.planeWords] == 0 }) else {
+            return nil
+        }
+        content = .mixed(words)
+        simplify()
+    }
+
+    var isEmpty: Bool { content == .alike(.absent) }
+
+    var words: [UInt64] {
+        switch content {
+        case .mixed(let words): words
+        case .alike(let state):
+            (0..<Self.wordCount).map { index in
+                state == .data && index < Self.planeWords || state == .zeroes && index >= Self.planeWords ? .max : 0
+            }
+        }
+    }
+
+    /// How many sectors of the page, counted from its first, it holds.
+    func heldSectors(in range: Range<UInt64>) -> UInt64 {
+        switch content {
+        case .alike(let state): state == .absent ? 0 : UInt64(range.count)
+        case .mixed(let words):
+            (0..<Self.planeWords).reduce(0) { sum, index in
+                let held = (words[index] | words[index + Self.planeWords]) & Self.mask(index, range)
+                return sum + UInt64(held.nonzeroBitCount)
+            }
+        }
+    }
+
+    func state(of sector: UInt64) -> SectorState {
+        switch content {
+        case .alike(let state): return state
+        case .mixed(let words):
+            let (index, bit) = (Int(sector / 64), UInt64(1) << (sector % 64))
+            return words[index] & bit != 0 ? .data : words[index + Self.planeWords] & bit != 0 ? .zeroes : .absent
+        }
+    }
+
+    /// All sectors are in this state; nil when they differ.
+    var common: SectorState? { if case .alike(let state) = content { state } else { nil } }
+
+    /// Gives sectors of the page a state.
+    mutating func set(_ range: Range<UInt64>, _ state: SectorState) {
+        if UInt64(range.count) == Self.sectorCount {
+            content = .alike(state)
+            return
+        }
+        var words = self.words
+        for index in 0..<Self.planeWords {
+            let mask = Self.mask(index, range)
+            words[index] = state == .data ? words[index] | mask : words[index] & ~mask
+            words[index + Self.planeWords] =
+                state == .zeroes ? words[index + Self.planeWords] | mask : words[index + Self.planeWords] & ~mask
+        }
+        content = .mixed(words)
+        simplify()
+    }
+
+    /// The bits of word `index` that stand for sectors of `range`.
+    private static func mask(_ index: Int, _ range: Range<UInt64>) -> UInt64 {
+        let first = UInt64(index) * 64
+        let (low, high) = (max(range.lowerBound, first), min(range.upperBound, first + 64))
+        guard low < high else { return 0 }
+        let count = high - low
+        return (count == 64 ? .max : (1 << count) - 1) << (low - first)
+    }
+
+    private mutating func simplify() {
+        guard case .mixed(let words) = content else { return }
+        if words[..<Self.planeWords].allSatisfy({ $0 == .max }) {
+            content = .alike(.data)
+        } else if words[Self.planeWords...].allSatisfy({ $0 == .max }) {
+            content = .alike(.zeroes)
+        } else if words.allSatisfy({ $0 == 0 }) {
+            content = .alike(.absent)
+        }
+    }
+}
+
+/// The states of all sectors of a disk.
+struct PresenceMap {
+    /// Up to so many pages are looked up one by one; a request has fewer.
+    private static let pagesLookedUp = 64
+
+    private(set) var pages: [UInt64: PresencePage] = [:]
+
+    var isEmpty: Bool { pages.isEmpty }
+
+    /// Takes a page as it stands in the file.
+    mutating func restore(_ page: PresencePage, number: UInt64) { pages[number] = page.isEmpty ? nil : page }
+
+    /// The pages that lie at least partly in a range.
+    static func pages(in range: SectorRange) -> Range<UInt64> {
+        if range.isEmpty { return 0..<0 }
+        return range.start / PresencePage.sectorCount..<(range.end - 1) / PresencePage.sectorCount + 1
+    }
+
+    /// The sectors of page `number` that lie in a range, counted from the page's first.
+    private static func part(of range: SectorRange, page number: UInt64) -> Range<UInt64> {
+        let first = number * PresencePage.sectorCount
+        let low = max(range.start, first) - first
+        return low..<max(low, min(range.end - first, PresencePage.sectorCount))
+    }
+
+    /// Pages of a range in which something is held, ascending, without a look at each page of a range that has more than there are.
+    func heldPages(in range: SectorRange) -> [UInt64] {
+        let numbers = Self.pages(in: range)
+        if numbers.count <= pages.count { return numbers.filter { pages[$0] != nil } }
+        return pages.keys.filter { numbers.contains($0) }.sorted()
+    }
+
+    /// Gives every sector of a range a state.
+    mutating func set(_ range: SectorRange, _ state: SectorState) {
+        for number in state == .absent ? heldPages(in: range) : Array(Self.pages(in: range)) {
+            var page = pages[number] ?? PresencePage()
+            page.set(Self.part(of: range, page: number), state)
+            pages[number] = page.isEmpty ? nil : page
+        }
+    }
+
+    /// Page `number` is in its other slot from now on, if it is held at all.
+    mutating func switchSlot(of number: UInt64) { pages[number]?.slot ^= 1 }
+
+    /// True when at least one sector of the range is held.
+    func holds(overlapping range: SectorRange) -> Bool {
+        if pages.isEmpty { return false }
+        let numbers = Self.pages(in: range)
+        if numbers.count > Self.pagesLookedUp { return heldSectors(in: range) > 0 }
+        return numbers.contains {
+            pages[$0].map { [part = Self.part(of: range, page: $0)] in $0.heldSectors(in: part) > 0 } ?? false
+        }
+    }
+
+    /// How many sectors of the range are held.
+    func heldSectors(in range: SectorRange) -> UInt64 {
+        heldPages(in: range).reduce(0) { $0 + (pages[$1]?.heldSectors(in: Self.part(of: range, page: $1)) ?? 0) }
+    }
+
+    /// Visits the held runs of a range in ascending order, each of one state, as long as `body` wants more.
+    func visitRuns(in range: SectorRange, _ body: (SectorRange, SectorState) -> Bool) {
+        if pages.isEmpty || range.isEmpty { return }
+        for number in heldPages(in: range) {
+            guard let page = pages[number] else { continue }
+            let (first, part) = (number * PresencePage.sectorCount, Self.part(of: range, page: number))
+            if let state = page.common {
+                if !body(SectorRange(from: first + part.lowerBound, to: first + part.upperBound), state) { return }
+                continue
+            }
+            var start = part.lowerBound
+            while start < part.upperBound {
+                let state = page.state(of: start)
+                var end = start + 1
+                while end < part.upperBound, page.state(of: end) == state { end += 1 }
+                if state != .absent, !body(SectorRange(from: first + start, to: first + end), state) { return }
+                start = end
+            }
+        }
+    }
+}

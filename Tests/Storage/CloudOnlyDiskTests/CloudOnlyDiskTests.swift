@@ -1,0 +1,193 @@
+import Blocks
+import Ciphers
+import NIOCore
+import SimulatedStorage
+import Testing
+import WriteLog
+
+@testable import CloudOnlyDisk
+
+@Suite struct CloudOnlyDiskTests {
+    @Test(arguments: [false, true]) func showsTheLastOfWriteZeroingAndRemoval(isDrained: Bool) throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        try harness.write(range(3, 20), fill: 1)
+        if isDrained { try harness.drain() }
+        try harness.write(range(5, 2), fill: 2)
+        try harness.wait { disk.writeZeroes(range(8, 4), completion: $0) }
+        if isDrained { try harness.drain() }
+        try harness.wait { disk.remove(range(10, 4), completion: $0) }
+        if isDrained { try harness.drain() }
+        let sectors = try harness.contents(range(0, 30))
+        var expected = [[UInt8]?](repeating: nil, count: 30)
+        for sector in 3..<23 { expected[sector] = filled(1) }
+        for sector in 5..<7 { expected[sector] = filled(2) }
+        for sector in 8..<10 { expected[sector] = filled(0) }
+        for sector in 10..<14 { expected[sector] = nil }
+        #expect(sectors == expected)
+        #expect(disk.heldSectors(in: range(0, 12)) == 7)
+        #expect(!disk.holds(overlapping: range(10, 4)))
+    }
+
+    @Test func removalOfEverythingLeavesNothing() throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        try harness.write(range(0, 8), fill: 1)
+        try harness.write(range(5_000, 8), fill: 2)
+        try harness.drain()
+        try harness.wait { disk.remove(range(0, 1 << 40), completion: $0) }
+        try harness.drain()
+        #expect(disk.isEmpty)
+        #expect(disk.statistics.storedBytes == 0)
+        harness.crash(power: true)
+        let again = try harness.open()
+        #expect(again.isEmpty)
+        let blocks = try #require(harness.directory.file("blocks")).content
+        #expect(blocks[4096...].allSatisfy { $0 == 0 }, "the space of what was removed was not freed")
+    }
+
+    /// Pieces with nothing to free end before they have begun: the drain must have one end nevertheless.
+    @Test func removalOfWhatWasNeverThereIsDrainedOnce() throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        for start in stride(from: UInt64(0), to: 30_000, by: 3_000) { try harness.wait { disk.remove(range(start, 8), completion: $0) } }
+        disk.sealJournal()
+        try harness.drain()
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(1))
+        #expect(disk.statistics.drainedEpochs == 1)
+    }
+
+    /// An epoch whose seal was told to take too long is drained as soon as that is possible: the room it takes comes back in no other way.
+    @Test func anEpochWhoseSealWasGivenUpIsDrained() throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        try harness.write(range(0, 8), fill: 1)
+        harness.machine.faults.isReadOnly = true
+        disk.sealJournal()
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(2))
+        disk.failWaiting(.noSpace("the file system takes no changes"))
+        harness.machine.faults.isReadOnly = false
+        try harness.drain()
+        #expect(disk.failure == nil && disk.statistics.drainedEpochs == 1)
+    }
+
+    @Test func drainedSectorsComeBackAfterARestart() throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        // Pages that are full, that are mixed, and the border between two.
+        try harness.write(range(1_020, 10), fill: 3)
+        try harness.wait { disk.writeZeroes(range(2_048, 1_024), completion: $0) }
+        for start in stride(from: UInt64(4_096), to: 5_120, by: 64) { try harness.write(range(start, 64), fill: 4) }
+        try harness.drain()
+        #expect(disk.presence.pages[4]?.common == .data)
+        let before = try harness.contents(range(1_000, 4_200))
+        harness.crash(power: true)
+        let again = try harness.open()
+        #expect(try harness.contents(range(1_000, 4_200)) == before)
+        #expect(again.presence.pages.mapValues(\.words) == disk.presence.pages.mapValues(\.words))
+    }
+
+    @Test func theFilesHoldNothingReadable() throws {
+        let harness = try DiskHarness()
+        try harness.open()
+        try harness.write(range(0, 64), fill: 0x5a)
+        try harness.drain()
+        let pattern = [UInt8](repeating: 0x5a, count: 16)
+        for bytes in harness.machine.allBytes where bytes.count >= 16 {
+            #expect(!(0...bytes.count - 16).contains { bytes[$0] == 0x5a && Array(bytes[$0..<$0 + 16]) == pattern })
+        }
+    }
+
+    @Test func aChangedOrMovedSectorIsAnErrorAndNoData() throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        try harness.write(range(0, 16), fill: 1)
+        try harness.drain()
+        harness.machine.faults.residentPercent = 0
+        let blocks = try #require(harness.directory.file("blocks"))
+        blocks.flipBit(at: 4096 + 3 * 512 + 7)
+        #expect(throws: WriteLogError.self) { _ = try harness.contents(range(3, 1)) }
+        #expect(try harness.contents(range(4, 1)) == [filled(1)])
+        // A sector with its seal, put in another one's place.
+        blocks.misdirect(from: 4096 + 4 * 512, to: 4096 + 5 * 512, byteCount: 512)
+        try #require(harness.directory.file("seals")).misdirect(from: 4 * 32, to: 5 * 32, byteCount: 32)
+        #expect(throws: WriteLogError.self) { _ = try harness.contents(range(5, 1)) }
+        #expect(disk.failure == nil)
+    }
+
+    @Test func aDecayedPageKeepsTheDiskFromOpening() throws {
+        let harness = try DiskHarness()
+        try harness.open()
+        try harness.write(range(0, 16), fill: 1)
+        try harness.drain()
+        harness.crash(power: false)
+        let presence = try #require(harness.directory.file("presence"))
+        presence.flipBit(at: 512 + 20)
+        guard case .failure(.corrupt) = try harness.openResult() else {
+            Issue.record("what lies below would be taken for the newest")
+            return
+        }
+    }
+
+    @Test func anotherKeyVolumeOrJournalIsRefused() throws {
+        let harness = try DiskHarness()
+        try harness.open()
+        try harness.write(range(0, 16), fill: 1)
+        try harness.drain()
+        harness.crash(power: false)
+        let key = harness.key
+        harness.key = try SecretKey([UInt8](repeating: 8, count: 32))
+        guard case .failure(.wrongKey) = try harness.openResult() else {
+            Issue.record("opened under another key")
+            return
+        }
+        harness.key = key
+        for name in harness.directory.names where name.hasPrefix("epoch-") {
+            harness.directory.remove(name) { _ in }
+        }
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(1))
+        guard case .failure(.corrupt) = try harness.openResult() else {
+            Issue.record("opened with a journal that counts its epochs anew")
+            return
+        }
+    }
+
+    @Test func aFullFileSystemDelaysADrainAndHarmsNothing() throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        try harness.write(range(0, 8), fill: 1)
+        try harness.drain()
+        try harness.write(range(2_000, 64), fill: 2)
+        try harness.wait { disk.remove(range(0, 8), completion: $0) }
+        try harness.flush()
+        harness.machine.faults.capacityBytes = harness.machine.usedBytes
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(3))
+        #expect(disk.failure == nil)
+        #expect(try harness.contents(range(2_000, 1)) == [filled(2)])
+        #expect(try harness.contents(range(0, 1)) == [nil])
+        harness.machine.faults.capacityBytes = .max
+        try harness.drain()
+        harness.crash(power: true)
+        try harness.open()
+        #expect(try harness.contents(range(2_000, 1)) == [filled(2)])
+        #expect(try harness.contents(range(0, 1)) == [nil])
+    }
+
+    @Test func aReadThatBeganBeforeADrainEndsRight() throws {
+        let harness = try DiskHarness(seed: 5)
+        let disk = try harness.open()
+        harness.machine.faults.residentPercent = 0
+        try harness.write(range(0, 8), fill: 1)
+        try harness.drain()
+        for round in UInt8(2)..<40 {
+            let segment = try #require(disk.segments(in: range(0, 8)).first)
+            var read: Result<ByteBuffer, WriteLogError>?
+            disk.read(segment) { read = $0 }
+            try harness.write(range(0, 8), fill: round)
+            disk.sealJournal()
+            try harness.drain()
+            let bytes = try #require(read).get()
+            #expect(bytes.readableBytesView.allSatisfy { $0 == round - 1 })
+        }
+    }
+}
