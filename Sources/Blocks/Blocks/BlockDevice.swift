@@ -5,7 +5,7 @@ public enum WriteDurability: Sendable {
     /// The write is ordered and visible to every later read, and outlives this process; a crash of the machine may lose it (a
     /// volatile write cache).
     case ordered
-    /// The write, and every write acknowledged before it, survives a crash (FUA).
+    /// The write survives a crash (FUA). What was acknowledged before it does after a flush, or when it was durable too.
     case durable
 }
 

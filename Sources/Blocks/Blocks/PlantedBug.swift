@@ -39,6 +39,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case cachesCutBlock
     /// The volumes of a group are sealed one by one, each when the one before is durable.
     case sealsGroupOneByOne
+    /// What was moved from the cloud-only disk into the log may be written to the log again before the disk has durably let go of it.
+    case letsGoBeforeRemovalIsDurable
     /// A point goes home without the ranges that it sets to zeroes.
     case sendsPointWithoutZeroes
 

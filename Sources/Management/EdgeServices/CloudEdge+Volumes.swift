@@ -114,8 +114,11 @@ extension CloudEdge {
             let logSize = try LogSize(
                 in: directory, edgeBytes: cloud.writeLogSizeBytes,
                 memoryBytes: environment.memory.logBytes(configured: cloud.writeLogMemoryBytes, volumes: grants.count))
+            let regions = try StoredRegions(in: directory)
             _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
-                plane.open(grant, identifier: identifier, directory: directory, logSize: logSize, policy: policy) {
+                plane.open(
+                    grant, identifier: identifier, directory: directory, logSize: logSize, regions: regions, policy: policy
+                ) {
                     completion($0.map { true })
                 }
             }
@@ -205,6 +208,13 @@ extension CloudEdge {
                 try await self.resizeLog(ofVolume: call.name, to: call.sizeBytes)
                 return Empty()
             }
+        case ControlMethod.regions:
+            return await .from { try await self.regions(ofVolume: try ControlCoding.decode(VolumeCall.self, from: body).name) }
+        case ControlMethod.changeRegions:
+            return await .from {
+                let call = try ControlCoding.decode(ChangeRegionsCall.self, from: body)
+                return try await self.changeRegions(ofVolume: call.name, call.change)
+            }
         case ControlMethod.release:
             return await .from { try await self.release(try ControlCoding.decode(ReleaseCall.self, from: body)) }
         default: return await .from { () async throws -> Empty in throw Problem.unknownCall(method) }
@@ -237,7 +247,7 @@ extension CloudEdge {
             }
             if isForced {
                 entry.isReleasing = true
-                plane.withdraw(entry) { completion(.success(entry.volume.isAllHome ? 0 : entry.volume.unsent.bytes)) }
+                plane.withdraw(entry) { completion(.success(entry.volume.isAllHome ? 0 : entry.volume.bytesNotHome)) }
             } else {
                 plane.release(entry) { completion($0.map { 0 }) }
             }

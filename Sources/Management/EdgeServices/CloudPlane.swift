@@ -1,6 +1,7 @@
 import APIModels
 import Blocks
 import Ciphers
+import CloudOnlyDisk
 import Files
 import Foundation
 import Link
@@ -41,11 +42,17 @@ final class CloudPlane {
         var isOpening = false
         /// The size of the write log that was set for this volume; nil for the edge's.
         var ownLogBytes: UInt64?
+        /// Where its log is, and what is kept beside it.
+        let directory: OpenDirectory
+        /// Its write policy is being changed or kept; it has to be kept once more then.
+        var isChangingRegions = false
+        var mustSaveRegions = false
         /// Who waits for the first open.
         var openWaiters: [(Result<Void, any Error>) -> Void] = []
 
-        init(grant: VolumeGrant, device: ServedDevice, unit: LogicalUnit) {
+        init(grant: VolumeGrant, device: ServedDevice, unit: LogicalUnit, directory: OpenDirectory) {
             self.grant = grant
+            self.directory = directory
             volume = device.volume
             self.device = device
             self.unit = unit
@@ -184,8 +191,8 @@ final class CloudPlane {
 
     /// Reads the reservations of a granted volume, then opens its log, then the volume at home, then its target.
     func open(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, logSize: LogSize, policy: VolumePolicy,
-        completion: @escaping (Result<Void, any Error>) -> Void
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, logSize: LogSize, regions: StoredRegions,
+        policy: VolumePolicy, completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard cache != nil, served[identifier] == nil else { return completion(.success(())) }
         guard let key = try? SecretKey(Array(grant.key)) else {
@@ -198,7 +205,7 @@ final class CloudPlane {
             case .failure(let error): completion(.failure(error))
             case .success(let reservations):
                 openLog(
-                    grant, identifier: identifier, directory: directory, key: key, logSize: logSize, policy: policy,
+                    grant, identifier: identifier, directory: directory, key: key, logSize: logSize, regions: regions, policy: policy,
                     reservations: (file, reservations), completion: completion)
             }
         }
@@ -206,7 +213,7 @@ final class CloudPlane {
 
     private func openLog(
         _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, key: SecretKey, logSize: LogSize,
-        policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
+        regions: StoredRegions, policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard let cache, served[identifier] == nil else { return completion(.success(())) }
@@ -222,18 +229,24 @@ final class CloudPlane {
                             detail: "the write log of volume \(identifier): \(error)",
                             action: "free space or mend the disk under the state directory, then restart this edge")))
             case .success(let log):
-                cache.attach(volume: identifier, key: key)
-                serve(
-                    grant, identifier: identifier, log: log, logSize: logSize, cache: cache, policy: policy, reservations: reservations,
-                    completion: completion)
+                openRegions(regions, identifier: identifier, key: key) { [self] result in
+                    guard case .success(let disk) = result else {
+                        // The next attempt opens the log again.
+                        return log.close { _ in completion(result.map { _ in () }) }
+                    }
+                    cache.attach(volume: identifier, key: key)
+                    serve(
+                        grant, identifier: identifier, directory: directory, log: log, disk: disk.map { ($0, regions.table) },
+                        logSize: logSize, cache: cache, policy: policy, reservations: reservations, completion: completion)
+                }
             }
         }
     }
 
     private func serve(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, log: WriteLog<LocalDirectory>, logSize: LogSize,
-        cache: SecureCache<LocalDirectory>,
-        policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, log: WriteLog<LocalDirectory>,
+        disk: (CloudOnlyDisk<LocalDirectory>, RegionTable)?, logSize: LogSize, cache: SecureCache<LocalDirectory>, policy: VolumePolicy,
+        reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard let tag = freeTag() else {
@@ -247,6 +260,7 @@ final class CloudPlane {
         }
         volume.linkVersion = { [unowned self] in link?.endpoint.version ?? LinkVersion.newest }
         volume.gatherTurns(of: eventLoop)
+        if let (disk, table) = disk { volume.attach(disk, table: table) }
         volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
         let identity = LogicalUnitIdentity(
             uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target,
@@ -258,7 +272,7 @@ final class CloudPlane {
         let unit = LogicalUnit(device: device, identity: identity, number: number)
         unit.pace(by: eventLoop)
         keep(reservations, of: unit, grant: grant)
-        let entry = Served(grant: grant, device: device, unit: unit)
+        let entry = Served(grant: grant, device: device, unit: unit, directory: directory)
         entry.ownLogBytes = logSize.ownBytes
         entry.openWaiters.append(completion)
         volume.onEvent = { [weak self, weak entry] event in
@@ -308,6 +322,7 @@ final class CloudPlane {
                 "the cache's disk takes no writes: points that are at home stay in the write log until it does")
         case .logFilling(let fill): logFills(entry, fill)
         case .logEased(let fill): logEased(entry, fill)
+        case .imaged(let range): imaged(range, of: entry)
         case .logFull:
             recorder.record(
                 "log.full", subject: entry.grant.name, logSubject: identifier, severity: .warning,
@@ -362,6 +377,10 @@ final class CloudPlane {
 
     /// Takes the target away, brings every write home, and holds the volume so until home takes the grant back.
     func release(_ entry: Served, completion: @escaping (Result<Void, any Error>) -> Void) {
+        if entry.volume.hasCloudOnlyWrites {
+            let byteCount = entry.volume.cloudOnlyBytes(in: SectorRange(from: 0, to: entry.volume.sectorCount))
+            return completion(.failure(Problem.hasCloudOnlyWrites(byteCount, volume: entry.grant.name)))
+        }
         entry.isReleasing = true
         withdraw(entry) { [self] in
             entry.volume.seal(until: .applied) { [self] result in

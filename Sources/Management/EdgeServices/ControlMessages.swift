@@ -12,6 +12,8 @@ import NIOFoundationCompat
 //   on-prem -> cloud   volume.seal      SealCall              -> SealResult
 //                      group.seal       SealCall              -> GroupSealResult
 //                      volume.resizeLog ResizeLogCall         -> {}
+//                      volume.regions   VolumeCall            -> VolumeRegions
+//                      volume.changeRegions ChangeRegionsCall -> VolumeRegions
 //                      volume.release   ReleaseCall           -> DetachResult
 //                      volumes.status   {}                    -> [VolumeStatus]
 //   notices            grants.changed (on-prem -> cloud): ask for the grants again
@@ -22,6 +24,8 @@ enum ControlMethod {
     static let open = "volume.open"
     static let seal = "volume.seal"
     static let resizeLog = "volume.resizeLog"
+    static let regions = "volume.regions"
+    static let changeRegions = "volume.changeRegions"
     static let release = "volume.release"
     static let status = "volumes.status"
     static let renew = "edge.renew"
@@ -102,6 +106,12 @@ struct ResizeLogCall: Codable, Sendable {
     var name: String
     /// In bytes; 0 for the edge's own.
     var sizeBytes: UInt64
+}
+
+/// Change the write policy of one range of a volume.
+struct ChangeRegionsCall: Codable, Sendable {
+    var name: String
+    var change: RegionChange
 }
 
 /// A cloud edge whose certificate is getting old asks for a new one, for a new key.

@@ -40,6 +40,10 @@ public protocol EdgeController: Sendable {
     func detachVolume(named name: String, force: Bool) async throws -> DetachResult
     /// Seals a point and waits until it has come as far as asked, or until the time is over: the result says how far it came.
     func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult
+    /// The write policy by region, and what is cloud-only.
+    func regions(ofVolume name: String) async throws -> VolumeRegions
+    /// Changes the policy of one range, or what becomes of its cloud-only writes.
+    func changeRegions(ofVolume name: String, _ change: RegionChange) async throws -> VolumeRegions
     func credentials(ofVolume name: String) async throws -> VolumeCredentials
     /// The recovery key of one volume, or those of the whole edge when no name is given. Leaves an event.
     func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys
@@ -81,6 +85,8 @@ extension EdgeController {
     public func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult {
         throw APIError.wrongRole()
     }
+    public func regions(ofVolume name: String) async throws -> VolumeRegions { throw APIError.wrongRole() }
+    public func changeRegions(ofVolume name: String, _ change: RegionChange) async throws -> VolumeRegions { throw APIError.wrongRole() }
     public func credentials(ofVolume name: String) async throws -> VolumeCredentials { throw APIError.wrongRole(.onprem) }
     public func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys { throw APIError.wrongRole(.onprem) }
     public func groups() async throws -> [VolumeGroup] { throw APIError.wrongRole() }

@@ -112,6 +112,22 @@ extension RouteTable {
             return try .json(result, status: result.state >= wait ? .ok : .accepted)
         },
         Route(
+            method: .get, path: "/v1/volumes/{name}/regions", identifier: "getRegions", tag: "volumes",
+            summary: "Which writes of a volume go home, by region, and how much is at the cloud edge only.",
+            answers: [.init(status: 200, content: [.json("VolumeRegions")], summary: "The regions.")], errors: [409, 503]
+        ) { try .json(try await $0.controller.regions(ofVolume: $0.parameter("name"))) },
+        Route(
+            method: .patch, path: "/v1/volumes/{name}/regions", identifier: "changeRegions", tag: "volumes",
+            summary:
+                "Change the write policy of one range, or of the volume, and what becomes of cloud-only writes there; also while it is served.",
+            body: .init(schema: "RegionChange"),
+            answers: [.init(status: 200, content: [.json("VolumeRegions")], summary: "The regions as they are now.")],
+            errors: [409, 503, 507]
+        ) { call in
+            let change = try call.decode(RegionChange.self)
+            return try .json(try await call.controller.changeRegions(ofVolume: call.parameter("name"), change))
+        },
+        Route(
             method: .get, path: "/v1/volumes/{name}/credentials", identifier: "getCredentials", tag: "volumes",
             summary: "How a machine logs in to a volume: user, secret and URL.",
             answers: [.init(status: 200, content: [.json("VolumeCredentials")], summary: "The credentials.")], errors: [409]

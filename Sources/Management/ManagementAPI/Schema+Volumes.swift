@@ -184,6 +184,30 @@ extension Schema {
                 ])
         ),
         (
+            "VolumeRegions",
+            .object(
+                "Which writes of a volume go home.",
+                [
+                    .required("volume", .text("The volume's name.")),
+                    .required("defaultPolicy", .words("Where writes go that are in no region.", VolumeRegions.Policy.self)),
+                    .required("regions", .list("The regions, by their starts.", of: .reference("VolumeRegion"))),
+                    .required("regionsMax", .count("How many regions the volume may have.")),
+                    .required("cloudOnlyBytes", .count("The bytes that only the cloud edge has.")),
+                    .required("imaging", .flag("True while cloud-only writes are being brought home.")),
+                ])
+        ),
+        (
+            "VolumeRegion",
+            .object(
+                "A range with a write policy of its own.",
+                [
+                    .required("startBytes", .count("Where it begins on the disk.")), .required("sizeBytes", .count("How long it is.")),
+                    .required("policy", .words("Where writes to it go.", VolumeRegions.Policy.self)),
+                    .required("origin", .words("Who has made it.", VolumeRegions.Origin.self)),
+                    .required("cloudOnlyBytes", .count("The bytes of it that only the cloud edge has.")),
+                ])
+        ),
+        (
             "DetachResult",
             .object(
                 "What a detach gave up.",
@@ -242,6 +266,22 @@ extension Schema {
                         .count(
                             "How large its write log may grow, at least 16 MiB; 0 for the edge's own size. A cloud edge takes this too.",
                             0...(1 << 44))),
+                ])
+        ),
+        (
+            "RegionChange",
+            .object(
+                "What is to change of one range of a volume; of the whole volume, and its default policy, without a range.",
+                [
+                    .optional("startBytes", .count("Where the range begins on the disk; a multiple of 4096.")),
+                    .optional("sizeBytes", .count("How long it is; a multiple of 4096, or up to the end of the disk.")),
+                    .optional("policy", .words("Where writes to it go; as it is when left out.", RegionChange.Policy.self)),
+                    .optional(
+                        "writes",
+                        .words(
+                            "What becomes of cloud-only writes there: kept when left out, but imaged where the policy becomes onprem.",
+                            RegionChange.Writes.self)),
+                    .optional("origin", .words("Who says so; the operator when left out.", VolumeRegions.Origin.self)),
                 ])
         ),
         (

@@ -24,13 +24,7 @@ extension Volume {
     ) {
         if let error = check(range) { return completion(.failure(error)) }
         if range.isEmpty { return completion(.success([])) }
-        let unsent = log.segments(in: range, limit: Self.unsentRunsMax).map {
-            if case .zeroes = $0.content {
-                AllocationExtent(range: $0.range, allocation: .deallocated)
-            } else {
-                AllocationExtent(range: $0.range, allocation: .mapped)
-            }
-        }
+        let unsent = Array(writtenHere(in: range).prefix(Self.unsentRunsMax))
         var asked = range
         if unsent.count == Self.unsentRunsMax, let last = unsent.last { asked = SectorRange(from: range.start, to: last.range.end) }
         let known = knownHere(of: asked, unsent)
@@ -44,6 +38,33 @@ extension Volume {
         }
         allocationQueries.add(asked, overlay, epoch: allocationEpoch, now: clock(), completion: completion)
         sendAllocationQueries()
+    }
+
+    /// What the cloud-only disk and the log hold of a range, from its start on: `unsentRunsMax` runs when there are more.
+    private func writtenHere(in range: SectorRange) -> [AllocationExtent] {
+        func unsent(_ range: SectorRange) -> [AllocationExtent] {
+            log.segments(in: range, limit: Self.unsentRunsMax).map {
+                if case .zeroes = $0.content {
+                    AllocationExtent(range: $0.range, allocation: .deallocated)
+                } else {
+                    AllocationExtent(range: $0.range, allocation: .mapped)
+                }
+            }
+        }
+        guard let cloudOnly else { return unsent(range) }
+        var extents: [AllocationExtent] = []
+        var position = range.start
+        for segment in cloudOnly.disk.segments(in: range, limit: Self.unsentRunsMax) {
+            extents += unsent(SectorRange(from: position, to: segment.range.start))
+            if case .zeroes = segment.content {
+                extents.append(AllocationExtent(range: segment.range, allocation: .deallocated))
+            } else {
+                extents.append(AllocationExtent(range: segment.range, allocation: .mapped))
+            }
+            position = segment.range.end
+            if extents.count >= Self.unsentRunsMax { return extents }
+        }
+        return extents + unsent(SectorRange(from: position, to: range.end))
     }
 
     /// What home's last answer says of a range, from its start on; nothing when it does not say.

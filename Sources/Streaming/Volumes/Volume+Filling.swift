@@ -55,9 +55,10 @@ extension Volume {
     /// Tells the owner when the file system under the log stands in the way, in which way, and when it does no more.
     private func watchObstacle(now: NIODeadline) {
         let told = logObstacleTold
-        guard log.obstacle != told?.obstacle else { return }
-        logObstacleTold = log.obstacle.map { ($0, told?.since ?? now) }
-        if let obstacle = log.obstacle {
+        let met = logObstacle
+        guard met != told?.obstacle else { return }
+        logObstacleTold = met.map { ($0, told?.since ?? now) }
+        if let obstacle = met {
             onEvent(.logObstructed(obstacle))
         } else if let told {
             logWaitersFailedAt = nil

@@ -6,13 +6,25 @@ import WriteLog
 
 // The read path (R1, R4, R5).
 //
-// The unsent writes that overlay a range are looked up first, once. What they leave open is read
+// What is cloud-only hides everything else. The unsent writes that overlay a range are looked up next, once. What they leave open is read
 // in whole blocks from the cache, or joined to a fetch. A block that the cache can't give after
 // all (evicted meanwhile, or damaged) becomes a fetch.
 
 extension Volume {
     public func readIfResident(_ range: SectorRange, into buffer: inout ByteBuffer) -> Bool {
         if check(range) != nil { return false }
+        if let cloudOnly, cloudOnly.disk.holds(overlapping: range) {
+            if !readIfResident(range, into: &buffer, over: cloudOnly) { return false }
+        } else if !readBelowIfResident(range, into: &buffer) {
+            return false
+        }
+        count(range)
+        statistics.hitBlocks &+= UInt64(range.blocks.count)
+        return true
+    }
+
+    /// Appends what the log and the cache hold of a range, if all of it is at hand.
+    func readBelowIfResident(_ range: SectorRange, into buffer: inout ByteBuffer) -> Bool {
         let start = buffer.writerIndex
         if !log.hasUnsent(overlapping: range) || isPlanted(.readsCacheBeforeLog) {
             if !readCachedIfResident(range, into: &buffer) { return false }
@@ -32,8 +44,6 @@ extension Volume {
                 return false
             }
         }
-        count(range)
-        statistics.hitBlocks &+= UInt64(range.blocks.count)
         return true
     }
 
@@ -41,6 +51,18 @@ extension Volume {
         if let error = check(range) { return completion(.failure(error)) }
         count(range)
         let operation = ReadOperation(range, completion: completion)
+        if let cloudOnly, cloudOnly.disk.holds(overlapping: range) {
+            read(operation, over: cloudOnly)
+        } else {
+            readBelow(range, operation)
+        }
+        operation.allPiecesExpected()
+        sendFetches()
+    }
+
+    /// Starts to read what the log, the cache and home hold of a range.
+    func readBelow(_ range: SectorRange, _ operation: ReadOperation) {
+        if range.isEmpty { return }
         var position = range.start
         for segment in log.segments(in: range) {
             readThroughCache(SectorRange(from: position, to: segment.range.start), operation)
@@ -48,8 +70,6 @@ extension Volume {
             position = segment.range.end
         }
         readThroughCache(SectorRange(from: position, to: range.end), operation)
-        operation.allPiecesExpected()
-        sendFetches()
     }
 
     private func count(_ range: SectorRange) {

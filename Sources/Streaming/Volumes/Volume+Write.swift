@@ -1,4 +1,5 @@
 import Blocks
+import CloudOnlyDisk
 import NIOCore
 import WriteLog
 
@@ -14,7 +15,8 @@ extension Volume {
         if data.readableBytes != range.byteCount { return completion(.failure(.outOfRange)) }
         if range.isEmpty { return completion(.success(())) }
         beginWrite(range)
-        log.append(range, data: data, now: clock()) { [self] result in finishWrite(result, durability, completion) }
+        if let cloudOnly { return write(range, data, durability, over: cloudOnly, completion) }
+        writeToLog(range, data, durability, completion)
     }
 
     public func writeZeroes(
@@ -23,12 +25,14 @@ extension Volume {
         if let error = checkWrite(range) { return completion(.failure(error)) }
         if range.isEmpty { return completion(.success(())) }
         beginWrite(range)
-        log.appendZeroes(range, now: clock()) { [self] result in finishWrite(result, durability, completion) }
+        if let cloudOnly { return write(range, nil, durability, over: cloudOnly, completion) }
+        writeToLog(range, nil, durability, completion)
     }
 
     public func flush(completion: @escaping (Result<Void, BlockDeviceError>) -> Void) {
         if let refusal { return completion(.failure(refusal)) }
         statistics.flushes &+= 1
+        if let cloudOnly { return flush(over: cloudOnly, completion) }
         log.flush { [self] result in completion(result.mapError { deviceError($0) }) }
     }
 
@@ -49,20 +53,49 @@ extension Volume {
     /// Has the writes that arrive in one turn of `eventLoop` go to the log together, and those that a log which is nearly full
     /// puts off when they are due. Without it each goes by itself, and what was put off goes on with the next `tick`.
     public func gatherTurns(of eventLoop: any EventLoop) {
-        let admit: (NIODeadline) -> Void = { [weak log] in log?.admitDue(now: $0) }
+        let admit: (NIODeadline) -> Void = { [weak self] in
+            self?.log.admitDue(now: $0)
+            self?.cloudOnly?.disk.admitDue(now: $0)
+        }
         let boundAdmit = NIOLoopBound(admit, eventLoop: eventLoop)
-        log.onAdmissionDue = { due in eventLoop.scheduleTask(deadline: due) { boundAdmit.value(.now()) } }
-        let write: () -> Void = { [weak log] in log?.writeGathered() }
+        onAdmissionDue = { due in eventLoop.scheduleTask(deadline: due) { boundAdmit.value(.now()) } }
+        log.onAdmissionDue = onAdmissionDue
+        let write: () -> Void = { [weak self] in self?.writeGathered() }
         let bound = NIOLoopBound(write, eventLoop: eventLoop)
         let writeOnLoop: @Sendable () -> Void = { bound.value() }
         gatherTurns { eventLoop.execute(writeOnLoop) }
     }
 
     /// The same for other kinds of turns: `atEndOfTurn` has `writeGathered` called when this one is over.
-    public func gatherTurns(_ atEndOfTurn: @escaping () -> Void) { log.onGathering = atEndOfTurn }
+    public func gatherTurns(_ atEndOfTurn: @escaping () -> Void) {
+        onGathering = atEndOfTurn
+        log.onGathering = atEndOfTurn
+        if let cloudOnly { gatherTurns(of: cloudOnly.disk) }
+    }
+
+    /// The same for the cloud-only disk, which may come later.
+    func gatherTurns(of disk: CloudOnlyDisk<Directory>) {
+        disk.onGathering = onGathering
+        disk.onAdmissionDue = onAdmissionDue
+    }
 
     /// Writes what has gathered in this turn.
-    public func writeGathered() { log.writeGathered() }
+    public func writeGathered() {
+        log.writeGathered()
+        cloudOnly?.disk.writeGathered()
+    }
+
+    /// Writes bytes, or zeroes when there are none, to the log.
+    func writeToLog(
+        _ range: SectorRange, _ data: ByteBuffer?, _ durability: WriteDurability,
+        _ completion: @escaping (Result<Void, BlockDeviceError>) -> Void
+    ) {
+        if let data {
+            log.append(range, data: data, now: clock()) { [self] result in finishWrite(result, durability, completion) }
+        } else {
+            log.appendZeroes(range, now: clock()) { [self] result in finishWrite(result, durability, completion) }
+        }
+    }
 
     private func finishWrite(
         _ result: Result<Void, WriteLogError>, _ durability: WriteDurability,
@@ -86,7 +119,9 @@ extension Volume {
         guard let (obstacle, since) = logObstacleTold else { return }
         if now - max(since, logWaitersFailedAt ?? since) > policy.writeTimeout {
             logWaitersFailedAt = now
-            log.failWaiting(.noSpace("its file system \(obstacle == .readOnly ? "takes no changes" : "is full")"))
+            let error = WriteLogError.noSpace("its file system \(obstacle == .readOnly ? "takes no changes" : "is full")")
+            if log.obstacle != nil { log.failWaiting(error) }
+            if let disk = cloudOnly?.disk, disk.obstacle != nil { disk.failWaiting(error) }
         }
     }
 
@@ -97,6 +132,7 @@ extension Volume {
         if let last = logRetriedAt, now - last < Self.logRetryDelay { return }
         logRetriedAt = now
         log.tick(now: now)
+        cloudOnly?.disk.retryJournal()
     }
 
     func deviceError(_ error: WriteLogError) -> BlockDeviceError {

@@ -1,4 +1,5 @@
 import Blocks
+import CloudOnlyDisk
 import LinkProtocol
 import NIOCore
 import SecureCache
@@ -6,8 +7,9 @@ import WriteLog
 
 // A disk as the cloud edge serves it.
 //
-// Reads:   unsent writes (log) -> cache -> link; Volume+Read.swift. Allocation likewise; Volume+Allocation.swift.
+// Reads:   cloud-only disk -> unsent writes (log) -> cache -> link; Volume+Read.swift. Allocation likewise; Volume+Allocation.swift.
 // Writes:  log, acknowledged when its file has them, or when durable for FUA and FLUSH; Volume+Write.swift.
+//          What is cloud-only goes to its own disk instead, and may come home later; Volume+Regions.swift, Volume+Imaging.swift.
 // Points:  the log's epochs, sealed by time, size or demand, sent in order, released when home has
 //          received them and the cache has taken their blocks; Volume+Points.swift.
 // Link:    sessions come and go, the volume goes on; Volume+Link.swift.
@@ -74,6 +76,8 @@ public enum VolumeEvent: Equatable, Sendable {
     case logObstructed(LogObstacle)
     /// It takes them again, after so long.
     case logUnobstructed(TimeAmount)
+    /// The cloud-only writes to a range are in the log now, and go home with the next points.
+    case imaged(SectorRange)
     /// The cache can't be made durable, so points that are at home stay in the log; it is tried again.
     case cacheFailed
 }
@@ -126,6 +130,11 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
 
     let log: WriteLog<Directory>
     let cache: SecureCache<Directory>
+    /// What never goes home; nil for a volume that has no such writes.
+    var cloudOnly: CloudOnlyLayer<Directory>?
+    /// What `gatherTurns` was told, for a cloud-only disk that comes later.
+    var onGathering: (() -> Void)?
+    var onAdmissionDue: ((NIODeadline) -> Void)?
     let clock: () -> NIODeadline
     var fetches: FetchTable
     var allocationQueries: AllocationQueryTable
@@ -184,6 +193,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         sealIfDue(now: now)
         retryPoints(now: now)
         retryOpen(now: now)
+        tickCloudOnly(now: now)
     }
 
     /// The disk at home has become larger: requests may reach the new end from now on. A volume never shrinks.
@@ -200,7 +210,10 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     public func close(reason: String, completion: @escaping () -> Void) {
         onEvent = { _ in }
         stop(.stopped(reason), error: .stopped(reason))
-        log.close { _ in completion() }
+        log.close { [self] _ in
+            guard let cloudOnly else { return completion() }
+            cloudOnly.disk.close { _ in completion() }
+        }
     }
 
     /// The error that a request gets in a state in which nothing is served.
@@ -221,6 +234,9 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         }
         for query in allocationQueries.removeAll(startedBefore: .distantFuture) { query.completion(.failure(error)) }
         log.failWaiting(.closed)
+        cloudOnly?.failKeptBack(since: .distantFuture, error)
+        cloudOnly?.retryRemovalIfDue()
+        cloudOnly?.disk.failWaiting(.closed)
         failSealWaiters(error)
     }
 
@@ -233,15 +249,18 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
 
 extension Volume {
     /// True when everything that was ever written is on the disk at home.
-    public var isAllHome: Bool { log.currentEpochStartedAt == nil && points.applied >= log.lastSealedPoint }
+    public var isAllHome: Bool { log.currentEpochStartedAt == nil && points.applied >= log.lastSealedPoint && !hasCloudOnlyWrites }
+
+    /// Bytes that would be lost with this edge: unsent ones, and those that are cloud-only.
+    public var bytesNotHome: UInt64 { unsent.bytes + cloudOnlyBytes(in: SectorRange(from: 0, to: sectorCount)) }
 
     /// True while requests are taken, whether or not the link is up.
     public var isServable: Bool { refusal == nil }
 }
 
 extension Volume {
-    /// What keeps the file system under the log from taking changes; nil while nothing does.
-    public var logObstacle: LogObstacle? { log.obstacle }
+    /// What keeps the file system under the log and the cloud-only disk from taking changes; nil while nothing does.
+    public var logObstacle: LogObstacle? { log.obstacle ?? cloudOnly?.disk.obstacle }
 
     /// True while writers wait for room in the log.
     public var isLogFull: Bool { log.isWaitingForSpace }

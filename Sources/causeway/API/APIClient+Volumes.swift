@@ -7,6 +7,12 @@ extension APIClient {
         try await patch("/v1/volumes/\(Self.part(name))", change)
     }
 
+    func regions(_ name: String) async throws -> VolumeRegions { try await get("/v1/volumes/\(Self.part(name))/regions") }
+
+    func changeRegions(_ name: String, _ change: RegionChange) async throws -> VolumeRegions {
+        try await patch("/v1/volumes/\(Self.part(name))/regions", change)
+    }
+
     func credentials(_ name: String) async throws -> VolumeCredentials {
         try await get("/v1/volumes/\(Self.part(name))/credentials")
     }

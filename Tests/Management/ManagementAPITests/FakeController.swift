@@ -90,6 +90,15 @@ final class FakeController: EdgeController {
             return volume
         }
     }
+    func regions(ofVolume name: String) async throws -> VolumeRegions {
+        _ = try await volume(named: name)
+        return Samples.regions
+    }
+    func changeRegions(ofVolume name: String, _ change: RegionChange) async throws -> VolumeRegions {
+        var regions = try await regions(ofVolume: name)
+        if let policy = change.policy, change.startBytes == nil { regions.defaultPolicy = policy == .cloudOnly ? .cloudOnly : .onPrem }
+        return regions
+    }
     func changeVolume(named name: String, _ change: VolumeChange) async throws -> Volume {
         var volume = try await volume(named: name)
         if let limits = change.limits { volume.limits = limits.isEmpty ? nil : limits }
@@ -207,6 +216,11 @@ enum Samples {
         ("GroupCreate", GroupCreate(name: "mail", volumes: ["mail"], policy: .init())),
         ("GroupChange", GroupChange(volumes: ["mail"], policy: .init())),
         ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0)),
+        ("VolumeRegions", regions), ("VolumeRegion", regions.regions[0]),
+        (
+            "RegionChange",
+            RegionChange(startBytes: 4_096, sizeBytes: 8_192, policy: .cloudOnly, writes: .image, origin: .found)
+        ),
         (
             "VolumeCreate",
             VolumeCreate(
@@ -238,12 +252,17 @@ enum Samples {
         ("GroupMember", VolumeGroup.Member(volume: "v", point: nil, received: 0, applied: 0)),
         ("VolumeCredentials", VolumeCredentials(user: "u", secret: "s")),
         ("DetachResult", DetachResult(volume: "v", unsentBytes: nil, forced: true)),
-        ("AttachRequest", AttachRequest()), ("DetachRequest", DetachRequest()), ("PairingTokenCreate", PairingTokenCreate()),
+        ("RegionChange", RegionChange()), ("AttachRequest", AttachRequest()), ("DetachRequest", DetachRequest()),
+        ("PairingTokenCreate", PairingTokenCreate()),
         ("JoinRequestBody", JoinRequestBody(token: "t")), ("Event", Event(sequence: 1, time: time, kind: "k", message: "m")),
         ("Problem", Problem(status: 500, code: "c", title: "t")), ("APIToken", APIToken(name: "n", fingerprint: "f")),
     ]
 
     static let chap = VolumeCreate.Chap(user: "u", secret: "twelve-bytes", mutualUser: "m", mutualSecret: "twelve-other")
+    static let regions = VolumeRegions(
+        volume: "mail", defaultPolicy: .onPrem,
+        regions: [.init(startBytes: 4_096, sizeBytes: 8_192, policy: .cloudOnly, origin: .operator, cloudOnlyBytes: 4_096)],
+        regionsMax: 256, cloudOnlyBytes: 4_096, imaging: true)
     static let event = Event(sequence: 1, time: time, kind: "link.up", subject: "edge/77", message: "Up.", severity: .warning)
 }
 

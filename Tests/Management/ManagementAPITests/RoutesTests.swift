@@ -16,6 +16,8 @@ import Testing
         ("changeDisk", "/v1/disks/alpha", #"{"sizeBytes":2147483648}"#, 200), ("rescanDisk", "/v1/disks/alpha/rescan", nil, 200),
         ("changeVolume", "/v1/volumes/mail", #"{"limits":{"operationsPerSecond":500,"burstOperations":2000},"readOnly":true}"#, 200),
         ("changeVolume", "/v1/volumes/mail", #"{"policy":{"recoveryPointObjectiveSeconds":2,"sealBytes":1048576}}"#, 200),
+        ("getRegions", "/v1/volumes/mail/regions", nil, 200),
+        ("changeRegions", "/v1/volumes/mail/regions", #"{"startBytes":4096,"sizeBytes":8192,"policy":"cloud-only"}"#, 200),
         ("deleteDisk", "/v1/disks/alpha", nil, 204), ("listVolumes", "/v1/volumes?edge=77", nil, 200),
         ("createVolume", "/v1/volumes", #"{"name":"web","disk":"alpha","attach":false,"edge":null}"#, 201),
         ("getVolume", "/v1/volumes/mail", nil, 200), ("deleteVolume", "/v1/volumes/mail", nil, 204),

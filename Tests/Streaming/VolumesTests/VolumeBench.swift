@@ -20,13 +20,23 @@ final class VolumeBench {
     /// Hears of each message at once.
     var onSent: (LinkMessage) -> Void = { _ in }
     private(set) var events: [VolumeEvent] = []
+    let key: SecretKey
 
-    init(
+    convenience init(
         seed: UInt64 = 8, sectorCount: UInt64 = 2_048, policy: VolumePolicy = VolumePolicy(), limits: WriteLogLimits = WriteLogLimits()
     ) throws {
         let scheduler = Scheduler(seed: seed)
-        let machine = SimulatedMachine(scheduler: scheduler)
-        let key = try SecretKey([UInt8](repeating: 3, count: SecretKey.byteCount))
+        try self.init(
+            scheduler: scheduler, machine: SimulatedMachine(scheduler: scheduler), sectorCount: sectorCount, policy: policy, limits: limits)
+    }
+
+    /// A volume on a machine that is there already, perhaps with the files of another one.
+    init(
+        scheduler: Scheduler, machine: SimulatedMachine, sectorCount: UInt64 = 2_048, policy: VolumePolicy = VolumePolicy(),
+        limits: WriteLogLimits = WriteLogLimits()
+    ) throws {
+        key = try SecretKey([UInt8](repeating: 3, count: SecretKey.byteCount))
+        let key = self.key
         var cache: SecureCache<SimulatedDirectory>?
         machine.directory("state").open("cache", create: true) { opened in
             guard case .success(let file) = opened else { return }
