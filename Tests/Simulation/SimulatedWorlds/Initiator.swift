@@ -53,6 +53,15 @@ final class Initiator: CustomStringConvertible {
         guard let stamps = history.stamp.writes(in: data, range: range) else {
             return owner.fail("invariant 1: when the cloud edge has opened the volume a sector holds what nobody has written")
         }
+        if let regions = owner.volume.regions {
+            if let sector = history.forgetLost(showing: stamps, floors: regions.mustSurvive) {
+                return owner.fail(
+                    "invariant 2: after a restart of the cloud edge sector \(sector) shows write \(stamps[sector]), but "
+                        + "\(regions.mustSurvive[sector]) must have survived")
+            }
+            isRecovered = true
+            return issue()
+        }
         guard let survived = history.prefix(showing: stamps, notBefore: history.mustSurviveThrough) else {
             return owner.fail(
                 "invariant 2: after a restart of the cloud edge the volume is no prefix of the writes from \(history.mustSurviveThrough) "
@@ -111,7 +120,10 @@ final class Initiator: CustomStringConvertible {
             switch result {
             case .success:
                 history.acknowledge(number)
-                if isDurable { history.flushed(through: number) }
+                if isDurable {
+                    history.flushed(through: number)
+                    owner.volume.regions?.covered(range, number)
+                }
             case .failure(let error): owner.fail("a write failed: \(error)")
             }
         }
@@ -126,11 +138,15 @@ final class Initiator: CustomStringConvertible {
     private func flush() {
         inFlight += 1
         let acknowledged = history.lastAcknowledgedNumber
+        let regions = owner.volume.regions
+        let covered = regions == nil ? [] : history.lastAcknowledgedNumbers
         volume.flush { [self] result in
             if isDead { return }
             inFlight -= 1
             switch result {
-            case .success: history.flushed(through: acknowledged)
+            case .success:
+                history.flushed(through: acknowledged)
+                regions?.covered(covered)
             case .failure(let error): owner.fail("a flush failed: \(error)")
             }
         }

@@ -1,4 +1,5 @@
 import Blocks
+import CloudOnlyDisk
 import NIOCore
 import SimulatedStorage
 import Volumes
@@ -45,9 +46,25 @@ final class ServedVolume {
         ) { [weak self] result in
             guard let self, !isDead else { return }
             switch result {
-            case .success(let log): start(log)
+            case .success(let log):
+                if volume.regions == nil { start(log, nil) } else { openDisk(log) }
             case .failure(.file(.noSpace)): later { $0.openLog() }
             case .failure(let error): fail("the log did not open: \(error)")
+            }
+        }
+    }
+
+    private func openDisk(_ log: WriteLog<SimulatedDirectory>) {
+        CloudOnlyDisk.open(
+            directory: world.edges[edge].machine.directory("\(volume.logName)-cloud-only"), volume: volume.identifier, key: volume.key,
+            limits: CloudOnlyLimits(journal: world.logLimits, drainBytes: 64 << 10, drainAge: .milliseconds(400)),
+            random: world.scheduler.random.source, clock: { [scheduler = world.scheduler] in scheduler.now }
+        ) { [weak self] result in
+            guard let self, !isDead else { return }
+            switch result {
+            case .success(let disk): start(log, disk)
+            case .failure(.file(.noSpace)): later { $0.openDisk(log) }
+            case .failure(let error): fail("the cloud-only disk did not open: \(error)")
             }
         }
     }
@@ -59,7 +76,7 @@ final class ServedVolume {
         }
     }
 
-    private func start(_ log: WriteLog<SimulatedDirectory>) {
+    private func start(_ log: WriteLog<SimulatedDirectory>, _ disk: CloudOnlyDisk<SimulatedDirectory>?) {
         let core = Core(
             identifier: volume.identifier, routingTag: UInt16(volume.number + 1), sectorCount: volume.diskSectorCount,
             policy: volume.policy,
@@ -68,6 +85,7 @@ final class ServedVolume {
         core.gatherTurns { [weak core, scheduler = world.scheduler] in
             scheduler.schedule(microseconds: 0...200) { core?.writeGathered() }
         }
+        if let disk, let regions = volume.regions { core.attach(disk, table: regions.table) }
         core.onEvent = { [weak self] event in self?.handle(event) }
         core.isAwaitingGroup = world.group != nil
         self.core = core
@@ -90,6 +108,7 @@ final class ServedVolume {
         case .stopped(let reason):
             if volume.restoredCopy == nil { fail("the volume stopped: \(reason)") }
         case .point, .pointDelayed, .logFilling, .logEased, .logFull, .cacheFailed, .logObstructed, .logUnobstructed: break
+        case .imaged(let range): volume.regions?.table.endImaging(range)
         }
     }
 

@@ -35,9 +35,13 @@ final class SimulatedEdge {
         for volume in world.volumes where volume.edge == number {
             let history = volume.history
             volume.isHistoryKnown = false
+            let isRecovered = world.served(volume)?.initiator?.isRecovered == true
+            if power || isRecovered {
+                volume.regions?.crashed(acknowledged: power ? nil : history.lastAcknowledgedNumbers)
+            }
             if power {
                 history.mustSurvive(through: history.flushedThrough)
-            } else if world.served(volume)?.initiator?.isRecovered == true {
+            } else if isRecovered {
                 history.mustSurvive(through: max(history.flushedThrough, history.lastAcknowledgedNumber))
             }
         }

@@ -127,7 +127,8 @@ extension World {
 
     /// Home gives a volume to the other cloud edge while the one that has it lives on, and is told nothing.
     private func handOver(_ volume: SimulatedVolume) {
-        guard volume.edge == 0, volume.restoredCopy == nil, group == nil, let home else { return }
+        // What is cloud-only would be lost with its edge.
+        guard volume.edge == 0, volume.regions == nil, volume.restoredCopy == nil, group == nil, let home else { return }
         let next = edges[1]
         home.disk(of: volume).handOver(to: next.number) {
             if let process = next.process { process.serve(volume) } else { next.start() }
@@ -136,7 +137,9 @@ extension World {
 
     /// Somebody copies a disk and its journal while home is down.
     private func copyDisk(of volume: SimulatedVolume) {
-        guard volume.restoredCopy == nil, group == nil, let received = home?.disk(of: volume).core?.journal.position.received else {
+        guard volume.regions == nil, volume.restoredCopy == nil, group == nil,
+            let received = home?.disk(of: volume).core?.journal.position.received
+        else {
             return
         }
         crashHome(power: true) { volume.keepCopy(received: received) }

@@ -149,6 +149,23 @@ final class WriteHistory {
     /// The cloud edge has crashed: it must come back with no less than this.
     func mustSurvive(through number: UInt64) { mustSurviveThrough = number }
 
+    /// The last acknowledged write to each sector.
+    var lastAcknowledgedNumbers: [UInt64] { (0..<sectorCount).map { lastAcknowledged($0) } }
+
+    /// After a crash each sector shows one of its writes, not older than `floors`: those behind it are lost.
+    /// - Returns: the first sector that shows what it must not.
+    func forgetLost(showing stamps: [UInt64], floors: [UInt64]) -> Int? {
+        for (sector, stamp) in stamps.enumerated() {
+            guard admits(stamp: stamp, sector: UInt64(sector), notOlderThan: floors[sector]) else { return sector }
+            // Of zeroes the last counts: a write that can't be told from one that is there is not lost.
+            let kept = stamp != 0 ? stamp : bySector[sector].last { isZeroes($0) } ?? 0
+            bySector[sector].removeAll { $0 > kept }
+        }
+        let now = order.next()
+        for index in writes.indices where !writes[index].isAcknowledged { writes[index].acknowledgedAt = now }
+        return nil
+    }
+
     /// True when one of the writes has this number.
     func contains(_ number: UInt64) -> Bool { index(of: number) != nil }
 
