@@ -195,8 +195,9 @@ let fuzz: [Target] = [
     .target(
         name: "FuzzTargets",
         dependencies: [
-            "CFuzz", "ISCSI", "SCSI", "NBD", "StorageTarget", "LinkProtocol", "Compression", "WriteLog", "SecureCache", "Disks", "Ciphers",
-            "Checksums", "Blocks", nioCore,
+            "CFuzz", "ISCSI", "SCSI", "NBD", "StorageTarget", "LinkProtocol", "Compression", "WriteLog", "CloudOnlyDisk", "SecureCache",
+            "Disks",
+            "Ciphers", "Checksums", "Blocks", nioCore,
         ],
         path: "Tests/Fuzz/FuzzTargets", swiftSettings: strict),
     .executableTarget(
@@ -225,7 +226,10 @@ let unitTests: [Target] = [
     tests(of: "WANRelay", floor: "Streaming", [nioCore, nioPosix, logging]),
     tests(
         of: "EdgeServices", floor: "Management",
-        ["APIModels", "StateStore", "Checksums", "Blocks", "Ciphers", "Files", "SCSI", nioCore, nioPosix]),
+        [
+            "APIModels", "StateStore", "Checksums", "Blocks", "Ciphers", "CloudOnlyDisk", "Files", "SCSI", "Volumes", "WriteLog", nioCore,
+            nioPosix,
+        ]),
     tests(of: "StorageTarget", floor: "Target", [nioCore, nioEmbedded, nioPosix, "ISCSI", "SCSI"]),
     tests(of: "RateLimits", floor: "Target", ["Blocks", nioCore, nioEmbedded]),
     tests(of: "NetworkBlockServer", floor: "Target", [nioCore, nioPosix, nioSSL, logging, "NBD", "StorageTarget", "SCSI", "Blocks"]),

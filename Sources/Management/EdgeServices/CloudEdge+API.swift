@@ -90,6 +90,9 @@ extension CloudEdge {
         let known = Dictionary(statuses.map { ($0.identifier, $0) }, uniquingKeysWith: { first, _ in first })
         samples += VolumeReport.metrics(
             of: grants.map { VolumeReport.volume($0, known[$0.identifier], edge: nil, generation: 0, failure: nil) })
+        if let disks = try? await plane?.run({ $0.served.values.map { ($0.grant.name, $0.volume.cloudOnlyStatistics) } }) {
+            for case (let name, let statistics?) in disks { samples += VolumeReport.metrics(ofVolume: name, statistics) }
+        }
         if let cache = try? await plane?.run({ $0.cache?.statistics }) {
             samples += [
                 MetricSample("causeway_cache_blocks", help: "Blocks in the cache.", kind: .gauge, value: Double(cache.blocksHeld)),

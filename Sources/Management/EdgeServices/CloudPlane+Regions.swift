@@ -12,19 +12,22 @@ import WriteLog
 // before it is in force.
 
 extension CloudPlane {
-    /// Opens the cloud-only disk of a volume.
+    /// Opens the cloud-only disk of a volume, or makes one when none is expected.
     func openCloudOnlyDisk(
-        in directory: OpenDirectory, identifier: VolumeIdentifier, key: SecretKey,
+        in directory: OpenDirectory, identifier: VolumeIdentifier, key: SecretKey, expecting disk: CloudOnlyMark?,
         completion: @escaping (Result<CloudOnlyDisk<LocalDirectory>, any Error>) -> Void
     ) {
         let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
-        CloudOnlyDisk.open(directory: local, volume: identifier, key: key, random: .system, clock: { .now() }) { result in
+        CloudOnlyDisk.open(
+            directory: local, volume: identifier, key: key, expecting: disk, random: .system, clock: { .now() }
+        ) { result in
             completion(
                 result.mapError { error in
                     Problem(
                         status: 500, code: "cloud_only_disk", title: "The cloud-only disk can't be opened",
                         detail: "the cloud-only disk of volume \(identifier): \(error.text)",
-                        action: "free space or mend the disk under the state directory, then restart this edge")
+                        action: "free space or mend the disk under the state directory, or put the newest copy of \(directory.path) back. "
+                            + StoredRegions.ifLost)
                 })
         }
     }
@@ -35,7 +38,7 @@ extension CloudPlane {
         completion: @escaping (Result<CloudOnlyDisk<LocalDirectory>?, any Error>) -> Void
     ) {
         guard let directory = regions.directory else { return completion(.success(nil)) }
-        openCloudOnlyDisk(in: directory, identifier: identifier, key: key) { completion($0.map { $0 }) }
+        openCloudOnlyDisk(in: directory, identifier: identifier, key: key, expecting: regions.disk) { completion($0.map { $0 }) }
     }
 
     /// Changes the policy of a volume, or what becomes of its cloud-only writes. One change of a volume at a time.
@@ -73,8 +76,14 @@ extension CloudPlane {
             switch result {
             case .failure(let error): completion(.failure(error))
             case .success(let directory):
-                plane.openCloudOnlyDisk(in: directory, identifier: entry.volume.identifier, key: key) { result in
-                    completion(result.map { entry.volume.attach($0, table: entry.volume.regions) })
+                plane.openCloudOnlyDisk(in: directory, identifier: entry.volume.identifier, key: key, expecting: nil) { result in
+                    guard case .success(let disk) = result else { return completion(result.map { _ in () }) }
+                    // The volume may have been given back meanwhile.
+                    guard plane.served[entry.volume.identifier] === entry, entry.volume.isServable else {
+                        return disk.close { _ in completion(.failure(Problem.notOpenHere)) }
+                    }
+                    entry.volume.attach(disk, table: entry.volume.regions)
+                    completion(.success(()))
                 }
             }
         }
@@ -92,14 +101,35 @@ extension CloudPlane {
     }
 
     private func keep(_ table: RegionTable, of entry: Served, completion: @escaping (Result<Void, any Error>) -> Void) {
-        let (directory, bound) = (entry.directory, NIOLoopBound(completion, eventLoop: eventLoop))
-        threadPool.runIfActive(eventLoop: eventLoop) { try StoredRegions.keep(table, in: directory) }.whenComplete { result in
+        let (directory, disk) = (entry.directory, entry.volume.cloudOnlyMark?.identifier)
+        let bound = NIOLoopBound(completion, eventLoop: eventLoop)
+        threadPool.runIfActive(eventLoop: eventLoop) { try StoredRegions.keep(table, disk: disk, in: directory) }.whenComplete { result in
             bound.value(
                 result.mapError { error in
                     Problem(
                         status: 507, code: "state_directory", title: "The regions can't be kept", detail: "\(error)",
                         action: "make room in the state directory, or mend its file system")
                 })
+        }
+    }
+
+    // MARK: The mark
+
+    /// How often it is kept how far cloud-only disks have come: an old copy that is put back may be so much younger and not be noticed.
+    private static let markInterval: TimeAmount = .seconds(10)
+
+    /// Keeps how far the cloud-only disks have come, now and then. Should it fail, it is tried again the next time.
+    func keepMarks() {
+        guard NIODeadline.now() - marksKeptAt >= Self.markInterval else { return }
+        marksKeptAt = .now()
+        for entry in served.values {
+            guard let mark = entry.volume.cloudOnlyMark, mark != entry.keptMark, !entry.isKeepingMark else { continue }
+            entry.isKeepingMark = true
+            let (directory, bound) = (entry.directory, NIOLoopBound(entry, eventLoop: eventLoop))
+            threadPool.runIfActive(eventLoop: eventLoop) { try StoredRegions.keep(mark, in: directory) }.whenComplete { result in
+                bound.value.isKeepingMark = false
+                if case .success = result { bound.value.keptMark = mark }
+            }
         }
     }
 
@@ -208,8 +238,9 @@ extension Problem {
     }
 
     /// Cloud-only writes would be lost with the grant.
-    static func hasCloudOnlyWrites(_ byteCount: UInt64, volume: String) -> Problem {
-        Problem(
+    static func hasCloudOnlyWrites(of served: CloudPlane.ServedVolume, name volume: String) -> Problem {
+        let byteCount = served.cloudOnlyBytes(in: SectorRange(from: 0, to: served.sectorCount))
+        return Problem(
             status: 409, code: "cloud_only_writes", title: "The volume has cloud-only writes",
             detail: "\(byteCount) bytes of volume \(volume) are at the cloud edge only",
             action: "bring them home or give them up first: `causeway volume region settle \(volume) --writes image` or `discard`")

@@ -47,6 +47,9 @@ final class CloudPlane {
         /// Its write policy is being changed or kept; it has to be kept once more then.
         var isChangingRegions = false
         var mustSaveRegions = false
+        /// How far its cloud-only disk had come when that was kept last, and that it is being kept.
+        var keptMark: CloudOnlyMark?
+        var isKeepingMark = false
         /// Who waits for the first open.
         var openWaiters: [(Result<Void, any Error>) -> Void] = []
 
@@ -85,6 +88,8 @@ final class CloudPlane {
     private var ticker: RepeatedTask?
     private var cacheSavedAt = NIODeadline.now()
     private var cacheSavedInserts: UInt64 = 0
+    /// When it was last kept how far the cloud-only disks have come; see CloudPlane+Regions.swift.
+    var marksKeptAt = NIODeadline.now()
     /// What the file system of the state directory has room for; see CloudPlane+Space.swift.
     var stateSpace = StateSpace()
     /// Called when a session with home has begun, and when home says that the grants have changed.
@@ -145,6 +150,7 @@ final class CloudPlane {
         for served in served.values { served.volume.tick() }
         for entry in groups.values { entry.group.tick() }
         saveCache()
+        keepMarks()
         watchSpace()
     }
 
@@ -378,8 +384,7 @@ final class CloudPlane {
     /// Takes the target away, brings every write home, and holds the volume so until home takes the grant back.
     func release(_ entry: Served, completion: @escaping (Result<Void, any Error>) -> Void) {
         if entry.volume.hasCloudOnlyWrites {
-            let byteCount = entry.volume.cloudOnlyBytes(in: SectorRange(from: 0, to: entry.volume.sectorCount))
-            return completion(.failure(Problem.hasCloudOnlyWrites(byteCount, volume: entry.grant.name)))
+            return completion(.failure(Problem.hasCloudOnlyWrites(of: entry.volume, name: entry.grant.name)))
         }
         entry.isReleasing = true
         withdraw(entry) { [self] in
@@ -389,7 +394,13 @@ final class CloudPlane {
                     return completion(.failure(Problem(describing: error, volume: entry.grant.name)))
                 }
                 // Home may have given up waiting meanwhile, and the volume may be served again.
-                guard entry.isReleasing, !entry.isExported, entry.volume.isAllHome else { return completion(.failure(Problem.notOpenHere)) }
+                guard entry.isReleasing, !entry.isExported else { return completion(.failure(Problem.notOpenHere)) }
+                if entry.volume.hasCloudOnlyWrites {
+                    // Written after the look above, while the target was being withdrawn.
+                    resume(entry)
+                    return completion(.failure(Problem.hasCloudOnlyWrites(of: entry.volume, name: entry.grant.name)))
+                }
+                guard entry.volume.isAllHome else { return completion(.failure(Problem.notOpenHere)) }
                 completion(.success(()))
             }
         }

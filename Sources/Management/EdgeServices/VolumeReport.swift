@@ -1,5 +1,6 @@
 import APIModels
 import Blocks
+import CloudOnlyDisk
 import LocalFiles
 import ManagementAPI
 import NIOCore
@@ -97,6 +98,19 @@ enum VolumeReport {
             points: status?.points ?? .init(), unsent: status?.unsent, writeLog: status?.writeLog, cache: status?.cache,
             policy: status?.policy ?? grant.policy ?? .init(), limits: grant.limits, throttle: status?.throttle,
             readOnly: status?.isReadOnly ?? grant.isReadOnly ?? false, removable: grant.isRemovable ?? false, io: status?.io ?? .init())
+    }
+
+    /// What is cloud-only of a volume.
+    static func metrics(ofVolume name: String, _ statistics: CloudOnlyStatistics) -> [MetricSample] {
+        let gauge = { (metric: String, help: String, value: UInt64) in
+            MetricSample(
+                "causeway_volume_cloud_only_\(metric)", help: help, kind: .gauge, labels: [("volume", name)], value: Double(value))
+        }
+        return [
+            gauge("stored_bytes", "Bytes of cloud-only writes on the cloud-only disk.", statistics.storedBytes),
+            gauge("journal_bytes", "Bytes that the journal of the cloud-only disk takes.", statistics.journalBytes),
+            gauge("journal_size_bytes", "Bytes that it may take; beyond them writers wait.", statistics.journalBytesMax),
+        ]
     }
 
     static func metrics(of volumes: [APIModels.Volume]) -> [MetricSample] {

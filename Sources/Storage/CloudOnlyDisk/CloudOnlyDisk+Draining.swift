@@ -7,9 +7,10 @@ import WriteLog
 // Draining an epoch of the journal into the files:
 //
 //     reads that began before it was sealed end ──► pieces: sectors to blocks, then their seals; holes for zeroes and removals
-//         ──► the pages of all sectors that changed ──► fdatasync of all three ──► the epoch is released, for good ──► the next
+//         ──► the pages of all sectors that changed, the root ──► fdatasync of all three ──► the epoch is released, for good ──► the next
 //
-// Nothing is taken back when it fails or a crash comes: the epoch is still there, and is drained again, byte by byte the same.
+// Nothing is taken back when it fails or a crash comes: the epoch is still there, and is drained again. Until the epoch is released the
+// slots that tell what was before it are left alone; so whoever opens the disk can tell that nothing of it is lost.
 
 /// One epoch on its way into the files.
 final class CloudOnlyDrain {
@@ -21,8 +22,6 @@ final class CloudOnlyDrain {
     let segments: [LogSegment]
     var index = 0
     var position: UInt64
-    /// Sectors with data before this piece: their numbers in the epoch.
-    var ordinal: UInt64 = 0
     var inFlight = 0
     /// Pieces are being started.
     var isFilling = false
@@ -35,18 +34,17 @@ final class CloudOnlyDrain {
     }
 
     /// The next piece; nil at the end.
-    func nextPiece() -> (segment: LogSegment, ordinal: UInt64)? {
+    func nextPiece() -> LogSegment? {
         guard index < segments.count else { return nil }
         let segment = segments[index]
         guard case .data = segment.content else {
             advance()
-            return (segment, ordinal)
+            return segment
         }
         let end = min(segment.range.end, position + Self.pieceSectorsMax)
         let piece = segment.clipped(to: SectorRange(from: position, to: end))
-        defer { ordinal += piece.range.count }
         if end == segment.range.end { advance() } else { position = end }
-        return (piece, ordinal)
+        return piece
     }
 
     private func advance() {
@@ -97,7 +95,7 @@ extension CloudOnlyDisk {
         drain.isFilling = true
         while drain.failure == nil, !isClosed, drain.inFlight < CloudOnlyDrain.piecesInFlightMax, let next = drain.nextPiece() {
             drain.inFlight += 1
-            move(next.segment, ordinal: next.ordinal, of: drain)
+            move(next, of: drain)
         }
         drain.isFilling = false
         guard drain.inFlight == 0 else { return }
@@ -112,29 +110,29 @@ extension CloudOnlyDisk {
         fill(drain)
     }
 
-    private func move(_ piece: LogSegment, ordinal: UInt64, of drain: CloudOnlyDrain) {
+    private func move(_ piece: LogSegment, of drain: CloudOnlyDrain) {
         let range = piece.range
         guard case .data = piece.content else {
             return punch(range) { [self] in ended($0, drain) }
         }
-        guard let number = UInt32(exactly: ordinal + range.count).map({ $0 - UInt32(range.count) }) else {
-            return ended(.failure(.corrupt("an epoch of the cloud-only disk has more sectors than can be numbered")), drain)
-        }
         var data = ByteBufferAllocator().buffer(capacity: range.byteCount)
-        if journal.readIfResident(piece, into: &data) { return store(data, range, number, drain) }
+        if journal.readIfResident(piece, into: &data) { return store(data, range, drain) }
         journal.read(piece) { [self] result in
             switch result {
-            case .success(let data): store(data, range, number, drain)
+            case .success(let data): store(data, range, drain)
             case .failure(let error): ended(.failure(error), drain)
             }
         }
     }
 
     /// Sealing takes longer than all the rest, so it is done where the write is.
-    private func store(_ data: ByteBuffer, _ range: SectorRange, _ ordinal: UInt32, _ drain: CloudOnlyDrain) {
+    private func store(_ data: ByteBuffer, _ range: SectorRange, _ drain: CloudOnlyDrain) {
+        // Never taken back: what is sealed again, after an attempt that came to nothing, has other numbers.
+        let number = sealedSectors
+        sealedSectors += range.count
         let box = SealsBox()
-        let produce: @Sendable () -> ByteBuffer? = { [encoding, cipher = sharedBlockCipher, epoch = drain.epoch] in
-            let sealed = cipher.withCipher { encoding.seal(data, start: range.start, epoch: epoch, ordinal: ordinal, cipher: $0) }
+        let produce: @Sendable () -> ByteBuffer? = { [encoding, cipher = sharedBlockCipher, era = blockCiphers.era] in
+            let sealed = cipher.withCipher { encoding.seal(data, start: range.start, era: era, number: number, cipher: $0) }
             guard let sealed else { return nil }
             box.seals.withLock { $0 = sealed.seals }
             return sealed.blocks
@@ -182,28 +180,33 @@ extension CloudOnlyDisk {
             }
             presence.set(segment.range, state)
         }
+        for page in dirtyPages { presence.stamp(page, drain.epoch) }
         write(dirtyPages.sorted()[...], of: drain)
     }
 
     private func write(_ pages: ArraySlice<UInt64>, of drain: CloudOnlyDrain) {
         if isClosed { return }
-        guard let first = pages.first else { return synchronizeFiles(drain) }
+        guard let first = pages.first else { return writeRoot(of: drain) }
         let goOn = { [self] (result: Result<Void, StorageFileError>) in
             if case .failure(let error) = result { return stop(.file(error)) }
-            dirtyPages.remove(first)
-            presence.switchSlot(of: first)
             write(pages.dropFirst(), of: drain)
         }
-        guard let page = presence.pages[first] else {
-            // Nothing is left of it. All that a torn hole might leave is in the epoch.
-            return presenceFile.writeZeroes(
-                at: CloudOnlyFormat.pageOffset(first), byteCount: UInt64(CloudOnlyFormat.pageBytes), completion: goOn)
-        }
-        guard let slot = encoding.encode(page, number: first, epoch: drain.epoch, cipher: presenceCipher) else {
+        let page = presence.pages[first] ?? PresencePage()
+        guard let slot = encoding.encode(page, number: first, epoch: drain.epoch, ciphers: presenceCiphers) else {
             return stop(.cipher("AES-256-GCM refused to seal a page"))
         }
         let offset = CloudOnlyFormat.pageOffset(first) + UInt64((page.slot ^ 1) * CloudOnlyFormat.slotBytes)
         presenceFile.write(slot, at: offset, completion: goOn)
+    }
+
+    private func writeRoot(of drain: CloudOnlyDrain) {
+        guard let slot = encoding.encode(presence.root, epoch: drain.epoch, ciphers: presenceCiphers) else {
+            return stop(.cipher("AES-256-GCM refused to seal the root of the pages"))
+        }
+        presenceFile.write(slot, at: UInt64((rootSlot ^ 1) * CloudOnlyFormat.slotBytes)) { [self] result in
+            if case .failure(let error) = result { return stop(.file(error)) }
+            synchronizeFiles(drain)
+        }
     }
 
     private func synchronizeFiles(_ drain: CloudOnlyDrain) {
@@ -218,6 +221,9 @@ extension CloudOnlyDisk {
                     if error != .closed { fail(error) }
                     return
                 }
+                for page in dirtyPages { presence.switchSlot(of: page) }
+                dirtyPages.removeAll(keepingCapacity: true)
+                rootSlot ^= 1
                 drainedEpochs += 1
                 drainNext()
             }

@@ -70,7 +70,7 @@ extension CloudOnlyDisk {
                 && seals.readIfResident(
                     at: CloudOnlyFormat.sealOffset(range.start), byteCount: Int(range.count) * CloudOnlyFormat.sealBytes,
                     into: &scratch.seals)
-                && encoding.open(blocks: scratch.blocks, seals: scratch.seals, range: range, cipher: blockCipher, into: &buffer)
+                && encoding.open(blocks: scratch.blocks, seals: scratch.seals, range: range, ciphers: blockCiphers, into: &buffer)
         }
     }
 
@@ -102,7 +102,7 @@ extension CloudOnlyDisk {
                 case (.failure(let error), _), (_, .failure(let error)): finish(.failure(.file(error)))
                 case (.success(let sealed), .success(let seals)):
                     var buffer = ByteBufferAllocator().buffer(capacity: range.byteCount)
-                    if encoding.open(blocks: sealed, seals: seals, range: range, cipher: blockCipher, into: &buffer) {
+                    if encoding.open(blocks: sealed, seals: seals, range: range, ciphers: blockCiphers, into: &buffer) {
                         finish(.success(buffer))
                     } else {
                         finish(.failure(.corrupt("\(range) on the cloud-only disk is not what was written there")))

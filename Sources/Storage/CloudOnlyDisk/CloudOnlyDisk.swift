@@ -46,6 +46,19 @@ public enum CloudOnlyContent {
     case stored
 }
 
+/// What is known of a disk, so that a lost, new or old one can be told from it.
+public struct CloudOnlyMark: Equatable, Sendable {
+    /// The identity of the disk: also one that is made in its place has another.
+    public let identifier: LogIdentifier
+    /// The last epoch that it had drained for good.
+    public let epoch: PointNumber
+
+    public init(identifier: LogIdentifier, epoch: PointNumber) {
+        self.identifier = identifier
+        self.epoch = epoch
+    }
+}
+
 /// What a cloud-only disk has done and holds, for the owner to show.
 public struct CloudOnlyStatistics: Equatable, Sendable {
     /// Bytes of sectors that the files hold, zeroes among them.
@@ -74,15 +87,19 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
     let seals: Directory.File
     let presenceFile: Directory.File
     let encoding: CloudOnlyEncoding
-    let blockCipher: BlockCipher
+    let blockCiphers: EraCiphers
     let sharedBlockCipher: SharedBlockCipher
-    let presenceCipher: BlockCipher
+    let presenceCiphers: EraCiphers
     let clock: () -> NIODeadline
 
     /// What the files hold; what the journal holds over them is not in it.
     var presence: PresenceMap
-    /// Pages of it that are not in the file as they are here.
+    /// Pages that the epoch which is being drained has changed.
     var dirtyPages = Set<UInt64>()
+    /// Which slot of the root holds what the last epoch that the journal has let go of left.
+    var rootSlot: Int
+    /// How many sectors were sealed since the disk was opened: their numbers.
+    var sealedSectors: UInt64 = 0
     /// Reads of the files in flight, by whether they began before or after the last drain did.
     var readsInFlight = [0, 0]
     var readGeneration = 0
@@ -103,21 +120,25 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
         seals = opened.files.seals
         presenceFile = opened.files.presence
         encoding = CloudOnlyEncoding(volume: opened.journal.volume)
-        blockCipher = opened.blockCipher
-        sharedBlockCipher = opened.blockCipher.shared()
-        presenceCipher = opened.presenceCipher
+        blockCiphers = opened.blockCiphers
+        sharedBlockCipher = opened.blockCiphers.current.shared()
+        presenceCiphers = opened.presenceCiphers
         presence = opened.presence
+        rootSlot = opened.rootSlot
         self.clock = clock
         journal.onWantsSeal = { [weak self] in self?.sealJournal() }
         drainNext()
     }
 
+    /// Which disk this is, and how far it has come.
+    public var mark: CloudOnlyMark {
+        CloudOnlyMark(identifier: journal.logIdentifier, epoch: journal.oldestEpoch - min(journal.oldestEpoch, 1))
+    }
+
     /// What the disk has done and holds.
     public var statistics: CloudOnlyStatistics {
         var statistics = CloudOnlyStatistics()
-        statistics.storedBytes = presence.pages.values.reduce(0) {
-            $0 + $1.heldSectors(in: 0..<PresencePage.sectorCount) * UInt64(BlockGeometry.sectorBytes)
-        }
+        statistics.storedBytes = presence.root.heldSectors * UInt64(BlockGeometry.sectorBytes)
         statistics.journalBytes = journal.usedBytes
         statistics.journalBytesMax = journal.limits.logBytesMax
         statistics.drainedEpochs = drainedEpochs
@@ -153,6 +174,9 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
     public func flushAcknowledged(completion: @escaping (Result<Void, WriteLogError>) -> Void) {
         journal.flushAcknowledged(completion: completion)
     }
+
+    /// Brings what is in the journal to the files now. By itself the disk does so as `CloudOnlyLimits` say.
+    public func drain() { sealJournal() }
 
     // MARK: Time
 

@@ -8,7 +8,7 @@ import WriteLog
 //
 //     blocks     header, 4096 bytes │ sector 0, sealed, 512 │ sector 1, 512 │ ...
 //     seals      nonce and tag of sector 0, 32 bytes │ of sector 1 │ ...
-//     presence   page 0, two slots of 512 bytes │ page 1 │ ...        a page: 1,024 sectors
+//     presence   root, two slots of 512 bytes │ page 0, two slots of 512 bytes │ page 1 │ ...        a page: 1,024 sectors
 //
 // This file knows bytes only. Everything in it takes outside bytes and never traps on them.
 
@@ -26,12 +26,16 @@ enum CloudOnlyFormat {
     static let journalPurpose = "causeway cloud-only journal 1"
     static let blocksPurpose = "causeway cloud-only blocks 1"
     static let presencePurpose = "causeway cloud-only presence 1"
-    /// The nonce of the header's tag; no epoch reaches its number.
-    static let headerNonce = CipherNonce(sequence: .max, index: .max)
+    static let headerPurpose = "causeway cloud-only header 1"
+    static let eraPurpose = "causeway cloud-only era 1"
+    /// Pages have smaller numbers; this one is the root's.
+    static let rootNumber = UInt32.max
+    /// The nonce of the header's tag, which is all that its key seals.
+    static let headerNonce = CipherNonce(sequence: 0, index: 0)
 
     static func blockOffset(_ sector: UInt64) -> UInt64 { UInt64(headerBytes) + sector * UInt64(BlockGeometry.sectorBytes) }
     static func sealOffset(_ sector: UInt64) -> UInt64 { sector * UInt64(sealBytes) }
-    static func pageOffset(_ page: UInt64) -> UInt64 { page * UInt64(pageBytes) }
+    static func pageOffset(_ page: UInt64) -> UInt64 { (page + 1) * UInt64(pageBytes) }
 
     /// The salt of the journal's key: the volume's name, because the key must be known before any file was read.
     static func salt(of volume: VolumeIdentifier) -> [UInt8] {
@@ -107,20 +111,31 @@ struct CloudOnlyHeader: Equatable {
     }
 }
 
+/// What the disk knows of all its pages together, as one epoch leaves them.
+struct PresenceRoot: Equatable {
+    static let byteCount = 16
+
+    /// The sum of the epochs that last changed each page. A page that is lost, or older than it was, makes it smaller, and nothing
+    /// makes it larger again.
+    var epochSum: UInt64
+    /// The sectors that are held.
+    var heldSectors: UInt64
+}
+
 /// Sealing sectors and pages, and opening them.
 struct CloudOnlyEncoding: Sendable {
     let volume: VolumeIdentifier
 
     /// What a sector is bound to, and a page: the volume and the place.
     private func context(sector: UInt64) -> CipherContext { CipherContext(volume.high, volume.low, sector, 0, 0) }
-    private func context(page: UInt64) -> CipherContext { CipherContext(volume.high, volume.low, page, 1, 0) }
+    private func context(page: UInt32) -> CipherContext { CipherContext(volume.high, volume.low, UInt64(page), 1, 0) }
 
     // MARK: Sectors
 
-    /// Seals a run of sectors of epoch `epoch`, of which the first is sector number `ordinal` of the epoch.
+    /// Seals a run of sectors in era `era`, of which the first is the `number`th sector that the era seals.
     /// - Returns: what goes to the blocks' file and what to the seals'; nil when the cipher refused.
     func seal(
-        _ plaintext: ByteBuffer, start: UInt64, epoch: PointNumber, ordinal: UInt32, cipher: BlockCipher
+        _ plaintext: ByteBuffer, start: UInt64, era: UInt64, number: UInt64, cipher: BlockCipher
     ) -> (blocks: ByteBuffer, seals: ByteBuffer)? {
         let count = plaintext.readableBytes / BlockGeometry.sectorBytes
         var blocks = ByteBufferAllocator().buffer(capacity: plaintext.readableBytes)
@@ -131,14 +146,14 @@ struct CloudOnlyEncoding: Sendable {
                 for index in 0..<count {
                     let place = index * BlockGeometry.sectorBytes
                     let sector = UnsafeRawBufferPointer(rebasing: bytes[place..<place + BlockGeometry.sectorBytes])
-                    let number = ordinal &+ UInt32(index)
+                    let number = number &+ UInt64(index)
                     guard
                         cipher.seal(
-                            sector, nonce: CipherNonce(sequence: epoch, index: number), context: context(sector: start + UInt64(index)),
+                            sector, nonce: CipherNonce(sequence: number, index: 0), context: context(sector: start + UInt64(index)),
                             into: sealed)
                     else { return false }
                     blocks.writeBytes(sealed[..<BlockGeometry.sectorBytes])
-                    seals.writeMultipleIntegers(epoch, number, UInt32(0))
+                    seals.writeMultipleIntegers(era, number)
                     seals.writeBytes(sealed[BlockGeometry.sectorBytes...])
                 }
                 return true
@@ -148,7 +163,7 @@ struct CloudOnlyEncoding: Sendable {
     }
 
     /// Opens a run of sectors and appends the plaintext to `buffer`; false, with the buffer unchanged, when one is not what was sealed.
-    func open(blocks: ByteBuffer, seals: ByteBuffer, range: SectorRange, cipher: BlockCipher, into buffer: inout ByteBuffer) -> Bool {
+    func open(blocks: ByteBuffer, seals: ByteBuffer, range: SectorRange, ciphers: EraCiphers, into buffer: inout ByteBuffer) -> Bool {
         guard blocks.readableBytes == range.byteCount, seals.readableBytes == Int(range.count) * CloudOnlyFormat.sealBytes else {
             return false
         }
@@ -158,7 +173,7 @@ struct CloudOnlyEncoding: Sendable {
             blocks.withUnsafeReadableBytes { bytes in
                 var seals = seals
                 for index in 0..<Int(range.count) {
-                    guard let (epoch, number, _) = seals.readMultipleIntegers(as: (UInt64, UInt32, UInt32).self),
+                    guard let (era, number) = seals.readMultipleIntegers(as: (UInt64, UInt64).self), let cipher = ciphers.cipher(of: era),
                         let tag = seals.readSlice(length: BlockCipher.tagByteCount)
                     else { return false }
                     let place = index * BlockGeometry.sectorBytes
@@ -167,7 +182,7 @@ struct CloudOnlyEncoding: Sendable {
                         UnsafeMutableRawBufferPointer(rebasing: sealed[BlockGeometry.sectorBytes...]).copyMemory(from: $0)
                     }
                     let isOpen = cipher.open(
-                        UnsafeRawBufferPointer(sealed), nonce: CipherNonce(sequence: epoch, index: number),
+                        UnsafeRawBufferPointer(sealed), nonce: CipherNonce(sequence: number, index: 0),
                         context: context(sector: range.start + UInt64(index)), appendingTo: &buffer)
                     if !isOpen { return false }
                 }
@@ -181,36 +196,67 @@ struct CloudOnlyEncoding: Sendable {
     // MARK: Pages
 
     /// One slot with a page as epoch `epoch` leaves it; nil when the cipher refused.
-    func encode(_ page: PresencePage, number: UInt64, epoch: PointNumber, cipher: BlockCipher) -> ByteBuffer? {
-        guard let index = UInt32(exactly: number) else { return nil }
+    func encode(_ page: PresencePage, number: UInt64, epoch: PointNumber, ciphers: EraCiphers) -> ByteBuffer? {
+        guard let number = UInt32(exactly: number), number != CloudOnlyFormat.rootNumber else { return nil }
         var plaintext = ByteBuffer()
         for word in page.words { plaintext.writeInteger(word) }
+        return encode(plaintext, number, epoch, ciphers)
+    }
+
+    /// What one slot holds: nil when it is not what was sealed there.
+    func decode(_ slot: ByteBuffer, number: UInt64, ciphers: EraCiphers) -> PresencePage? {
+        guard let number = UInt32(exactly: number), number != CloudOnlyFormat.rootNumber,
+            let decoded = decode(slot, number, byteCount: PresencePage.wordCount * 8, ciphers)
+        else { return nil }
+        var plaintext = decoded.plaintext
+        var words: [UInt64] = []
+        words.reserveCapacity(PresencePage.wordCount)
+        while let word = plaintext.readInteger(as: UInt64.self) { words.append(word) }
+        var page = PresencePage(words: words)
+        page?.epoch = decoded.epoch
+        return page
+    }
+
+    /// One slot with the root as epoch `epoch` leaves it; nil when the cipher refused.
+    func encode(_ root: PresenceRoot, epoch: PointNumber, ciphers: EraCiphers) -> ByteBuffer? {
+        var plaintext = ByteBuffer()
+        plaintext.writeMultipleIntegers(root.epochSum, root.heldSectors)
+        return encode(plaintext, CloudOnlyFormat.rootNumber, epoch, ciphers)
+    }
+
+    /// The root that one slot holds, and its epoch; nil when it is not what was sealed there.
+    func decodeRoot(_ slot: ByteBuffer, ciphers: EraCiphers) -> (epoch: PointNumber, root: PresenceRoot)? {
+        guard let decoded = decode(slot, CloudOnlyFormat.rootNumber, byteCount: PresenceRoot.byteCount, ciphers) else { return nil }
+        var plaintext = decoded.plaintext
+        guard let (epochSum, heldSectors) = plaintext.readMultipleIntegers(as: (UInt64, UInt64).self) else { return nil }
+        return (decoded.epoch, PresenceRoot(epochSum: epochSum, heldSectors: heldSectors))
+    }
+
+    /// What an epoch leaves of a page does not change, so writing it again in one era seals the very same bytes.
+    private func encode(_ plaintext: ByteBuffer, _ number: UInt32, _ epoch: PointNumber, _ ciphers: EraCiphers) -> ByteBuffer? {
         var slot = ByteBuffer()
-        slot.writeMultipleIntegers(epoch, UInt64(0))
+        slot.writeMultipleIntegers(epoch, ciphers.era)
         let isSealed = plaintext.withUnsafeReadableBytes {
-            cipher.seal($0, nonce: CipherNonce(sequence: epoch, index: index), context: context(page: number), appendingTo: &slot)
+            ciphers.current.seal(
+                $0, nonce: CipherNonce(sequence: epoch, index: number), context: context(page: number), appendingTo: &slot)
         }
         guard isSealed, slot.readableBytes <= CloudOnlyFormat.slotBytes else { return nil }
         slot.writeRepeatingByte(0, count: CloudOnlyFormat.slotBytes - slot.readableBytes)
         return slot
     }
 
-    /// What one slot holds: nil when it is not what was sealed there.
-    func decode(_ slot: ByteBuffer, number: UInt64, cipher: BlockCipher) -> (epoch: PointNumber, page: PresencePage)? {
+    private func decode(
+        _ slot: ByteBuffer, _ number: UInt32, byteCount: Int, _ ciphers: EraCiphers
+    ) -> (epoch: PointNumber, plaintext: ByteBuffer)? {
         var slot = slot
-        let sealedBytes = PresencePage.wordCount * 8 + BlockCipher.tagByteCount
-        guard let index = UInt32(exactly: number), let (epoch, _) = slot.readMultipleIntegers(as: (UInt64, UInt64).self),
-            let sealed = slot.readSlice(length: sealedBytes)
+        guard let (epoch, era) = slot.readMultipleIntegers(as: (UInt64, UInt64).self), let cipher = ciphers.cipher(of: era),
+            let sealed = slot.readSlice(length: byteCount + BlockCipher.tagByteCount)
         else { return nil }
         var plaintext = ByteBuffer()
         let isOpen = sealed.withUnsafeReadableBytes {
             cipher.open(
-                $0, nonce: CipherNonce(sequence: epoch, index: index), context: context(page: number), appendingTo: &plaintext)
+                $0, nonce: CipherNonce(sequence: epoch, index: number), context: context(page: number), appendingTo: &plaintext)
         }
-        guard isOpen else { return nil }
-        var words: [UInt64] = []
-        words.reserveCapacity(PresencePage.wordCount)
-        while let word = plaintext.readInteger(as: UInt64.self) { words.append(word) }
-        return PresencePage(words: words).map { (epoch, $0) }
+        return isOpen ? (epoch, plaintext) : nil
     }
 }

@@ -2,9 +2,9 @@ import Blocks
 
 // Which sectors a cloud-only disk holds, in memory:
 //
-//     pages   [ 0: all data │ 7: two bits for each of 1,024 sectors │ ... ]      a page of 512 KiB that holds nothing is not there
+//     pages   [ 0: all data │ 7: two bits for each of 1,024 sectors │ ... ]      a page of 512 KiB that never held anything is not there
 //
-// A page whose sectors are all alike takes some tens of bytes, another one 256 more: at most 0.6 GiB for each TiB that a machine
+// A page whose sectors are all alike takes some sixty bytes, another one 256 more: at most 0.6 GiB for each TiB that a machine
 // has written sector by sector, and some 60 MiB where it has written all of it.
 
 /// What a cloud-only disk holds of a sector.
@@ -27,8 +27,10 @@ struct PresencePage: Equatable {
     }
 
     private var content: Content
-    /// Which of its two slots in the file holds the page as it was written last.
+    /// Which of its two slots in the file holds the page as the last epoch that the journal has let go of left it. The other is written.
     var slot = 0
+    /// The epoch that changed it last; 0 for none.
+    var epoch: PointNumber = 0
 
     /// A page without sectors.
     init() { content = .alike(.absent) }
@@ -122,11 +124,21 @@ struct PresenceMap {
     private static let pagesLookedUp = 64
 
     private(set) var pages: [UInt64: PresencePage] = [:]
+    /// All pages together.
+    private(set) var root = PresenceRoot(epochSum: 0, heldSectors: 0)
+    private var pagesEnd: UInt64 = 0
 
-    var isEmpty: Bool { pages.isEmpty }
+    var isEmpty: Bool { root.heldSectors == 0 }
 
     /// Takes a page as it stands in the file.
-    mutating func restore(_ page: PresencePage, number: UInt64) { pages[number] = page.isEmpty ? nil : page }
+    mutating func restore(_ page: PresencePage, number: UInt64) { replace(number, page) }
+
+    private mutating func replace(_ number: UInt64, _ page: PresencePage) {
+        let (whole, old) = (0..<PresencePage.sectorCount, pages.updateValue(page, forKey: number))
+        root.epochSum = root.epochSum &+ page.epoch &- (old?.epoch ?? 0)
+        root.heldSectors = root.heldSectors &+ page.heldSectors(in: whole) &- (old?.heldSectors(in: whole) ?? 0)
+        pagesEnd = max(pagesEnd, number + 1)
+    }
 
     /// The pages that lie at least partly in a range.
     static func pages(in range: SectorRange) -> Range<UInt64> {
@@ -144,8 +156,8 @@ struct PresenceMap {
     /// Pages of a range in which something is held, ascending, without a look at each page of a range that has more than there are.
     func heldPages(in range: SectorRange) -> [UInt64] {
         let numbers = Self.pages(in: range)
-        if numbers.count <= pages.count { return numbers.filter { pages[$0] != nil } }
-        return pages.keys.filter { numbers.contains($0) }.sorted()
+        if numbers.count <= pages.count { return numbers.filter { pages[$0]?.isEmpty == false } }
+        return pages.filter { numbers.contains($0.key) && !$0.value.isEmpty }.keys.sorted()
     }
 
     /// Gives every sector of a range a state.
@@ -153,16 +165,23 @@ struct PresenceMap {
         for number in state == .absent ? heldPages(in: range) : Array(Self.pages(in: range)) {
             var page = pages[number] ?? PresencePage()
             page.set(Self.part(of: range, page: number), state)
-            pages[number] = page.isEmpty ? nil : page
+            replace(number, page)
         }
     }
 
-    /// Page `number` is in its other slot from now on, if it is held at all.
+    /// Epoch `epoch` is what has changed page `number` last.
+    mutating func stamp(_ number: UInt64, _ epoch: PointNumber) {
+        guard var page = pages[number] else { return }
+        page.epoch = epoch
+        replace(number, page)
+    }
+
+    /// What counts of page `number` is in its other slot from now on.
     mutating func switchSlot(of number: UInt64) { pages[number]?.slot ^= 1 }
 
     /// True when at least one sector of the range is held.
     func holds(overlapping range: SectorRange) -> Bool {
-        if pages.isEmpty { return false }
+        if isEmpty { return false }
         let numbers = Self.pages(in: range)
         if numbers.count > Self.pagesLookedUp { return heldSectors(in: range) > 0 }
         return numbers.contains {
@@ -172,12 +191,19 @@ struct PresenceMap {
 
     /// How many sectors of the range are held.
     func heldSectors(in range: SectorRange) -> UInt64 {
+        // Most of the disk is what all of it holds without the rest: whoever asks for the whole waits for no look at each page.
+        let rest = SectorRange(from: range.end, to: max(range.end, pagesEnd * PresencePage.sectorCount))
+        if range.start == 0, rest.count < range.count { return root.heldSectors - heldOneByOne(in: rest) }
+        return heldOneByOne(in: range)
+    }
+
+    private func heldOneByOne(in range: SectorRange) -> UInt64 {
         heldPages(in: range).reduce(0) { $0 + (pages[$1]?.heldSectors(in: Self.part(of: range, page: $1)) ?? 0) }
     }
 
     /// Visits the held runs of a range in ascending order, each of one state, as long as `body` wants more.
     func visitRuns(in range: SectorRange, _ body: (SectorRange, SectorState) -> Bool) {
-        if pages.isEmpty || range.isEmpty { return }
+        if isEmpty || range.isEmpty { return }
         for number in heldPages(in: range) {
             guard let page = pages[number] else { continue }
             let (first, part) = (number * PresencePage.sectorCount, Self.part(of: range, page: number))

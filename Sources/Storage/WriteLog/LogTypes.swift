@@ -155,3 +155,9 @@ public struct WriteLogStatistics: Equatable, Sendable {
 
     public init() {}
 }
+
+/// The files of a log, as whoever has the directory sees them.
+public enum WriteLogFiles {
+    /// True for the name of a file that a log makes.
+    public static func isName(_ name: String) -> Bool { LogFormat.parse(fileName: name) != nil }
+}

@@ -33,6 +33,9 @@ extension Volume {
     /// True when the volume has a cloud-only disk.
     public var hasCloudOnlyDisk: Bool { cloudOnly != nil }
 
+    /// Which cloud-only disk the volume has, and how far that has come; nil while there is none.
+    public var cloudOnlyMark: CloudOnlyMark? { cloudOnly?.disk.mark }
+
     /// True when some sector is held by the cloud-only disk: it would be lost with this edge, and home has not got it.
     public var hasCloudOnlyWrites: Bool { cloudOnlyBytes(in: SectorRange(from: 0, to: sectorCount)) > 0 }
 

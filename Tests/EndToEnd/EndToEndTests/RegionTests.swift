@@ -35,12 +35,12 @@ extension EndToEnd {
                     "causeway-load",
                     [
                         "run", lab.url("data"), "--mix", "30/70", "--block-size", "4KiB", "--queue-depth", "8", "--flush-every", "50",
-                        "--fua", "5", "--rate-iops", "1500", "--runtime", "8s", "--verify", state, "--reconnect", "60s",
+                        "--fua", "5", "--rate-iops", "1500", "--runtime", "15s", "--verify", state, "--reconnect", "60s",
                         "--target-keeps-writes",
                     ])
                 for _ in 0..<2 {
                     let before = try await lab.status("data").io.writes
-                    try await Lab.untilTrue(seconds: 30, "some writes") { try await lab.status("data").io.writes > before + 1_000 }
+                    try await Lab.untilTrue(seconds: 30, "some writes") { try await lab.status("data").io.writes > before + 500 }
                     #expect(load.isRunning, "the load generator ended early")
                     try await lab.kill(.cloud)
                     try await lab.restart(.cloud)
@@ -76,6 +76,36 @@ extension EndToEnd {
                 let compared = try await Command.run(
                     "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("data")], seconds: 60)
                 #expect(compared.isSuccess, "\(compared)")
+            }
+        }
+
+        @Test("a cloud-only disk that is gone is told, and nothing is served in its place until it is put back")
+        func lost() async throws {
+            try await Lab.with(disks: [("data", 32 << 20)]) { lab in
+                let set = try await lab.causeway(
+                    .cloud, "volume", "region", "set", "data", "--start", "8MiB", "--size", "8MiB", "--policy", "cloud-only")
+                #expect(set.isSuccess, "\(set)")
+                let url = lab.url("data")
+                let written = try await Command.run("qemu-io", ["-f", "raw", "-c", "write -P 9 8M 1M", "-c", "flush", url], seconds: 60)
+                #expect(written.isSuccess, "\(written)")
+                let volumes = URL(fileURLWithPath: lab.edge(.cloud).state).appendingPathComponent("volumes")
+                let volume = try #require(FileManager.default.contentsOfDirectory(atPath: volumes.path).first)
+                let disk = volumes.appendingPathComponent(volume).appendingPathComponent("cloud-only")
+                let aside = lab.directory.appendingPathComponent("aside")
+                try await lab.kill(.cloud)
+                try FileManager.default.moveItem(at: disk, to: aside)
+                try await lab.restart(.cloud)
+                try await Lab.untilTrue(seconds: 60, "the event about the disk") {
+                    let events = try await lab.causeway(.cloud, "events", "--output", "json")
+                    return events.output.contains("volume.failed") && events.output.contains("cloud-only disk is missing")
+                }
+                #expect(!FileManager.default.fileExists(atPath: disk.path), "something was made where the disk was")
+                try FileManager.default.moveItem(at: aside, to: disk)
+                try await lab.untilServing("data")
+                let read = try await Command.run("qemu-io", ["-r", "-f", "raw", "-c", "read -P 9 8M 1M", url], seconds: 60)
+                #expect(read.isSuccess && !read.output.contains("verification failed"), "\(read)")
+                let discarded = try await lab.causeway(.cloud, "volume", "region", "settle", "data", "--writes", "discard")
+                #expect(discarded.isSuccess, "\(discarded)")
             }
         }
     }

@@ -1,6 +1,7 @@
 import Blocks
 import Checksums
 import Ciphers
+import CloudOnlyDisk
 import Disks
 import NIOCore
 import SecureCache
@@ -252,12 +253,87 @@ public final class PointJournalTarget: FuzzTarget {
     public func repair(_ input: inout [UInt8]) { ChecksumRepair.repair(&input, [60, 28, 52]) }
 }
 
+/// The directory of a cloud-only disk. Input: its files.
+public final class CloudOnlyDiskTarget: FuzzTarget {
+    public static let name = "cloud-only-disk"
+    public static let inputBytesMax = 48 << 10
+    public static let cost = 40
+
+    public init() {}
+
+    private typealias Disk = CloudOnlyDisk<MemoryDirectory>
+
+    private static func open(_ directory: MemoryDirectory, _ queue: MemoryQueue) throws -> Result<Disk, WriteLogError>? {
+        var result: Result<Disk, WriteLogError>?
+        Disk.open(
+            directory: directory, volume: fuzzVolume, key: try fuzzKey(7), random: seededSource(), clock: { .uptimeNanoseconds(1) }
+        ) { result = $0 }
+        try queue.run()
+        return result
+    }
+
+    public static func seeds() throws -> [[UInt8]] {
+        let queue = MemoryQueue()
+        let directory = MemoryDirectory(queue: queue)
+        guard let disk = try open(directory, queue)?.get() else { return [] }
+        var seeds: [[UInt8]] = []
+        for round in UInt64(0)..<3 {
+            // Something in the journal, then in the files.
+            let range = SectorRange(from: 2 + round, to: 7 + round)
+            disk.write(range, data: ByteBuffer(repeating: UInt8(round + 1), count: range.byteCount)) { _ in }
+            disk.writeZeroes(SectorRange(from: 8, to: 12)) { _ in }
+            disk.remove(SectorRange(from: 10, to: 11)) { _ in }
+            disk.flush { _ in }
+            try queue.run()
+            seeds.append(FileInput.encode(directory.files.sorted { $0.key < $1.key }.map { ($0.key, $0.value.bytes) }))
+            disk.drain()
+            try queue.run()
+        }
+        seeds.append(FileInput.encode(directory.files.sorted { $0.key < $1.key }.map { ($0.key, $0.value.bytes) }))
+        return seeds
+    }
+
+    public func run(_ input: [UInt8]) throws -> UInt64 {
+        let queue = MemoryQueue()
+        let directory = MemoryDirectory(queue: queue)
+        for file in FileInput.decode(input) { directory.add(file.name, file.bytes) }
+        var fingerprint = Fingerprint()
+        let whole = SectorRange(from: 0, to: 4_096)
+        switch try Self.open(directory, queue) {
+        case nil: throw FuzzFinding("the recovery never ended")
+        case .failure(let error)?: fingerprint.add(String(describing: error).prefix { !$0.isNumber }.count)
+        case .success(let disk)?:
+            let segments = disk.segments(in: whole)
+            guard segments.reduce(0, { $0 + $1.range.count }) == disk.heldSectors(in: whole) else {
+                throw FuzzFinding("what is held and what is counted differ")
+            }
+            for segment in segments {
+                disk.read(segment) { result in
+                    if case .success(let data) = result { fingerprint.add(data.readableBytes) } else { fingerprint.add(1) }
+                }
+            }
+            disk.write(SectorRange(from: 0, to: 1), data: ByteBuffer(repeating: 1, count: 512)) { _ in }
+            disk.flush { result in
+                if case .success = result { fingerprint.add(2) }
+            }
+            try queue.run()
+            disk.drain()
+            try queue.run()
+            fingerprint.add(disk.heldSectors(in: whole))
+        }
+        return fingerprint.value
+    }
+
+    /// The checksums of the journal's headers and batches, and of the disk's header.
+    public func repair(_ input: inout [UInt8]) { ChecksumRepair.repair(&input, [140, 44, 96]) }
+}
+
 /// Makes the checksums of a format right, wherever one can stand: behind a structure that begins with one of the format's words.
 enum ChecksumRepair {
     /// What structures begin with, and how many bytes their checksum covers.
     private static let words: [(word: [UInt8], covered: Int)] = [
         (Array("CAUSELOG".utf8), 140), (Array("CLOB".utf8), 44), (Array("CWPOINT1".utf8), 60), (Array("PIEC".utf8), 28),
-        (Array("CWPOSN01".utf8), 52), (Array("CAUSECAC".utf8), 32), (Array("CAUSECRD".utf8), 104),
+        (Array("CWPOSN01".utf8), 52), (Array("CAUSECAC".utf8), 32), (Array("CAUSEDSK".utf8), 96), (Array("CAUSECRD".utf8), 104),
     ]
 
     static func repair(_ input: inout [UInt8], _ lengths: Set<Int>) {

@@ -107,10 +107,10 @@ private final class CrashRun {
             if seal.allSatisfy({ $0 == 0 }) { continue }
             // The tag tells the text: two texts under one nonce have two tags.
             let tag = Array(seal[16...])
-            if let known = sealed[Array(seal[..<12])] {
+            if let known = sealed[Array(seal[..<16])] {
                 try #require(known.sector == sector && known.text == tag, "a nonce of sector \(sector) has sealed two texts")
             }
-            sealed[Array(seal[..<12])] = (sector, tag)
+            sealed[Array(seal[..<16])] = (sector, tag)
         }
     }
 }

@@ -122,11 +122,92 @@ import WriteLog
         try harness.drain()
         harness.crash(power: false)
         let presence = try #require(harness.directory.file("presence"))
-        presence.flipBit(at: 512 + 20)
-        guard case .failure(.corrupt) = try harness.openResult() else {
-            Issue.record("what lies below would be taken for the newest")
+        // The root, and the first page.
+        for place in [512 + 20, 1_024 + 512 + 20] {
+            presence.flipBit(at: place)
+            guard case .failure(.corrupt) = try harness.openResult() else {
+                Issue.record("what lies below would be taken for the newest")
+                return
+            }
+            presence.flipBit(at: place)
+        }
+        try harness.open()
+        #expect(try harness.contents(range(0, 1)) == [filled(1)])
+    }
+
+    /// A page that a file system has lost reads as zeroes, and one of an old copy is as well sealed as the newest.
+    @Test func lostAndOldPagesKeepTheDiskFromOpening() throws {
+        let harness = try DiskHarness()
+        try harness.open()
+        try harness.write(range(0, 16), fill: 1)
+        try harness.write(range(2_000, 16), fill: 1)
+        try harness.drain()
+        let presence = try #require(harness.directory.file("presence"))
+        let old = presence.content
+        try harness.write(range(4, 40), fill: 2)
+        try harness.drain()
+        harness.crash(power: false)
+        let new = presence.content
+        var lost = new
+        lost.replaceSubrange(2_048..<3_072, with: [UInt8](repeating: 0, count: 1_024))
+        var mixed = new
+        mixed.replaceSubrange(1_024..<2_048, with: old[1_024..<2_048])
+        for content in [lost, mixed, old, Array(new[..<1_024]), []] {
+            harness.replace("presence", with: content)
+            guard case .failure(.corrupt) = try harness.openResult() else {
+                Issue.record("opened with \(content.count) bytes of pages that are not the newest")
+                return
+            }
+        }
+        harness.replace("presence", with: new)
+        try harness.open()
+        #expect(try harness.contents(range(4, 1)) == [filled(2)])
+    }
+
+    @Test func aDiskThatIsGoneIsNotMadeAnew() throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        try harness.write(range(0, 16), fill: 1)
+        try harness.drain()
+        let mark = disk.mark
+        #expect(mark.epoch == 1)
+        harness.crash(power: false)
+        #expect(try harness.openResult(expecting: mark).get().mark == mark)
+        let later = CloudOnlyMark(identifier: mark.identifier, epoch: 2)
+        guard case .failure(.corrupt) = try harness.openResult(expecting: later) else {
+            Issue.record("an old copy was taken for the newest")
             return
         }
+        for name in harness.directory.names { harness.directory.remove(name) { _ in } }
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(1))
+        guard case .failure(.corrupt) = try harness.openResult(expecting: mark) else {
+            Issue.record("another disk was made where one was")
+            return
+        }
+        #expect(harness.directory.names.isEmpty, "files were made where the lost ones may be put back")
+    }
+
+    /// Somebody puts an old copy of the whole disk back, and it goes on from there: the same epochs come again with other bytes.
+    @Test func anOldCopyThatGoesOnSealsNothingUnderAnOldNonce() throws {
+        let harness = try DiskHarness()
+        try harness.open()
+        try harness.write(range(0, 8), fill: 1)
+        try harness.drain()
+        let copy = try harness.directory.names.map { ($0, try #require(harness.directory.file($0)).content) }
+        func seals(fill: UInt8) throws -> Set<[UInt8]> {
+            try harness.write(range(0, 8), fill: fill)
+            try harness.drain()
+            let seals = try #require(harness.directory.file("seals")).content
+            return Set((0..<8).map { Array(seals[$0 * 32..<$0 * 32 + 16]) })
+        }
+        let first = try seals(fill: 2)
+        harness.crash(power: false)
+        for name in harness.directory.names { harness.directory.remove(name) { _ in } }
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(1))
+        for (name, content) in copy { harness.replace(name, with: content) }
+        try harness.open()
+        #expect(try harness.contents(range(0, 1)) == [filled(1)])
+        #expect(try first.isDisjoint(with: seals(fill: 3)))
     }
 
     @Test func anotherKeyVolumeOrJournalIsRefused() throws {

@@ -31,10 +31,10 @@ final class DiskHarness {
     var random: SeededRandom { scheduler.random }
     var directory: SimulatedDirectory { machine.directory("cloud-only") }
 
-    func openResult(volume: VolumeIdentifier? = nil) throws -> Result<Disk, WriteLogError> {
+    func openResult(volume: VolumeIdentifier? = nil, expecting expected: CloudOnlyMark? = nil) throws -> Result<Disk, WriteLogError> {
         var result: Result<Disk, WriteLogError>?
         Disk.open(
-            directory: directory, volume: volume ?? self.volume, key: key, limits: limits, random: random.source,
+            directory: directory, volume: volume ?? self.volume, key: key, expecting: expected, limits: limits, random: random.source,
             clock: { [scheduler] in scheduler.now }
         ) { result = $0 }
         _ = scheduler.run(until: scheduler.now + .seconds(60)) { result != nil }
@@ -61,6 +61,16 @@ final class DiskHarness {
         life += 1
         disk = nil
         if power { machine.cutPower() } else { machine.killProcess() }
+    }
+
+    /// Puts other bytes in the place of a file, durably, as whoever restores a copy does.
+    func replace(_ name: String, with content: [UInt8]) {
+        directory.open(name, create: true) { result in
+            guard case .success(let file) = result else { return }
+            file.truncate(to: 0) { _ in file.write(ByteBuffer(bytes: content), at: 0) { _ in file.synchronize { _ in } } }
+        }
+        directory.synchronize { _ in }
+        _ = scheduler.run(until: scheduler.now + .seconds(1))
     }
 
     /// Calls something that completes, and waits for it.
