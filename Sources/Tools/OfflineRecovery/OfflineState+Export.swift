@@ -41,6 +41,8 @@ public struct OfflineExport: Codable, Equatable, Sendable {
     public let zeroedBytes: UInt64
     /// The file that says which ranges are in the image, when there was no base.
     public let map: String?
+    /// The volume has a cloud-only disk, whose writes are not in the image.
+    public let lacksCloudOnlyWrites: Bool
 }
 
 extension OfflineState {
@@ -73,7 +75,7 @@ extension OfflineState {
             return OfflineExport(
                 volume: key.name, image: destination.path, imageBytes: image.sectorCount * UInt64(BlockGeometry.sectorBytes),
                 points: points.map(\.number), endsSealed: points.last?.isSealed ?? true, writtenBytes: written.dataBytes,
-                zeroedBytes: written.zeroedBytes, map: map)
+                zeroedBytes: written.zeroedBytes, map: map, lacksCloudOnlyWrites: hasCloudOnlyDisk(place))
         } catch {
             image.close()
             if case .image(let path, _, _) = destination { try? OutputName(path).discard() }

@@ -9,6 +9,8 @@ import WriteLog
 public actor OfflineState {
     /// Where a cloud edge keeps the logs of its volumes, and those of volumes that it had to let go.
     static let places = ["volumes", "retired"]
+    /// The cloud-only disk of a volume, beside its log.
+    static let cloudOnlyDirectory = "cloud-only"
 
     nonisolated let loop: OfflineLoop
     nonisolated let directory: OpenDirectory
@@ -61,6 +63,12 @@ public actor OfflineState {
         LocalDirectory(place.directory, eventLoop: loop.eventLoop, threadPool: loop.threadPool, isReadOnly: true)
     }
 
+    /// True when there is a cloud-only disk beside the log.
+    func hasCloudOnlyDisk(_ place: LogPlace) -> Bool {
+        // A directory whose names can't be read has no log that can be read either.
+        (try? place.directory.list().contains(Self.cloudOnlyDirectory)) ?? false
+    }
+
     func openLog(_ place: LogPlace, _ key: RecoveryKey, verifiesData: Bool) async throws(WriteLogError) -> LogReader<LocalDirectory> {
         let files = files(of: place)
         return try await completed {
@@ -106,6 +114,8 @@ public struct OfflineVolume: Codable, Equatable, Sendable {
     public internal(set) var tornTail: OfflineDamage?
     /// Files that are not part of the log any more.
     public internal(set) var unusedFiles: [String] = []
+    /// There is a cloud-only disk beside the log: what was written to it is in no point, and not looked at.
+    public internal(set) var hasCloudOnlyDisk = false
 
     /// True when the log could be read with a key.
     public var isOpen: Bool { points != nil }
@@ -128,6 +138,7 @@ extension OfflineState {
         }
         let key = keys[place.identifier]
         var volume = OfflineVolume(identifier: place.identifier.description, name: key?.name, directory: place.name)
+        volume.hasCloudOnlyDisk = hasCloudOnlyDisk(place)
         volume.files = outline.fileCount
         volume.bytes = outline.byteCount
         volume.oldestPoint = outline.epochs?.lowerBound

@@ -60,6 +60,7 @@ extension RecoverCommand {
             Terminal.print(
                 "\(result.image): volume \(result.volume), \(points): \(Human.bytes(result.writtenBytes)) written, "
                     + "\(Human.bytes(result.zeroedBytes)) made zero, of \(Human.bytes(result.imageBytes))")
+            if result.lacksCloudOnlyWrites { Terminal.error("\(result.volume): \(RecoverCommand.cloudOnlyRemark)") }
             if let map = result.map { Terminal.print("\(map): which ranges are in it; the others are as on the disk at home") }
             if let first = result.points.first, result.map == nil {
                 Terminal.error("the base has to be as point \(first - 1) left it: causeway verify journal shows how far a disk at home is")

@@ -112,9 +112,14 @@ struct RecoverCommand: AsyncParsableCommand {
         return first == last ? "\(first)" : "\(first) to \(last)"
     }
 
+    /// What an offline tool does not see.
+    static let cloudOnlyRemark =
+        "there is a cloud-only disk: what was written to it is in no point, and not exported; a cloud edge that is started again serves it"
+
     /// What is worth a line of its own, on standard error.
     static func printRemarks(_ volume: OfflineVolume) {
         let name = volume.name ?? volume.identifier
+        if volume.hasCloudOnlyDisk { Terminal.error("\(name): \(cloudOnlyRemark)") }
         for damage in volume.damages { Terminal.error("\(name): \(damage.file) at \(damage.offset): \(damage.message)") }
         if let tail = volume.tornTail {
             Terminal.error(

@@ -17,7 +17,7 @@ import Testing
         let (state, image, base) = (try world.open("mail"), world.path + "/mail.img", try world.base())
         let before = try world.snapshot()
         let all = try await state.export(volume: "mail", through: nil, to: .image(path: image, base: base, replaces: false))
-        #expect(all.points == [1, 2, 3, 4] && !all.endsSealed && all.map == nil)
+        #expect(all.points == [1, 2, 3, 4] && !all.endsSealed && all.map == nil && !all.lacksCloudOnlyWrites)
         #expect(try world.bytes(image) == world.disks["mail"])
         for (point, disk) in try #require(world.sealed["mail"]) {
             let result = try await state.export(
@@ -34,6 +34,18 @@ import Testing
         await #expect(throws: OfflineError.self) {
             try await state.export(volume: "web", through: nil, to: .image(path: image, base: base, replaces: true))
         }
+    }
+
+    /// Whoever takes the image for the volume must hear that it is not all of it.
+    @Test func whatIsCloudOnlyIsSaidToBeMissing() async throws {
+        let world = try await world()
+        let directory = "\(world.state)/volumes/\(try world.key("mail").identifier)/cloud-only"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        let state = try world.open("mail")
+        #expect(try await state.volumes().map(\.hasCloudOnlyDisk).contains(true))
+        let result = try await state.export(
+            volume: "mail", through: nil, to: .image(path: world.path + "/mail.img", base: try world.base(), replaces: false))
+        #expect(result.lacksCloudOnlyWrites)
     }
 
     @Test func inPlaceItIsTheSameAndMayBeRepeated() async throws {
