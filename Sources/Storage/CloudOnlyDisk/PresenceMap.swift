@@ -4,8 +4,8 @@ import Blocks
 //
 //     pages   [ 0: all data │ 7: two bits for each of 1,024 sectors │ ... ]      a page of 512 KiB that never held anything is not there
 //
-// A page whose sectors are all alike takes some sixty bytes, another one 256 more: at most 0.6 GiB for each TiB that a machine
-// has written sector by sector, and some 60 MiB where it has written all of it.
+// A page whose sectors are all alike takes 85 bytes at most, another one 290 more: at most 0.75 GiB for each TiB that a machine has
+// written sector by sector, and 170 MiB where it has written all of it.
 
 /// What a cloud-only disk holds of a sector.
 enum SectorState: Equatable {
