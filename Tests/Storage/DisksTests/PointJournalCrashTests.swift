@@ -8,7 +8,7 @@ import Testing
 /// Crashes at every step: after each recovery the disk is exactly at the last received point, and no point that was
 /// acknowledged as received is missing.
 @Suite struct PointJournalCrashTests {
-    @Test(arguments: 0..<40) func recoversToASealedPoint(block: UInt64) throws {
+    @Test(arguments: 0..<20) func recoversToASealedPoint(block: UInt64) throws {
         for seed in (block * 3)..<(block * 3 + 3) { try Self.run(seed: seed) }
     }
 

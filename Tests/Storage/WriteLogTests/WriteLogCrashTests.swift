@@ -147,7 +147,7 @@ private final class CrashRun {
 }
 
 @Suite struct WriteLogCrashTests {
-    @Test(arguments: 0..<60 as Range<UInt64>)
+    @Test(arguments: 0..<20 as Range<UInt64>)
     func recoversAnExactPrefix(seed: UInt64) throws {
         let run = try CrashRun(seed: seed)
         try run.harness.open()
@@ -163,7 +163,7 @@ private final class CrashRun {
     }
 
     /// A crash in the middle of a recovery, again and again, changes nothing.
-    @Test(arguments: 0..<30 as Range<UInt64>)
+    @Test(arguments: 0..<10 as Range<UInt64>)
     func recoveryItselfMayCrash(seed: UInt64) throws {
         let run = try CrashRun(seed: 1000 + seed)
         try run.harness.open()
