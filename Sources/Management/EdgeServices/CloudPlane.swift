@@ -66,6 +66,8 @@ final class CloudPlane {
     static let tickInterval: TimeAmount = .milliseconds(50)
     /// How often new blocks of the cache are made durable.
     static let cacheSaveInterval: TimeAmount = .seconds(5)
+    /// How often it is told that the cache's disk takes no writes.
+    static let cacheFailureInterval: TimeAmount = .seconds(60)
 
     let eventLoop: any EventLoop
     let threadPool: NIOThreadPool
@@ -87,6 +89,7 @@ final class CloudPlane {
     private var lastTag: UInt16 = 0
     private var ticker: RepeatedTask?
     private var cacheSavedAt = NIODeadline.now()
+    private var cacheFailureToldAt: NIODeadline?
     private var cacheSavedInserts: UInt64 = 0
     /// When it was last kept how far the cloud-only disks have come; see CloudPlane+Regions.swift.
     var marksKeptAt = NIODeadline.now()
@@ -186,6 +189,11 @@ final class CloudPlane {
             switch result {
             case .success(let cache):
                 self.cache = cache
+                if cache.statistics.isDegraded {
+                    recorder.record(
+                        "cache.failed", severity: .error,
+                        "the cache's disk can't be read: reads go home until the disk is in order and the daemon is started again")
+                }
                 completion(.success(()))
             case .failure(let error):
                 completion(.failure(EdgeFailure(.state, "the cache can't be opened: \(error)")))
@@ -323,9 +331,12 @@ final class CloudPlane {
         case .logObstructed(let obstacle): logObstructed(entry, obstacle)
         case .logUnobstructed(let time): logUnobstructed(entry, after: time)
         case .cacheFailed:
+            if let last = cacheFailureToldAt, NIODeadline.now() - last < Self.cacheFailureInterval { return }
+            cacheFailureToldAt = .now()
             recorder.record(
                 "cache.failed", logSubject: identifier, severity: .error,
-                "the cache's disk takes no writes: points that are at home stay in the write log until it does")
+                "the cache's disk takes no writes: reads that it can't serve go home, and after a restart the volume's blocks are fetched anew"
+            )
         case .logFilling(let fill): logFills(entry, fill)
         case .logEased(let fill): logEased(entry, fill)
         case .imaged(let range): imaged(range, of: entry)

@@ -38,7 +38,7 @@ final class CacheVolume {
     func containsAny(of range: Range<UInt64>) -> Bool {
         if !zeroes.isEmpty, zeroes.overlaps(range.sectors) { return true }
         if range.count == 1 { return map.slot(of: range.lowerBound) != nil }
-        return !map.blocks(in: range).isEmpty
+        return map.containsAny(of: range)
     }
 
     // MARK: Ciphers

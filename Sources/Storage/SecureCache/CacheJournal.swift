@@ -30,6 +30,8 @@ struct CacheJournal<File: StorageFile> {
     var isDirty = false
     /// A checkpoint is needed, however short the journal is.
     var wantsCheckpoint = false
+    /// The first journal of a row that began anew in this run: once it is durable, files before it are of no use.
+    var firstOfRow: UInt64?
 
     init(
         number: UInt64, predecessor: (fragments: UInt32, chain: CacheChain), startsAnew: Bool, byteCount: UInt64 = 0, fileCount: Int = 0,
@@ -60,6 +62,7 @@ struct CacheJournal<File: StorageFile> {
     mutating func start(_ file: File, _ fragments: CacheFragments) {
         self.file = file
         self.fragments = fragments
+        if startsAnew { firstOfRow = number }
         startsAnew = false
         isDirty = true
         byteCount += UInt64(CacheRecordFileHeader.byteCount)
@@ -92,6 +95,7 @@ struct CacheJournal<File: StorageFile> {
         fragments = nil
         number += 1
         startsAnew = true
+        (byteCount, fileCount) = (0, 0)
         // What the index has can be found again only when all of it is written down once more.
         wantsCheckpoint = true
     }

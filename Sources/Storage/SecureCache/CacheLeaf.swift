@@ -103,7 +103,8 @@ struct CacheLeaf {
     mutating func remove(_ offset: Int, width: Int) -> CacheSlot? {
         guard let slot = slot(at: offset, width: width) else { return nil }
         if isRanked { removeRanked(offset, width) } else { removeFromRun(offset, width) }
-        if count(of: words) == 0 { words = [] }
+        let left = count(of: words)
+        if left == 0 { words = [] } else if isRanked, left <= Self.runsMax / 2 { unrank(width: width) }
         return slot
     }
 
@@ -225,6 +226,14 @@ struct CacheLeaf {
         words[0] = Self.rankedForm | UInt32(slots.count)
     }
 
+    /// Turns the ranks of few blocks back into runs.
+    private mutating func unrank(width: Int) {
+        var slots: [(Int, CacheSlot)] = []
+        forEach(width: width) { slots.append(($0, $1)) }
+        words = []
+        for (offset, slot) in slots { _ = insertRun(offset, slot) }
+    }
+
     private static func ranked(capacity: Int, width: Int) -> [UInt32] {
         let count = valuesStart + (min(capacity, blockCount) * width + 31) / 32 + 1
         var words: [UInt32] = []
@@ -283,11 +292,12 @@ struct CacheLeaf {
         for index in rank(offset)..<count - 1 { setValue(index, value(index + 1, width), width) }
         words[1 + offset / 32] &= ~(1 << UInt32(offset % 32))
         words[0] -= 1
-        // Half of the room is free again: give it back, but keep some for what comes.
+        // Give room back as it was made, but keep some for what comes.
         let capacity = (words.count - Self.valuesStart - 1) * 32 / width
-        if capacity >= 3 * Self.growth, count - 1 < capacity / 2 {
-            let shrunk = Self.ranked(capacity: count - 1 + Self.growth, width: width)
-            words = Array(words[0..<shrunk.count - 1]) + [0]
+        if capacity - (count - 1) >= 2 * Self.growth {
+            var shrunk = Self.ranked(capacity: count - 1 + Self.growth, width: width)
+            for index in 0..<shrunk.count - 1 { shrunk[index] = words[index] }
+            words = shrunk
         }
     }
 }

@@ -67,31 +67,64 @@ struct CacheMap {
         return previous
     }
 
-    /// Takes the slots of all blocks of a range away, and says which they were. What is not there costs next to nothing.
+    /// Takes the slots of all blocks of a range away, and says which they were. What is not there costs next to nothing, and a leaf
+    /// that lies in the range goes whole.
     mutating func remove(_ range: Range<UInt64>, removed: (CacheSlot) -> Void) {
-        for block in blocks(in: range) {
-            if let slot = remove(block) { removed(slot) }
+        let (count, byteCount) = (count, byteCount)
+        var (blocksRemoved, bytesRemoved): (UInt64, Int) = (0, 0)
+        forEachLeaf(in: range) { number, chunk, leaf, part in
+            let before = chunk.leaves[leaf].byteCount
+            if part.count == CacheLeaf.blockCount {
+                chunk.leaves[leaf].forEach(width: width) { _, slot in
+                    blocksRemoved += 1
+                    removed(slot)
+                }
+                chunk.leaves[leaf] = CacheLeaf()
+            } else {
+                // From the end, so that the slots behind a block have not far to move.
+                for offset in part.reversed() {
+                    guard let slot = chunk.leaves[leaf].remove(offset, width: width) else { continue }
+                    blocksRemoved += 1
+                    removed(slot)
+                }
+            }
+            bytesRemoved += before - chunk.leaves[leaf].byteCount
+            if chunk.leaves[leaf].isEmpty { chunk.used -= 1 }
+            if chunk.used == 0 {
+                chunks[number] = nil
+                bytesRemoved += Self.chunkBytes
+            }
         }
+        self.count = count - blocksRemoved
+        self.byteCount = byteCount - bytesRemoved
     }
 
-    /// The blocks of a range that have slots, ascending.
-    func blocks(in range: Range<UInt64>) -> [UInt64] {
-        guard !range.isEmpty, count > 0 else { return [] }
+    /// True when a block of a range has a slot.
+    func containsAny(of range: Range<UInt64>) -> Bool {
+        var isFound = false
+        forEachLeaf(in: range) { _, chunk, leaf, part in
+            if isFound { return }
+            isFound = part.count == CacheLeaf.blockCount || part.contains { chunk.leaves[leaf].slot(at: $0, width: width) != nil }
+        }
+        return isFound
+    }
+
+    /// Calls `body` with each leaf that has blocks and meets a range, ascending, and with the part of the leaf that lies in it.
+    private func forEachLeaf(in range: Range<UInt64>, _ body: (UInt64, Chunk, Int, Range<Int>) -> Void) {
+        guard !range.isEmpty, count > 0 else { return }
         let wanted = Self.chunk(of: range.lowerBound)...Self.chunk(of: range.upperBound - 1)
         let numbers = wanted.count <= chunks.count ? wanted.filter { chunks[$0] != nil } : chunks.keys.filter(wanted.contains).sorted()
-        var found: [UInt64] = []
         for number in numbers {
             guard let chunk = chunks[number] else { continue }
             let first = number == wanted.lowerBound ? Self.leaf(of: range.lowerBound) : 0
             let last = number == wanted.upperBound ? Self.leaf(of: range.upperBound - 1) : Self.leavesPerChunk - 1
             for leaf in first...last where !chunk.leaves[leaf].isEmpty {
                 let start = Self.start(ofLeaf: leaf, inChunk: number)
-                chunk.leaves[leaf].forEach(width: width) { offset, _ in
-                    if range.contains(start + UInt64(offset)) { found.append(start + UInt64(offset)) }
-                }
+                let from = range.lowerBound > start ? Int(range.lowerBound - start) : 0
+                let to = min(range.upperBound - start, UInt64(CacheLeaf.blockCount))
+                body(number, chunk, leaf, from..<Int(to))
             }
         }
-        return found
     }
 
     /// Calls `body` with each block that has a slot, in no order.

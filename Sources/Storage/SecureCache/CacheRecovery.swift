@@ -28,6 +28,8 @@ struct RecoveredCache<File: StorageFile> {
     var segmentsBeyond: [UInt32]
     /// Records were there, and could not be used.
     var isDamaged: Bool
+    /// The device failed, so nothing was found, and nothing is to be written.
+    var unusable: StorageFileError?
 }
 
 final class CacheRecovery<Directory: StorageDirectory> {
@@ -46,6 +48,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
     private var checkpoints: Set<UInt64> = []
     private var journals: Set<UInt64> = []
     private var isDamaged = false
+    private var unusable: StorageFileError?
 
     init(
         file: File, directory: Directory, byteCount: UInt64, key: SecretKey, limits: CacheLimits, random: RandomSource,
@@ -60,7 +63,22 @@ final class CacheRecovery<Directory: StorageDirectory> {
         self.completion = completion
     }
 
-    private func fail(_ error: StorageFileError) { completion(.failure(.file(error))) }
+    /// A cache that can't be read costs its blocks, never service: without one word from the device it is empty, and stays so.
+    private func fail(_ error: StorageFileError) {
+        let segmentBytes = CacheGeometry.segmentBytes(forCacheOf: byteCount, atMost: limits.segmentBytes)
+        header = CacheHeader(segmentBytes: UInt32(segmentBytes), identifier: random.next())
+        geometry = CacheGeometry(byteCount: byteCount, segmentBytes: segmentBytes)
+        guard isLargeEnough() else { return }
+        unusable = error
+        end(CacheReplay(geometry: geometry), nil, [], number: 1)
+    }
+
+    private func isLargeEnough() -> Bool {
+        if geometry.segmentCount >= CacheFormat.segmentsMin { return true }
+        let needed = UInt64(CacheFormat.segmentsMin * Int(header.segmentBytes) + CacheFormat.headerBytes)
+        completion(.failure(.tooSmall(bytesNeeded: needed)))
+        return false
+    }
 
     // MARK: The header
 
@@ -73,10 +91,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
                 let segmentBytes = CacheGeometry.segmentBytes(forCacheOf: byteCount, atMost: limits.segmentBytes)
                 header = known ?? CacheHeader(segmentBytes: UInt32(segmentBytes), identifier: random.next())
                 geometry = CacheGeometry(byteCount: byteCount, segmentBytes: Int(header.segmentBytes))
-                guard geometry.segmentCount >= CacheFormat.segmentsMin else {
-                    let needed = UInt64(CacheFormat.segmentsMin * Int(header.segmentBytes) + CacheFormat.headerBytes)
-                    return completion(.failure(.tooSmall(bytesNeeded: needed)))
-                }
+                guard isLargeEnough() else { return }
                 if known != nil { return listFiles() }
                 file.write(header.encoded(), at: 0) { [self] result in
                     if case .failure(let error) = result { return fail(error) }
@@ -237,7 +252,8 @@ final class CacheRecovery<Directory: StorageDirectory> {
         completion(
             .success(
                 replay.recovered(
-                    identifier: header.identifier, salt: salt, ownersCipher: ownersCipher, journal: journal, isDamaged: isDamaged)))
+                    identifier: header.identifier, salt: salt, ownersCipher: ownersCipher, journal: journal, isDamaged: isDamaged,
+                    unusable: unusable)))
     }
 }
 
@@ -246,6 +262,7 @@ extension SecureCache {
     ///
     /// The index is rebuilt from the last checkpoint and what the journals say since. When that is damaged, or was sealed under
     /// another key, the cache has no blocks. A cache may be opened with another size than before: what lies behind its end is gone.
+    /// When the device fails the cache is opened empty and takes nothing; its statistics say `isDegraded`.
     public static func open(
         file: File, directory: Directory, byteCount: UInt64, key: SecretKey, limits: CacheLimits = CacheLimits(), random: RandomSource,
         completion: @escaping (Result<SecureCache, CacheError>) -> Void

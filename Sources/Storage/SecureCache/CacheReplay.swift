@@ -103,7 +103,8 @@ final class CacheReplay {
 
     /// The state that the records lead to.
     func recovered<File: StorageFile>(
-        identifier: UInt64, salt: Int, ownersCipher: BlockCipher, journal: CacheJournal<File>, isDamaged: Bool
+        identifier: UInt64, salt: Int, ownersCipher: BlockCipher, journal: CacheJournal<File>, isDamaged: Bool,
+        unusable: StorageFileError?
     ) -> RecoveredCache<File> {
         var segments = segments
         for volume in index.volumes.values {
@@ -118,6 +119,7 @@ final class CacheReplay {
         return RecoveredCache(
             identifier: identifier, geometry: geometry, index: index, segments: segments, queues: queues, salts: salts, salt: salt,
             ownersCipher: ownersCipher, ownersInMemory: CacheIndex.owners(of: unfinished, in: index, geometry), journal: journal,
-            nextSequence: sequenceMax + 1, segmentsBeyond: segmentsBeyond.sorted(), isDamaged: isDamaged)
+            nextSequence: sequenceMax + 1, segmentsBeyond: segmentsBeyond.sorted(), isDamaged: isDamaged,
+            unusable: unusable)
     }
 }

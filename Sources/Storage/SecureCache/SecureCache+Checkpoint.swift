@@ -31,12 +31,14 @@ final class CacheCheckpoint<File: StorageFile> {
 extension SecureCache {
     /// Journals that are replayed one after the other, at most.
     private static var journalsMax: Int { 8 }
+    /// How many times its usual size the journal may have while checkpoints fail.
+    private static var journalGrowthMax: UInt64 { 4 }
 
     /// Begins a checkpoint if the journal has become long. The writer has nothing else to do.
     func beginCheckpoint() {
         guard checkpoint == nil, journal.file != nil, journal.encoded == nil, let fragments = journal.fragments,
             journal.wantsCheckpoint || journal.fileCount >= Self.journalsMax
-                || journal.byteCount >= max(UInt64(limits.journalBytes), journal.checkpointBytes)
+                || journal.byteCount >= max(UInt64(limits.journalBytes), journal.checkpointBytes, checkpointDueBytes)
         else { return }
         isWriting = true
         journal.file?.synchronize { [self] result in
@@ -149,6 +151,7 @@ extension SecureCache {
                     if case .failure(let error) = result { return checkpointFailed(error) }
                     file.close()
                     self.checkpoint = nil
+                    (checkpointsFailed, checkpointDueBytes) = (0, 0)
                     journal.checkpointBytes = checkpoint.fragments.offset
                     journal.byteCount = journal.fragments?.offset ?? 0
                     journal.fileCount = 1
@@ -159,19 +162,27 @@ extension SecureCache {
         }
     }
 
-    /// The journal goes on being the truth. Another checkpoint is tried when it has become longer.
+    /// The journal goes on being the truth. Another checkpoint is tried when it has become longer by its usual size; when it is
+    /// several times as long, a crash is to find no blocks rather than the journals take all room there is.
     private func checkpointFailed(_ error: StorageFileError) {
         counters.writeErrors += 1
         guard let failed = checkpoint else { return }
         checkpoint = nil
         failed.file?.close()
-        journal.checkpointBytes = max(journal.checkpointBytes, journal.byteCount) + UInt64(limits.journalBytes)
-        journal.fileCount = 0
         directory.remove(CacheFileName.checkpoint(failed.number)) { _ in }
+        checkpointsFailed += 1
+        if checkpointsFailed < Self.journalGrowthMax {
+            checkpointDueBytes = journal.byteCount + UInt64(limits.journalBytes)
+            journal.fileCount = 0
+        } else {
+            checkpointsFailed = 0
+            cycle?.recordBytes = 0
+            journal.giveUp()
+        }
     }
 
-    /// Files that a checkpoint stands for. Should one stay, the next start removes it.
-    private func removeFiles(before number: UInt64) {
+    /// Files that count no more. Should one stay, the next start removes it.
+    func removeFiles(before number: UInt64) {
         directory.list { [self] result in
             guard case .success(let names) = result, !isClosed else { return }
             for name in names {

@@ -267,6 +267,10 @@ extension SecureCache {
         cycle = nil
         areBlocksDirty = false
         journal.isDirty = false
+        if let first = journal.firstOfRow {
+            journal.firstOfRow = nil
+            removeFiles(before: first)
+        }
         journal.durable = max(journal.durable, done.records)
         while let first = waiters.first, first.through <= journal.durable {
             waiters.removeFirst()
@@ -296,6 +300,7 @@ extension SecureCache {
     /// crash, and the caller must not rely on the cache having forgotten it.
     public func synchronize(completion: @escaping (Result<Void, CacheError>) -> Void) {
         if isClosed { return completion(.failure(.closed)) }
+        if let unusable { return completion(.failure(.file(unusable))) }
         if isDegraded {
             // One more try, which the next failure ends.
             isDegraded = false

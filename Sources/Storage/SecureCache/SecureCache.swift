@@ -61,9 +61,14 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// Room waits for what is leaving.
     var wantsSynchronization = false
     var checkpoint: CacheCheckpoint<File>?
+    /// Checkpoints that failed in a row, and how long the journal is to be before the next one.
+    var checkpointsFailed: UInt64 = 0
+    var checkpointDueBytes: UInt64 = 0
     var consecutiveFailures = 0
     /// The device takes no writes. Each `synchronize` tries it once more.
-    var isDegraded = false
+    var isDegraded: Bool
+    /// What kept the cache from being opened: it has no blocks and takes none, until it is opened again.
+    let unusable: StorageFileError?
     var isClosed = false
     /// After so many failed writes in a row the cache writes no more.
     static var failuresMax: Int { 3 }
@@ -92,6 +97,8 @@ public final class SecureCache<Directory: StorageDirectory> {
         ownersInMemory = state.ownersInMemory
         journal = state.journal
         nextSequence = state.nextSequence
+        unusable = state.unusable
+        isDegraded = state.unusable != nil
         let slots = state.geometry.segmentCount * state.geometry.slotCount
         uses = CacheUses(slotCount: slots)
         ghosts = CacheGhosts(entries: slots)

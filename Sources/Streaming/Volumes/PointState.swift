@@ -103,8 +103,6 @@ struct AwaitingSeal {
 struct PointState {
     /// How many points may be on the line or in home's hands before the first is received.
     static let inFlightMax: UInt64 = 4
-    /// How long a promotion waits after the cache's disk has failed.
-    static let promotionRetryDelay: TimeAmount = .seconds(5)
     /// How long a point that home could not take waits before it is sent again.
     static let retryDelay: TimeAmount = .seconds(1)
 
@@ -126,8 +124,6 @@ struct PointState {
     var isSealing = false
     /// The cache is taking the blocks of a received point.
     var isPromoting = false
-    /// The cache could not be made durable: not before then is it tried again.
-    var promotionPausedUntil: NIODeadline?
     var waiters: [PointWaiter] = []
     /// Those who wait for the volume's group; bounded together with `waiters`.
     var sealsAwaitingGroup: [AwaitingSeal] = []

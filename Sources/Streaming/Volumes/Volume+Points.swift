@@ -252,32 +252,23 @@ extension Volume {
 
     /// Moves the blocks of the next received point from the log into the cache, then releases it.
     private func promoteNext() {
-        guard !points.isPromoting, refusal == nil, points.promotionPausedUntil.map({ clock() >= $0 }) ?? true,
-            let next = log.sealedPoints.first?.number, next <= points.received
-        else { return }
+        guard !points.isPromoting, refusal == nil, let next = log.sealedPoints.first?.number, next <= points.received else { return }
         points.isPromoting = true
-        points.promotionPausedUntil = nil
         let segments = log.contents(of: next)
         // From here on home answers with this point or a later one; what was asked before may be older.
         for segment in segments { fetches.close(overlapping: segment.range) }
         promote(segments[...], unsynchronizedBytes: 0) { [self] in
             cache.setCurrent(identifier, through: next)
             cache.synchronize { [self] result in
-                guard case .success = result else { return finishPromotion(of: next, isSynchronized: false) }
-                finishPromotion(of: next, isSynchronized: true)
+                // Its index in memory is right, so reads go on. After a restart it may show an older block, but then it does not
+                // say either that it is current through this point, and `require` forgets the volume's blocks.
+                if case .failure = result { onEvent(.cacheFailed) }
+                finishPromotion(of: next)
             }
         }
     }
 
-    private func finishPromotion(of point: PointNumber, isSynchronized: Bool) {
-        guard isSynchronized else {
-            // The cache disk failed. Its index in memory is right, so reads go on; but a restart could
-            // find an older block, so the log keeps the point and the promotion is tried again.
-            points.isPromoting = false
-            points.promotionPausedUntil = clock() + PointState.promotionRetryDelay
-            onEvent(.cacheFailed)
-            return
-        }
+    private func finishPromotion(of point: PointNumber) {
         forgetAllocation()
         log.release(through: point) { [self] result in
             points.isPromoting = false

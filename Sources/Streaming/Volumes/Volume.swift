@@ -78,7 +78,7 @@ public enum VolumeEvent: Equatable, Sendable {
     case logUnobstructed(TimeAmount)
     /// The cloud-only writes to a range are in the log now, and go home with the next points.
     case imaged(SectorRange)
-    /// The cache can't be made durable, so points that are at home stay in the log; it is tried again.
+    /// The cache can't be made durable; it is tried again with the next point.
     case cacheFailed
 }
 

@@ -230,8 +230,13 @@ public final class SimulatedFile: DiskFile {
         }
     }
 
+    /// This file is one that takes no writes now.
+    private var isFailing: Bool { machine.faults.failsWritesTo.map(name.contains) == true }
+
     private func apply(_ change: FileNode.Change) -> Result<Void, StorageFileError> {
-        if machine.faults.failsWrites { return .failure(.failed("simulated write error in \(name)")) }
+        if machine.faults.failsWrites || isFailing {
+            return .failure(.failed("simulated write error in \(name)"))
+        }
         if machine.faults.isReadOnly { return .failure(.denied("simulated: read-only file system, \(name)")) }
         if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count {
             let room = max(0, machine.faults.capacityBytes - machine.usedBytes)
@@ -252,7 +257,8 @@ public final class SimulatedFile: DiskFile {
     public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {
         let covered = node.serial
         later { [self] in
-            if machine.faults.failsWrites { return completion(.failure(.failed("simulated sync error in \(name)"))) }
+            if isFailing { node.unsynchronized.removeAll { $0.serial <= covered && machine.random.chance(percent: 30) } }
+            if machine.faults.failsWrites || isFailing { return completion(.failure(.failed("simulated sync error in \(name)"))) }
             for (serial, change) in node.unsynchronized where serial <= covered { change.apply(to: &node.durable) }
             node.unsynchronized.removeAll { $0.serial <= covered }
             completion(.success(()))

@@ -101,6 +101,38 @@ import Testing
         }
     }
 
+    /// While no checkpoint can be written the journals do not grow without end; what they would have said is given up, and a restart
+    /// finds no block that was replaced meanwhile.
+    @Test func journalsStayShortWhileCheckpointsFail() throws {
+        let harness = try CacheHarness()
+        harness.limits.journalBytes = 4 << 10
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<40, 1))
+        try harness.synchronize()
+        harness.machine.faults.failsWritesTo = "checkpoint"
+        var journals = 0
+        for round in 2..<200 as Range<UInt64> {
+            cache.insert(harness.volume, block: round % 40, data: CacheHarness.block(round % 40, round))
+            try harness.synchronize()
+            journals = max(journals, harness.directory.names.filter { $0.hasPrefix("journal") }.count)
+        }
+        #expect(!cache.statistics.isDegraded && cache.statistics.writeErrors > 4)
+        #expect(journals <= 12, "\(journals) journals")
+        #expect(try harness.read(39..<40) == CacheHarness.block(39, 199))
+        harness.crash(power: true)
+        let again = try harness.open()
+        for block in 0..<40 as Range<UInt64> where again.contains(harness.volume, block: block) {
+            let newest = (160..<200 as Range<UInt64>).last { $0 % 40 == block } ?? 0
+            #expect(try harness.read(block..<block + 1) == CacheHarness.block(block, newest), "block \(block)")
+        }
+        // Once they can be written again, all is kept as ever.
+        harness.machine.faults.failsWritesTo = nil
+        again.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<40, 300))
+        try harness.synchronize()
+        harness.crash(power: true)
+        #expect(try harness.open().residentRuns(harness.volume, blocks: 0..<40) == [0..<40])
+    }
+
     /// Records that take many fragments are cut between two of them, in the journal and in a checkpoint: none is lost, none is
     /// taken for another.
     @Test(arguments: [4 << 10, 16 << 20]) func recordsAreNotCut(journalBytes: Int) throws {

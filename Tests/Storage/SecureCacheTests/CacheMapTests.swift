@@ -40,7 +40,10 @@ import Testing
             #expect(map.count == UInt64(model.count))
         }
         for block in 0..<700 as Range<UInt64> { #expect(map.slot(of: block) == model[block]) }
-        #expect(map.blocks(in: 0..<5_000_000) == model.keys.sorted())
+        for start in stride(from: 0, to: 5_000, by: 37) as StrideTo<UInt64> {
+            let range = start..<start + random.below(1_500)
+            #expect(map.containsAny(of: range) == model.keys.contains(where: range.contains))
+        }
         var all: [UInt64: CacheSlot] = [:]
         map.forEach { all[$0] = $1 }
         #expect(all == model)
@@ -64,6 +67,26 @@ import Testing
     }
 
     /// A cache of a tebibyte has slots of 28 bits.
+    /// What leaves gives its memory back, in whatever order it goes.
+    @Test func whatLeavesGivesItsMemoryBack() {
+        var map = CacheMap(width: 28)
+        let random = SeededRandom(seed: 5)
+        var blocks: [UInt64] = []
+        for block in 0..<60_000 as Range<UInt64> where random.below(4) > 0 { blocks.append(block) }
+        for block in blocks { _ = map.set(block, to: CacheSlot(random.below(1 << 28))) }
+        let full = map.byteCount
+        let empty = CacheMap(width: 28).byteCount
+        for place in blocks.indices.reversed() { blocks.swapAt(place, Int(random.below(UInt64(place + 1)))) }
+        let quarter = blocks.count / 4
+        for share in 1...3 {
+            for block in blocks.prefix(quarter) { _ = map.remove(block) }
+            blocks.removeFirst(quarter)
+            #expect(map.byteCount <= full * (4 - share) / 4 + full / 5, "after \(share) quarters: \(map.byteCount) of \(full)")
+        }
+        for block in blocks { _ = map.remove(block) }
+        #expect(map.byteCount == empty && map.count == 0)
+    }
+
     @Test func blocksInAnyOrderTakeLessThanFourBytesEach() {
         let random = SeededRandom(seed: 7)
         var map = CacheMap(width: 28)

@@ -202,6 +202,30 @@ import Testing
         #expect(try harness.read(7..<8) == CacheHarness.block(7, 4))
     }
 
+    /// A cache whose device can't be read serves nothing and fails nothing; when it is opened again with the device in order, what
+    /// it had counts as far as the volume says that it is current.
+    @Test func aDeviceThatCannotBeReadIsAnEmptyCache() throws {
+        let harness = try CacheHarness()
+        try harness.open().insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<10, 1))
+        harness.cache?.setCurrent(harness.volume, through: 1)
+        try harness.synchronize()
+        harness.crash(power: false)
+        harness.machine.faults.failsReads = true
+        let cache = try harness.open()
+        #expect(cache.statistics.isDegraded && cache.statistics.blocksHeld == 0)
+        cache.require(harness.volume, through: 1)
+        for block in 0..<2_000 as Range<UInt64> { cache.insert(harness.volume, block: block, data: CacheHarness.block(block, 2)) }
+        #expect(cache.statistics.unwrittenBytes == 0 && cache.residentRuns(harness.volume, blocks: 0..<2_000).isEmpty)
+        cache.setCurrent(harness.volume, through: 2)
+        #expect(throws: CacheError.self) { try harness.synchronize() }
+        harness.machine.faults.failsReads = false
+        harness.crash(power: false)
+        let again = try harness.open()
+        #expect(again.residentRuns(harness.volume, blocks: 0..<10) == [0..<10])
+        #expect(!again.require(harness.volume, through: 2))
+        #expect(again.residentRuns(harness.volume, blocks: 0..<10).isEmpty, "it missed what point 2 changed")
+    }
+
     @Test func hugeRangesOfZeroesTakeNoRoom() throws {
         let harness = try CacheHarness()
         let cache = try harness.open()
