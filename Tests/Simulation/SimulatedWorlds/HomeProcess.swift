@@ -11,9 +11,12 @@ final class HomeProcess {
     private(set) var disks: [HomeDisk] = []
     private let ends: [LinkEnd]
     private(set) var isDead = false
+    /// How many sessions there were with each edge.
+    private var sessions: [Int]
 
     init(world: World) {
         self.world = world
+        sessions = world.edges.map { _ in 0 }
         ends = world.edges.map { _ in LinkEnd(role: .acceptor, scheduler: world.scheduler) }
         disks = world.volumes.map { HomeDisk($0, ends: ends, world: world) }
         for (edge, end) in zip(world.edges, ends) {
@@ -57,7 +60,9 @@ final class HomeProcess {
     private func handle(_ action: LinkAction, edge: Int) {
         let served = disks.filter { $0.volume.edge == edge }
         switch action {
-        case .sessionStarted: for disk in served { disk.core?.sessionLost() }
+        case .sessionStarted:
+            sessions[edge] += 1
+            for disk in served { disk.core?.sessionLost() }
         case .becameWritable: for disk in served { disk.core?.linkWritable() }
         case .deliver(.request(let call, _, let body), _): open(call, body, edge: edge)
         case .deliver(let message, _):
@@ -71,8 +76,10 @@ final class HomeProcess {
         guard let request = OpenCoding.request(from: body),
             let disk = disks.first(where: { $0.volume.identifier.description == request.volume })
         else { return }
-        disk.open(request, edge: edge) { [end = ends[edge]] status, body in
-            _ = end.send(.reply(call: call, status: status, body: body), .control, isBulk: false)
+        let session = sessions[edge]
+        disk.open(request, edge: edge) { [self, end = ends[edge]] status, body in
+            // An answer belongs to the session of its call, as in the daemon.
+            if sessions[edge] == session { _ = end.send(.reply(call: call, status: status, body: body), .control, isBulk: false) }
         }
     }
 }

@@ -32,6 +32,7 @@ extension World {
         case 17: restoreDisk(of: volume)
         case 18: crash(edge, power: scheduler.random.chance(percent: 50)) { edge.keepCopyOfCache() }
         case 19: crash(edge, power: scheduler.random.chance(percent: 50)) { edge.restoreCopyOfCache() }
+        case 20: failCache(of: edge)
         default: edge.line.dropOne()
         }
     }
@@ -121,6 +122,12 @@ extension World {
                 }
             }
         }
+    }
+
+    /// The cache's disk takes no writes for a while, and loses some of those that it had not made durable.
+    private func failCache(of edge: SimulatedEdge) {
+        edge.machine.faults.failsWritesTo = "cache"
+        scheduler.schedule(microseconds: 10_000...1_500_000) { edge.machine.faults.failsWritesTo = nil }
     }
 
     // MARK: Leases and copies
