@@ -48,6 +48,12 @@ extension CloudPlane {
         if entry.isChangingRegions {
             return completion(.failure(Problem(describing: .busy("its regions are being changed; try again"), volume: entry.grant.name)))
         }
+        do {
+            // What makes no sense makes no disk either.
+            _ = try RegionPlan(change, regions: entry.volume.regions, sectorCount: entry.volume.sectorCount)
+        } catch {
+            return completion(.failure(error))
+        }
         entry.isChangingRegions = true
         let done = { [self] (result: Result<Void, any Error>) in
             entry.isChangingRegions = false
@@ -168,15 +174,17 @@ struct RegionPlan {
         table = regions
         range = try Self.range(of: change, sectorCount: sectorCount)
         let isWhole = change.startBytes == nil
+        if isWhole, change.policy == .default {
+            throw Problem.badRegion("the policy default is for a range, which it takes out of its region")
+        }
         do throws(RegionError) {
             switch (change.policy, isWhole) {
             case (.onPrem?, true): table.defaultPolicy = .onPrem
             case (.cloudOnly?, true): table.defaultPolicy = .cloudOnly
-            case (.default?, true): table.defaultPolicy = .onPrem
             case (.onPrem?, false): try table.set(range, to: .onPrem, origin: Self.origin(change), sectorCount: sectorCount)
             case (.cloudOnly?, false): try table.set(range, to: .cloudOnly, origin: Self.origin(change), sectorCount: sectorCount)
             case (.default?, false): try table.remove(range, sectorCount: sectorCount)
-            case (nil, _): break
+            case (.default?, true), (nil, _): break
             }
         } catch {
             throw Self.problem(of: error)
@@ -184,9 +192,12 @@ struct RegionPlan {
         let writes = change.writes ?? Self.usualWrites(change, table)
         discards = writes == .discard
         switch writes {
+        case .image where change.writes == nil:
+            // What a region of its own keeps here is not meant.
+            for part in table.onPremParts(of: range) { table.beginImaging(part) }
         case .image: table.beginImaging(range)
         case .discard: table.endImaging(range)
-        case .keep: if change.writes != nil { table.endImaging(range) }
+        case .keep: if change.writes != nil || change.policy == .cloudOnly { table.endImaging(range) }
         }
     }
 

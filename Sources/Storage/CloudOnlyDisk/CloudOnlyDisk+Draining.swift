@@ -221,6 +221,7 @@ extension CloudOnlyDisk {
                     if error != .closed { fail(error) }
                     return
                 }
+                releasedThrough = drain.epoch
                 for page in dirtyPages { presence.switchSlot(of: page) }
                 dirtyPages.removeAll(keepingCapacity: true)
                 rootSlot ^= 1

@@ -110,6 +110,8 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
     /// The file system took no changes of a drain: not before then is it tried again.
     var drainRetryAt: NIODeadline?
     var drainedEpochs: UInt64 = 0
+    /// The last epoch of the journal that no crash brings back.
+    var releasedThrough: PointNumber
     var scratch = (blocks: ByteBuffer(), seals: ByteBuffer())
 
     init(_ opened: OpenedCloudOnlyDisk<Directory>, limits: CloudOnlyLimits, clock: @escaping () -> NIODeadline) {
@@ -124,6 +126,7 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
         sharedBlockCipher = opened.blockCiphers.current.shared()
         presenceCiphers = opened.presenceCiphers
         presence = opened.presence
+        releasedThrough = journal.oldestEpoch - min(journal.oldestEpoch, 1)
         rootSlot = opened.rootSlot
         self.clock = clock
         journal.onWantsSeal = { [weak self] in self?.sealJournal() }
@@ -132,7 +135,7 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
 
     /// Which disk this is, and how far it has come.
     public var mark: CloudOnlyMark {
-        CloudOnlyMark(identifier: journal.logIdentifier, epoch: journal.oldestEpoch - min(journal.oldestEpoch, 1))
+        CloudOnlyMark(identifier: journal.logIdentifier, epoch: releasedThrough)
     }
 
     /// What the disk has done and holds.

@@ -47,7 +47,7 @@ final class CloudOnlyLayer<Directory: StorageDirectory> {
 
     func ended(_ write: UInt64) {
         writes[write] = nil
-        guard let held, let resume = onWritesEnded, !writes.values.contains(where: { $0.overlaps(held) }) else { return }
+        guard let held, let resume = onWritesEnded, !isWriting(held) else { return }
         onWritesEnded = nil
         resume()
     }
@@ -61,10 +61,13 @@ final class CloudOnlyLayer<Directory: StorageDirectory> {
         retry?()
     }
 
+    /// True while a write to some sector of a range is on its way to the disk.
+    func isWriting(_ range: SectorRange) -> Bool { writes.values.contains { $0.overlaps(range) } }
+
     /// Holds writes to a range back, and calls when those that are under way have ended. Nothing else may be held.
     func hold(_ range: SectorRange, then next: @escaping () -> Void) {
         held = range
-        if !writes.values.contains(where: { $0.overlaps(range) }) { return next() }
+        if !isWriting(range) { return next() }
         onWritesEnded = next
     }
 

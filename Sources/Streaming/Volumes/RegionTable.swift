@@ -155,6 +155,13 @@ public struct RegionTable: Equatable, Sendable {
         if position < range.end { body(SectorRange(from: position, to: range.end), defaultPolicy) }
     }
 
+    /// The parts of a range whose writes go home, ascending.
+    public func onPremParts(of range: SectorRange) -> [SectorRange] {
+        var parts: [SectorRange] = []
+        forEachPiece(of: range) { part, policy in if policy == .onPrem { parts.append(part) } }
+        return parts
+    }
+
     /// True when a write to the range would go to the cloud-only disk, at least in part, whatever that holds.
     func isCloudOnly(overlapping range: SectorRange) -> Bool {
         var isCloudOnly = false

@@ -52,8 +52,10 @@ extension Volume {
         let start = { [self] in
             layer.hold(range) { [self] in
                 remove(range, from: layer) { [self] result in
+                    // A disk that failed stops the volume before anybody may write to the log what a crash would hide again.
+                    let ended = result.mapError { cloudOnlyError($0) }
                     layer.letGo()
-                    completion(result.mapError { cloudOnlyError($0) })
+                    completion(ended)
                 }
             }
         }
@@ -105,8 +107,12 @@ extension Volume {
 
     private func endImaging(_ range: SectorRange, _ layer: CloudOnlyLayer<Directory>) {
         layer.imaging.position = nil
-        // A write that was under way may have come behind the search; policy alone decides of those in a cloud-only region.
-        if layer.disk.heldSectors(in: range) > 0, !layer.table.isCloudOnly(overlapping: range) { return }
+        // A write that was under way may have come behind the search, or may still be; policy alone decides of those in cloud-only regions.
+        var isLeft = false
+        layer.table.forEachPiece(of: range) { part, policy in
+            if policy == .onPrem, layer.isWriting(part) || layer.disk.heldSectors(in: part) > 0 { isLeft = true }
+        }
+        if isLeft { return }
         layer.table.endImaging(range)
         onEvent(.imaged(range))
     }
@@ -116,7 +122,11 @@ extension Volume {
             guard case .success = result else { return ended(result, layer) }
             log.flush { [self] result in
                 guard case .success = result else { return ended(result.mapError { deviceError($0) }, layer) }
-                remove(batch, from: layer) { [self] result in ended(result.mapError { cloudOnlyError($0) }, layer) }
+                remove(batch, from: layer) { [self] result in
+                    // Writers in a cloud-only region would hold it at one place for ever.
+                    if case .success = result, layer.imaging.position == batch.start { layer.imaging.position = batch.end }
+                    ended(result.mapError { cloudOnlyError($0) }, layer)
+                }
             }
         }
     }

@@ -59,6 +59,7 @@ extension Volume {
     /// go on at once.
     public func setRegions(_ table: RegionTable) {
         guard let layer = cloudOnly, refusal == nil else { return }
+        if table.imaging.first != layer.table.imaging.first { layer.imaging.position = nil }
         layer.table = table
         for append in log.takeHeld(where: { table.isCloudOnly(overlapping: $0) }) {
             if append.range == layer.imaging.copying {

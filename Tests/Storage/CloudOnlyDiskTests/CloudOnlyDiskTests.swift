@@ -164,6 +164,22 @@ import WriteLog
         #expect(try harness.contents(range(4, 1)) == [filled(2)])
     }
 
+    /// Until the files of a drained epoch are gone for good a crash brings them back, and that is no old copy.
+    @Test(arguments: [true, false]) func theMarkWaitsUntilWhatWasDrainedIsGone(power: Bool) throws {
+        let harness = try DiskHarness()
+        let disk = try harness.open()
+        try harness.write(range(0, 16), fill: 1)
+        harness.machine.faults.deniesNames = true
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(5))
+        #expect(disk.journal.oldestEpoch == 2, "the epoch was drained, and its file could not be removed")
+        let mark = disk.mark
+        #expect(mark.epoch == 0)
+        harness.crash(power: power)
+        harness.machine.faults.deniesNames = false
+        let again = try harness.openResult(expecting: mark).get()
+        #expect(again.heldSectors(in: range(0, 16)) == 16)
+    }
+
     @Test func aDiskThatIsGoneIsNotMadeAnew() throws {
         let harness = try DiskHarness()
         let disk = try harness.open()

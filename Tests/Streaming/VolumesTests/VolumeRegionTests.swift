@@ -174,6 +174,39 @@ extension VolumeBench {
         #expect(try bench.fills(of: 6..<7) == [4])
     }
 
+    @Test("a range below the one that is being imaged is imaged from its beginning")
+    func imagingBelow() throws {
+        let bench = try bench()
+        try bench.set(0..<200, to: .cloudOnly)
+        for block in 0..<200 as Range<UInt64> { bench.write(block: block, fill: 1) }
+        bench.pass(.seconds(1))
+        try bench.set(100..<200, to: .onPrem, images: true)
+        #expect(bench.volume.cloudOnly?.held != nil, "a batch is under way")
+        try bench.set(0..<50, to: .onPrem, images: true)
+        bench.pass(.seconds(3))
+        #expect(bench.homeBlocks == Set(0..<50).union(100..<200))
+        #expect(bench.volume.regions.imaging.isEmpty)
+        #expect(bench.volume.cloudOnlyBytes(in: VolumeBench.sectors(0..<200)) == 50 * 4_096)
+    }
+
+    @Test("imaging a whole volume ends beside a cloud-only region in which a machine goes on writing")
+    func imagingBesideABusyRegion() throws {
+        let bench = try bench()
+        try bench.set(0..<100, to: .cloudOnly)
+        for block in 0..<100 as Range<UInt64> { bench.write(block: block, fill: 1) }
+        bench.pass(.seconds(1))
+        var table = bench.volume.regions
+        table.beginImaging(VolumeBench.sectors(0..<200))
+        bench.volume.setRegions(table)
+        for round in 0..<40 as Range<UInt64> {
+            bench.write(block: 3, fill: UInt8(round))
+            bench.pass(.milliseconds(50))
+        }
+        bench.pass(.seconds(1))
+        #expect(bench.volume.regions.imaging.isEmpty)
+        #expect(try bench.fills(of: 3..<4) == [39])
+    }
+
     @Test("discarded: the origin shows again, and no restart brings the writes back")
     func discarding() throws {
         let bench = try bench()
