@@ -64,7 +64,9 @@ final class CacheRecovery<Directory: StorageDirectory> {
     }
 
     /// A cache that can't be read costs its blocks, never service: without one word from the device it is empty, and stays so.
+    /// Only a full file system is told, and may be tried again: nothing is wrong with it.
     private func fail(_ error: StorageFileError) {
+        if case .noSpace = error { return completion(.failure(.file(error))) }
         let segmentBytes = CacheGeometry.segmentBytes(forCacheOf: byteCount, atMost: limits.segmentBytes)
         header = CacheHeader(segmentBytes: UInt32(segmentBytes), identifier: random.next())
         geometry = CacheGeometry(byteCount: byteCount, segmentBytes: segmentBytes)
@@ -138,16 +140,24 @@ final class CacheRecovery<Directory: StorageDirectory> {
             && (kind == nil ? header.kind != .checkpoint : header.kind == kind)
     }
 
-    /// Finds how far a record file is whole; what can't be read is not.
+    /// Finds how far a record file is whole.
     private func read(_ name: String?, _ next: @escaping (CacheRecordFileExtent?) -> Void) {
         guard let name else { return next(nil) }
         directory.open(name, create: false) { [self] result in
-            guard case .success(let file) = result else { return next(nil) }
+            let file: File
+            switch result {
+            case .success(let opened): file = opened
+            case .failure(.notFound): return next(nil)
+            case .failure(let error): return fail(error)
+            }
             // What is in the page cache only must not change any more once something is built on it.
             file.synchronize { [self] _ in
                 CacheRecordReader(file: file, key: key) { result in
                     file.close()
-                    if case .success(let extent) = result { next(extent) } else { next(nil) }
+                    switch result {
+                    case .success(let extent): next(extent)
+                    case .failure(let error): self.fail(error)
+                    }
                 }.start()
             }
         }
@@ -225,9 +235,14 @@ final class CacheRecovery<Directory: StorageDirectory> {
         let number = first.header.number
         directory.open(first.header.kind == .checkpoint ? CacheFileName.checkpoint(number) : CacheFileName.journal(number), create: false) {
             [self] result in
-            guard case .success(let file) = result else { return lost() }
+            let file: File
+            switch result {
+            case .success(let opened): file = opened
+            case .failure(let error): return fail(error)
+            }
             CacheRecordReader(file: file, key: key, fragmentsMax: first.chains.count, onRecords: onRecords) { [self] result in
                 file.close()
+                if case .failure(let error) = result { return fail(error) }
                 // It was whole a moment ago.
                 guard case .success(let extent?) = result, extent.chains == first.chains else { return lost() }
                 replayFiles(files.dropFirst(), onRecords, then: next)

@@ -44,7 +44,7 @@ extension SecureCache {
         journal.file?.synchronize { [self] result in
             isWriting = false
             if case .failure(let error) = result {
-                recordsFailed(error)
+                syncFailed(error)
                 return pump()
             }
             // There is no way back: should the next journal's beginning be in the file, nothing more of this one counts.
@@ -166,19 +166,24 @@ extension SecureCache {
     /// several times as long, a crash is to find no blocks rather than the journals take all room there is.
     private func checkpointFailed(_ error: StorageFileError) {
         counters.writeErrors += 1
-        guard let failed = checkpoint else { return }
-        checkpoint = nil
-        failed.file?.close()
-        directory.remove(CacheFileName.checkpoint(failed.number)) { _ in }
+        guard checkpoint != nil else { return }
+        abandonCheckpoint()
         checkpointsFailed += 1
         if checkpointsFailed < Self.journalGrowthMax {
             checkpointDueBytes = journal.byteCount + UInt64(limits.journalBytes)
             journal.fileCount = 0
         } else {
             checkpointsFailed = 0
-            cycle?.recordBytes = 0
-            journal.giveUp()
+            beginAnew()
         }
+    }
+
+    /// Ends the checkpoint that is being written, if one is.
+    func abandonCheckpoint() {
+        guard let abandoned = checkpoint else { return }
+        checkpoint = nil
+        abandoned.file?.close()
+        directory.remove(CacheFileName.checkpoint(abandoned.number)) { _ in }
     }
 
     /// Files that count no more. Should one stay, the next start removes it.

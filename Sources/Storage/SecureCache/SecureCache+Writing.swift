@@ -12,9 +12,24 @@ extension SecureCache {
         journal.append(record)
         if journal.pendingBytes > limits.recordBytesMax {
             // The device cannot follow, and what must be forgotten has no room: forget all, should there be a crash.
-            journal.giveUp()
-            cycle?.recordBytes = 0
+            beginAnew()
         }
+    }
+
+    /// Drops the records that wait and all that were written: the next file begins a row of its own, in which nothing is hidden that
+    /// must be, for nothing is known.
+    func beginAnew() {
+        journal.giveUp()
+        cycle?.recordBytes = 0
+        record(.salt(number: UInt32(salt), salts[salt]?.bytes ?? []))
+    }
+
+    /// A sync has failed. What it was for may be gone from the file though it can be read, and a later sync would say nothing of it, so
+    /// no record counts any more that the file may have lost; blocks that it has lost are not what was sealed.
+    func syncFailed(_ error: StorageFileError) {
+        abandonCheckpoint()
+        beginAnew()
+        recordsFailed(error)
     }
 
     // MARK: The writer
@@ -217,7 +232,7 @@ extension SecureCache {
         guard let records = journal.take(byteCount, fragmentBytesMax: limits.fragmentBytesMax),
             let sealed = journal.fragments?.seal(records)
         else {
-            cycle?.recordBytes = 0
+            beginAnew()
             return degrade(.failed("AES-256-GCM refused to seal records"))
         }
         cycle?.recordBytes -= records.readableBytes
@@ -252,7 +267,7 @@ extension SecureCache {
             if left > 0 { return }
             isWriting = false
             if let failure {
-                recordsFailed(failure)
+                syncFailed(failure)
             } else {
                 cycleEnded(done)
             }

@@ -9,9 +9,11 @@ public struct StorageFaults: Sendable {
     public var atOncePercent: UInt64 = 50
     /// Every write and sync fails.
     public var failsWrites = false
-    /// Every write to a file fails in whose path this text is, and every sync of it; of what such a sync was for a part is lost,
-    /// though it can be read until the power goes, and a later sync finds nothing to do.
+    /// Every write to a file fails in whose path this text is.
     public var failsWritesTo: String?
+    /// Every sync of a file fails in whose path this text is. Of what it was for a part is lost, though it can be read until the power
+    /// goes, and a later sync finds nothing to do.
+    public var failsSyncsOf: String?
     /// The file system is mounted read-only: every change is denied, syncs find nothing to do.
     public var isReadOnly = false
     /// Files can be neither made nor removed, while those that are there take writes.

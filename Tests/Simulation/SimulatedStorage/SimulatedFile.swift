@@ -230,11 +230,8 @@ public final class SimulatedFile: DiskFile {
         }
     }
 
-    /// This file is one that takes no writes now.
-    private var isFailing: Bool { machine.faults.failsWritesTo.map(name.contains) == true }
-
     private func apply(_ change: FileNode.Change) -> Result<Void, StorageFileError> {
-        if machine.faults.failsWrites || isFailing {
+        if machine.faults.failsWrites || machine.faults.failsWritesTo.map(name.contains) == true {
             return .failure(.failed("simulated write error in \(name)"))
         }
         if machine.faults.isReadOnly { return .failure(.denied("simulated: read-only file system, \(name)")) }
@@ -257,6 +254,7 @@ public final class SimulatedFile: DiskFile {
     public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {
         let covered = node.serial
         later { [self] in
+            let isFailing = machine.faults.failsSyncsOf.map(name.contains) == true
             if isFailing { node.unsynchronized.removeAll { $0.serial <= covered && machine.random.chance(percent: 30) } }
             if machine.faults.failsWrites || isFailing { return completion(.failure(.failed("simulated sync error in \(name)"))) }
             for (serial, change) in node.unsynchronized where serial <= covered { change.apply(to: &node.durable) }

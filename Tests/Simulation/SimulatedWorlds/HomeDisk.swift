@@ -61,7 +61,6 @@ final class HomeDisk {
             tell?(point)
             if self?.isDead == false { self?.world.home?.settleGroup() }
         }
-        if let (edge, completion) = volume.handOver { handOver(to: edge, completion: completion) }
         journal.onHeld = { [weak self] in if self?.isDead == false { self?.world.home?.settleGroup() } }
         world.home?.settleGroup()
     }
@@ -94,7 +93,6 @@ final class HomeDisk {
     func handOver(to edge: Int, completion: @escaping () -> Void) {
         guard let core, !isHandingOver else { return }
         isHandingOver = true
-        volume.handOver = (edge, completion)
         core.sessionLost { [self] in
             core.journal.setLease(nil) { [self] in
                 core.journal.whenAllApplied { [self] result in

@@ -28,8 +28,8 @@ final class ServedVolume {
         openLog()
     }
 
-    /// The volume belongs to another edge by now, or to none. This one may not know it yet.
-    var isFenced: Bool { volume.edge != edge || volume.handOver != nil }
+    /// The volume belongs to another edge by now. This one may not know it yet.
+    var isFenced: Bool { volume.edge != edge }
 
     /// What must not happen; of an edge that has lost its lease nothing is expected but that nothing of it comes home.
     func fail(_ text: String) { if !isFenced { volume.fail(text) } }

@@ -29,8 +29,6 @@ final class SimulatedVolume {
     private(set) var history: WriteHistory
     /// What an edge has written that had the volume before.
     private(set) var fencedHistory: WriteHistory?
-    /// The edge that is to have the volume next, and what happens then, while home takes the lease away. A crash of home does not end it.
-    var handOver: (edge: Int, completion: () -> Void)?
     /// The last write that the disk at home has shown: it never goes back.
     private var diskThrough: UInt64
     /// The last point of which the cloud edge was told that it is received.
@@ -87,7 +85,6 @@ final class SimulatedVolume {
 
     /// Home has given the volume to another edge, when `point` was the last on the disk. What the old one has not brought home is given up.
     func handOver(to edge: Int, after point: PointNumber) {
-        handOver = nil
         checkDisk()
         fencedHistory = history
         history = WriteHistory(continuing: history, through: diskThrough)

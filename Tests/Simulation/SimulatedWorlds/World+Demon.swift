@@ -124,10 +124,15 @@ extension World {
         }
     }
 
-    /// The cache's disk takes no writes for a while, and loses some of those that it had not made durable.
+    /// The cache's disk takes no writes for a while, or loses some of those that it had taken.
     private func failCache(of edge: SimulatedEdge) {
-        edge.machine.faults.failsWritesTo = "cache"
-        scheduler.schedule(microseconds: 10_000...1_500_000) { edge.machine.faults.failsWritesTo = nil }
+        if scheduler.random.chance(percent: 50) {
+            edge.machine.faults.failsWritesTo = "cache"
+            scheduler.schedule(microseconds: 10_000...1_500_000) { edge.machine.faults.failsWritesTo = nil }
+        } else {
+            edge.machine.faults.failsSyncsOf = "cache"
+            scheduler.schedule(microseconds: 1_000...300_000) { edge.machine.faults.failsSyncsOf = nil }
+        }
     }
 
     // MARK: Leases and copies

@@ -207,10 +207,10 @@ public final class World {
         _ = scheduler.run(until: scheduler.now + .seconds(120)) { [self] in
             if failure != nil { return true }
             // While an old copy is in place, both edges may be started once more.
-            guard home != nil, volumes.allSatisfy({ $0.restoredCopy == nil }) else { return false }
+            guard let home, volumes.allSatisfy({ $0.restoredCopy == nil }) else { return false }
             for volume in volumes where !asked.contains(volume.number) {
                 // A volume that is still on its way to another edge is that one's to bring home.
-                guard volume.handOver == nil, let served = served(volume), let core = served.core,
+                guard !home.disk(of: volume).isHandingOver, let served = served(volume), let core = served.core,
                     served.initiator?.isIdle == true, bringRegionsHome(volume)
                 else { continue }
                 asked.insert(volume.number)
