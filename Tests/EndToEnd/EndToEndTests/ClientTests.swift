@@ -40,7 +40,7 @@ extension EndToEnd {
                 #expect(!read.contains("verification failed"))
                 try await lab.seal("data")
                 let compared = try await Command.run(
-                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("data")], seconds: 60)
+                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("data")], seconds: 240)
                 #expect(compared.isSuccess, "\(compared)")
             }
         }

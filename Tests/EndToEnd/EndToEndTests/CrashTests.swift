@@ -35,7 +35,7 @@ extension EndToEnd {
                 let home = try await Command.run("causeway-load", ["verify", lab.disk("data"), state, "--exact"], seconds: 120)
                 #expect(home.isSuccess, "\(home)")
                 let compared = try await Command.run(
-                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", lab.url("data"), lab.disk("data")], seconds: 60)
+                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", lab.url("data"), lab.disk("data")], seconds: 240)
                 #expect(compared.isSuccess, "\(compared)")
             }
         }
@@ -60,7 +60,7 @@ extension EndToEnd {
                 try await lab.seal("data")
                 #expect(try await lab.status("data").unsent?.bytes == 0)
                 let compared = try await Command.run(
-                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("data")], seconds: 60)
+                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("data")], seconds: 240)
                 #expect(compared.isSuccess, "\(compared)")
             }
         }

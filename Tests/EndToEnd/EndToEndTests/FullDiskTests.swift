@@ -51,7 +51,7 @@ extension EndToEnd {
                 #expect(verified.isSuccess, "\(verified)")
             }
             let compared = try await Command.run(
-                "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", lab.url("data"), lab.disk("data")], seconds: 60)
+                "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", lab.url("data"), lab.disk("data")], seconds: 240)
             #expect(compared.isSuccess, "\(compared)")
         }
 

@@ -156,7 +156,7 @@ extension EndToEnd {
                     #expect(verified.isSuccess, "\(verified)")
                 }
                 let compared = try await Command.run(
-                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, disk], seconds: 60)
+                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, disk], seconds: 240)
                 #expect(compared.isSuccess, "\(compared)")
                 let events = try await lab.causeway(.onprem, "events")
                 #expect(events.output.components(separatedBy: "disk.grown").count == 4, "\(events)")

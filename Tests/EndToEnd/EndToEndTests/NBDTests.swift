@@ -80,7 +80,7 @@ extension EndToEnd {
                 #expect(!refused.isSuccess && refused.errors.contains("EINVAL"), "\(refused)")
                 try await lab.seal("data")
                 let compared = try await Command.run(
-                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", nbd, lab.disk("data")], seconds: 60)
+                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", nbd, lab.disk("data")], seconds: 240)
                 #expect(compared.isSuccess, "\(compared)")
             }
         }

@@ -23,7 +23,7 @@ extension EndToEnd {
         /// A volume and its disk at home hold the same.
         private func compare(_ lab: Lab) async throws {
             let compared = try await Command.run(
-                "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", lab.url("data"), lab.disk("data")], seconds: 60)
+                "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", lab.url("data"), lab.disk("data")], seconds: 240)
             #expect(compared.isSuccess, "\(compared)")
         }
 

@@ -70,7 +70,7 @@ extension EndToEnd {
                 try await lab.relay("restore")
                 try await lab.untilServing("data")
                 try await lab.seal("data")
-                let compared = try await Command.run("qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", image, base], seconds: 60)
+                let compared = try await Command.run("qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", image, base], seconds: 240)
                 #expect(compared.isSuccess, "\(compared)")
             }
         }

@@ -74,7 +74,7 @@ extension EndToEnd {
                 try await verify(url, state)
                 try await verify(lab.disk("data"), state)
                 let compared = try await Command.run(
-                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("data")], seconds: 60)
+                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("data")], seconds: 240)
                 #expect(compared.isSuccess, "\(compared)")
             }
         }

@@ -30,7 +30,7 @@ extension EndToEnd {
                     "qemu-io", ["-f", "raw", "-c", "read -P 0 8M 12M", "-c", "read -P 0x5a 20484k 1M", url], seconds: 60)
                 #expect(!read.contains("verification failed"))
                 let compared = try await Command.run(
-                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("thin")], seconds: 60)
+                    "qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk("thin")], seconds: 240)
                 #expect(compared.isSuccess, "\(compared)")
             }
         }

@@ -50,8 +50,10 @@ public struct FuzzRun {
     /// Runs one parser. Throws `FuzzFailure`, and ends the process with a report when the parser crashes or hangs.
     public func run(_ type: any FuzzTarget.Type) throws -> FuzzReport {
         let target = type.init()
-        let seeds = try corpus.inputs(of: type.name)
-        if seeds.isEmpty { throw FuzzFinding("there is no corpus of \(type.name) in \(corpus.directory.path)") }
+        let stored = try corpus.inputs(of: type.name)
+        if stored.isEmpty { throw FuzzFinding("there is no corpus of \(type.name) in \(corpus.directory.path)") }
+        // A corpus may be older than the encoders: what they write now is tried too.
+        let seeds = stored + (try type.seeds()).filter { !stored.contains($0) }
         var pool = Pool(seeds)
         var name = Fingerprint()
         name.add(type.name)
