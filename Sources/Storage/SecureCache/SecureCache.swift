@@ -143,7 +143,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     }
 
     /// Forgets a volume, its blocks and its key: the volume will not come back. A cache that is only
-    /// closed keeps them for the next run.
+    /// closed keeps them for the next run. A crash may bring the blocks back, under this identifier only: another attachment of the
+    /// same disk has another one.
     public func detach(volume identifier: VolumeIdentifier) {
         guard let volume = index[identifier] else { return }
         volume.key = nil

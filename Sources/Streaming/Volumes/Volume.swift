@@ -171,7 +171,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         self.log = log
         self.cache = cache
         self.clock = clock
-        // The log has let go of what was before its oldest epoch, because the cache had it.
+        // The log has let go of what was before its oldest epoch. A cache that does not say that it has all of that may show what
+        // was there before.
         cache.require(identifier, through: log.oldestEpoch - min(log.oldestEpoch, 1))
     }
 

@@ -66,7 +66,6 @@ import Testing
         #expect(map.count == 0 && map.byteCount == 0, "an empty map takes no memory")
     }
 
-    /// A cache of a tebibyte has slots of 28 bits.
     /// What leaves gives its memory back, in whatever order it goes.
     @Test func whatLeavesGivesItsMemoryBack() {
         var map = CacheMap(width: 28)
@@ -87,6 +86,7 @@ import Testing
         #expect(map.byteCount == empty && map.count == 0)
     }
 
+    /// A cache of a tebibyte has slots of 28 bits.
     @Test func blocksInAnyOrderTakeLessThanFourBytesEach() {
         let random = SeededRandom(seed: 7)
         var map = CacheMap(width: 28)
