@@ -94,6 +94,7 @@ struct CacheMap {
                 chunks[number] = nil
                 bytesRemoved += Self.chunkBytes
             }
+            return true
         }
         self.count = count - blocksRemoved
         self.byteCount = byteCount - bytesRemoved
@@ -103,14 +104,15 @@ struct CacheMap {
     func containsAny(of range: Range<UInt64>) -> Bool {
         var isFound = false
         forEachLeaf(in: range) { _, chunk, leaf, part in
-            if isFound { return }
             isFound = part.count == CacheLeaf.blockCount || part.contains { chunk.leaves[leaf].slot(at: $0, width: width) != nil }
+            return !isFound
         }
         return isFound
     }
 
-    /// Calls `body` with each leaf that has blocks and meets a range, ascending, and with the part of the leaf that lies in it.
-    private func forEachLeaf(in range: Range<UInt64>, _ body: (UInt64, Chunk, Int, Range<Int>) -> Void) {
+    /// Calls `body` with each leaf that has blocks and meets a range, ascending, and with the part of the leaf that lies in it, as long
+    /// as it answers true.
+    private func forEachLeaf(in range: Range<UInt64>, _ body: (UInt64, Chunk, Int, Range<Int>) -> Bool) {
         guard !range.isEmpty, count > 0 else { return }
         let wanted = Self.chunk(of: range.lowerBound)...Self.chunk(of: range.upperBound - 1)
         let numbers = wanted.count <= chunks.count ? wanted.filter { chunks[$0] != nil } : chunks.keys.filter(wanted.contains).sorted()
@@ -122,7 +124,7 @@ struct CacheMap {
                 let start = Self.start(ofLeaf: leaf, inChunk: number)
                 let from = range.lowerBound > start ? Int(range.lowerBound - start) : 0
                 let to = min(range.upperBound - start, UInt64(CacheLeaf.blockCount))
-                body(number, chunk, leaf, from..<Int(to))
+                if !body(number, chunk, leaf, from..<Int(to)) { return }
             }
         }
     }
