@@ -225,6 +225,8 @@ public struct Volume: Codable, Sendable, Equatable {
     public var writeLog: WriteLog?
     /// Nil at an edge that has no cache of it.
     public var cache: Cache?
+    /// Bytes that only the cloud edge has, and that don't go home; nil when the volume has no cloud-only disk.
+    public var cloudOnlyBytes: UInt64?
     public var policy: Policy
     /// Nil when nothing is limited.
     public var limits: Limits?
@@ -239,8 +241,8 @@ public struct Volume: Codable, Sendable, Equatable {
     public init(
         name: String, identifier: String, disk: String? = nil, edge: String? = nil, state: State, message: String? = nil,
         sizeBytes: UInt64, target: Target? = nil, url: String? = nil, nbdURL: String? = nil, generation: UInt64 = 0,
-        points: Points = Points(), unsent: Unsent? = nil, writeLog: WriteLog? = nil, cache: Cache? = nil, policy: Policy = Policy(),
-        limits: Limits? = nil,
+        points: Points = Points(), unsent: Unsent? = nil, writeLog: WriteLog? = nil, cache: Cache? = nil, cloudOnlyBytes: UInt64? = nil,
+        policy: Policy = Policy(), limits: Limits? = nil,
         throttle: Throttle? = nil,
         readOnly: Bool? = nil, removable: Bool? = nil, io: IO = IO()
     ) {
@@ -259,6 +261,7 @@ public struct Volume: Codable, Sendable, Equatable {
         self.unsent = unsent
         self.writeLog = writeLog
         self.cache = cache
+        self.cloudOnlyBytes = cloudOnlyBytes
         self.policy = policy
         self.limits = limits
         self.throttle = throttle

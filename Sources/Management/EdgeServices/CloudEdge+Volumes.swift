@@ -167,12 +167,24 @@ extension CloudEdge {
                 continue
             }
             let retired = try environment.subdirectory(Self.retiredDirectory)
-            try FileManager.default.moveItem(atPath: path, toPath: "\(retired.path)/\(name)")
+            let place = "\(retired.path)/\(try Self.freeName(name, in: retired))"
+            try FileManager.default.moveItem(atPath: path, toPath: place)
             environment.recorder.record(
                 "log.retired", logSubject: name, severity: .warning,
-                "the write log of a volume that is not this edge's any more was moved to \(retired.path)/\(name); remove it when it is not needed"
-            )
+                "the write log of a volume that is not this edge's any more was moved to \(place); remove it when it is not needed")
         }
+    }
+
+    /// The first of `name`, `name.1`, `name.2` and so on that a directory has not got: a state directory that was copied back brings
+    /// what was retired already once more, and neither may be lost.
+    private static func freeName(_ name: String, in directory: OpenDirectory) throws -> String {
+        let taken = Set(try directory.list())
+        var (candidate, number) = (name, 0)
+        while taken.contains(candidate) {
+            number += 1
+            candidate = "\(name).\(number)"
+        }
+        return candidate
     }
 
     // MARK: Calls

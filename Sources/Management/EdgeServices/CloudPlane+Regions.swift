@@ -14,19 +14,20 @@ import WriteLog
 extension CloudPlane {
     /// Opens the cloud-only disk of a volume, or makes one when none is expected.
     func openCloudOnlyDisk(
-        in directory: OpenDirectory, identifier: VolumeIdentifier, key: SecretKey, expecting disk: CloudOnlyMark?,
+        in directory: OpenDirectory, identifier: VolumeIdentifier, sectorCount: UInt64, key: SecretKey, expecting disk: CloudOnlyMark?,
         completion: @escaping (Result<CloudOnlyDisk<LocalDirectory>, any Error>) -> Void
     ) {
         let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
         CloudOnlyDisk.open(
-            directory: local, volume: identifier, key: key, expecting: disk, random: .system, clock: { .now() }
+            directory: local, volume: identifier, sectorCount: sectorCount, key: key, expecting: disk, random: .system, clock: { .now() }
         ) { result in
             completion(
                 result.mapError { error in
                     Problem(
                         status: 500, code: "cloud_only_disk", title: "The cloud-only disk can't be opened",
                         detail: "the cloud-only disk of volume \(identifier): \(error.text)",
-                        action: "free space or mend the disk under the state directory, or put the newest copy of \(directory.path) back. "
+                        action: "free space or mend the disk under the state directory, which must take a file as large as the volume, "
+                            + "or put the newest copy of \(directory.path) back. "
                             + StoredRegions.ifLost)
                 })
         }
@@ -34,17 +35,21 @@ extension CloudPlane {
 
     /// Opens the cloud-only disk of a volume that has one.
     func openRegions(
-        _ regions: StoredRegions, identifier: VolumeIdentifier, key: SecretKey,
+        _ regions: StoredRegions, identifier: VolumeIdentifier, sectorCount: UInt64, key: SecretKey,
         completion: @escaping (Result<CloudOnlyDisk<LocalDirectory>?, any Error>) -> Void
     ) {
         guard let directory = regions.directory else { return completion(.success(nil)) }
-        openCloudOnlyDisk(in: directory, identifier: identifier, key: key, expecting: regions.disk) { completion($0.map { $0 }) }
+        openCloudOnlyDisk(in: directory, identifier: identifier, sectorCount: sectorCount, key: key, expecting: regions.disk) {
+            completion($0.map { $0 })
+        }
     }
 
     /// Changes the policy of a volume, or what becomes of its cloud-only writes. One change of a volume at a time.
     func changeRegions(
         _ entry: Served, _ change: RegionChange, completion: @escaping (Result<Void, any Error>) -> Void
     ) {
+        // A volume that has stopped would keep a policy that it never acts on.
+        guard entry.volume.isServable else { return completion(.failure(Problem.notServable(entry.grant.name))) }
         if entry.isChangingRegions {
             return completion(.failure(Problem(describing: .busy("its regions are being changed; try again"), volume: entry.grant.name)))
         }
@@ -82,8 +87,10 @@ extension CloudPlane {
             switch result {
             case .failure(let error): completion(.failure(error))
             case .success(let directory):
-                plane.openCloudOnlyDisk(in: directory, identifier: entry.volume.identifier, key: key, expecting: nil) { result in
-                    guard case .success(let disk) = result else { return completion(result.map { _ in () }) }
+                plane.openCloudOnlyDisk(
+                    in: directory, identifier: entry.volume.identifier, sectorCount: entry.volume.sectorCount, key: key, expecting: nil
+                ) { result in
+                    guard case .success(let disk) = result else { return plane.removeUnusedDisk(of: entry, result, completion) }
                     // The volume may have been given back meanwhile.
                     guard plane.served[entry.volume.identifier] === entry, entry.volume.isServable else {
                         return disk.close { _ in completion(.failure(Problem.notOpenHere)) }
@@ -92,6 +99,17 @@ extension CloudPlane {
                     completion(.success(()))
                 }
             }
+        }
+    }
+
+    /// A disk that could not be made was never written to, and would keep the volume from being served again.
+    private func removeUnusedDisk(
+        of entry: Served, _ failed: Result<CloudOnlyDisk<LocalDirectory>, any Error>,
+        _ completion: @escaping (Result<Void, any Error>) -> Void
+    ) {
+        let (directory, bound) = (entry.directory, NIOLoopBound(completion, eventLoop: eventLoop))
+        threadPool.runIfActive(eventLoop: eventLoop) { try StoredRegions.removeUnusedDisk(in: directory) }.whenComplete { _ in
+            bound.value(failed.map { _ in () })
         }
     }
 
@@ -191,13 +209,17 @@ struct RegionPlan {
         }
         let writes = change.writes ?? Self.usualWrites(change, table)
         discards = writes == .discard
-        switch writes {
-        case .image where change.writes == nil:
-            // What a region of its own keeps here is not meant.
-            for part in table.onPremParts(of: range) { table.beginImaging(part) }
-        case .image: table.beginImaging(range)
-        case .discard: table.endImaging(range)
-        case .keep: if change.writes != nil || change.policy == .cloudOnly { table.endImaging(range) }
+        do throws(RegionError) {
+            switch writes {
+            case .image where change.writes == nil:
+                // What a region of its own keeps here is not meant.
+                for part in table.onPremParts(of: range) { try table.beginImaging(part) }
+            case .image: try table.beginImaging(range)
+            case .discard: table.endImaging(range)
+            case .keep: if change.writes != nil || change.policy == .cloudOnly { table.endImaging(range) }
+            }
+        } catch {
+            throw Self.problem(of: error)
         }
     }
 
@@ -237,11 +259,23 @@ struct RegionPlan {
                 status: 409, code: "too_many_regions", title: "The volume has too many regions",
                 detail: "A volume may have \(limit) regions, and this change would make more.",
                 action: "remove some, or make one of several that lie close together")
+        case .tooManyImaging(let limit):
+            Problem(
+                status: 409, code: "too_many_imaged", title: "Too many ranges are on their way home",
+                detail: "The cloud-only writes of \(limit) ranges are being brought home, and there can't be more at once.",
+                action: "wait until `causeway volume region list` says that no writes are being brought home, or name larger ranges")
         }
     }
 }
 
 extension Problem {
+    fileprivate static func notServable(_ volume: String) -> Problem {
+        Problem(
+            status: 409, code: "volume_stopped", title: "The volume has stopped",
+            detail: "volume \(volume) takes no changes at this edge any more: it was fenced, or has failed",
+            action: "see `causeway volume show \(volume)` for the reason")
+    }
+
     fileprivate static func badRegion(_ detail: String) -> Problem {
         Problem(
             status: 400, code: "invalid_region", title: "The range can't be a region", detail: detail,

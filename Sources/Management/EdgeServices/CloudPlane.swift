@@ -243,7 +243,7 @@ final class CloudPlane {
                             detail: "the write log of volume \(identifier): \(error)",
                             action: "free space or mend the disk under the state directory, then restart this edge")))
             case .success(let log):
-                openRegions(regions, identifier: identifier, key: key) { [self] result in
+                openRegions(regions, identifier: identifier, sectorCount: grant.sectorCount, key: key) { [self] result in
                     guard case .success(let disk) = result else {
                         // The next attempt opens the log again.
                         return log.close { _ in completion(result.map { _ in () }) }

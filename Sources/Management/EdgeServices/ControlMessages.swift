@@ -151,6 +151,8 @@ struct VolumeStatus: Codable, Sendable {
     var points: Volume.Points
     var cache: Volume.Cache
     var io: Volume.IO
+    /// Nil while there is no cloud-only disk.
+    var cloudOnlyBytes: UInt64?
     /// The policy in force.
     var policy: Volume.Policy
     /// The limits in force; nil when nothing is limited.

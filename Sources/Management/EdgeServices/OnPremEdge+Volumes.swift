@@ -81,6 +81,7 @@ extension OnPremEdge {
                 lastSealed: status?.points.lastSealed ?? 0, received: progress?.position.received ?? 0,
                 applied: progress?.position.applied ?? 0),
             unsent: status?.unsent ?? (record.state == .detached ? .init() : nil), writeLog: status?.writeLog, cache: status?.cache,
+            cloudOnlyBytes: status?.cloudOnlyBytes,
             policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(), limits: Self.limits(of: record), throttle: status?.throttle,
             readOnly: isWriteProtected(record), removable: record.isRemovable, io: status?.io ?? .init())
     }

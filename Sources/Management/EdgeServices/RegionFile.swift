@@ -59,6 +59,13 @@ struct StoredRegions: Sendable {
         return made
     }
 
+    /// Removes what is left of a disk that could not be made; one that a table was ever kept for stays. It blocks.
+    static func removeUnusedDisk(in directory: OpenDirectory) throws {
+        if try directory.list().contains(fileName) { return }
+        try FileManager.default.removeItem(atPath: "\(directory.path)/\(directoryName)")
+        try directory.synchronize()
+    }
+
     /// How far the disk had come when that was kept last; 0 when it is not known. A mark only ever finds an old copy, so that one which
     /// can't be read keeps nobody from serving.
     private static func epoch(of disk: LogIdentifier, _ names: [String], _ directory: OpenDirectory) -> PointNumber {
@@ -136,7 +143,7 @@ private struct StoredTable: Codable {
         }
         for held in imaging {
             guard let range = SectorRange(start: held.start, count: held.count) else { throw Damage() }
-            table.beginImaging(range)
+            try table.beginImaging(range)
         }
         return table
     }

@@ -60,6 +60,7 @@ enum VolumeReport {
             io: .init(
                 readBytes: volume.statistics.readBytes, writtenBytes: volume.statistics.writtenBytes, reads: volume.statistics.reads,
                 writes: volume.statistics.writes),
+            cloudOnlyBytes: volume.hasCloudOnlyDisk ? volume.cloudOnlyBytes(in: SectorRange(from: 0, to: volume.sectorCount)) : nil,
             policy: .init(
                 recoveryPointObjectiveSeconds: Double(volume.policy.recoveryPointObjective.nanoseconds) / 1e9,
                 sealBytes: UInt64(clamping: volume.policy.sealBytes)),
@@ -96,6 +97,7 @@ enum VolumeReport {
             nbdURL: status?.nbdURL,
             generation: generation,
             points: status?.points ?? .init(), unsent: status?.unsent, writeLog: status?.writeLog, cache: status?.cache,
+            cloudOnlyBytes: status?.cloudOnlyBytes,
             policy: status?.policy ?? grant.policy ?? .init(), limits: grant.limits, throttle: status?.throttle,
             readOnly: status?.isReadOnly ?? grant.isReadOnly ?? false, removable: grant.isRemovable ?? false, io: status?.io ?? .init())
     }

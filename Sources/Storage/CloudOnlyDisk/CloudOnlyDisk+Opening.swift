@@ -34,13 +34,17 @@ extension CloudOnlyDisk {
     /// Opens the disk in `directory`, which it has for itself, or makes one there.
     /// - Parameters:
     ///   - key: the volume's data key; what seals the files is derived from it.
+    ///   - sectorCount: how large the volume is. A disk is only made where the file system takes a file as large: it would fail
+    ///     in the middle of the machine's work else.
     ///   - expected: the disk that is known to have been there. Then none is made, and another one is refused, or an older copy of it.
     public static func open(
-        directory: Directory, volume: VolumeIdentifier, key: SecretKey, expecting expected: CloudOnlyMark? = nil,
+        directory: Directory, volume: VolumeIdentifier, sectorCount: UInt64, key: SecretKey, expecting expected: CloudOnlyMark? = nil,
         limits: CloudOnlyLimits = CloudOnlyLimits(), random: RandomSource, clock: @escaping () -> NIODeadline,
         completion: @escaping (Result<CloudOnlyDisk, WriteLogError>) -> Void
     ) {
-        let opening = CloudOnlyOpening(directory: directory, volume: volume, key: key, expected: expected, random: random) { result in
+        let opening = CloudOnlyOpening(
+            directory: directory, volume: volume, sectorCount: sectorCount, key: key, expected: expected, random: random
+        ) { result in
             completion(result.map { CloudOnlyDisk($0, limits: limits, clock: clock) })
         }
         let now = clock()
@@ -57,17 +61,20 @@ private final class CloudOnlyOpening<Directory: StorageDirectory> {
 
     private let directory: Directory
     private let volume: VolumeIdentifier
+    private let sectorCount: UInt64
     private let key: SecretKey
     private let expected: CloudOnlyMark?
     private var random: RandomSource
     private let completion: (Result<Opened, WriteLogError>) -> Void
 
     init(
-        directory: Directory, volume: VolumeIdentifier, key: SecretKey, expected: CloudOnlyMark?, random: RandomSource,
+        directory: Directory, volume: VolumeIdentifier, sectorCount: UInt64, key: SecretKey, expected: CloudOnlyMark?,
+        random: RandomSource,
         completion: @escaping (Result<Opened, WriteLogError>) -> Void
     ) {
         self.directory = directory
         self.volume = volume
+        self.sectorCount = sectorCount
         self.key = key
         self.expected = expected
         self.random = random
@@ -165,9 +172,13 @@ private final class CloudOnlyOpening<Directory: StorageDirectory> {
         guard let bytes = header.encoded(cipher: opened.headerCipher) else {
             return completion(.failure(.cipher("AES-256-GCM refused to seal a header")))
         }
-        files.blocks.write(bytes, at: 0) { [self] result in
+        files.blocks.truncate(to: CloudOnlyFormat.blockOffset(sectorCount)) { [self] result in
             step(result) {
-                files.blocks.synchronize { [self] result in step(result) { completion(.success(opened)) } }
+                files.blocks.write(bytes, at: 0) { [self] result in
+                    step(result) {
+                        files.blocks.synchronize { [self] result in step(result) { completion(.success(opened)) } }
+                    }
+                }
             }
         }
     }

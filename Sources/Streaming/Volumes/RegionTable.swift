@@ -43,14 +43,17 @@ public enum RegionError: Error, Equatable, Sendable {
     case outOfRange
     /// The table holds this many regions, and can't hold more.
     case tooMany(Int)
+    /// This many ranges are on their way home, and there can't be more at once.
+    case tooManyImaging(Int)
 }
 
 /// The write policy of a volume.
 public struct RegionTable: Equatable, Sendable {
     /// The regions that a table may hold.
     public static let regionsMax = 256
-    /// The ranges that may be on their way home at once; one more makes neighbours one.
-    public static let imagingMax = 64
+    /// The ranges that may be on their way home at once: as many as the on-prem parts of a full table, and some more. One more is
+    /// refused; what lies between two ranges may be meant to stay, so that they can't be made one.
+    public static let imagingMax = 512
 
     /// Where writes go that are in no region.
     public var defaultPolicy: WritePolicy
@@ -119,16 +122,17 @@ public struct RegionTable: Equatable, Sendable {
     }
 
     /// The cloud-only writes in a range are to be brought home.
-    public mutating func beginImaging(_ range: SectorRange) {
+    public mutating func beginImaging(_ range: SectorRange) throws(RegionError) {
         if range.isEmpty { return }
         var merged: [SectorRange] = []
         for next in (imaging + [range]).sorted(by: { $0.start < $1.start }) {
-            if let last = merged.last, next.start <= last.end || merged.count >= Self.imagingMax {
+            if let last = merged.last, next.start <= last.end {
                 merged[merged.count - 1] = SectorRange(from: last.start, to: max(last.end, next.end))
             } else {
                 merged.append(next)
             }
         }
+        guard merged.count <= Self.imagingMax else { throw .tooManyImaging(Self.imagingMax) }
         imaging = merged
     }
 

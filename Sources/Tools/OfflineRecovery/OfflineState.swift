@@ -47,7 +47,8 @@ public actor OfflineState {
         for place in Self.places {
             do throws(FileSystemError) {
                 for name in try OpenDirectory("\(directory.path)/\(place)").list().sorted() {
-                    guard let identifier = VolumeIdentifier(hexadecimal: name) else { continue }
+                    // One that was retired while an older one of the same name was there has a number behind it.
+                    guard let identifier = VolumeIdentifier(hexadecimal: String(name.prefix { $0 != "." })) else { continue }
                     let path = "\(place)/\(name)"
                     found.append(
                         LogPlace(identifier: identifier, name: path, directory: try OpenDirectory("\(directory.path)/\(path)")))

@@ -135,6 +135,7 @@ struct VolumeCommand: AsyncParsableCommand {
                     "cache",
                     volume.cache.map { "\(Human.bytes($0.bytes)), \($0.hits) hits, \($0.misses) misses, \($0.corrupt) damaged" }
                 ),
+                ("cloud-only", volume.cloudOnlyBytes.map { "\(Human.bytes($0)) that only the cloud edge has" }),
                 (
                     "policy",
                     "a point each \(Human.seconds(volume.policy.recoveryPointObjectiveSeconds)) or \(Human.bytes(volume.policy.sealBytes))"

@@ -266,7 +266,8 @@ public final class CloudOnlyDiskTarget: FuzzTarget {
     private static func open(_ directory: MemoryDirectory, _ queue: MemoryQueue) throws -> Result<Disk, WriteLogError>? {
         var result: Result<Disk, WriteLogError>?
         Disk.open(
-            directory: directory, volume: fuzzVolume, key: try fuzzKey(7), random: seededSource(), clock: { .uptimeNanoseconds(1) }
+            directory: directory, volume: fuzzVolume, sectorCount: 8, key: try fuzzKey(7), random: seededSource(),
+            clock: { .uptimeNanoseconds(1) }
         ) { result = $0 }
         try queue.run()
         return result

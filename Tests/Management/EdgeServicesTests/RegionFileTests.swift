@@ -23,7 +23,7 @@ import WriteLog
             #expect(try StoredRegions(in: directory).table.isTrivial)
             var table = RegionTable()
             try table.set(SectorRange(from: 8, to: 64), to: .cloudOnly, sectorCount: 100)
-            table.beginImaging(SectorRange(from: 64, to: 80))
+            try table.beginImaging(SectorRange(from: 64, to: 80))
             let disk = LogIdentifier(high: 1, low: 2)
             _ = try StoredRegions.makeDirectory(in: directory)
             try StoredRegions.keep(table, disk: disk, in: directory)

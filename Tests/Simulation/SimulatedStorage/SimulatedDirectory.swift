@@ -22,6 +22,8 @@ public struct StorageFaults: Sendable {
     public var failsReads = false
     /// The room of the file system in bytes.
     public var capacityBytes = Int.max
+    /// The largest file that the file system takes, in bytes.
+    public var fileBytesMax = Int.max
     /// How long an operation takes, in microseconds.
     public var latencyMicroseconds: ClosedRange<Int> = 10...2_000
 

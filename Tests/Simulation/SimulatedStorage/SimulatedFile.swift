@@ -235,6 +235,9 @@ public final class SimulatedFile: DiskFile {
             return .failure(.failed("simulated write error in \(name)"))
         }
         if machine.faults.isReadOnly { return .failure(.denied("simulated: read-only file system, \(name)")) }
+        if case .size(let byteCount) = change, byteCount > machine.faults.fileBytesMax {
+            return .failure(.failed("simulated: file too large, \(name)"))
+        }
         if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count {
             let room = max(0, machine.faults.capacityBytes - machine.usedBytes)
             if offset + bytes.count - node.visible.count > room {

@@ -56,7 +56,8 @@ final class ServedVolume {
 
     private func openDisk(_ log: WriteLog<SimulatedDirectory>) {
         CloudOnlyDisk.open(
-            directory: world.edges[edge].machine.directory("\(volume.logName)-cloud-only"), volume: volume.identifier, key: volume.key,
+            directory: world.edges[edge].machine.directory("\(volume.logName)-cloud-only"), volume: volume.identifier,
+            sectorCount: volume.diskSectorCount, key: volume.key,
             limits: CloudOnlyLimits(journal: world.logLimits, drainBytes: 64 << 10, drainAge: .milliseconds(400)),
             random: world.scheduler.random.source, clock: { [scheduler = world.scheduler] in scheduler.now }
         ) { [weak self] result in

@@ -93,10 +93,10 @@ extension World {
         }
         do {
             try table.set(SimulatedRegions.changing, to: isCloudOnly ? .onPrem : .cloudOnly, sectorCount: volume.diskSectorCount)
+            if isCloudOnly, scheduler.random.chance(percent: 85) { try table.beginImaging(SimulatedRegions.changing) }
         } catch {
             return volume.fail("the region was refused: \(error)")
         }
-        if isCloudOnly, scheduler.random.chance(percent: 85) { table.beginImaging(SimulatedRegions.changing) }
         if !isCloudOnly, scheduler.random.chance(percent: 50) { table.endImaging(SimulatedRegions.changing) }
         regions.table = table
         core.setRegions(table)
@@ -109,7 +109,7 @@ extension World {
             regions.isLastSet = true
             var table = core.regions
             try? table.set(SimulatedRegions.changing, to: .onPrem, sectorCount: volume.diskSectorCount)
-            table.beginImaging(SimulatedRegions.changing)
+            try? table.beginImaging(SimulatedRegions.changing)
             regions.table = table
             core.setRegions(table)
         }

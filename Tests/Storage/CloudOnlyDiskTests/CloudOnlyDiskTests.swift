@@ -249,6 +249,16 @@ import WriteLog
         }
     }
 
+    /// Else the disk would fail where the machine first writes behind the largest file.
+    @Test func aDiskLargerThanTheLargestFileIsNotMade() throws {
+        let harness = try DiskHarness()
+        harness.machine.faults.fileBytesMax = 1 << 20
+        let refused = try harness.openResult()
+        #expect(throws: WriteLogError.file(.failed("simulated: file too large, blocks"))) { try refused.get() }
+        harness.machine.faults.fileBytesMax = .max
+        try harness.open()
+    }
+
     @Test func aFullFileSystemDelaysADrainAndHarmsNothing() throws {
         let harness = try DiskHarness()
         let disk = try harness.open()

@@ -18,6 +18,8 @@ final class DiskHarness {
     var limits = CloudOnlyLimits(
         journal: WriteLogLimits(logBytesMax: 4 << 20, batchBytesMax: 32 << 10, slowingPercent: 100), drainBytes: 64 << 10,
         drainAge: .milliseconds(200))
+    /// The size of the volume.
+    var sectorCount: UInt64 = 1 << 14
     var disk: Disk?
     /// Ticks go on for the life of one disk.
     private var life = 0
@@ -34,8 +36,8 @@ final class DiskHarness {
     func openResult(volume: VolumeIdentifier? = nil, expecting expected: CloudOnlyMark? = nil) throws -> Result<Disk, WriteLogError> {
         var result: Result<Disk, WriteLogError>?
         Disk.open(
-            directory: directory, volume: volume ?? self.volume, key: key, expecting: expected, limits: limits, random: random.source,
-            clock: { [scheduler] in scheduler.now }
+            directory: directory, volume: volume ?? self.volume, sectorCount: sectorCount, key: key, expecting: expected, limits: limits,
+            random: random.source, clock: { [scheduler] in scheduler.now }
         ) { result = $0 }
         _ = scheduler.run(until: scheduler.now + .seconds(60)) { result != nil }
         return try #require(result, "the disk never opened")

@@ -13,7 +13,7 @@ extension VolumeBench {
     func attachCloudOnlyDisk(_ table: RegionTable = RegionTable()) throws {
         var disk: CloudOnlyDisk<SimulatedDirectory>?
         CloudOnlyDisk.open(
-            directory: machine.directory("cloud-only"), volume: identifier, key: key,
+            directory: machine.directory("cloud-only"), volume: identifier, sectorCount: volume.sectorCount, key: key,
             limits: CloudOnlyLimits(drainBytes: 64 << 10, drainAge: .milliseconds(300)), random: scheduler.random.source,
             clock: { [scheduler] in scheduler.now }
         ) { if case .success(let opened) = $0 { disk = opened } }
@@ -25,7 +25,7 @@ extension VolumeBench {
     func set(_ blocks: Range<UInt64>, to policy: WritePolicy, images: Bool = false) throws {
         var table = volume.regions
         try table.set(Self.sectors(blocks), to: policy, sectorCount: volume.sectorCount)
-        if images { table.beginImaging(Self.sectors(blocks)) }
+        if images { try table.beginImaging(Self.sectors(blocks)) }
         volume.setRegions(table)
     }
 
@@ -196,7 +196,7 @@ extension VolumeBench {
         for block in 0..<100 as Range<UInt64> { bench.write(block: block, fill: 1) }
         bench.pass(.seconds(1))
         var table = bench.volume.regions
-        table.beginImaging(VolumeBench.sectors(0..<200))
+        try table.beginImaging(VolumeBench.sectors(0..<200))
         bench.volume.setRegions(table)
         for round in 0..<40 as Range<UInt64> {
             bench.write(block: 3, fill: UInt8(round))
@@ -318,7 +318,7 @@ extension VolumeBench {
             bench.machine.cutPower()
             var table = bench.volume.regions
             bench = try VolumeBench(scheduler: bench.scheduler, machine: bench.machine)
-            table.beginImaging(VolumeBench.sectors(0..<8))
+            try table.beginImaging(VolumeBench.sectors(0..<8))
             try bench.attachCloudOnlyDisk(table)
             bench.connect()
             var fills = try bench.fills(of: 0..<8)
