@@ -107,9 +107,9 @@ extension CloudPlane {
         of entry: Served, _ failed: Result<CloudOnlyDisk<LocalDirectory>, any Error>,
         _ completion: @escaping (Result<Void, any Error>) -> Void
     ) {
-        let (directory, bound) = (entry.directory, NIOLoopBound(completion, eventLoop: eventLoop))
+        let (directory, bound, result) = (entry.directory, NIOLoopBound(completion, eventLoop: eventLoop), failed.map { _ in () })
         threadPool.runIfActive(eventLoop: eventLoop) { try StoredRegions.removeUnusedDisk(in: directory) }.whenComplete { _ in
-            bound.value(failed.map { _ in () })
+            bound.value(result)
         }
     }
 

@@ -181,7 +181,7 @@ enum Samples {
         url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", nbdURL: "nbd://127.0.0.1:10809/mail", generation: 3,
         points: .init(lastSealed: 9, received: 8, applied: 7), unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
         writeLog: .init(usedBytes: 1, sizeBytes: 2, isOwnSize: true, fullInSeconds: 0.5, waitedWrites: 3, waitSeconds: 0.25),
-        cache: .init(), limits: limits, throttle: .init(), readOnly: false, removable: true)
+        cache: .init(), cloudOnlyBytes: 1, limits: limits, throttle: .init(), readOnly: false, removable: true)
     static let limits = Volume.Limits(operationsPerSecond: 500, burstOperations: 2_000, bytesPerSecond: 50 << 20, burstBytes: 100 << 20)
     static let credentials = VolumeCredentials(
         user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
