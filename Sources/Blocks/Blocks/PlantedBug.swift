@@ -41,6 +41,10 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case sealsGroupOneByOne
     /// What was moved from the cloud-only disk into the log may be written to the log again before the disk has durably let go of it.
     case letsGoBeforeRemovalIsDurable
+    /// A group has cuts without its volumes that have stopped, or that are not served after a restart.
+    case cutsWithoutStoppedVolume
+    /// A cut is taken for whole though a volume lost its part of it in a crash.
+    case trustsPartOfCut
     /// A point goes home without the ranges that it sets to zeroes.
     case sendsPointWithoutZeroes
 
@@ -57,6 +61,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case skipsFence
     /// Of a group, each disk is given its points as they come, whether the others have theirs or not.
     case appliesBeforeGroupIsReceived
+    /// A disk that is detached by force is given all that home has received for it, whether the others of its group have theirs or not.
+    case appliesHeldPointsOnDetach
     /// An edge may write to a disk that lacks points which the edge has let go of.
     case acceptsOldDisk
 

@@ -291,6 +291,8 @@ actor CloudEdge: EdgeController {
             let count = states.count { $0 == state }
             if count > 0 { problems.append("volumes that \(text): \(count)") }
         }
+        let waiting = (try? await plane?.run { plane in plane.groups.values.count { !$0.group.awaited.isEmpty } }) ?? 0
+        if waiting > 0 { problems.append("groups without points, because a volume is not served: \(waiting)") }
         let filling = (try? await plane?.run { plane in plane.served.values.count { $0.volume.logFill.step == .nearlyFull } }) ?? 0
         if filling > 0 { problems.append("volumes whose write log is \(FillStep.nearlyFull.percent) % full: \(filling)") }
         if let step = try? await plane?.run({ $0.stateSpace.step }), step == .nearlyFull {

@@ -12,6 +12,8 @@ extension CloudPlane {
     final class GroupEntry {
         var grant: GroupGrant
         let group: ServedGroup
+        /// The volumes for which the group waits, as far as that was told.
+        var awaitedTold: [VolumeIdentifier] = []
 
         init(grant: GroupGrant, group: ServedGroup) {
             self.grant = grant
@@ -41,7 +43,10 @@ extension CloudPlane {
             let volumes = served.values.map(\.volume).filter { grant.volumes.contains($0.identifier.description) }
                 .sorted { $0.identifier.description < $1.identifier.description }
             let members = entry.group.members
-            if members.count != volumes.count || zip(members, volumes).contains(where: { $0 !== $1 }) { entry.group.setMembers(volumes) }
+            let missing = Set(grant.volumes.compactMap { VolumeIdentifier(hexadecimal: $0) }).subtracting(volumes.map(\.identifier))
+            if missing != entry.group.missing || members.count != volumes.count || zip(members, volumes).contains(where: { $0 !== $1 }) {
+                entry.group.setMembers(volumes, missing: missing)
+            }
         }
         for entry in served.values where entry.volume.group == nil { entry.volume.leaveGroup() }
     }
@@ -49,7 +54,23 @@ extension CloudPlane {
     /// A volume goes: the others of its group have their points without it.
     func takeFromGroup(_ volume: ServedVolume) {
         guard let group = volume.group else { return }
-        group.setMembers(group.members.filter { $0 !== volume })
+        group.setMembers(group.members.filter { $0 !== volume }, missing: group.missing)
+    }
+
+    /// Lets time pass for a group, and tells when it begins and when it ends to wait for a volume.
+    func tick(_ entry: GroupEntry) {
+        entry.group.tick()
+        let awaited = entry.group.awaited
+        if awaited == entry.awaitedTold { return }
+        entry.awaitedTold = awaited
+        let identifiers = awaited.map(\.description).joined(separator: ", ")
+        if awaited.isEmpty {
+            recorder.record("group.whole", subject: entry.grant.name, logSubject: entry.grant.identifier, "the group has points again")
+        } else {
+            recorder.record(
+                "group.waiting", subject: entry.grant.name, logSubject: entry.grant.identifier, severity: .error,
+                "the group has no points until these volumes are served again, or are taken out of it: \(identifiers)")
+        }
     }
 
     func group(named name: String) -> GroupEntry? { groups.values.first { $0.grant.name == name } }

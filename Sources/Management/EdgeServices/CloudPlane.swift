@@ -151,7 +151,7 @@ final class CloudPlane {
     private func tick() {
         link?.tick()
         for served in served.values { served.volume.tick() }
-        for entry in groups.values { entry.group.tick() }
+        for entry in groups.values { tick(entry) }
         saveCache()
         keepMarks()
         watchSpace()

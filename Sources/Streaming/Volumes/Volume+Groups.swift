@@ -39,11 +39,7 @@ extension Volume {
     func attributesToSend(of point: PointNumber) -> PointAttributes? {
         guard var attributes = log.attributes(of: point), linkVersion() >= LinkVersion.pointAttributes else { return nil }
         guard let cut = attributes.group else { return attributes }
-        if group?.identifier != cut.group {
-            attributes.group = nil
-        } else if group?.isWhole(cut) != true {
-            attributes.group = .partOfLater(cut.group)
-        }
+        attributes.group = group.flatMap { $0.identifier == cut.group ? $0.told(of: cut) : nil }
         let isPlain = attributes.group == nil && attributes.consistency == .crash && attributes.label.isEmpty
         return isPlain ? nil : attributes
     }

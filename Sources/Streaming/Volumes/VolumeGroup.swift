@@ -15,6 +15,10 @@ import WriteLog
 // No point of a cut is sent before all of them are durable, and each says which points make up the cut. A crash before that leaves
 // some that are durable and some that are not: then it is no cut, and those that are go home as part of the next one. Which
 // it is the logs themselves tell (`isWhole`): the seal of each point has the whole cut with it.
+//
+// A cut has every volume of the group. While one is not served here, or has stopped, there is none: the others go on being written
+// and wait, for a cut without it would take the disks at home apart. It is home that says when a volume is in the group no more; what
+// remains of the cuts that had it are cuts of the others.
 
 /// How a group treats the writes of its volumes.
 public struct GroupPolicy: Equatable, Sendable {
@@ -53,6 +57,8 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     /// Policy in force; may be changed while serving.
     public var policy: GroupPolicy
     public private(set) var members: [Volume<Directory>] = []
+    /// Volumes of the group that are not served here now.
+    public private(set) var missing: Set<VolumeIdentifier> = []
     /// The number of the last cut.
     public private(set) var lastNumber: UInt64
     /// The last cut that is durable; nil when this process has made none.
@@ -79,22 +85,25 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     // MARK: Members
 
     /// The group has these volumes from now on. Those that leave have points of their own again, and so have all when it is given none.
-    public func setMembers(_ volumes: [Volume<Directory>]) {
+    /// - Parameter missing: others that are in it and are not served here now. There is no cut before they are, or have left.
+    public func setMembers(_ volumes: [Volume<Directory>], missing: Set<VolumeIdentifier> = []) {
+        self.missing = missing
         for volume in members where !volumes.contains(where: { $0 === volume }) && volume.group === self { volume.leaveGroup() }
         members = Array(volumes.prefix(GroupPoint.membersMax))
-        for volume in members {
-            for point in volume.log.sealedPoints {
-                guard let cut = volume.log.attributes(of: point.number)?.group, cut.group == identifier else { continue }
-                lastNumber = max(lastNumber, cut.number)
-            }
-        }
+        lastNumber = cutsInLogs.reduce(lastNumber) { max($0, $1.number) }
         for volume in members { volume.join(self) }
         needsCut = true
         // Once all of them have joined: the first of these cuts takes them all.
         for volume in members { volume.sealAwaited() }
     }
 
-    /// Those that can be sealed: one that has stopped does not keep the others from having points.
+    /// The volumes for which the next cut waits: those that are not served here, and those that have stopped.
+    public var awaited: [VolumeIdentifier] {
+        if isPlanted(.cutsWithoutStoppedVolume) { return [] }
+        return (missing + members.filter { $0.refusal != nil }.map(\.identifier)).sorted { $0.description < $1.description }
+    }
+
+    /// Those that can be sealed. Before a cut these are all.
     private var usable: [Volume<Directory>] { members.filter { $0.refusal == nil } }
 
     // MARK: Sealing
@@ -102,11 +111,19 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     /// Seals when the oldest write is old enough, the volumes hold enough, or a log wants room; and lets go of cuts that are home.
     public func tick() {
         memberProgressed()
+        answerWaitingSeals()
         sealIfDue(now: clock())
     }
 
+    /// False while a cut is under way, or a volume has not made durable yet what it sealed before it joined: a cut counts on that.
+    private var mayCut: Bool { sealing == nil && usable.allSatisfy(\.log.isSealingDone) }
+
+    private func answerWaitingSeals() {
+        while mayCut, let next = waitingSeals.popFirst() { seal(attributes: next.attributes, completion: next.completion) }
+    }
+
     private func sealIfDue(now: NIODeadline) {
-        if sealing != nil { return }
+        guard mayCut, awaited.isEmpty else { return }
         let volumes = usable
         // All gather on while one of them waits to be sent, so that their points merge in step.
         let factor = volumes.contains { $0.hasPointWaiting } ? Volume<Directory>.mergeFactor : 1
@@ -120,9 +137,13 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     }
 
     /// Makes a cut, and completes when it is durable. With nothing written since the last one, and nothing to say of it, the
-    /// answer is that one.
+    /// answer is that one. Fails while a volume of the group is not served here or has stopped.
     public func seal(attributes: PointAttributes? = nil, completion: @escaping Completion) {
-        if sealing != nil {
+        let awaited = awaited
+        guard awaited.isEmpty else {
+            return completion(.failure(.unreachable("the group waits for \(awaited.map(\.description).joined(separator: ", "))")))
+        }
+        if !mayCut {
             guard waitingSeals.count < Self.sealsWaitingMax else {
                 return completion(.failure(.unreachable("too many points of this group wait to be sealed; try again later")))
             }
@@ -140,14 +161,16 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     private func cut(attributes: PointAttributes?, completion: @escaping Completion) {
         let volumes = usable
         if volumes.isEmpty { return completion(.failure(.stopped("no volume of the group is served"))) }
-        if volumes.contains(where: { $0.log.sealedPoints.count >= Volume<Directory>.pointsSealedMax }) {
+        // The cut that ends what one before left open is made at the limit too: what is sent before it waits for it at home.
+        let pointsMax = Volume<Directory>.pointsSealedMax + (needsCut ? Volume<Directory>.pointsSealedByTimeMax : 0)
+        if volumes.contains(where: { $0.log.sealedPoints.count >= pointsMax }) {
             return completion(.failure(.unreachable("too many points of this group wait to go home; try again later")))
         }
         let start = clock()
         // Without a single write the first volume has an empty point, which carries the cut.
         let isForced = !volumes.contains { $0.log.hasUnsealedWrites }
         let parts = volumes.enumerated().map { index, volume in
-            let isSealed = volume.log.hasUnsealedWrites || isForced && index == 0
+            let isSealed = volume.log.hasUnsealedWrites || isForced && index == 0 || needsCut && hasBrokenCut(volume)
             return GroupPoint.Member(
                 volume: volume.identifier, point: isSealed ? volume.log.currentEpoch : volume.log.currentEpoch - 1, isSealed: isSealed)
         }
@@ -162,7 +185,7 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         let sealed = { [self] (volume: Volume<Directory>, result: Result<PointNumber, WriteLogError>) in
             if case .failure(let error) = result { failure = failure ?? volume.deviceError(error) }
             left -= 1
-            if left == 0 { finish(cut, failure, completion) }
+            if left == 0 { finish(cut, of: volumes, failure, completion) }
         }
         if isPlanted(.sealsGroupOneByOne) { return sealOneByOne(volumes[...], carried, isForced, sealed) }
         for (volume, part) in zip(volumes, parts) {
@@ -185,7 +208,7 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         }
     }
 
-    private func finish(_ cut: GroupPoint, _ failure: BlockDeviceError?, _ completion: Completion) {
+    private func finish(_ cut: GroupPoint, of volumes: [Volume<Directory>], _ failure: BlockDeviceError?, _ completion: Completion) {
         sealing = nil
         if let failure {
             statistics.failedCuts &+= 1
@@ -197,35 +220,70 @@ public final class VolumeGroup<Directory: StorageDirectory> {
             unfinished.append(cut)
             completion(.success(cut))
         }
-        for volume in members where volume.refusal == nil { volume.pointWasSealed(volume.log.lastSealedPoint) }
-        while sealing == nil, let next = waitingSeals.popFirst() { seal(attributes: next.attributes, completion: next.completion) }
+        // Also one that has left meanwhile: its point goes home as one of its own.
+        for volume in volumes where volume.refusal == nil { volume.pointWasSealed(volume.log.lastSealedPoint) }
+        answerWaitingSeals()
     }
 
     // MARK: Sending
 
-    /// True when every volume that was sealed for the cut has its point with the same cut: all of them are durable, so it is one.
-    ///
-    /// False too when one of them is home and forgotten here: then home knows the cut from that one, for it was still here when
-    /// that one was sent.
-    func isWhole(_ cut: GroupPoint) -> Bool {
+    /// What home is told of a cut: those of its volumes that are in the group still; or that the point waits for a later cut.
+    func told(of cut: GroupPoint) -> GroupPoint {
+        guard isWhole(cut) else { return .partOfLater(identifier) }
+        return GroupPoint(
+            group: identifier, number: cut.number, members: cut.members.filter { part in members.contains { $0.identifier == part.volume } }
+        )
+    }
+
+    /// True when every volume that is in the group still has its part of the cut, durable: then it is one, of these volumes.
+    private func isWhole(_ cut: GroupPoint) -> Bool {
         cut.members.allSatisfy { part in
-            if !part.isSealed { return true }
-            let volume = members.first { $0.identifier == part.volume }
-            return volume?.log.attributes(of: part.point)?.group == cut
+            guard let volume = members.first(where: { $0.identifier == part.volume }) else { return !missing.contains(part.volume) }
+            return has(volume.log, part, of: cut)
         }
     }
 
-    /// The last point of a volume that may be sent now.
+    private func has(_ log: WriteLog<Directory>, _ part: GroupPoint.Member, of cut: GroupPoint) -> Bool {
+        if isPlanted(.trustsPartOfCut) { return true }
+        guard part.point <= log.lastSealedPoint, !isContradicted(part, of: cut) else { return false }
+        if let found = log.attributes(of: part.point)?.group, found.group == identifier {
+            return part.isSealed ? found == cut : found.number < cut.number
+        }
+        // One that is home and forgotten here was durable. One that carries no cut was sealed for none.
+        return !part.isSealed || part.point < log.sealedPoints.first?.number ?? log.currentEpoch
+    }
+
+    /// True when a later cut says that the point was sealed again for it: a crash had taken away what was sealed for this one. The
+    /// later cut is in every log that has a part of the broken one (`hasBrokenCut`).
+    private func isContradicted(_ part: GroupPoint.Member, of cut: GroupPoint) -> Bool {
+        cutsInLogs.contains { later in
+            guard later.number > cut.number, let other = later.members.first(where: { $0.volume == part.volume }) else { return false }
+            return other.point < part.point || other.point == part.point && other.isSealed
+        }
+    }
+
+    /// True when the volume has a part of a cut that never came about.
+    private func hasBrokenCut(_ volume: Volume<Directory>) -> Bool { cuts(in: volume.log).contains { !isWhole($0) } }
+
+    private func cuts(in log: WriteLog<Directory>) -> [GroupPoint] {
+        log.sealedPoints.compactMap { log.attributes(of: $0.number)?.group }.filter { $0.group == identifier && $0.isCut }
+    }
+
+    private var cutsInLogs: [GroupPoint] { members.flatMap { cuts(in: $0.log) } }
+
+    /// The last point of a volume that may be sent now. While one of the others is not served nobody knows which cuts are whole, and
+    /// home has room for a few points only that wait for a later one.
     func lastSendable(of volume: Volume<Directory>) -> PointNumber {
+        if !missing.isEmpty, !isPlanted(.cutsWithoutStoppedVolume) { return volume.points.received }
         var last = PointNumber.max
         if unfinished.count >= Self.cutsInFlightMax { last = unfinished[Self.cutsInFlightMax - 1].point(of: volume.identifier) ?? last }
         if let part = sealing?.members.first(where: { $0.volume == volume.identifier }), part.isSealed { last = min(last, part.point - 1) }
         return last
     }
 
-    /// A volume has come forward, or has stopped.
+    /// A volume has come forward.
     func memberProgressed() {
-        let volumes = usable
+        let volumes = members
         var hasFinished = false
         while let cut = unfinished.first {
             let isHome = volumes.allSatisfy { volume in cut.point(of: volume.identifier).map { $0 <= volume.points.received } ?? true }
@@ -233,6 +291,6 @@ public final class VolumeGroup<Directory: StorageDirectory> {
             unfinished.removeFirst()
             hasFinished = true
         }
-        if hasFinished { for volume in volumes { volume.sendPoints() } }
+        if hasFinished { for volume in volumes where volume.refusal == nil { volume.sendPoints() } }
     }
 }

@@ -254,7 +254,10 @@ import WriteLog
         bench.connect()
         bench.scheduler.runUntilIdle()
         #expect(bench.attributes(of: 0).isEmpty && bench.begun(0) == [1])
-        #expect(bench.attributes(of: 1)[cut.members[1].point]?.group == .partOfLater(Self.identifier))
+        #expect(
+            bench.attributes(of: 1)[cut.members[1].point]?.group
+                == GroupPoint(group: Self.identifier, number: cut.number, members: [cut.members[1]]),
+            "what remains of the cut is one of the others")
         bench.write(0, block: 2)
         var point: PointNumber?
         bench.volumes[0].seal(until: .sealed) { point = try? $0.get() }
@@ -307,5 +310,115 @@ import WriteLog
         #expect(cut.members.map(\.point) == [1, 0])
         #expect(bench.attributes(of: 0)[1]?.consistency == .application)
         #expect(bench.attributes(of: 0)[1]?.label == "before the update")
+    }
+
+    // MARK: What is not there
+
+    @Test("a volume that is not served after a restart is awaited: there is no cut without it, and nothing goes home")
+    func missing() throws {
+        let bench = try Bench(count: 3)
+        for number in 0..<3 { bench.write(number, block: 1, durability: .durable) }
+        let cut = try #require(bench.seal())
+        bench.write(0, block: 2, durability: .durable)
+        bench.machine.killProcess()
+        try bench.start(count: 3)
+        let absent = bench.volumes[2].identifier
+        bench.group.setMembers(Array(bench.volumes[0..<2]), missing: [absent])
+        bench.volumes[2].isAwaitingGroup = true
+        bench.connect()
+        bench.pass(.seconds(2))
+        #expect(bench.group.awaited == [absent])
+        #expect(bench.group.lastCut == nil && bench.sent.isEmpty)
+        var refusal: BlockDeviceError?
+        bench.group.seal { if case .failure(let error) = $0 { refusal = error } }
+        #expect(refusal == .unreachable("the group waits for \(absent)"))
+        bench.group.setMembers(bench.volumes)
+        bench.pass(.milliseconds(200))
+        #expect(bench.attributes(of: 0)[1]?.group == cut, "the cut from before is whole")
+        #expect(bench.group.lastCut?.members.map(\.point) == [2, 1, 1])
+    }
+
+    @Test("a volume that has stopped is awaited, until home says that it has left")
+    func stopped() throws {
+        let bench = try Bench(count: 2)
+        bench.connect()
+        bench.pass(.milliseconds(200))
+        let before = bench.group.lastNumber
+        bench.volumes[1].openRefused("the history has split")
+        bench.write(0, block: 1)
+        bench.pass(.seconds(2))
+        #expect(bench.group.awaited == [bench.volumes[1].identifier])
+        #expect(bench.seal() == nil && bench.group.lastNumber == before)
+        bench.group.setMembers([bench.volumes[0]])
+        bench.pass(.milliseconds(200))
+        #expect(bench.group.lastCut?.members.map(\.volume) == [bench.volumes[0].identifier])
+    }
+
+    @Test("a cut counts on no point that a crash may still take away")
+    func unsealedPart() throws {
+        for steps in 0..<40 {
+            let bench = try Bench(count: 2)
+            bench.withholdGroup()
+            // The second volume has a point of its own under way when it joins, and nothing behind it.
+            bench.volumes[1].leaveGroup()
+            bench.write(0, block: 1, durability: .durable)
+            bench.write(1, block: 1, durability: .durable)
+            bench.volumes[1].seal(until: .sealed) { _ in }
+            bench.group.setMembers(bench.volumes)
+            bench.group.seal { _ in }
+            for _ in 0..<steps {
+                _ = bench.scheduler.step()
+                bench.group.tick()
+            }
+            bench.machine.cutPower()
+            try bench.start(count: 2)
+            let cut = bench.volumes[0].log.attributes(of: 1)?.group
+            let lacks = bench.volumes[1].log.lastSealedPoint < cut?.point(of: bench.volumes[1].identifier) ?? 0
+            #expect(!lacks, "after \(steps) steps the log of the second volume lacks a point that the cut \(String(describing: cut)) has")
+        }
+    }
+
+    @Test("a point that was sealed again after a crash is not taken for the one of the cut before")
+    func sealedAgain() throws {
+        var found = 0
+        for steps in stride(from: 0, to: 30, by: 3) {
+            let bench = try Bench(count: 2)
+            bench.write(0, block: 1, durability: .durable)
+            bench.write(1, block: 1, durability: .durable)
+            bench.group.seal { _ in }
+            for _ in 0..<steps { _ = bench.scheduler.step() }
+            bench.machine.cutPower()
+            try bench.start(count: 2)
+            guard bench.volumes.map(\.log.lastSealedPoint).sorted() == [0, 1] else { continue }
+            found += 1
+            let lost = bench.volumes[0].log.lastSealedPoint == 0 ? 0 : 1
+            // The next cut seals it; then all of the volume that lost its part comes home, the other's nothing, and another crash.
+            bench.pass(.milliseconds(200))
+            bench.volumes[lost].linkConnectivityChanged(isConnected: true)
+            bench.volumes[lost].opened(VolumeOpenReply(generation: 1, receivedPoint: 0, appliedPoint: 0))
+            bench.volumes[lost].receive(.pointReceived(volume: bench.volumes[lost].identifier, point: 1))
+            bench.scheduler.runUntilIdle()
+            #expect(bench.volumes[lost].log.sealedPoints.isEmpty)
+            bench.machine.cutPower()
+            try bench.start(count: 2)
+            bench.connect()
+            bench.scheduler.runUntilIdle()
+            #expect(bench.attributes(of: 1 - lost)[1]?.group == .partOfLater(Self.identifier))
+        }
+        #expect(found > 0)
+    }
+
+    @Test("the last point of a volume that leaves while it is sealed goes home")
+    func leavingWhileSealing() throws {
+        let bench = try Bench(count: 2)
+        bench.connect()
+        bench.pass(.milliseconds(200))
+        bench.sent = []
+        bench.write(1, block: 1)
+        bench.group.seal { _ in }
+        bench.group.setMembers([bench.volumes[0]])
+        bench.scheduler.runUntilIdle()
+        #expect(bench.begun(1) == [1])
+        #expect(bench.attributes(of: 1).isEmpty)
     }
 }
