@@ -84,6 +84,22 @@ public struct GroupChange: Codable, Sendable, Equatable {
     }
 }
 
+/// The answer of `POST /v1/groups/{name}/detach`, whose body is a `DetachRequest`.
+public struct GroupDetachResult: Codable, Sendable, Equatable {
+    /// The group's name.
+    public var group: String
+    /// What became of each volume that was attached.
+    public var volumes: [DetachResult]
+    /// True when the detach did not wait for the writes: the disks are at the last point that they have in common.
+    public var forced: Bool
+
+    public init(group: String, volumes: [DetachResult], forced: Bool) {
+        self.group = group
+        self.volumes = volumes
+        self.forced = forced
+    }
+}
+
 /// The answer of `POST /v1/groups/{name}/seal`.
 public struct GroupSealResult: Codable, Sendable, Equatable {
     /// One volume's part.

@@ -170,8 +170,11 @@ public struct DetachResult: Codable, Sendable, Equatable {
     public var unsentBytes: UInt64?
     /// True when the detach did not wait for the writes.
     public var forced: Bool
+    /// Points that home has received beyond the group's last common one: kept, and not on the disk. Nil for none.
+    public var heldPoints: UInt64?
 
-    public init(volume: String, unsentBytes: UInt64?, forced: Bool = false) {
+    public init(volume: String, unsentBytes: UInt64?, forced: Bool = false, heldPoints: UInt64? = nil) {
+        self.heldPoints = heldPoints
         self.volume = volume
         self.unsentBytes = unsentBytes
         self.forced = forced

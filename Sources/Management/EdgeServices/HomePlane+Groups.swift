@@ -1,5 +1,6 @@
 import Blocks
 import Disks
+import NIOCore
 import Volumes
 
 /// The disks of groups go from one cut to the next together.
@@ -15,15 +16,57 @@ extension HomePlane {
             ?? 0
     }
 
-    /// The attached volumes, with a disk that could be opened or not.
-    func setAttached(_ volumes: Set<VolumeIdentifier>) {
-        attached = volumes
+    /// Takes over which volumes are in which group, and lets the disks go on that may now.
+    func setMembership(_ membership: GroupMembership) {
+        self.membership = membership
         settleGroups()
     }
 
     /// Lets the disks go on that may.
-    func settleGroups() {
-        // Before it is known who is attached, all may be.
-        GroupAgreement.settle(journals) { [attached] in attached?.contains($0) ?? true }
+    func settleGroups() { GroupAgreement.settle(journals, membership: membership) }
+
+    /// Takes the leases of volumes away, all at once, so that what home has received of each is final; then the disks go to the last
+    /// cut that they have in common.
+    func endSessions(_ identifiers: [VolumeIdentifier], completion: @escaping () -> Void) {
+        let volumes = identifiers.compactMap { served[$0]?.volume }
+        var left = volumes.count + 1
+        let done = { [self] in
+            left -= 1
+            if left > 0 { return }
+            settleGroups()
+            completion()
+        }
+        for volume in volumes { volume.sessionLost { volume.journal.setLease(nil, completion: done) } }
+        done()
+    }
+
+    // MARK: Points that are held for long
+
+    /// How long a point may be held before that is told.
+    private static var heldToldAfter: TimeAmount { .seconds(60) }
+
+    /// Tells of volumes whose points are held for long, and for whom; once until they go on.
+    func watchHeldPoints() {
+        let now = NIODeadline.now()
+        let awaited = GroupAgreement.awaited(journals, membership: membership).map(\.description).sorted().joined(separator: ", ")
+        for journal in journals {
+            guard let first = journal.heldPoints.first?.point else {
+                if let held = held.removeValue(forKey: journal.volume), held.isTold {
+                    recorder.record("point.released", subject: journal.volume.description, "the disk has gone on with its group")
+                }
+                continue
+            }
+            var entry = held[journal.volume] ?? Held(point: first, since: now)
+            if entry.point != first, !entry.isTold { entry = Held(point: first, since: now) }
+            if !entry.isTold, now - entry.since >= Self.heldToldAfter {
+                entry.isTold = true
+                recorder.record(
+                    "point.held", subject: journal.volume.description, severity: .warning,
+                    "point \(first) has waited \(Self.heldToldAfter.nanoseconds / 1_000_000_000) s for the other volumes of its group; the disk "
+                        + "stays at point \(journal.position.applied). What is missing: \(awaited.isEmpty ? "a later point of the group" : awaited)"
+                )
+            }
+            held[journal.volume] = entry
+        }
     }
 }

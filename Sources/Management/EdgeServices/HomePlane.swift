@@ -15,7 +15,7 @@ final class HomePlane: LinkListenerDelegate {
     typealias Home = HomeVolume<LocalDisk, LocalDirectory>
 
     /// A disk that a cloud edge serves.
-    private final class Served {
+    final class Served {
         let volume: Home
         let disk: LocalDisk
         let edge: String
@@ -27,13 +27,22 @@ final class HomePlane: LinkListenerDelegate {
         }
     }
 
+    /// A point that waits for the other disks of its group.
+    struct Held {
+        let point: PointNumber
+        let since: NIODeadline
+        var isTold = false
+    }
+
     let eventLoop: any EventLoop
     let threadPool: NIOThreadPool
     let recorder: EventRecorder
     private(set) var peers: [String: PeerLink] = [:]
-    private var served: [VolumeIdentifier: Served] = [:]
-    /// The attached volumes; nil until the control plane has told.
-    var attached: Set<VolumeIdentifier>?
+    private(set) var served: [VolumeIdentifier: Served] = [:]
+    /// Which volumes are in which group; nil until the control plane has told.
+    var membership: GroupMembership?
+    /// Since when the first held point of a volume is held; see HomePlane+Groups.swift.
+    var held: [VolumeIdentifier: Held] = [:]
     /// The volumes of each edge that want no more write-behind for now.
     private var holding: [String: Set<VolumeIdentifier>] = [:]
     /// The edges that are let in. The control plane keeps it true, so that a handshake needs no disk. Whoever shows a certificate of
@@ -71,6 +80,7 @@ final class HomePlane: LinkListenerDelegate {
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         ticker = eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
             for peer in bound.value.peers.values { peer.tick() }
+            bound.value.watchHeldPoints()
         }
         return listener.start(host: host, port: port)
     }
@@ -198,6 +208,12 @@ final class HomePlane: LinkListenerDelegate {
                 "the point journal stopped: \(error); received points are kept and are applied when the disk opens again")
         }
         journal.onHeld = { [unowned self] in settleGroups() }
+        if journal.keptPoints > 0 {
+            recorder.record(
+                "points.kept", subject: identifier.description, severity: .warning,
+                "\(journal.keptPoints) points of the attachment before were held for its group and are on no disk: they are kept in the "
+                    + "journal's directory as held-*.journal until you remove them")
+        }
         served[identifier] = Served(volume: volume, disk: disk, edge: edge)
         settleGroups()
     }
@@ -258,24 +274,30 @@ final class HomePlane: LinkListenerDelegate {
         served.volume.opened(generation: generation) { completion(.success($0)) }
     }
 
-    /// Takes the lease away, applies what was received, and gives the disk back.
-    func close(_ identifier: VolumeIdentifier, completion: @escaping (Result<Void, any Error>) -> Void) {
-        guard let served = served[identifier] else { return completion(.success(())) }
+    /// Takes the lease away, applies what was received, and gives the disk back: at the last common point of its group, if it is in one.
+    /// What is held is no part of that. It stays in the journal, and is an error when nothing may be `given up`.
+    /// - Parameter completion: hears the last point on the disk, and how many are held.
+    func close(
+        _ identifier: VolumeIdentifier, givesUp: Bool,
+        completion: @escaping (Result<(applied: PointNumber, held: Int), any Error>) -> Void
+    ) {
+        guard let served = served[identifier] else { return completion(.failure(Problem.notServed)) }
         let journal = served.volume.journal
-        served.volume.sessionLost {
-            journal.setLease(nil) {
-                // What waits for other disks of a group waits no more: this one leaves it.
-                journal.applyHeldPoints()
-                journal.whenAllApplied { [self] result in
-                    if case .failure(let error) = result {
-                        return completion(.failure(Problem(describing: error, disk: served.disk.path)))
-                    }
-                    journal.close { [self] in
-                        served.disk.close()
-                        self.served[identifier] = nil
-                        hold(identifier, of: served.edge, false)
-                        completion(.success(()))
-                    }
+        endSessions([identifier]) {
+            journal.whenAgreedApplied { [self] result in
+                let position: PointPosition
+                switch result {
+                case .failure(let error): return completion(.failure(Problem(describing: error, disk: served.disk.path)))
+                case .success(let reached): position = reached
+                }
+                let heldCount = journal.heldPoints.count
+                if heldCount > 0, !givesUp { return completion(.failure(Problem.held(heldCount))) }
+                journal.close { [self] in
+                    served.disk.close()
+                    self.served[identifier] = nil
+                    held[identifier] = nil
+                    hold(identifier, of: served.edge, false)
+                    completion(.success((position.applied, heldCount)))
                 }
             }
         }

@@ -40,7 +40,7 @@ extension OnPremEdge {
                     action: "detach volume \(other.name) first")
             }
             try checkTarget(of: record, at: edge)
-            try checkGroup(of: record, at: edge)
+            try await checkGroup(of: record, at: edge)
             try await openDisk(of: record, identifier: identifier, edge: edge)
             do {
                 let attached = try store.attachVolume(
@@ -49,13 +49,13 @@ extension OnPremEdge {
                 try store.setLogIdentifier(nil, ofVolume: name)
                 leases[attached.identifier] = VolumeLease(generation: attached.generation)
             } catch {
-                try? await closeDisk(identifier)
+                _ = try? await closeDisk(identifier, givesUp: true)
                 throw error
             }
         }
         diskFailures[name] = nil
         diskRetries[name] = nil
-        try await tellAttached()
+        try await tellMembership()
         willAttach()
         environment.recorder.record("volume.attached", subject: name, "volume \(name) is attached to edge \(edge)")
         try await notifyGrantsChanged(edge)
@@ -95,16 +95,14 @@ extension OnPremEdge {
         }
     }
 
-    private func closeDisk(_ identifier: VolumeIdentifier) async throws {
-        _ = try await needPlane().call { (plane: HomePlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
-            plane.close(identifier) { completion($0.map { true }) }
-        }
+    private func closeDisk(_ identifier: VolumeIdentifier, givesUp: Bool) async throws -> (applied: UInt64, held: Int) {
+        try await needPlane().call { plane, completion in plane.close(identifier, givesUp: givesUp, completion: completion) }
     }
 
     /// Opens the disks of attached volumes that are not open: after a start, and when one was missing.
     func openAttachedDisks() async {
         guard let records = try? store.volumes() else { return }
-        try? await tellAttached()
+        try? await tellMembership()
         let now = ContinuousClock.now
         for name in records.map(\.name) where diskRetries[name]?.isDue(now: now) != false && busyVolumes.insert(name).inserted {
             defer { busyVolumes.remove(name) }
@@ -147,13 +145,13 @@ extension OnPremEdge {
                 action: "wait until `causeway volume show \(name)` says that it is done")
         }
         detachingVolumes.insert(name)
-        let unsent: UInt64?
+        let result: DetachResult
         do {
             defer {
                 busyVolumes.remove(name)
                 detachingVolumes.remove(name)
             }
-            unsent = try await takeBack(record, identifier: identifier, edge: edge, force: force)
+            result = try await takeBack(record, identifier: identifier, edge: edge, force: force)
         } catch {
             // The edge keeps the volume: the next look at its grants tells it so.
             try? await notifyGrantsChanged(edge)
@@ -167,17 +165,19 @@ extension OnPremEdge {
             "volume.detached", subject: name, severity: force ? .warning : .info,
             force
                 ? "volume \(name) was detached by force; writes that were not home are given up"
+                    + (result.heldPoints.map { "; \($0) points that were held for its group are kept and are not on the disk" } ?? "")
                 : "volume \(name) is detached; all of it is at home")
-        return DetachResult(volume: name, unsentBytes: unsent, forced: force)
+        return result
     }
 
     /// Brings everything home, applies it, closes the disk, and only then forgets the attachment: a crash before that leaves it attached.
-    private func takeBack(_ record: VolumeRecord, identifier: VolumeIdentifier, edge: String, force: Bool) async throws -> UInt64? {
+    private func takeBack(_ record: VolumeRecord, identifier: VolumeIdentifier, edge: String, force: Bool) async throws -> DetachResult {
         let unsent = try await releaseAtEdge(record.name, identifier: record.identifier, edge: edge, force: force)
+        var (closedPoint, heldCount): (UInt64, Int) = (0, 0)
         do {
             try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
             if let group = record.volumeGroup { try await noteLastPoint(of: try store.group(group)) }
-            try await closeDisk(identifier)
+            (closedPoint, heldCount) = try await closeDisk(identifier, givesUp: force)
         } catch {
             guard force else { throw error }
             try await needPlane().run { $0.abandon(identifier) }
@@ -186,9 +186,9 @@ extension OnPremEdge {
                 "disk \(record.disk) was detached by force while points could not be applied to it: it may be between two points; "
                     + "they stay in the journal and are applied when the disk is attached again")
         }
-        _ = try store.detachVolume(record.name)
-        try await tellAttached()
-        return unsent
+        _ = try store.detachVolume(record.name, closedPoint: closedPoint)
+        try await tellMembership()
+        return DetachResult(volume: record.name, unsentBytes: unsent, forced: force, heldPoints: heldCount > 0 ? UInt64(heldCount) : nil)
     }
 
     /// A journal that has stopped is opened anew, which applies what it has received.
@@ -200,7 +200,7 @@ extension OnPremEdge {
     }
 
     /// Asks the edge to bring everything home. Returns what was given up: nothing, or with force perhaps unknown.
-    private func releaseAtEdge(_ name: String, identifier: String, edge: String, force: Bool) async throws -> UInt64? {
+    func releaseAtEdge(_ name: String, identifier: String, edge: String, force: Bool) async throws -> UInt64? {
         if try await connectedEdges().contains(edge) {
             do {
                 let seconds: Int64 = force ? 10 : Int64(Self.detachSeconds)

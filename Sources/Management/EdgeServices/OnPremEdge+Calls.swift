@@ -46,6 +46,14 @@ extension OnPremEdge {
                 noteUnusableKey(of: record, failure)
             }
         }
+        if volumes.contains(where: { $0.isGrouped == true }), try await isTooOldForGroups(edge) {
+            // Its points would come home one by one, as if there were no group.
+            volumes.removeAll { $0.isGrouped == true }
+            environment.recorder.record(
+                "group.edge_too_old", subject: edge, severity: .error,
+                "edge \(edge) has a version without groups: it is not given the volumes of groups. Upgrade causewayd there, or take them out"
+            )
+        }
         // A volume whose disk or key can't be opened now is still the edge's: it must not take it for given back.
         let missing = try store.volumes().filter { record in
             record.edge == edge && record.state == .attached && !volumes.contains { $0.identifier == record.identifier }
@@ -111,6 +119,7 @@ extension OnPremEdge {
         guard try await plane.run({ $0.peers[edge]?.session }) == session else { throw APIError.linkDown(peer: edge) }
         // Looked up again: it may have been detached while its last point was committed.
         let record = try attachedRecord(request.volume, edge)
+        if endingVolumes.contains(request.volume) { throw Problem.notServed }
         var lease = leases[request.volume] ?? VolumeLease(generation: record.generation, logIdentifier: record.logIdentifier)
         do {
             if try lease.open(request, receivedPoint: position.received) {

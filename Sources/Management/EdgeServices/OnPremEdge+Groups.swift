@@ -3,9 +3,11 @@ import Blocks
 import Disks
 import EdgeConfiguration
 import Foundation
+import LinkProtocol
 import ManagementAPI
 import NIOCore
 import StateStore
+import Volumes
 
 /// Groups of volumes: the records, and where their disks are (W4).
 extension OnPremEdge {
@@ -33,9 +35,11 @@ extension OnPremEdge {
             name: request.name, identifier: VolumeIdentifier.random().description,
             recoveryPointObjectiveSeconds: policy.recoveryPointObjectiveSeconds, sealBytes: Int64(clamping: policy.sealBytes))
         try check(request.volumes)
+        try await checkVersion(ofEdges: edges(of: request.volumes))
         try conflicting { try store.addGroup(record, volumes: request.volumes) }
         environment.recorder.record(
             "group.created", subject: record.name, "group \(record.name): \(request.volumes.joined(separator: ", "))")
+        try await tellMembership()
         try await notifyEdges(ofVolumes: request.volumes)
         return try await group(named: request.name)
     }
@@ -43,7 +47,10 @@ extension OnPremEdge {
     func changeGroup(named name: String, _ change: GroupChange) async throws -> APIModels.VolumeGroup {
         let before = try volumes(ofGroup: try groupRecord(name).name).map(\.name)
         let policy = try change.policy.map { try Self.checkedPolicy($0) }
-        if let volumes = change.volumes { try check(volumes) }
+        if let volumes = change.volumes {
+            try check(volumes)
+            try await checkVersion(ofEdges: edges(of: volumes))
+        }
         try conflicting {
             try store.changeGroup(name, volumes: change.volumes) { record in
                 guard let policy else { return }
@@ -53,6 +60,7 @@ extension OnPremEdge {
         }
         environment.recorder.record(
             "group.changed", subject: name, change.volumes.map { "group \(name): \($0.joined(separator: ", "))" } ?? "group \(name)")
+        try await tellMembership()
         try await notifyEdges(ofVolumes: before + (change.volumes ?? []))
         return try await group(named: name)
     }
@@ -61,7 +69,51 @@ extension OnPremEdge {
         let volumes = try volumes(ofGroup: try groupRecord(name).name).map(\.name)
         try store.deleteGroup(name)
         environment.recorder.record("group.deleted", subject: name, "group \(name) is gone; its volumes have points of their own again")
+        try await tellMembership()
         try await notifyEdges(ofVolumes: volumes)
+    }
+
+    /// Detaches all volumes of a group together. By force the disks go to the last point that they have in common and no further: what
+    /// home has received beyond it is kept, and on no disk.
+    func detachGroup(named name: String, force: Bool) async throws -> GroupDetachResult {
+        let record = try groupRecord(name)
+        let members = try volumes(ofGroup: record.name).filter { $0.state == .attached }
+        let identifiers = members.compactMap { VolumeIdentifier(hexadecimal: $0.identifier) }
+        // The edge stops serving all of them before the first is gone.
+        endingVolumes.formUnion(force ? members.map(\.identifier) : [])
+        detachingVolumes.formUnion(members.map(\.name))
+        defer {
+            endingVolumes.subtract(members.map(\.identifier))
+            detachingVolumes.subtract(members.map(\.name))
+        }
+        do {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for member in members {
+                    group.addTask {
+                        let edge = member.edge ?? ""
+                        _ = try await self.releaseAtEdge(member.name, identifier: member.identifier, edge: edge, force: force)
+                    }
+                }
+                try await group.waitForAll()
+            }
+        } catch {
+            detachingVolumes.subtract(members.map(\.name))
+            try? await notifyEdges(ofVolumes: members.map(\.name))
+            throw error
+        }
+        if force {
+            _ = try await needPlane().call { (plane: HomePlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+                plane.endSessions(identifiers) { completion(.success(true)) }
+            }
+        }
+        var results: [DetachResult] = []
+        for member in members { results.append(try await detachVolume(named: member.name, force: force)) }
+        environment.recorder.record(
+            "group.detached", subject: name, severity: force ? .warning : .info,
+            force
+                ? "group \(name) was detached by force: its disks are at the last point that they have in common"
+                : "group \(name) is detached")
+        return GroupDetachResult(group: name, volumes: results, forced: force)
     }
 
     func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
@@ -93,16 +145,35 @@ extension OnPremEdge {
         }
     }
 
+    private func edges(of names: [String]) throws -> Set<String> {
+        Set(try store.volumes().filter { names.contains($0.name) }.compactMap(\.edge))
+    }
+
     private func notifyEdges(ofVolumes names: [String]) async throws {
-        let edges = Set(try store.volumes().filter { names.contains($0.name) }.compactMap(\.edge))
-        for edge in edges { try await notifyGrantsChanged(edge) }
+        for edge in try edges(of: names) { try await notifyGrantsChanged(edge) }
+    }
+
+    /// True when the edge is connected and of a version that knows no groups: its volumes would come home one by one.
+    func isTooOldForGroups(_ edge: String) async throws -> Bool {
+        try await needPlane().run { plane in
+            plane.peers[edge].map { $0.endpoint.isConnected && $0.endpoint.version < LinkVersion.pointAttributes } ?? false
+        }
+    }
+
+    private func checkVersion(ofEdges edges: Set<String>) async throws {
+        for edge in edges where try await isTooOldForGroups(edge) {
+            throw APIError.conflict(
+                "edge_too_old", "The cloud edge knows no groups", detail: "edge \(edge) has a version without groups",
+                action: "upgrade causewayd there, then try again")
+        }
     }
 
     func volumes(ofGroup name: String) throws -> [VolumeRecord] { try store.volumes().filter { $0.volumeGroup == name } }
 
     /// The volumes of a group are one machine's, and a cut is made at one edge.
-    func checkGroup(of record: VolumeRecord, at edge: String) throws {
+    func checkGroup(of record: VolumeRecord, at edge: String) async throws {
         guard let group = record.volumeGroup else { return }
+        try await checkVersion(ofEdges: [edge])
         guard let other = try volumes(ofGroup: group).first(where: { $0.state == .attached && $0.edge != edge }) else { return }
         throw APIError.conflict(
             "group_elsewhere", "The group is at another edge",
@@ -126,8 +197,8 @@ extension OnPremEdge {
                 received: place?.position.received ?? 0, applied: place?.position.applied ?? 0)
         }
         return APIModels.VolumeGroup(
-            name: record.name, identifier: record.identifier, point: max(UInt64(clamping: record.lastPoint), last?.number ?? 0),
-            applied: members.allSatisfy { $0.applied >= $0.point ?? 0 }, members: members,
+            name: record.name, identifier: record.identifier, point: last?.number ?? 0,
+            applied: identifiers.isEmpty || last != nil && members.allSatisfy { $0.applied >= $0.point ?? 0 }, members: members,
             policy: .init(
                 recoveryPointObjectiveSeconds: record.recoveryPointObjectiveSeconds, sealBytes: UInt64(clamping: record.sealBytes)))
     }
@@ -158,9 +229,18 @@ extension OnPremEdge {
         return last
     }
 
-    /// Tells the data plane which volumes are attached: the others of a group wait for no other.
-    func tellAttached() async throws {
-        let attached = Set(try store.volumes().compactMap { $0.state == .attached ? VolumeIdentifier(hexadecimal: $0.identifier) : nil })
-        try await needPlane().run { $0.setAttached(attached) }
+    /// Tells the data plane which volumes are in which group, and where the disks of those stand that are attached no more.
+    func tellMembership() async throws {
+        let groups = Dictionary(
+            try store.groups().compactMap { record in GroupIdentifier(hexadecimal: record.identifier).map { (record.name, $0) } },
+            uniquingKeysWith: { $1 })
+        var members: [VolumeIdentifier: GroupMembership.Member] = [:]
+        for record in try store.volumes() {
+            guard let identifier = VolumeIdentifier(hexadecimal: record.identifier) else { continue }
+            members[identifier] = .init(
+                group: record.volumeGroup.flatMap { groups[$0] }, closedAt: record.state == .attached ? nil : record.closedPoint)
+        }
+        let membership = GroupMembership(members: members)
+        try await needPlane().run { $0.setMembership(membership) }
     }
 }

@@ -43,6 +43,8 @@ actor OnPremEdge: EdgeController {
     var busyVolumes: Set<String> = []
     /// Those among them that are being detached.
     var detachingVolumes: Set<String> = []
+    /// Attachments that are ended by force, with others of their group: nobody opens their volumes any more.
+    var endingVolumes: Set<String> = []
     /// Opens of a volume come one after the other: the last one that began.
     var opening: [String: Task<VolumeOpenReply, any Error>] = [:]
     var reopening: Task<Void, Never>?

@@ -63,6 +63,13 @@ extension Problem {
     }
 
     /// The volume's disk is not open here.
+    static func held(_ count: Int) -> Problem {
+        Problem(
+            status: 409, code: "points_held", title: "The volume's group has not gone on",
+            detail: "home has received \(count) points that wait for other volumes of the group",
+            action: "bring the others back, or take the volume out of its group; with force it ends at the group's last common point")
+    }
+
     static var notServed: Problem {
         Problem(
             status: 503, code: "disk_unavailable", title: "The disk is not available",

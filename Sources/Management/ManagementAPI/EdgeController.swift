@@ -53,6 +53,8 @@ public protocol EdgeController: Sendable {
     func createGroup(_ request: GroupCreate) async throws -> VolumeGroup
     func changeGroup(named name: String, _ change: GroupChange) async throws -> VolumeGroup
     func deleteGroup(named name: String) async throws
+    /// Detaches all volumes of a group together.
+    func detachGroup(named name: String, force: Bool) async throws -> GroupDetachResult
     /// As `sealVolume`, for all volumes of a group at one instant.
     func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult
 
@@ -94,6 +96,7 @@ extension EdgeController {
     public func createGroup(_ request: GroupCreate) async throws -> VolumeGroup { throw APIError.wrongRole(.onprem) }
     public func changeGroup(named name: String, _ change: GroupChange) async throws -> VolumeGroup { throw APIError.wrongRole(.onprem) }
     public func deleteGroup(named name: String) async throws { throw APIError.wrongRole(.onprem) }
+    public func detachGroup(named name: String, force: Bool) async throws -> GroupDetachResult { throw APIError.wrongRole(.onprem) }
     public func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
         throw APIError.wrongRole()
     }

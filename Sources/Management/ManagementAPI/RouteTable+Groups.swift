@@ -37,6 +37,16 @@ extension RouteTable {
             return Response(status: .noContent)
         },
         Route(
+            method: .post, path: "/v1/groups/{name}/detach", identifier: "detachGroup", tag: "groups",
+            summary:
+                "Stop serving all volumes of a group, after their writes came home; by force at the last point that they have in common.",
+            body: .init(schema: "DetachRequest", required: false),
+            answers: [.init(status: 200, content: [.json("GroupDetachResult")], summary: "They are detached.")], errors: [409, 503]
+        ) { call in
+            let force = try call.decode(DetachRequest.self).force ?? false
+            return try .json(try await call.controller.detachGroup(named: call.parameter("name"), force: force))
+        },
+        Route(
             method: .post, path: "/v1/groups/{name}/seal", identifier: "sealGroup", tag: "groups",
             summary: "Seal a point of all volumes of a group at one instant, and wait for it.", query: sealQuery,
             answers: sealAnswers("GroupSealResult"), errors: [409, 503]

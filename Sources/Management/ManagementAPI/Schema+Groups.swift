@@ -39,6 +39,16 @@ extension Schema {
                 ])
         ),
         (
+            "GroupDetachResult",
+            .object(
+                "What a detach of a group gave up.",
+                [
+                    .required("group", .text("The group's name.")),
+                    .required("volumes", .list("Each volume that was attached.", of: .reference("DetachResult"))),
+                    .required("forced", .flag("True when it did not wait for the writes: the disks are at their last common point.")),
+                ])
+        ),
+        (
             "GroupSealResult",
             .object(
                 "A sealed point of a group.",

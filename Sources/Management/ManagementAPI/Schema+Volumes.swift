@@ -217,6 +217,9 @@ extension Schema {
                     .required("volume", .text("The volume's name.")),
                     .optional("unsentBytes", .count("Acknowledged writes that were given up; missing when not known.")),
                     .required("forced", .flag("True when it did not wait for the writes.")),
+                    .optional(
+                        "heldPoints",
+                        .count("Points that home has received beyond the group's last common one: kept, and not on the disk.")),
                 ])
         ),
     ]

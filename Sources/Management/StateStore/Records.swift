@@ -126,6 +126,8 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var burstBytes: UInt64?
     /// The name of its group; nil for none.
     public var volumeGroup: String?
+    /// The last point on the disk when the last attachment ended; 0 when that is not known.
+    public var closedPoint: UInt64 = 0
 
     public init(
         name: String, identifier: String, disk: String, target: String, logicalUnit: Int = 0, wrappedKey: Data,

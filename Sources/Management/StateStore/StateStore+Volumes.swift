@@ -90,6 +90,14 @@ extension StateStore {
                     "the target \"\(volume.target)\" is served at the edge \"\(other.edge ?? "")\", with the volume \"\(other.name)\": "
                         + "the volumes of one target are attached to the same edge")
             }
+            if let group = volume.volumeGroup {
+                let members = VolumeRecord.filter(Column("volumeGroup") == group && Column("state") == VolumeState.attached.rawValue)
+                if let other = try members.filter(Column("edge") != edge).fetchOne(database) {
+                    throw StateStoreError.conflict(
+                        "the volume \"\(other.name)\" of the group \"\(group)\" is attached to the edge \"\(other.edge ?? "")\": the volumes of "
+                            + "a group are attached to the same edge")
+                }
+            }
             guard Self.wrappedKeyBytes.contains(wrappedKey.count) else {
                 throw StateStoreError.failed("the volume's key is not a wrapped one")
             }
@@ -104,10 +112,12 @@ extension StateStore {
     }
 
     /// Takes the lease back; what comes with the old generation is fenced from then on. Detaching again changes nothing.
-    public func detachVolume(_ name: String) throws(StateStoreError) -> VolumeRecord {
+    /// - Parameter closedPoint: the last point on the disk; 0 when that is not known.
+    public func detachVolume(_ name: String, closedPoint: UInt64 = 0) throws(StateStoreError) -> VolumeRecord {
         try updateVolume(name) { _, volume in
             if volume.state == .detached { return }
             volume.state = .detached
+            volume.closedPoint = closedPoint
             volume.edge = nil
             volume.sectorCount = 0
             volume.generation += 1

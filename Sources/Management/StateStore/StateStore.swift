@@ -167,6 +167,9 @@ public final class StateStore: Sendable {
                     ALTER TABLE volume ADD COLUMN volumeGroup TEXT REFERENCES volumeGroup(name);
                     """)
         }
+        migrator.registerMigration("closed points") { database in
+            try database.execute(sql: "ALTER TABLE volume ADD COLUMN closedPoint INTEGER NOT NULL DEFAULT 0")
+        }
         return migrator
     }
 }

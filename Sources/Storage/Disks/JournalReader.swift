@@ -7,6 +7,9 @@ public struct JournalReport: Equatable, Sendable {
     public enum PointState: String, Codable, Sendable {
         /// Whole, and to be applied to the disk when the journal is opened.
         case received
+        /// Whole, and of a group whose other volumes have not received their parts, as far as this journal knows; or behind such a
+        /// one. It is not applied before they have. One that was put aside when its attachment ended never is.
+        case held
         /// On the disk already, or of an earlier attachment: the file is removed when the journal is opened.
         case leftOver
         /// Not whole, and nothing says that it ever was: it is dropped when the journal is opened, and sent again.
@@ -19,9 +22,11 @@ public struct JournalReport: Equatable, Sendable {
         public let state: PointState
         /// The generation of the lease that it came under; nil when its header can't be read.
         public let generation: LeaseGeneration?
-        /// How many pieces it has, and their data in bytes; 0 for one that is not `received`.
+        /// How many pieces it has, and their data in bytes; 0 for one that is not `received` or `held`.
         public let pieceCount: Int
         public let byteCount: UInt64
+        /// The cut of its group that it carries; nil for a point of no group.
+        public let group: GroupPoint?
     }
 
     /// Something that no crash leaves.
@@ -36,6 +41,12 @@ public struct JournalReport: Equatable, Sendable {
     /// The volume and the position that the position file tells; nil when there is none.
     public fileprivate(set) var volume: VolumeIdentifier?
     public fileprivate(set) var position: PointPosition?
+    /// Points up to here are applied or may be, whatever the other volumes of the group have.
+    public fileprivate(set) var agreed: PointNumber = 0
+    /// The last cut of a group that the disk has gone to, or is about to.
+    public fileprivate(set) var cut: GroupPoint?
+    /// The files of points that ended attachments left held: nobody applies them any more.
+    public fileprivate(set) var keptFiles: [String] = []
     /// The points whose files are there, in order.
     public fileprivate(set) var points: [Point] = []
     public fileprivate(set) var damages: [Damage] = []
@@ -66,6 +77,7 @@ public final class JournalReader<Directory: StorageDirectory> {
     private func start() {
         directory.list { [self] result in
             step(result) { names in
+                report.keptFiles = names.filter(PointFormat.isKeptFile).sorted()
                 let points = names.compactMap { PointFormat.point(ofFile: $0) }.sorted()
                 guard names.contains(PositionRecord.fileName) else {
                     if !points.isEmpty { damage(PositionRecord.fileName, 0, "there are point files, and this file is missing") }
@@ -105,6 +117,8 @@ public final class JournalReader<Directory: StorageDirectory> {
         guard let record = PositionRecord(file: bytes) else { return }
         report.volume = record.volume
         report.position = record.position
+        report.agreed = max(record.agreed, record.position.applied)
+        report.cut = record.cut
     }
 
     private func scan(_ points: ArraySlice<PointNumber>) {
@@ -132,7 +146,9 @@ public final class JournalReader<Directory: StorageDirectory> {
         switch content {
         case .complete(let header, let index) where header.point == point && header.volume == report.volume ?? header.volume:
             let byteCount = index.pieces.reduce(0) { $0 + UInt64($1.dataBytes) }
-            add(point, .received, header, pieceCount: index.pieces.count, byteCount: byteCount)
+            let group = header.attributes?.group
+            isHolding = isHolding || group != nil && point > report.agreed
+            add(point, isHolding ? .held : .received, header, pieceCount: index.pieces.count, byteCount: byteCount, group: group)
         case .complete(let header, _): add(point, .leftOver, header)
         case .incomplete(let header):
             add(point, .incomplete, header)
@@ -142,17 +158,22 @@ public final class JournalReader<Directory: StorageDirectory> {
     }
 
     private var incompleteAt: [PointNumber: UInt64] = [:]
+    /// A point is held: those behind it wait with it.
+    private var isHolding = false
 
     private func add(
-        _ number: PointNumber, _ state: JournalReport.PointState, _ header: PointHeader? = nil, pieceCount: Int = 0, byteCount: UInt64 = 0
+        _ number: PointNumber, _ state: JournalReport.PointState, _ header: PointHeader? = nil, pieceCount: Int = 0, byteCount: UInt64 = 0,
+        group: GroupPoint? = nil
     ) {
         report.points.append(
-            .init(number: number, state: state, generation: header?.generation, pieceCount: pieceCount, byteCount: byteCount))
+            .init(
+                number: number, state: state, generation: header?.generation, pieceCount: pieceCount, byteCount: byteCount,
+                group: group))
     }
 
     /// Every point behind the applied one, up to the last that was received, has to be whole.
     private func end() {
-        let received = report.points.filter { $0.state == .received }.map(\.number)
+        let received = report.points.filter { $0.state == .received || $0.state == .held }.map(\.number)
         guard let position = report.position else { return completion(.success(report)) }
         // The last point that is accounted for. All received ones are behind it.
         var accounted = position.applied

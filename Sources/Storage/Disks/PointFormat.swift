@@ -23,12 +23,23 @@ enum PointFormat {
     static let commitTag: UInt32 = 0x434d_4954  // "CMIT"
 
     private static let prefix = "point-"
+    private static let keptPrefix = "held-"
     private static let suffix = ".journal"
 
     /// The name of a point's file.
-    static func fileName(_ point: PointNumber) -> String {
+    static func fileName(_ point: PointNumber) -> String { prefix + digits(point) + suffix }
+
+    /// What the file of a point is called that was held when its attachment ended: nobody applies it any more.
+    static func keptFileName(_ point: PointNumber, of volume: VolumeIdentifier) -> String {
+        keptPrefix + "\(volume)-" + digits(point) + suffix
+    }
+
+    /// True when a file of that name was kept so.
+    static func isKeptFile(_ name: String) -> Bool { name.hasPrefix(keptPrefix) && name.hasSuffix(suffix) }
+
+    private static func digits(_ point: PointNumber) -> String {
         let digits = String(point, radix: 16)
-        return prefix + String(repeating: "0", count: 16 - digits.count) + digits + suffix
+        return String(repeating: "0", count: 16 - digits.count) + digits
     }
 
     /// The point whose file has that name.

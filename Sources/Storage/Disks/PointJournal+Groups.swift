@@ -56,12 +56,6 @@ extension PointJournal {
         startApplying()
     }
 
-    /// The volume is in no group any more: applies what is held, in order.
-    public func applyHeldPoints() {
-        appliesHeldPoints = true
-        startApplying()
-    }
-
     /// Makes an agreement durable, between two points: nothing else writes the position then.
     func recordAgreement() {
         guard let agreement, agreement.through > record.agreed, !isRecordingAgreement else { return }

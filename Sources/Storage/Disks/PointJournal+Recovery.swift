@@ -4,7 +4,7 @@ import NIOCore
 // Opening:
 //
 //   list ─> read position (or make it), make it durable ─> scan the files behind it, and make the complete ones durable
-//        ─> see that the disk is the one that it was ─> apply them in order
+//        ─> put aside what an ended attachment left held ─> see that the disk is the one that it was ─> apply the others in order
 //        ─> take the position over for a new attachment ─> remove what is left over ─> directory durable
 //
 // What a crash can leave: at most one incomplete file, that of the point after the last received one;
@@ -21,6 +21,7 @@ extension PointJournal {
             case .failure(let error): completion(.failure(PointJournalError(journal: error)))
             case .success(let names):
                 let points = names.compactMap { PointFormat.point(ofFile: $0) }.sorted()
+                keptNames = Set(names.filter(PointFormat.isKeptFile))
                 if names.contains(PositionRecord.fileName) { return readPosition(points, completion) }
                 guard points.isEmpty else {
                     return completion(.failure(.corrupt("there are point files and no file `\(PositionRecord.fileName)`")))
@@ -95,7 +96,10 @@ extension PointJournal {
     private func scan(_ points: ArraySlice<PointNumber>, leftOver: [PointNumber], _ completion: @escaping Done) {
         guard let point = points.first else {
             let last = queue.last?.index.point ?? record.position.applied
-            guard last >= record.position.received else {
+            // A crash may have come while the points behind were put aside.
+            var end = last
+            while end < record.position.received, keptNames.contains(PointFormat.keptFileName(end + 1, of: record.volume)) { end += 1 }
+            guard end >= record.position.received else {
                 return completion(
                     .failure(.corrupt("point \(last &+ 1) was received and its file is missing or damaged")))
             }
@@ -103,7 +107,7 @@ extension PointJournal {
             guard !queue.isEmpty else { return checkDisk(leftOver, completion) }
             return directory.synchronize { [self] result in
                 if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
-                checkDisk(leftOver, completion)
+                keepHeldPoints(leftOver, completion)
             }
         }
         directory.open(PointFormat.fileName(point), create: false) { [self] result in
@@ -141,6 +145,27 @@ extension PointJournal {
         }
     }
 
+    /// What an ended attachment left held is no part of a common cut, and never will be: it is not applied, and not thrown away either.
+    /// The files stay under other names until somebody removes them. From the last on, so that a crash leaves no hole in the row.
+    private func keepHeldPoints(_ leftOver: [PointNumber], _ completion: @escaping Done) {
+        guard record.volume != volume, hasHeldPoints, !isPlanted(.appliesHeldPointsOnDetach), let last = queue.last else {
+            return checkDisk(leftOver, completion)
+        }
+        let point = last.index.point
+        directory.rename(PointFormat.fileName(point), to: PointFormat.keptFileName(point, of: record.volume)) { [self] result in
+            if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
+            directory.synchronize { [self] result in
+                if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
+                last.file.close()
+                queue.removeLast()
+                piecesQueued -= last.index.pieces.count
+                position.received = queue.last?.index.point ?? record.position.applied
+                keptPoints += 1
+                keepHeldPoints(leftOver, completion)
+            }
+        }
+    }
+
     /// Goes on with the disk that the journal belongs to, and with no other. When an earlier attachment has ended and left
     /// nothing, the disk was its owner's to change.
     private func checkDisk(_ leftOver: [PointNumber], _ completion: @escaping Done) {
@@ -151,9 +176,9 @@ extension PointJournal {
         }
     }
 
-    /// Applies what may be applied: of a volume in a group not what waits for others, unless the volume is no more.
+    /// Applies what may be applied: of a volume in a group not what waits for others.
     private func applyAll(_ leftOver: [PointNumber], _ completion: @escaping Done) {
-        appliesHeldPoints = record.volume != volume
+        appliesHeldPoints = record.volume != volume && isPlanted(.appliesHeldPointsOnDetach)
         let last = queue.prefix { !isHeld($0) }.last?.index.point
         whenApplied(through: last ?? position.applied) { [self] result in
             appliesHeldPoints = false

@@ -55,13 +55,17 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     var applying: PointApplication<Directory.File>?
     var appliedWaiters: [(point: PointNumber, completion: (Result<PointPosition, PointJournalError>) -> Void)] = []
     var removalsInFlight = 0
+    /// Points of an ended attachment that the opening has put aside, because they were held: see `PointFormat.keptFileName`.
+    public internal(set) var keptPoints = 0
+    /// The files of such points that were there before.
+    var keptNames: Set<String> = []
     /// Points that recovery has applied and whose files it has to remove.
     var recoveredPoints: [PointNumber] = []
 
     /// What the owner has agreed to and the position file does not say yet.
     var agreement: (through: PointNumber, cut: GroupPoint?)?
     var isRecordingAgreement = false
-    /// Points of groups are applied like any other: the volume is in no group any more.
+    /// Points of groups are applied like any other: a planted bug.
     var appliesHeldPoints = false
 
     var readsInFlight: [UInt64: SectorRange] = [:]
@@ -85,8 +89,8 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
 
     /// Opens the journal in `directory`, which it has for itself, and brings the disk to the last received point first.
     ///
-    /// When the directory belongs to another attachment, what that one left is applied, and the points of `volume`
-    /// start at 1. The disk stays the caller's to close, after `close`.
+    /// When the directory belongs to another attachment, what that one left is applied, but for points that it held, which are put
+    /// aside (`keptPoints`), and the points of `volume` start at 1. The disk stays the caller's to close, after `close`.
     public static func open(
         disk: Disk, sectorCount: UInt64, directory: Directory, volume: VolumeIdentifier,
         limits: PointJournalLimits = PointJournalLimits(),
@@ -130,6 +134,16 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
         if case .failed(let error) = state { return completion(.failure(error)) }
         if state == .closed { return completion(.failure(.closed)) }
         whenApplied(through: position.received, completion: completion)
+    }
+
+    /// Completes when every point that may be applied now is durable on the disk; what is held stays so.
+    public func whenAgreedApplied(completion: @escaping (Result<PointPosition, PointJournalError>) -> Void) {
+        if case .failed(let error) = state { return completion(.failure(error)) }
+        if state == .closed { return completion(.failure(.closed)) }
+        let through = agreement?.through ?? 0
+        whenApplied(
+            through: queue.prefix { !isHeld($0) || $0.index.point <= through }.last?.index.point ?? position.applied, completion: completion
+        )
     }
 
     func whenApplied(through point: PointNumber, completion: @escaping (Result<PointPosition, PointJournalError>) -> Void) {

@@ -10,11 +10,13 @@ import Disks
 // It is worked out anew from what the journals hold, so that there is nothing to keep and nothing to restore:
 //
 //   a cut is known     from the point of any volume that carries it, or from the journal of a disk that has agreed to it
-//   a cut is complete  when each of its volumes has received its point; one that is attached no more counts as if it had
-//   a disk may go      to its point of the last complete cut; and on over points of no group, as long as no cut that is
-//                      incomplete has a point before them (the volume has left its group)
+//   a cut is complete  when each of its volumes that is in the group has received its point; one that was detached counts with the
+//                      point at which its disk was closed; one that has left the group does not count
+//   a disk may go      to its point of the last complete cut; and on over points of no group, or of one that the volume has
+//                      left, as long as no cut that is incomplete has a point before them
 //
-// An attached volume whose disk can't be opened holds the others back: what it has received, nobody knows.
+// An attached volume whose disk can't be opened holds the others back: what it has received, nobody knows. So does an attachment that
+// nobody remembers, until a later cut comes without it. A disk that is detached by force goes to where it may go, and no further.
 
 /// What a journal says of its points.
 struct GroupDisk {
@@ -34,30 +36,48 @@ struct GroupLimit: Equatable {
     let cut: GroupPoint?
 }
 
+/// Which volumes are in which group, as the owner of the disks knows it.
+public struct GroupMembership: Equatable, Sendable {
+    /// What is known of one attachment.
+    public struct Member: Equatable, Sendable {
+        /// Nil for a volume in no group.
+        public let group: GroupIdentifier?
+        /// Where its disk was closed when the attachment ended; nil while it is attached.
+        public let closedAt: PointNumber?
+
+        public init(group: GroupIdentifier?, closedAt: PointNumber? = nil) {
+            self.group = group
+            self.closedAt = closedAt
+        }
+    }
+
+    /// The last attachment of each volume.
+    public var members: [VolumeIdentifier: Member]
+
+    public init(members: [VolumeIdentifier: Member]) { self.members = members }
+}
+
 /// Decides how far the disks of groups may go.
 public enum GroupAgreement {
     /// The disks that may go on, and how far.
-    static func limits(_ disks: [VolumeIdentifier: GroupDisk], isAttached: (VolumeIdentifier) -> Bool) -> [GroupLimit] {
+    /// - Parameter membership: nil before it is known; then every volume of a cut counts, and has to be there.
+    static func limits(_ disks: [VolumeIdentifier: GroupDisk], membership: GroupMembership?) -> [GroupLimit] {
         var cuts = Set<GroupPoint>()
         for disk in disks.values {
             for case let group? in disk.held.map(\.group) where group.isCut { cuts.insert(group) }
             if let cut = disk.cut { cuts.insert(cut) }
         }
-        let isComplete = { (cut: GroupPoint) in
-            cut.members.allSatisfy { member in
-                disks[member.volume].map { $0.received >= member.point } ?? !isAttached(member.volume)
-            }
-        }
-        let complete = cuts.filter(isComplete)
+        let complete = cuts.filter { cut in cut.members.allSatisfy { has($0, of: cut.group, disks, membership) } }
         let incomplete = cuts.subtracting(complete)
         var limits: [GroupLimit] = []
         for (volume, disk) in disks where !disk.held.isEmpty {
-            let parts = complete.compactMap { cut in cut.point(of: volume).map { (cut: cut, point: $0) } }
+            let isBound = { (group: GroupIdentifier) in membership?.members[volume].map { $0.group == group } ?? true }
+            let parts = complete.compactMap { cut in cut.point(of: volume).map { (cut: cut, point: $0) } }.filter { isBound($0.cut.group) }
             let last = parts.max { ($0.point, $0.cut.number) < ($1.point, $1.cut.number) }
             var through = max(disk.agreed, min(last?.point ?? 0, disk.received))
-            for held in disk.held where held.point > through && held.group == nil {
+            for held in disk.held where held.point > through && held.group.map({ !isBound($0.group) }) ?? true {
                 let isWaitedFor = incomplete.contains { cut in
-                    cut.point(of: volume).map { $0 > through && $0 <= held.point } ?? false
+                    isBound(cut.group) && cut.point(of: volume).map { $0 > through && $0 <= held.point } ?? false
                 }
                 if isWaitedFor { break }
                 through = held.point
@@ -67,20 +87,39 @@ public enum GroupAgreement {
         return limits.sorted { $0.volume.description < $1.volume.description }
     }
 
+    /// True when a volume's part of a cut is at home, or the volume is in the group no more.
+    private static func has(
+        _ part: GroupPoint.Member, of group: GroupIdentifier, _ disks: [VolumeIdentifier: GroupDisk], _ membership: GroupMembership?
+    ) -> Bool {
+        let member = membership?.members[part.volume]
+        if let member, member.group != group { return true }
+        return (disks[part.volume]?.received ?? member?.closedAt).map { $0 >= part.point } ?? false
+    }
+
     /// Lets the journals go on that may. Called when a journal has been opened, when one says that it holds a point (`onHeld`),
-    /// and when an attachment has ended.
+    /// when an attachment has ended, and when a group has changed.
     /// - Parameter journals: those that are open, of all volumes that may share a group.
-    /// - Parameter isAttached: whether a volume is, with a disk that could be opened or not.
-    public static func settle<Disk, Directory>(
-        _ journals: [PointJournal<Disk, Directory>], isAttached: (VolumeIdentifier) -> Bool
-    ) {
+    public static func settle<Disk, Directory>(_ journals: [PointJournal<Disk, Directory>], membership: GroupMembership?) {
+        for limit in limits(disks(journals), membership: membership) {
+            journals.first { $0.volume == limit.volume }?.agree(through: limit.through, cut: limit.cut)
+        }
+    }
+
+    /// The volumes whose parts are missing at home of the cuts that wait there.
+    public static func awaited<Disk, Directory>(
+        _ journals: [PointJournal<Disk, Directory>], membership: GroupMembership?
+    ) -> Set<VolumeIdentifier> {
+        let disks = disks(journals)
+        let cuts = Set(disks.values.flatMap { $0.held.compactMap(\.group) })
+        return Set(cuts.flatMap { cut in cut.members.filter { !has($0, of: cut.group, disks, membership) }.map(\.volume) })
+    }
+
+    private static func disks<Disk, Directory>(_ journals: [PointJournal<Disk, Directory>]) -> [VolumeIdentifier: GroupDisk] {
         var disks: [VolumeIdentifier: GroupDisk] = [:]
         for journal in journals {
             disks[journal.volume] = GroupDisk(
                 received: journal.position.received, agreed: journal.agreedPoint, held: journal.heldPoints, cut: journal.agreedCut)
         }
-        for limit in limits(disks, isAttached: isAttached) {
-            journals.first { $0.volume == limit.volume }?.agree(through: limit.through, cut: limit.cut)
-        }
+        return disks
     }
 }

@@ -9,11 +9,14 @@ public struct OfflineJournal: Codable, Equatable, Sendable {
     /// One point file.
     public struct Point: Codable, Equatable, Sendable {
         public let number: UInt64
-        /// `received`: whole, and applied to the disk when the daemon starts. `leftOver`: on the disk already. `incomplete`: was on
+        /// `received`: whole, and applied to the disk when the daemon starts. `held`: whole, and not applied before all volumes of its
+        /// group have theirs. `leftOver`: on the disk already. `incomplete`: was on
         /// its way, and is sent again.
         public let state: JournalReport.PointState
         public let pieces: Int
         public let bytes: UInt64
+        /// The number of the cut of its group; missing for one that carries none.
+        public let cut: UInt64?
     }
 
     /// The journal's directory, called like the disk.
@@ -24,6 +27,10 @@ public struct OfflineJournal: Codable, Equatable, Sendable {
     public let received: UInt64?
     public let applied: UInt64?
     public let points: [Point]
+    /// The number of the last cut of its group that the disk has gone to; missing for none.
+    public let cut: UInt64?
+    /// The files of points that an attachment that was ended by force left held. They are on no disk, and nobody applies them.
+    public let keptFiles: [String]
     /// What no crash leaves: a daemon does not open the journal with it.
     public let damages: [OfflineDamage]
 }
@@ -81,7 +88,12 @@ public actor JournalVerifier {
         }
         return OfflineJournal(
             directory: path, volume: report.volume?.description, received: report.position?.received, applied: report.position?.applied,
-            points: report.points.map { .init(number: $0.number, state: $0.state, pieces: $0.pieceCount, bytes: $0.byteCount) },
+            points: report.points.map {
+                .init(
+                    number: $0.number, state: $0.state, pieces: $0.pieceCount, bytes: $0.byteCount,
+                    cut: $0.group.flatMap { $0.isCut ? $0.number : nil })
+            },
+            cut: report.cut?.number, keptFiles: report.keptFiles,
             damages: report.damages.map { OfflineDamage(file: "\(path)/\($0.file)", offset: $0.offset, message: $0.text) })
     }
 }

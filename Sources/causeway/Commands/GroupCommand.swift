@@ -6,7 +6,7 @@ import NIOCore
 struct GroupCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "group", abstract: "Volumes of one machine that have their points together.",
-        subcommands: [List.self, Show.self, Create.self, Set.self, Seal.self, Delete.self], defaultSubcommand: List.self)
+        subcommands: [List.self, Show.self, Create.self, Set.self, Seal.self, Detach.self, Delete.self], defaultSubcommand: List.self)
 
     /// The policy, of which what is left out is the server's to choose, or stays.
     struct PolicyOptions: ParsableArguments {
@@ -128,6 +128,33 @@ struct GroupCommand: AsyncParsableCommand {
                     "point \(result.point) of \(name) is \(result.state.rawValue), not applied at home after \(TimeSpan.text(timeout))",
                     action: "It goes on by itself. See causeway link list, and causeway group show \(name).", status: .notInTime)
             }
+        }
+    }
+
+    struct Detach: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Stop serving all volumes of a group, once their writes are at home.",
+            discussion: """
+                With --force it does not wait for a cloud edge that is gone: the disks go to the last point that they have in common. \
+                What home has received beyond it is on no disk; it is kept in the journals' directories.
+                """)
+
+        @Argument(help: "The name of the group.")
+        var name: String
+
+        @Flag(help: "Detach now, and give up what all disks do not have in common.")
+        var force = false
+
+        @Option(help: "How long to wait. (default: 1h)", transform: Quantities.duration)
+        var timeout: Duration = .seconds(3600)
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let result: GroupDetachResult = try await connection.client().post(
+                "/v1/groups/\(APIClient.part(name))/detach", DetachRequest(force: force), timeout: timeout.timeAmount)
+            if connection.output == .json { return try Terminal.json(result) }
+            for volume in result.volumes { VolumeCommand.Detach.show(volume) }
         }
     }
 

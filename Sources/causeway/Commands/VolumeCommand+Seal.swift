@@ -65,11 +65,18 @@ extension VolumeCommand {
             let client = try connection.client()
             let result = try await detach(client)
             if connection.output == .json { return try Terminal.json(result) }
+            Self.show(result)
+        }
+
+        static func show(_ result: DetachResult) {
             switch result.unsentBytes {
             case 0?: Terminal.print("detached \(result.volume): everything is at home")
             case let bytes?: Terminal.print("detached \(result.volume): \(Human.bytes(bytes)) of writes were given up")
             case nil:
                 Terminal.print("detached \(result.volume): what the cloud edge had not sent was given up; how much is not known")
+            }
+            if let held = result.heldPoints {
+                Terminal.print("\(result.volume): \(held) points beyond the last common one of its group are kept, and are not on the disk")
             }
         }
 

@@ -42,19 +42,31 @@ struct VerifyCommand: AsyncParsableCommand {
         private func show(_ journals: [OfflineJournal]) {
             var table = Table([
                 .init("journal"), .init("volume"), .init("received", isNumber: true), .init("applied", isNumber: true),
-                .init("to apply", isNumber: true), .init("state"),
+                .init("to apply", isNumber: true), .init("held", isNumber: true), .init("state"),
             ])
             for journal in journals {
                 let waiting = journal.points.filter { $0.state == .received }
-                let newest = max(waiting.last?.number ?? 0, journal.received ?? 0)
+                let held = journal.points.filter { $0.state == .held }
+                let newest = max(held.last?.number ?? waiting.last?.number ?? 0, journal.received ?? 0)
                 table.add(
                     journal.directory.split(separator: "/").last.map(String.init), journal.volume,
                     journal.received.map { _ in String(newest) }, journal.applied.map { String($0) },
-                    "\(waiting.count), \(Human.bytes(waiting.reduce(0) { $0 + $1.bytes }))", journal.damages.isEmpty ? "whole" : "damaged")
+                    "\(waiting.count), \(Human.bytes(waiting.reduce(0) { $0 + $1.bytes }))",
+                    "\(held.count), \(Human.bytes(held.reduce(0) { $0 + $1.bytes }))", journal.damages.isEmpty ? "whole" : "damaged")
             }
             Terminal.print(table.text)
             for journal in journals {
                 for damage in journal.damages { Terminal.error("\(damage.file) at \(damage.offset): \(damage.message)") }
+                if let first = journal.points.first(where: { $0.state == .held }) {
+                    Terminal.error(
+                        "\(journal.directory): from point \(first.number) on points are held until all volumes of the group have theirs; "
+                            + "the disk belongs to the others at \(journal.cut.map { "cut \($0) of the group" } ?? "no cut yet")")
+                }
+                if !journal.keptFiles.isEmpty {
+                    Terminal.error(
+                        "\(journal.directory): \(journal.keptFiles.count) points of an attachment that was ended by force are kept as held-*.journal"
+                    )
+                }
                 for point in journal.points where point.state == .incomplete {
                     Terminal.error("\(journal.directory): point \(point.number) was on its way; it is sent again")
                 }

@@ -129,6 +129,10 @@ final class FakeController: EdgeController {
     }
     func changeGroup(named name: String, _ change: GroupChange) async throws -> VolumeGroup { try await group(named: name) }
     func deleteGroup(named name: String) async throws { _ = try await group(named: name) }
+    func detachGroup(named name: String, force: Bool) async throws -> GroupDetachResult {
+        GroupDetachResult(
+            group: try await group(named: name).name, volumes: [try await detachVolume(named: "mail", force: force)], forced: force)
+    }
     func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
         GroupSealResult(group: try await group(named: name).name, point: 3, members: [.init(volume: "mail", point: 7)], state: wait)
     }
@@ -213,9 +217,10 @@ enum Samples {
         ("GroupCut", VolumeGroup.Cut(count: 1, lastSeconds: 0.0001, longestSeconds: 0.001)),
         ("GroupSealResult", GroupSealResult(group: "mail", point: 2, members: [.init(volume: "mail", point: 1)], state: .sealed)),
         ("GroupSealMember", GroupSealResult.Member(volume: "mail", point: 1)),
+        ("GroupDetachResult", GroupDetachResult(group: "mail", volumes: [.init(volume: "mail", unsentBytes: 0)], forced: false)),
         ("GroupCreate", GroupCreate(name: "mail", volumes: ["mail"], policy: .init())),
         ("GroupChange", GroupChange(volumes: ["mail"], policy: .init())),
-        ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0)),
+        ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0, heldPoints: 2)),
         ("VolumeRegions", regions), ("VolumeRegion", regions.regions[0]),
         (
             "RegionChange",

@@ -128,6 +128,22 @@ import Testing
         #expect(try attach("v", to: "e", identifier: "b").sectorCount == 0)
     }
 
+    @Test func aGroupIsAtOneEdge() throws {
+        for id in ["e", "f"] { try store.addEdge(edge(id)) }
+        try add(volume("v"))
+        try add(volume("w", disk: "second"))
+        let group = GroupRecord(name: "g", identifier: "9", recoveryPointObjectiveSeconds: 5, sealBytes: 1 << 20)
+        try store.addGroup(group, volumes: ["v", "w"])
+        _ = try attach("v", to: "e", identifier: "a")
+        // Whoever looked before the other was attached is refused too.
+        let split = #expect(throws: StateStoreError.self) { try attach("w", to: "f", identifier: "b") }
+        #expect(split?.description.contains("attached to the same edge") == true)
+        #expect(try attach("w", to: "e", identifier: "b").edge == "e")
+        // Where a disk was closed is kept, for the others of its group.
+        #expect(try store.detachVolume("v", closedPoint: 7).closedPoint == 7)
+        #expect(try store.volume("v").identifier == "a")
+    }
+
     @Test func volumesShareATarget() throws {
         for id in ["e", "f"] { try store.addEdge(edge(id)) }
         try add(volume("root"))

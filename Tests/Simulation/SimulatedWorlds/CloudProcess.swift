@@ -57,14 +57,51 @@ final class CloudProcess {
 
     private func start(_ cache: SecureCache<SimulatedDirectory>) {
         self.cache = cache
-        for volume in world.volumes where volume.edge == edge.number { serve(volume) }
+        serve(world.volumes.filter { $0.edge == edge.number })
         end.onAction = { [weak self] action in self?.handle(action) }
         edge.line.cloudStarted(end)
     }
 
-    /// Takes a volume that home has given to this edge. Before the cache is open that has time.
-    func serve(_ volume: SimulatedVolume) {
-        if cache != nil { volumes.append(ServedVolume(volume, process: self, world: world)) }
+    /// Takes volumes that home has given to this edge. Before the cache is open that has time. Some can't be opened for a while.
+    func serve(_ granted: [SimulatedVolume]) {
+        if cache == nil { return }
+        for volume in granted {
+            grouped[volume.number] = volume.isInGroup
+            guard volume.isInGroup, world.scheduler.random.chance(percent: 15) else {
+                volumes.append(ServedVolume(volume, process: self, world: world))
+                continue
+            }
+            late.append(volume)
+            world.scheduler.schedule(microseconds: 50_000...1_500_000) { [weak self] in
+                guard let self, !isDead, volume.edge == edge.number else { return }
+                late.removeAll { $0 === volume }
+                volumes.append(ServedVolume(volume, process: self, world: world))
+            }
+        }
+    }
+
+    /// Which volumes are in the group, as home has told this process.
+    private var grouped: [Int: Bool] = [:]
+    /// Volumes of this edge that are not served yet.
+    private var late: [SimulatedVolume] = []
+
+    func isGrouped(_ volume: SimulatedVolume) -> Bool { grouped[volume.number] ?? false }
+
+    /// Home has told of a change: a volume has left the group, or joined it.
+    func membershipChanged() {
+        for volume in world.volumes where volume.edge == edge.number { grouped[volume.number] = volume.isInGroup }
+        setMembers()
+    }
+
+    /// The last cut that this process knows of; nil before there is a group, and before all logs have been read.
+    var lastCutNumber: UInt64? { late.isEmpty && volumes.allSatisfy { $0.core != nil } ? group?.lastNumber : nil }
+
+    private func setMembers() {
+        guard let group else { return }
+        let members = volumes.filter { !$0.isFenced && isGrouped($0.volume) }
+        let missing = members.filter { $0.core == nil }.map(\.volume) + late.filter { $0.edge == edge.number && isGrouped($0) }
+        group.setMembers(members.compactMap(\.core), missing: Set(missing.map(\.identifier)))
+        for served in volumes where served.core?.group == nil { served.core?.leaveGroup() }
     }
 
     /// The cache, which knows the volume from now on.
@@ -76,7 +113,9 @@ final class CloudProcess {
 
     /// When all volumes have their logs, and home can be asked for the number of the last cut, they are a group.
     private func makeGroup(_ identifier: GroupIdentifier) {
-        if isDead || group != nil || volumes.contains(where: { $0.core == nil }) { return }
+        if isDead { return }
+        if group != nil { return setMembers() }
+        if volumes.contains(where: { $0.core == nil }) { return }
         guard let lastNumber = world.home?.lastCutNumber else {
             return world.scheduler.schedule(after: .milliseconds(20)) { [weak self] in self?.makeGroup(identifier) }
         }
@@ -85,7 +124,7 @@ final class CloudProcess {
         let group = VolumeGroup<SimulatedDirectory>(
             identifier: identifier, policy: policy, lastNumber: lastNumber, clock: { [scheduler = world.scheduler] in scheduler.now })
         self.group = group
-        group.setMembers(volumes.compactMap(\.core))
+        setMembers()
         tickGroup()
     }
 

@@ -29,6 +29,7 @@ final class HomeDisk {
     func die() { isDead = true }
 
     private func openJournal() {
+        if volume.closedAt != nil { return }
         PointJournal.open(
             disk: volume.disk, sectorCount: volume.diskSectorCount, directory: world.homeMachine.directory(volume.journalName),
             volume: volume.identifier
@@ -88,6 +89,38 @@ final class HomeDisk {
     }
 
     // MARK: Another edge
+
+    /// Takes the lease away; what was received is final then.
+    func endSession(completion: @escaping () -> Void) {
+        isHandingOver = true
+        core?.sessionLost { [self] in core?.journal.setLease(nil, completion: completion) }
+    }
+
+    /// Closes the disk where it may go, and says where that is. A journal that has stopped is opened anew, and has to be closed again.
+    func close(completion: @escaping (_ isClosed: Bool) -> Void) {
+        guard let journal = core?.journal else { return completion(false) }
+        journal.whenAgreedApplied { [self] result in
+            if isDead { return }
+            journal.close { [self] in
+                if isDead { return }
+                core = nil
+                if case .success(let position) = result {
+                    volume.closedCut = journal.agreedCut
+                    volume.closedAt = position.applied
+                } else {
+                    openJournal()
+                }
+                completion(volume.closedAt != nil)
+            }
+        }
+    }
+
+    /// The volume is attached to another edge, anew.
+    func attach(to edge: Int) {
+        volume.attach(to: edge)
+        isHandingOver = false
+        openJournal()
+    }
 
     /// Gives the volume to another edge: takes the lease away, applies what was received, and tells no one.
     func handOver(to edge: Int, completion: @escaping () -> Void) {

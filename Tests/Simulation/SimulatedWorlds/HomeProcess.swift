@@ -13,6 +13,7 @@ final class HomeProcess {
     private(set) var isDead = false
     /// How many sessions there were with each edge.
     private var sessions: [Int]
+    private var isEndingGroup = false
 
     init(world: World) {
         self.world = world
@@ -36,25 +37,81 @@ final class HomeProcess {
 
     /// The journals of the group, once all of them are open.
     private var groupJournals: [PointJournal<SimulatedFile, SimulatedDirectory>]? {
-        let journals = disks.compactMap { $0.core?.journal }
-        return world.group != nil && journals.count == disks.count ? journals : nil
+        let members = disks.filter(\.volume.isInGroup)
+        let journals = members.compactMap { $0.core?.journal }
+        return world.group != nil && journals.count == members.count ? journals : nil
+    }
+
+    /// As the daemon tells its data plane.
+    private var membership: GroupMembership {
+        let members = disks.map { disk in
+            (
+                disk.volume.identifier,
+                GroupMembership.Member(group: disk.volume.isInGroup ? world.group : nil, closedAt: disk.volume.closedAt)
+            )
+        }
+        return GroupMembership(members: Dictionary(members, uniquingKeysWith: { $1 }))
     }
 
     /// Lets the disks of the group go on that may, and looks at them when all are where they may be.
     func settleGroup() {
         guard world.group != nil, !isDead else { return }
-        GroupAgreement.settle(disks.compactMap { $0.core?.journal }) { _ in true }
+        GroupAgreement.settle(disks.compactMap { $0.core?.journal }, membership: membership)
+        if world.isHandingGroupOver { return handGroupOver() }
         guard let journals = groupJournals, journals.allSatisfy({ $0.position.applied == $0.agreedPoint && $0.state == .open }) else {
             return
         }
-        world.checkGroup(journals)
+        world.checkGroup(
+            disks.filter(\.volume.isInGroup).compactMap { disk in
+                (disk.core?.journal).map { (disk.volume, $0.position.applied, $0.agreedCut) }
+            })
+    }
+
+    // MARK: The group goes to another edge
+
+    /// Detaches all volumes of the group by force, as the daemon does: all leases end, the disks go to where they may, and are closed
+    /// one by one. A crash in between leaves some of them attached; then it is done again.
+    func handGroupOver() {
+        let members = disks.filter(\.volume.isInGroup)
+        let attached = members.filter { $0.volume.closedAt == nil }
+        if attached.isEmpty { return attachGroup(members) }
+        guard !isEndingGroup, attached.allSatisfy({ $0.core != nil }) else { return }
+        isEndingGroup = true
+        var left = attached.count
+        for disk in attached {
+            disk.endSession { [self] in
+                left -= 1
+                if left > 0 || isDead { return }
+                settleGroup()
+                _ = lastCutNumber
+                for disk in attached {
+                    disk.close { [self] isClosed in
+                        if isDead { return }
+                        if !isClosed { isEndingGroup = false }
+                        handGroupOver()
+                    }
+                }
+            }
+        }
+    }
+
+    private func attachGroup(_ members: [HomeDisk]) {
+        world.isHandingGroupOver = false
+        isEndingGroup = false
+        world.checkGroup(members.map { ($0.volume, $0.volume.closedAt ?? 0, $0.volume.closedCut) })
+        guard let edge = members.first?.volume.edge else { return }
+        let next = world.edges[1 - edge]
+        for disk in members { disk.attach(to: next.number) }
+        if let process = next.process { process.serve(members.map(\.volume)) } else { next.start() }
     }
 
     /// What home tells a cloud edge of the last cut; nil while it does not know.
     var lastCutNumber: UInt64? {
-        groupJournals.map { journals in
-            journals.map { max($0.agreedCut?.number ?? 0, $0.heldPoints.compactMap(\.group?.number).max() ?? 0) }.max() ?? 0
-        }
+        let journals = disks.compactMap { $0.core?.journal }
+        guard journals.count == disks.count else { return nil }
+        let known = journals.map { max($0.agreedCut?.number ?? 0, $0.heldPoints.compactMap(\.group?.number).max() ?? 0) }
+        world.lastCutNumber = max(world.lastCutNumber, known.max() ?? 0)
+        return world.lastCutNumber
     }
 
     private func handle(_ action: LinkAction, edge: Int) {
@@ -75,7 +132,11 @@ final class HomeProcess {
     private func open(_ call: UInt64, _ body: ByteBuffer, edge: Int) {
         guard let request = OpenCoding.request(from: body),
             let disk = disks.first(where: { $0.volume.identifier.description == request.volume })
-        else { return }
+        else {
+            _ = ends[edge].send(
+                .reply(call: call, status: OpenCoding.refused, body: ByteBuffer(string: "it is not attached")), .control, isBulk: false)
+            return
+        }
         let session = sessions[edge]
         disk.open(request, edge: edge) { [self, end = ends[edge]] status, body in
             // An answer belongs to the session of its call, as in the daemon.

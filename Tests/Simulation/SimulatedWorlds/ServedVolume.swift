@@ -17,6 +17,7 @@ final class ServedVolume {
     private(set) var core: Core?
     private(set) var initiator: Initiator?
     private var isDead = false
+    private var isStopped = false
     private var lastCall = 0
 
     init(_ volume: SimulatedVolume, process: CloudProcess, world: World) {
@@ -37,6 +38,14 @@ final class ServedVolume {
     func die() {
         isDead = true
         initiator?.die()
+    }
+
+    /// Something has failed: the volume stops, and its edge has to be started again.
+    func stop() {
+        isStopped = true
+        volume.isHistoryKnown = false
+        initiator?.die()
+        core?.openRefused("something failed")
     }
 
     private func openLog() {
@@ -88,7 +97,7 @@ final class ServedVolume {
         }
         if let disk, let regions = volume.regions { core.attach(disk, table: regions.table) }
         core.onEvent = { [weak self] event in self?.handle(event) }
-        core.isAwaitingGroup = world.group != nil
+        core.isAwaitingGroup = process.isGrouped(volume)
         self.core = core
         tick()
         process.isReady(self)
@@ -107,7 +116,7 @@ final class ServedVolume {
             if isFenced { world.tally.fencings += 1 }
             fail("invariant 4: the volume was fenced, and nobody else has it")
         case .stopped(let reason):
-            if volume.restoredCopy == nil { fail("the volume stopped: \(reason)") }
+            if volume.restoredCopy == nil, !isStopped { fail("the volume stopped: \(reason)") }
         case .point, .pointDelayed, .logFilling, .logEased, .logFull, .cacheFailed, .logObstructed, .logUnobstructed: break
         case .imaged(let range): volume.regions?.table.endImaging(range)
         }
@@ -125,7 +134,7 @@ final class ServedVolume {
     }
 
     private func opened(_ status: UInt16, _ body: ByteBuffer) {
-        guard let core else { return }
+        guard let core, !isStopped else { return }
         switch (status, OpenCoding.reply(from: body)) {
         case (OpenCoding.done, let reply?):
             core.opened(reply)

@@ -11,7 +11,8 @@ final class SimulatedVolume {
     static let sectorCountMax: UInt64 = 512
 
     let number: Int
-    let identifier: VolumeIdentifier
+    /// Of the attachment: a group that is given to the other edge has new ones.
+    private(set) var identifier: VolumeIdentifier
     let key: SecretKey
     let policy: VolumePolicy
     /// The names of its disk, and of its directories: the journal at home, the log at the cloud edge.
@@ -25,6 +26,13 @@ final class SimulatedVolume {
     private(set) var firstPoint: PointNumber = 1
     /// The lease as the on-prem state store keeps it: durable the moment it is set.
     var lease = VolumeLease(generation: 1)
+    /// As the on-prem state store keeps it: whether the volume is in the group, and where its disk was closed, while it is detached.
+    var isInGroup = false
+    var closedAt: PointNumber?
+    /// The cut at which the disk was closed.
+    var closedCut: GroupPoint?
+    /// The last cut there was when the volume joined the group.
+    var joinedAfter: UInt64 = 0
     /// What the edge that has the volume has written.
     private(set) var history: WriteHistory
     /// What an edge has written that had the volume before.
@@ -91,6 +99,14 @@ final class SimulatedVolume {
         lease = VolumeLease(generation: lease.generation + 1)
         firstPoint = point + 1
         self.edge = edge
+    }
+
+    /// The volume was detached by force, with the others of its group, and is attached to another edge.
+    func attach(to edge: Int) {
+        closedAt = nil
+        handOver(to: edge, after: 0)
+        identifier = VolumeIdentifier(high: 2, low: identifier.low)
+        receivedPoint = 0
     }
 
     // MARK: Old copies

@@ -15,7 +15,7 @@ extension World {
     private func strike() {
         let volume = volumes[Int(scheduler.random.below(UInt64(volumes.count)))]
         let edge = edges[volume.edge]
-        switch scheduler.random.below(22) {
+        switch scheduler.random.below(group == nil ? 22 : 28) {
         case 0, 1: crash(edge, power: false)
         case 2, 3: crash(edge, power: true)
         case 4: crashHome(power: false)
@@ -33,8 +33,57 @@ extension World {
         case 18: crash(edge, power: scheduler.random.chance(percent: 50)) { edge.keepCopyOfCache() }
         case 19: crash(edge, power: scheduler.random.chance(percent: 50)) { edge.restoreCopyOfCache() }
         case 20: failCache(of: edge)
+        case 22, 23: leaveAndJoin(volume)
+        case 24, 25: stop(volume)
+        case 26: handGroupOver()
         default: edge.line.dropOne()
         }
+    }
+
+    // MARK: Groups
+
+    /// A volume leaves the group, and joins it again a while later. The cloud edge hears of either when it lives, or when it starts.
+    private func leaveAndJoin(_ volume: SimulatedVolume) {
+        guard volume.isInGroup, !isHandingGroupOver else { return }
+        volume.isInGroup = false
+        home?.settleGroup()
+        tellMembership(of: volume)
+        scheduleJoin(of: volume)
+    }
+
+    private func scheduleJoin(of volume: SimulatedVolume) {
+        scheduler.schedule(microseconds: 500_000...1_500_000) { [self] in
+            // A group is at one edge, and the numbers that there were are known.
+            let edge = edges[volume.edge]
+            let isTogether = volumes.allSatisfy { !$0.isInGroup || $0.edge == volume.edge }
+            guard !isHandingGroupOver, isTogether, let atHome = home?.lastCutNumber, let atEdge = edge.process?.lastCutNumber else {
+                return isCalm ? () : scheduleJoin(of: volume)
+            }
+            volume.joinedAfter = max(atHome, atEdge)
+            volume.isInGroup = true
+            home?.settleGroup()
+            tellMembership(of: volume)
+        }
+    }
+
+    private func tellMembership(of volume: SimulatedVolume) {
+        scheduler.schedule(microseconds: 0...400_000) { [self] in edges[volume.edge].process?.membershipChanged() }
+    }
+
+    /// A volume stops, as when its log fails; the others of its group live on for a while.
+    private func stop(_ volume: SimulatedVolume) {
+        guard volume.isInGroup, let served = served(volume), served.core != nil else { return }
+        let edge = edges[volume.edge]
+        served.stop()
+        scheduler.schedule(microseconds: 200_000...2_000_000) { [self] in crash(edge, power: scheduler.random.chance(percent: 50)) }
+    }
+
+    /// The cloud edge is given up: all of the group is detached by force, and attached to the other edge.
+    private func handGroupOver() {
+        guard let home, !isHandingGroupOver, volumes.contains(where: \.isInGroup), volumes.allSatisfy({ !$0.isInGroup || $0.edge == 0 })
+        else { return }
+        isHandingGroupOver = true
+        home.settleGroup()
     }
 
     // MARK: Crashes
@@ -143,7 +192,7 @@ extension World {
         guard volume.edge == 0, volume.regions == nil, volume.restoredCopy == nil, group == nil, let home else { return }
         let next = edges[1]
         home.disk(of: volume).handOver(to: next.number) {
-            if let process = next.process { process.serve(volume) } else { next.start() }
+            if let process = next.process { process.serve([volume]) } else { next.start() }
         }
     }
 

@@ -22,9 +22,10 @@ import WriteLog
 //                 writes, never shorter than before, and no shorter than a point that was received
 //   invariant 4   points of an edge that has lost its lease never reach the disk, and an old copy of a disk is not taken
 //                 for the newest
-//   groups        in some worlds the volumes are a group: whenever nothing is being applied, also after each crash of the on-prem
-//                 edge, all disks are at the same cut, and no write is missing in one that was acknowledged before one that is
-//                 there was issued
+//   groups        in some worlds the volumes are a group, which they leave and join, in which they stop and come late, and which is
+//                 detached by force and given to the other edge: whenever nothing is being applied, also after each crash of the
+//                 on-prem edge, all disks are at the same cut, and no write is missing in one that was acknowledged before one that
+//                 is there was issued
 //   regions       what is cloud-only is read back like all else, and never comes home (SimulatedVolume+Regions.swift)
 //   nonces        no place of a log's file is written with different bytes at different times
 //
@@ -64,8 +65,12 @@ public final class World {
     private(set) var edges: [SimulatedEdge] = []
     private(set) var volumes: [SimulatedVolume] = []
     private(set) var home: HomeProcess?
-    /// All volumes are in this group, if there is one.
+    /// The group of the volumes, if there is one.
     private(set) var group: GroupIdentifier?
+    /// The number of the last cut, as the on-prem state store keeps it.
+    var lastCutNumber: UInt64 = 0
+    /// The group is being given to the other edge.
+    var isHandingGroupOver = false
     /// The order of all that happens to any volume.
     let order = WriteHistory.Order()
     let cacheKey: SecretKey
@@ -110,6 +115,7 @@ public final class World {
             volumes.append(
                 try SimulatedVolume(
                     number: number, pattern: isAlike ? 0 : UInt64(number), origin: origin, hasRegions: hasRegions, world: self))
+            volumes[number].isInGroup = group != nil
         }
     }
 
@@ -175,13 +181,22 @@ public final class World {
     }
 
     /// Nothing is being applied to any disk of the group: all of them must be at one cut, and it must be one.
-    func checkGroup(_ journals: [PointJournal<SimulatedFile, SimulatedDirectory>]) {
-        let last = journals.compactMap(\.agreedCut).max { $0.number < $1.number }
-        for journal in journals where journal.position.applied != last?.point(of: journal.volume) ?? 0 {
-            return fail(
-                "invariant 3: the disks of the group are not at one point: cut \(String(describing: last)), disk \(journal.volume) at "
-                    + "\(journal.position.applied)")
+    func checkGroup(_ disks: [(volume: SimulatedVolume, applied: PointNumber, cut: GroupPoint?)]) {
+        guard let last = disks.compactMap(\.cut).max(by: { $0.number < $1.number }) else {
+            guard let early = disks.first(where: { $0.applied > 0 && $0.volume.joinedAfter == 0 }) else { return }
+            return fail("invariant 3: disk \(early.volume.identifier) of the group is at \(early.applied), and there was no cut")
         }
+        // One that has joined since goes with the others from the first cut on that has it.
+        let parts = disks.filter { $0.volume.joinedAfter < last.number && last.point(of: $0.volume.identifier) != nil }
+        for part in parts where part.applied != last.point(of: part.volume.identifier) {
+            return fail(
+                "invariant 3: the disks of the group are not at one point: cut \(last), disk \(part.volume.identifier) at \(part.applied)")
+        }
+        checkCut(parts.map(\.volume))
+    }
+
+    /// The disks must be at one instant.
+    private func checkCut(_ volumes: [SimulatedVolume]) {
         // What a crash of the cloud edge has lost is not known yet.
         guard volumes.allSatisfy(\.isHistoryKnown) else { return }
         tally.cuts += 1
@@ -203,18 +218,23 @@ public final class World {
         isCalm = true
         for edge in edges { edge.line.restore() }
         var sealed: [Int: Result<PointNumber, BlockDeviceError>] = [:]
-        var asked = Set<Int>()
+        let isGrouped = group != nil
+        var asked: [Int: ObjectIdentifier] = [:]
         _ = scheduler.run(until: scheduler.now + .seconds(120)) { [self] in
             if failure != nil { return true }
             // While an old copy is in place, both edges may be started once more.
             guard let home, volumes.allSatisfy({ $0.restoredCopy == nil }) else { return false }
-            for volume in volumes where !asked.contains(volume.number) {
+            for volume in volumes where sealed[volume.number] == nil {
                 // A volume that is still on its way to another edge is that one's to bring home.
                 guard !home.disk(of: volume).isHandingOver, let served = served(volume), let core = served.core,
-                    served.initiator?.isIdle == true, bringRegionsHome(volume)
+                    served.initiator?.isIdle == true, bringRegionsHome(volume), asked[volume.number] != ObjectIdentifier(core)
                 else { continue }
-                asked.insert(volume.number)
-                core.seal(until: .applied) { sealed[volume.number] = $0 }
+                // Of a process that ends nobody has an answer: the next one is asked again.
+                asked[volume.number] = ObjectIdentifier(core)
+                core.seal(until: .applied) { result in
+                    // A group may wait for one that has stopped, and comes back with its edge.
+                    if case .failure = result, isGrouped { asked[volume.number] = nil } else { sealed[volume.number] = result }
+                }
             }
             return sealed.count == volumes.count
         }

@@ -57,7 +57,7 @@ import Testing
         #expect(journal.agreedCut == Self.cut(3, 3))
         #expect(journal.appliedAttributes == Self.carrying(3))
         #expect(try read(journal, world) == world.state(after: 5))
-        journal.applyHeldPoints()
+        journal.agree(through: 5, cut: nil)
         world.scheduler.runUntilIdle()
         #expect(world.disk.content == world.state(after: 5), "a volume that leaves its group goes on")
     }
@@ -83,16 +83,44 @@ import Testing
         #expect(world.disk.content == world.state(after: 4))
     }
 
-    @Test("what an ended attachment left held is applied before the next one begins")
-    func nextAttachment() throws {
-        let world = JournalWorld(seed: 3)
+    /// Also when the disk was changed meanwhile by its owner, and when a crash interrupts the opening.
+    @Test("what an ended attachment left held is never applied, and kept", arguments: 1...20 as ClosedRange<UInt64>)
+    func nextAttachment(seed: UInt64) throws {
+        let world = JournalWorld(seed: seed)
         let journal = try opened(world)
-        try send(1...3, to: journal, world)
+        try send(1...4, to: journal, world)
+        journal.agree(through: 2, cut: Self.cut(2, 2))
+        world.scheduler.runUntilIdle()
         world.machine.killProcess()
-        let next = try opened(world, volume: VolumeIdentifier(high: 8, low: 8))
-        #expect(world.disk.content == world.state(after: 3))
+        var interrupted: SimulatedJournal?
+        let nextVolume = VolumeIdentifier(high: 8, low: 8)
+        PointJournal.open(
+            disk: world.disk, sectorCount: JournalWorld.sectorCount, directory: world.directory, volume: nextVolume, limits: world.limits
+        ) { interrupted = try? $0.get() }
+        _ = world.scheduler.run(until: world.scheduler.now + .microseconds(Int64(seed) * 150))
+        _ = interrupted
+        world.machine.cutPower()
+        let next = try opened(world, volume: nextVolume)
+        #expect(world.disk.content == world.state(after: 2), "the disk is at the last common cut")
         #expect(next.position == PointPosition(received: 0, applied: 0))
         #expect(next.agreedCut == nil)
+        let kept = world.directory.names.filter(PointFormat.isKeptFile).sorted()
+        #expect(kept == [3, 4].map { PointFormat.keptFileName($0, of: JournalWorld.volume) })
+    }
+
+    @Test("whoever reads the journal of a stopped edge is told what is held, and at which cut the disk is")
+    func offline() throws {
+        let world = JournalWorld(seed: 4)
+        let journal = try opened(world)
+        try send(1...4, to: journal, world)
+        journal.agree(through: 2, cut: Self.cut(2, 2))
+        world.scheduler.runUntilIdle()
+        world.machine.killProcess()
+        let report = try world.report()
+        #expect(report.points.filter { $0.state == .held }.map(\.number) == [3, 4])
+        #expect(report.points.filter { $0.state == .received }.isEmpty)
+        #expect(report.points.last?.group == Self.cut(4, 4))
+        #expect(report.cut == Self.cut(2, 2) && report.agreed == 2 && report.damages.isEmpty)
     }
 
     @Test("held points have a limit, at which the next one is refused until there is an agreement")

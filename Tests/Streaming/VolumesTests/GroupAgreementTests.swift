@@ -21,10 +21,10 @@ import Testing
         return GroupDisk(received: applied + UInt64(held.count), agreed: applied, held: points, cut: cut)
     }
 
-    private func through(_ disks: [VolumeIdentifier: GroupDisk], isAttached: (VolumeIdentifier) -> Bool = { _ in true })
+    private func through(_ disks: [VolumeIdentifier: GroupDisk], _ membership: GroupMembership? = nil)
         -> [VolumeIdentifier: PointNumber]
     {
-        Dictionary(uniqueKeysWithValues: GroupAgreement.limits(disks, isAttached: isAttached).map { ($0.volume, $0.through) })
+        Dictionary(uniqueKeysWithValues: GroupAgreement.limits(disks, membership: membership).map { ($0.volume, $0.through) })
     }
 
     @Test("no disk goes on before all have received, and then all do")
@@ -56,11 +56,32 @@ import Testing
         #expect(through(disks) == [Self.first: 2, Self.second: 2])
     }
 
-    @Test("an attached volume whose disk is missing holds the others; one that is attached no more does not")
+    private static func membership(
+        _ first: GroupMembership.Member = .init(group: group), _ second: GroupMembership.Member = .init(group: group)
+    ) -> GroupMembership { GroupMembership(members: [Self.first: first, Self.second: second]) }
+
+    @Test("a volume whose disk is missing holds the others; so does one that was detached before it had its part")
     func missing() {
         let disks = [Self.first: Self.disk(applied: 4, [Self.cut(1, [Self.first: 5, Self.second: 8])])]
         #expect(through(disks).isEmpty)
-        #expect(through(disks) { $0 == Self.first } == [Self.first: 5])
+        #expect(through(disks, Self.membership()).isEmpty)
+        #expect(through(disks, Self.membership(.init(group: Self.group), .init(group: Self.group, closedAt: 7))).isEmpty)
+        #expect(through(disks, Self.membership(.init(group: Self.group), .init(group: Self.group, closedAt: 8))) == [Self.first: 5])
+        #expect(through(disks, GroupMembership(members: [Self.first: .init(group: Self.group)])).isEmpty, "nobody remembers where it ended")
+        let later = Self.cut(2, [Self.first: 6])
+        let cuts = [Self.first: Self.disk(applied: 4, [Self.cut(1, [Self.first: 5, Self.second: 8]), later])]
+        #expect(through(cuts, Self.membership(.init(group: Self.group), .init(group: Self.group, closedAt: 7))) == [Self.first: 6])
+    }
+
+    @Test("what a volume was held for goes on when it leaves the group, and the others do not wait for it")
+    func hasLeft() {
+        let cut = Self.cut(1, [Self.first: 5, Self.second: 8])
+        let none = GroupPoint.partOfLater(Self.group)
+        let disks = [Self.first: Self.disk(applied: 4, [cut, none]), Self.second: Self.disk(applied: 6, [none])]
+        #expect(through(disks, Self.membership()).isEmpty)
+        #expect(through(disks, Self.membership(.init(group: Self.group), .init(group: nil))) == [Self.first: 5, Self.second: 7])
+        let other = GroupIdentifier(high: 1, low: 1)
+        #expect(through(disks, Self.membership(.init(group: other), .init(group: Self.group))) == [Self.first: 6])
     }
 
     @Test("points of no group go on behind those of a group that was left, but not past a cut that others wait for")
