@@ -95,6 +95,8 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         needsCut = true
         // Once all of them have joined: the first of these cuts takes them all.
         for volume in members { volume.sealAwaited() }
+        // A group that is given none is gone, and nobody ticks it any more.
+        if members.isEmpty { answerWaitingSeals() }
     }
 
     /// The volumes for which the next cut waits: those that are not served here, and those that have stopped.
@@ -107,6 +109,9 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     private var usable: [Volume<Directory>] { members.filter { $0.refusal == nil } }
 
     // MARK: Sealing
+
+    /// True while the points of a cut are being made durable.
+    public var isSealing: Bool { sealing != nil }
 
     /// Seals when the oldest write is old enough, the volumes hold enough, or a log wants room; and lets go of cuts that are home.
     public func tick() {

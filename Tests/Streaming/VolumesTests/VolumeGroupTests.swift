@@ -302,6 +302,22 @@ import WriteLog
         #expect(results == [.success(1), .failure(.stopped("closed"))])
     }
 
+    @Test("who waits for a cut of a group that goes away is told that there will be none")
+    func sealOfGroupThatGoes() throws {
+        let bench = try Bench(count: 2)
+        bench.withholdGroup()
+        // The cut waits for a point that the second volume had under way when it joined.
+        bench.volumes[1].leaveGroup()
+        bench.write(1, block: 1)
+        bench.volumes[1].seal(until: .sealed) { _ in }
+        bench.group.setMembers(bench.volumes)
+        var result: Result<GroupPoint, BlockDeviceError>?
+        bench.group.seal { result = $0 }
+        #expect(result == nil)
+        bench.group.setMembers([])
+        #expect(result == .failure(.stopped("no volume of the group is served")))
+    }
+
     @Test("a label makes a point where there is nothing to send")
     func label() throws {
         let bench = try Bench(count: 2)
