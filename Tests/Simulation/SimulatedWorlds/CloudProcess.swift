@@ -67,7 +67,7 @@ final class CloudProcess {
         if cache == nil { return }
         for volume in granted {
             grouped[volume.number] = volume.isInGroup
-            guard volume.isInGroup, world.scheduler.random.chance(percent: 15) else {
+            guard volume.isInGroup, world.scheduler.random.chance(percent: 15) || volume.number == edge.lateVolume else {
                 volumes.append(ServedVolume(volume, process: self, world: world))
                 continue
             }
@@ -78,6 +78,7 @@ final class CloudProcess {
                 volumes.append(ServedVolume(volume, process: self, world: world))
             }
         }
+        edge.lateVolume = nil
     }
 
     /// Which volumes are in the group, as home has told this process.
@@ -96,11 +97,16 @@ final class CloudProcess {
     /// The last cut that this process knows of; nil before there is a group, and before all logs have been read.
     var lastCutNumber: UInt64? { late.isEmpty && volumes.allSatisfy { $0.core != nil } ? group?.lastNumber : nil }
 
+    /// True while the points of a cut are being made durable.
+    var isSealingGroup: Bool { group?.isSealing ?? false }
+
     private func setMembers() {
         guard let group else { return }
         let members = volumes.filter { !$0.isFenced && isGrouped($0.volume) }
         let missing = members.filter { $0.core == nil }.map(\.volume) + late.filter { $0.edge == edge.number && isGrouped($0) }
         group.setMembers(members.compactMap(\.core), missing: Set(missing.map(\.identifier)))
+        // What the logs know of earlier cuts is known when all of them have been read.
+        for served in members where missing.isEmpty && served.volume.joinedAfter == .max { served.volume.joinedAfter = group.lastNumber }
         for served in volumes where served.core?.group == nil { served.core?.leaveGroup() }
     }
 

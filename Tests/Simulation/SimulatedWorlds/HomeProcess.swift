@@ -58,13 +58,16 @@ final class HomeProcess {
         guard world.group != nil, !isDead else { return }
         GroupAgreement.settle(disks.compactMap { $0.core?.journal }, membership: membership)
         if world.isHandingGroupOver { return handGroupOver() }
-        guard let journals = groupJournals, journals.allSatisfy({ $0.position.applied == $0.agreedPoint && $0.state == .open }) else {
-            return
-        }
+        guard let journals = groupJournals, journals.allSatisfy(isAtRest) else { return }
         world.checkGroup(
             disks.filter(\.volume.isInGroup).compactMap { disk in
                 (disk.core?.journal).map { (disk.volume, $0.position.applied, $0.agreedCut) }
             })
+    }
+
+    /// True when the disk is where it may be: points that were of no group are on it too.
+    private func isAtRest(_ journal: PointJournal<SimulatedFile, SimulatedDirectory>) -> Bool {
+        journal.state == .open && journal.position.applied == journal.agreedPoint && journal.pointsQueued == journal.heldPoints.count
     }
 
     // MARK: The group goes to another edge

@@ -3,7 +3,7 @@
 
     /// The proof that the simulator finds bugs: each that is planted must make one of the first worlds fail.
     public struct PlantedBugHunt: Sendable {
-        /// The last seed that is tried; the rarest bug shows in one world of some 250. `make test` runs these seeds and many more
+        /// The last seed that is tried; the rarest bug shows in one world of some 300. `make test` runs these seeds and many more
         /// without a bug.
         public static let lastSeed: UInt64 = 1000
 

@@ -13,7 +13,8 @@ final class ServedVolume {
     private unowned let process: CloudProcess
     let volume: SimulatedVolume
     private let edge: Int
-    private let incarnation: UInt64
+    /// Of this volume in this process: no other has the same.
+    let incarnation: UInt64
     private(set) var core: Core?
     private(set) var initiator: Initiator?
     private var isDead = false

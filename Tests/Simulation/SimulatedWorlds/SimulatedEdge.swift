@@ -7,6 +7,8 @@ final class SimulatedEdge {
     let machine: SimulatedMachine
     let line: SimulatedLine
     private(set) var process: CloudProcess?
+    /// The volume of the group that the next process can't open for a while.
+    var lateVolume: Int?
     private unowned let world: World
     private var copyOfCache: StorageCopy?
 

@@ -31,7 +31,8 @@ final class SimulatedVolume {
     var closedAt: PointNumber?
     /// The cut at which the disk was closed.
     var closedCut: GroupPoint?
-    /// The last cut there was when the volume joined the group.
+    /// The last cut that may lack the volume: the one there was when the cloud edge heard that it is in the group; the largest number
+    /// until then.
     var joinedAfter: UInt64 = 0
     /// What the edge that has the volume has written.
     private(set) var history: WriteHistory

@@ -15,7 +15,7 @@ extension World {
     private func strike() {
         let volume = volumes[Int(scheduler.random.below(UInt64(volumes.count)))]
         let edge = edges[volume.edge]
-        switch scheduler.random.below(group == nil ? 22 : 28) {
+        switch scheduler.random.below(group == nil ? 22 : 32) {
         case 0, 1: crash(edge, power: false)
         case 2, 3: crash(edge, power: true)
         case 4: crashHome(power: false)
@@ -36,6 +36,7 @@ extension World {
         case 22, 23: leaveAndJoin(volume)
         case 24, 25: stop(volume)
         case 26: handGroupOver()
+        case 27...30: crashBetweenSeals(edge)
         default: edge.line.dropOne()
         }
     }
@@ -56,10 +57,10 @@ extension World {
             // A group is at one edge, and the numbers that there were are known.
             let edge = edges[volume.edge]
             let isTogether = volumes.allSatisfy { !$0.isInGroup || $0.edge == volume.edge }
-            guard !isHandingGroupOver, isTogether, let atHome = home?.lastCutNumber, let atEdge = edge.process?.lastCutNumber else {
+            guard !isHandingGroupOver, isTogether, home?.lastCutNumber != nil, edge.process?.lastCutNumber != nil else {
                 return isCalm ? () : scheduleJoin(of: volume)
             }
-            volume.joinedAfter = max(atHome, atEdge)
+            volume.joinedAfter = .max
             volume.isInGroup = true
             home?.settleGroup()
             tellMembership(of: volume)
@@ -76,6 +77,17 @@ extension World {
         let edge = edges[volume.edge]
         served.stop()
         scheduler.schedule(microseconds: 200_000...2_000_000) { [self] in crash(edge, power: scheduler.random.chance(percent: 50)) }
+    }
+
+    /// The power fails when some of a cut's points may be durable, and others not. Then one of the volumes comes late: the others are
+    /// written to before there is another cut.
+    private func crashBetweenSeals(_ edge: SimulatedEdge) {
+        guard !isCalm, let process = edge.process else { return }
+        if process.isSealingGroup {
+            edge.lateVolume = volumes[Int(scheduler.random.below(UInt64(volumes.count)))].number
+            return crash(edge, power: true)
+        }
+        scheduler.schedule(microseconds: 20...400) { [self] in crashBetweenSeals(edge) }
     }
 
     /// The cloud edge is given up: all of the group is detached by force, and attached to the other edge.

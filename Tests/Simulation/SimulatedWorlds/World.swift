@@ -186,8 +186,8 @@ public final class World {
             guard let early = disks.first(where: { $0.applied > 0 && $0.volume.joinedAfter == 0 }) else { return }
             return fail("invariant 3: disk \(early.volume.identifier) of the group is at \(early.applied), and there was no cut")
         }
-        // One that has joined since goes with the others from the first cut on that has it.
-        let parts = disks.filter { $0.volume.joinedAfter < last.number && last.point(of: $0.volume.identifier) != nil }
+        // One that has joined since goes with the others from the first cut on that was made with it.
+        let parts = disks.filter { $0.volume.joinedAfter < last.number }
         for part in parts where part.applied != last.point(of: part.volume.identifier) {
             return fail(
                 "invariant 3: the disks of the group are not at one point: cut \(last), disk \(part.volume.identifier) at \(part.applied)")
@@ -219,7 +219,7 @@ public final class World {
         for edge in edges { edge.line.restore() }
         var sealed: [Int: Result<PointNumber, BlockDeviceError>] = [:]
         let isGrouped = group != nil
-        var asked: [Int: ObjectIdentifier] = [:]
+        var asked: [Int: UInt64] = [:]
         _ = scheduler.run(until: scheduler.now + .seconds(120)) { [self] in
             if failure != nil { return true }
             // While an old copy is in place, both edges may be started once more.
@@ -227,10 +227,10 @@ public final class World {
             for volume in volumes where sealed[volume.number] == nil {
                 // A volume that is still on its way to another edge is that one's to bring home.
                 guard !home.disk(of: volume).isHandingOver, let served = served(volume), let core = served.core,
-                    served.initiator?.isIdle == true, bringRegionsHome(volume), asked[volume.number] != ObjectIdentifier(core)
+                    served.initiator?.isIdle == true, bringRegionsHome(volume), asked[volume.number] != served.incarnation
                 else { continue }
                 // Of a process that ends nobody has an answer: the next one is asked again.
-                asked[volume.number] = ObjectIdentifier(core)
+                asked[volume.number] = served.incarnation
                 core.seal(until: .applied) { result in
                     // A group may wait for one that has stopped, and comes back with its edge.
                     if case .failure = result, isGrouped { asked[volume.number] = nil } else { sealed[volume.number] = result }
