@@ -52,11 +52,19 @@ public struct Volume: Codable, Sendable, Equatable {
         public var received: UInt64
         /// On the disk.
         public var applied: UInt64
+        /// At home: whether the writers were at rest for the applied point, and what it is called; nil where nobody said anything of it.
+        public var appliedConsistency: Bracket.Consistency?
+        public var appliedLabel: String?
 
-        public init(lastSealed: UInt64 = 0, received: UInt64 = 0, applied: UInt64 = 0) {
+        public init(
+            lastSealed: UInt64 = 0, received: UInt64 = 0, applied: UInt64 = 0, appliedConsistency: Bracket.Consistency? = nil,
+            appliedLabel: String? = nil
+        ) {
             self.lastSealed = lastSealed
             self.received = received
             self.applied = applied
+            self.appliedConsistency = appliedConsistency
+            self.appliedLabel = appliedLabel
         }
     }
 

@@ -3,6 +3,30 @@ import Blocks
 import ManagementAPI
 import NIOCore
 
+/// Brackets in the API of a cloud edge.
+extension CloudEdge {
+    func beginBracket(_ subject: BracketSubject, _ request: BracketCreate) async throws -> Bracket {
+        try await needPlane().run { try $0.beginBracket(subject, request) }
+    }
+
+    func bracket(_ subject: BracketSubject) async throws -> Bracket { try await needPlane().run { try $0.bracket(subject) } }
+
+    func sealBracket(_ subject: BracketSubject) async throws -> Bracket {
+        try await needPlane().call { plane, completion in plane.sealBracket(subject, completion: completion) }
+    }
+
+    func endBracket(_ subject: BracketSubject) async throws -> Bracket { try await needPlane().run { try $0.endBracket(subject) } }
+
+    func answer(_ call: BracketCall) async throws -> Bracket {
+        switch call.action {
+        case .begin: try await beginBracket(call.subject, call.request ?? BracketCreate())
+        case .show: try await bracket(call.subject)
+        case .seal: try await sealBracket(call.subject)
+        case .end: try await endBracket(call.subject)
+        }
+    }
+}
+
 /// Groups in the API of a cloud edge: it shows and seals those of its volumes. What is in a group is decided at home.
 extension CloudEdge {
     func groups() async throws -> [APIModels.VolumeGroup] {
@@ -16,16 +40,10 @@ extension CloudEdge {
 
     /// Seals, and waits until all of the point has come as far as `wait`, or until the time is over; then says how far it is.
     func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
-        try await sealGroup(named: name, carrying: nil, wait: wait, timeout: timeout)
-    }
-
-    func sealGroup(
-        named name: String, carrying attributes: PointAttributes?, wait: SealResult.State, timeout: Duration
-    ) async throws -> GroupSealResult {
         let plane = try needPlane()
         let cut: GroupPoint = try await plane.call { plane, completion in
             guard let entry = plane.group(named: name) else { return completion(.failure(APIError.notFound("group", name))) }
-            entry.group.seal(attributes: attributes) { completion($0.mapError { Problem(describing: $0, volume: name) }) }
+            entry.group.seal { completion($0.mapError { Problem(describing: $0, volume: name) }) }
         }
         let deadline = ContinuousClock.now + timeout
         var state = try await plane.run { $0.reached(cut) }

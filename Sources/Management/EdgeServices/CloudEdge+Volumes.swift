@@ -209,6 +209,8 @@ extension CloudEdge {
                 let call = try ControlCoding.decode(SealCall.self, from: body)
                 return try await self.sealVolume(named: call.name, wait: call.until, timeout: .seconds(call.seconds))
             }
+        case ControlMethod.bracket:
+            return await .from { try await self.answer(try ControlCoding.decode(BracketCall.self, from: body)) }
         case ControlMethod.sealGroup:
             return await .from {
                 let call = try ControlCoding.decode(SealCall.self, from: body)

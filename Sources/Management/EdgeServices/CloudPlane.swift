@@ -83,6 +83,8 @@ final class CloudPlane {
     private(set) var served: [VolumeIdentifier: Served] = [:]
     /// The groups of volumes that home has granted; see CloudPlane+Groups.swift.
     var groups: [GroupIdentifier: GroupEntry] = [:]
+    /// The last bracket of each volume and group; see CloudPlane+Brackets.swift.
+    var brackets: [BracketSubject: PointBracket] = [:]
     /// Targets that are not to come up before all their volumes have been tried.
     var heldTargets: Set<String> = []
     private var servedByTag: [UInt16: Served] = [:]
@@ -152,6 +154,7 @@ final class CloudPlane {
         link?.tick()
         for served in served.values { served.volume.tick() }
         for entry in groups.values { tick(entry) }
+        expireBrackets()
         saveCache()
         keepMarks()
         watchSpace()

@@ -11,6 +11,7 @@ import NIOFoundationCompat
 //                      edge.renew       RenewCall             -> RenewAnswer
 //   on-prem -> cloud   volume.seal      SealCall              -> SealResult
 //                      group.seal       SealCall              -> GroupSealResult
+//                      point.bracket    BracketCall           -> Bracket
 //                      volume.resizeLog ResizeLogCall         -> {}
 //                      volume.regions   VolumeCall            -> VolumeRegions
 //                      volume.changeRegions ChangeRegionsCall -> VolumeRegions
@@ -32,6 +33,7 @@ enum ControlMethod {
     static let grantsChanged = "grants.changed"
     static let detachVolume = "volume.detach"
     static let sealGroup = "group.seal"
+    static let bracket = "point.bracket"
 }
 
 /// Nothing to say.
@@ -92,6 +94,15 @@ struct VolumeGrant: Codable, Sendable, Equatable {
     var isGrouped: Bool?
     /// Home is taking the volume back: it is not to be exported any more.
     var isDetaching: Bool
+}
+
+/// Do something with a bracket round a seal.
+struct BracketCall: Codable, Sendable {
+    enum Action: String, Codable, Sendable { case begin, show, seal, end }
+
+    var subject: BracketSubject
+    var action: Action
+    var request: BracketCreate?
 }
 
 /// Home takes one attachment of a volume back.

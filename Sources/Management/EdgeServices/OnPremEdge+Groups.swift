@@ -128,6 +128,27 @@ extension OnPremEdge {
             edge, ControlMethod.sealGroup, SealCall(name: name, until: wait, seconds: seconds), timeout: .seconds(seconds + 5))
     }
 
+    // MARK: Brackets, which the cloud edge keeps
+
+    func beginBracket(_ subject: BracketSubject, _ request: BracketCreate) async throws -> Bracket {
+        try await call(BracketCall(subject: subject, action: .begin, request: request))
+    }
+
+    func bracket(_ subject: BracketSubject) async throws -> Bracket { try await call(BracketCall(subject: subject, action: .show)) }
+    func sealBracket(_ subject: BracketSubject) async throws -> Bracket { try await call(BracketCall(subject: subject, action: .seal)) }
+    func endBracket(_ subject: BracketSubject) async throws -> Bracket { try await call(BracketCall(subject: subject, action: .end)) }
+
+    private func call(_ call: BracketCall) async throws -> Bracket {
+        let (kind, name) = (call.subject.kind, call.subject.name)
+        let volumes = kind == .volume ? [try volumeRecord(name)] : try volumes(ofGroup: try groupRecord(name).name)
+        guard let edge = volumes.first(where: { $0.state == .attached })?.edge else {
+            throw APIError.conflict(
+                "\(kind.rawValue)_detached", "The \(kind.rawValue) is detached", detail: "all of \(kind.rawValue) \(name) is at home",
+                action: "there is nothing to seal")
+        }
+        return try await self.call(edge, ControlMethod.bracket, call, timeout: .seconds(60))
+    }
+
     private func check(_ volumes: [String]) throws {
         if volumes.count > GroupPoint.membersMax {
             throw APIError.invalid("volumes", "a group has at most \(GroupPoint.membersMax) volumes")

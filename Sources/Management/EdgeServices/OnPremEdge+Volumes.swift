@@ -54,9 +54,11 @@ extension OnPremEdge {
     }
 
     private func describe(_ record: VolumeRecord, _ status: VolumeStatus?) async throws -> APIModels.Volume {
+        var mark: PointAttributes?
         var progress: (position: (received: UInt64, applied: UInt64), sectors: UInt64)?
         if record.state == .attached, let identifier = VolumeIdentifier(hexadecimal: record.identifier) {
-            let found = try await needPlane().run { $0.progress(identifier) }
+            let (found, applied) = try await needPlane().run { ($0.progress(identifier), $0.journal(of: identifier)?.appliedAttributes) }
+            mark = applied
             progress = found.map { (($0.position.received, $0.position.applied), $0.sectorCount) }
         }
         var sizeBytes = (progress?.sectors ?? 0) * UInt64(BlockGeometry.sectorBytes)
@@ -79,7 +81,9 @@ extension OnPremEdge {
             generation: record.generation,
             points: .init(
                 lastSealed: status?.points.lastSealed ?? 0, received: progress?.position.received ?? 0,
-                applied: progress?.position.applied ?? 0),
+                applied: progress?.position.applied ?? 0,
+                appliedConsistency: mark.map { $0.consistency == .application ? .application : .crash },
+                appliedLabel: mark.flatMap { $0.label.isEmpty ? nil : $0.label }),
             unsent: status?.unsent ?? (record.state == .detached ? .init() : nil), writeLog: status?.writeLog, cache: status?.cache,
             cloudOnlyBytes: status?.cloudOnlyBytes,
             policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(), limits: Self.limits(of: record), throttle: status?.throttle,

@@ -58,6 +58,13 @@ public protocol EdgeController: Sendable {
     /// As `sealVolume`, for all volumes of a group at one instant.
     func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult
 
+    /// Begins a bracket round a seal; one at a time for each volume and group.
+    func beginBracket(_ subject: BracketSubject, _ request: BracketCreate) async throws -> Bracket
+    /// The last bracket.
+    func bracket(_ subject: BracketSubject) async throws -> Bracket
+    func sealBracket(_ subject: BracketSubject) async throws -> Bracket
+    func endBracket(_ subject: BracketSubject) async throws -> Bracket
+
     func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken
     /// Joins the on-prem edge that made the token, and answers with it.
     func join(_ request: JoinRequestBody) async throws -> PeerEdge
@@ -100,6 +107,10 @@ extension EdgeController {
     public func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
         throw APIError.wrongRole()
     }
+    public func beginBracket(_ subject: BracketSubject, _ request: BracketCreate) async throws -> Bracket { throw APIError.wrongRole() }
+    public func bracket(_ subject: BracketSubject) async throws -> Bracket { throw APIError.wrongRole() }
+    public func sealBracket(_ subject: BracketSubject) async throws -> Bracket { throw APIError.wrongRole() }
+    public func endBracket(_ subject: BracketSubject) async throws -> Bracket { throw APIError.wrongRole() }
     public func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken {
         throw APIError.wrongRole(.onprem)
     }

@@ -59,6 +59,22 @@ extension Schema {
                 ])
         ),
         (
+            "Bracket",
+            .object(
+                "A bracket round the seal of a volume or group.",
+                [
+                    .required("name", .text("The name of the volume or group.")),
+                    .required("state", .words("Where it is.", Bracket.State.self)),
+                    .required("label", .text("What the point is called; may be empty.")),
+                    .optional("point", .count("The number of the point, of the volume or of the group.")),
+                    .optional(
+                        "consistency",
+                        .words("Crash when the time was over before the seal, application when not.", Bracket.Consistency.self)),
+                    .optional("remainingSeconds", .number("When an open one ends by itself.")),
+                    .optional("message", .text("Why there is no point.")),
+                ])
+        ),
+        (
             "GroupSealMember",
             .object(
                 "One volume's part.",
@@ -75,6 +91,19 @@ extension Schema {
                     .required("name", .text("The group's name.", .name)),
                     .required("volumes", .list("Its volumes, by name.", of: .text("A volume.", .name), most: 16)),
                     .optional("policy", .reference("VolumePolicy", "A point each 5 s or 64 MiB when left out.")),
+                ])
+        ),
+        (
+            "BracketCreate",
+            .object(
+                "A bracket to begin.",
+                [
+                    .optional("label", .text("What the point is to be called.", .bytes(0...64))),
+                    .optional(
+                        "timeoutSeconds",
+                        .count(
+                            "When it ends by itself, with a point that is only crash-consistent; 30 when left out.",
+                            1...Int64(BracketCreate.longestTimeoutSeconds))),
                 ])
         ),
         (

@@ -49,6 +49,11 @@ extension Schema {
                     .required("lastSealed", .count("Sealed at the cloud edge.")),
                     .required("received", .count("Durable at the on-prem edge.")),
                     .required("applied", .count("On the disk.")),
+                    .optional(
+                        "appliedConsistency",
+                        .words(
+                            "At home: what the applied point is, where it says so; else it is crash-consistent.", Bracket.Consistency.self)),
+                    .optional("appliedLabel", .text("At home: what the applied point is called.")),
                 ])
         ),
         (

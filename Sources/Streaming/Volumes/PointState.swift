@@ -94,7 +94,7 @@ struct PointWaiter {
 
 /// Someone who wants a point of a volume whose group is not there yet.
 struct AwaitingSeal {
-    let attributes: PointAttributes?
+    let seal: PointSeal?
     let progress: PointProgress
     let completion: (Result<PointNumber, BlockDeviceError>) -> Void
 }

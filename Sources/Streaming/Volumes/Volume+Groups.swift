@@ -25,7 +25,7 @@ extension Volume {
     func sealAwaited() {
         let seals = points.sealsAwaitingGroup
         points.sealsAwaitingGroup = []
-        for awaited in seals { seal(carrying: awaited.attributes, until: awaited.progress, completion: awaited.completion) }
+        for awaited in seals { seal(carrying: awaited.seal, until: awaited.progress, completion: awaited.completion) }
     }
 
     /// The last point that may be sent: sealed, and of a group all of the cut. While the group is not there yet nobody knows.
@@ -34,6 +34,9 @@ extension Volume {
         guard let group else { return log.lastSealedPoint }
         return min(log.lastSealedPoint, group.lastSendable(of: self))
     }
+
+    /// What a point carries besides its bytes, as long as it is in the log; nil when it carries nothing.
+    public func attributes(of point: PointNumber) -> PointAttributes? { log.attributes(of: point) }
 
     /// What home is told of a point besides its bytes.
     func attributesToSend(of point: PointNumber) -> PointAttributes? {

@@ -31,7 +31,7 @@ extension Volume {
     /// Seals what has been written so far, with something to say of it: then there is a point even with nothing unsent. In a group
     /// it is the group that is sealed; one that is not there yet is waited for.
     public func seal(
-        carrying attributes: PointAttributes?, until progress: PointProgress,
+        carrying seal: PointSeal?, until progress: PointProgress,
         completion: @escaping (Result<PointNumber, BlockDeviceError>) -> Void
     ) {
         if let refusal { return completion(.failure(refusal)) }
@@ -40,7 +40,7 @@ extension Volume {
         }
         // A point of its own would take the disk at home beyond the cut at which the others of the group are.
         if isAwaitingGroup {
-            return points.sealsAwaitingGroup.append(AwaitingSeal(attributes: attributes, progress: progress, completion: completion))
+            return points.sealsAwaitingGroup.append(AwaitingSeal(seal: seal, progress: progress, completion: completion))
         }
         let sealed = { [self] (point: PointNumber) in
             if let refusal { return completion(.failure(refusal)) }
@@ -48,7 +48,7 @@ extension Volume {
             pointWasSealed(point)
         }
         if let group {
-            group.seal(attributes: attributes) { [self] result in
+            group.seal(carrying: seal) { [self] result in
                 switch result {
                 case .success(let cut): sealed(cut.point(of: identifier) ?? log.lastSealedPoint)
                 case .failure(let error): completion(.failure(refusal ?? error))
@@ -56,7 +56,8 @@ extension Volume {
             }
             return
         }
-        log.seal(now: clock(), attributes: attributes, isForced: attributes != nil) { [self] result in
+        let now = clock()
+        log.seal(now: now, attributes: seal?.attributes(at: now), isForced: seal != nil) { [self] result in
             switch result {
             case .success(let point): sealed(point)
             case .failure(let error): completion(.failure(deviceError(error)))

@@ -68,7 +68,7 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     private let clock: () -> NIODeadline
     /// The cut whose seals are not all durable yet.
     private var sealing: GroupPoint?
-    private var waitingSeals = Deque<(attributes: PointAttributes?, completion: Completion)>()
+    private var waitingSeals = Deque<(seal: PointSeal?, completion: Completion)>()
     /// A cut is to be made, whether anything was written or not: home may hold points of one that never came about.
     private var needsCut = false
     /// Durable cuts that not all volumes have at home.
@@ -124,7 +124,7 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     private var mayCut: Bool { sealing == nil && usable.allSatisfy(\.log.isSealingDone) }
 
     private func answerWaitingSeals() {
-        while mayCut, let next = waitingSeals.popFirst() { seal(attributes: next.attributes, completion: next.completion) }
+        while mayCut, let next = waitingSeals.popFirst() { seal(carrying: next.seal, completion: next.completion) }
     }
 
     private func sealIfDue(now: NIODeadline) {
@@ -138,12 +138,12 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         let isLarge = byteCount >= Volume<Directory>.mergedBytes(policy.sealBytes, factor: factor)
         let maySealByTime = volumes.allSatisfy { $0.log.sealedPoints.count < Volume<Directory>.pointsSealedByTimeMax }
         let isWanted = volumes.contains { $0.log.wantsSeal || $0.log.currentEpochExtents >= Volume<Directory>.extentsPerPointMax }
-        if isOld && maySealByTime || isLarge || isWanted || needsCut && !volumes.isEmpty { cut(attributes: nil) { _ in } }
+        if isOld && maySealByTime || isLarge || isWanted || needsCut && !volumes.isEmpty { cut(carrying: nil) { _ in } }
     }
 
     /// Makes a cut, and completes when it is durable. With nothing written since the last one, and nothing to say of it, the
     /// answer is that one. Fails while a volume of the group is not served here or has stopped.
-    public func seal(attributes: PointAttributes? = nil, completion: @escaping Completion) {
+    public func seal(carrying seal: PointSeal? = nil, completion: @escaping Completion) {
         let awaited = awaited
         guard awaited.isEmpty else {
             return completion(.failure(.unreachable("the group waits for \(awaited.map(\.description).joined(separator: ", "))")))
@@ -152,10 +152,10 @@ public final class VolumeGroup<Directory: StorageDirectory> {
             guard waitingSeals.count < Self.sealsWaitingMax else {
                 return completion(.failure(.unreachable("too many points of this group wait to be sealed; try again later")))
             }
-            return waitingSeals.append((attributes, completion))
+            return waitingSeals.append((seal, completion))
         }
-        if attributes == nil, let lastCut, isNow(lastCut) { return completion(.success(lastCut)) }
-        cut(attributes: attributes, completion: completion)
+        if seal == nil, let lastCut, isNow(lastCut) { return completion(.success(lastCut)) }
+        cut(carrying: seal, completion: completion)
     }
 
     /// True when nothing was written since the cut, and it has every volume.
@@ -163,7 +163,7 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         usable.allSatisfy { !$0.log.hasUnsealedWrites && cut.point(of: $0.identifier) == $0.log.currentEpoch - 1 }
     }
 
-    private func cut(attributes: PointAttributes?, completion: @escaping Completion) {
+    private func cut(carrying seal: PointSeal?, completion: @escaping Completion) {
         let volumes = usable
         if volumes.isEmpty { return completion(.failure(.stopped("no volume of the group is served"))) }
         // The cut that ends what one before left open is made at the limit too: what is sent before it waits for it at home.
@@ -172,10 +172,11 @@ public final class VolumeGroup<Directory: StorageDirectory> {
             return completion(.failure(.unreachable("too many points of this group wait to go home; try again later")))
         }
         let start = clock()
-        // Without a single write the first volume has an empty point, which carries the cut.
+        // Without a single write the first volume has an empty point, which carries the cut. What there is to say of a point is said
+        // of each disk.
         let isForced = !volumes.contains { $0.log.hasUnsealedWrites }
         let parts = volumes.enumerated().map { index, volume in
-            let isSealed = volume.log.hasUnsealedWrites || isForced && index == 0 || needsCut && hasBrokenCut(volume)
+            let isSealed = volume.log.hasUnsealedWrites || seal != nil || isForced && index == 0 || needsCut && hasBrokenCut(volume)
             return GroupPoint.Member(
                 volume: volume.identifier, point: isSealed ? volume.log.currentEpoch : volume.log.currentEpoch - 1, isSealed: isSealed)
         }
@@ -183,7 +184,7 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         let cut = GroupPoint(group: identifier, number: lastNumber, members: parts)
         sealing = cut
         needsCut = false
-        var carried = attributes ?? PointAttributes()
+        var carried = seal?.attributes(at: start) ?? PointAttributes()
         carried.group = cut
         var left = volumes.count
         var failure: BlockDeviceError?
@@ -228,6 +229,12 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         // Also one that has left meanwhile: its point goes home as one of its own.
         for volume in volumes where volume.refusal == nil { volume.pointWasSealed(volume.log.lastSealedPoint) }
         answerWaitingSeals()
+    }
+
+    /// What the points of a cut carry, as long as one of them is here.
+    public func attributes(of cut: GroupPoint) -> PointAttributes? {
+        let parts = cut.members.lazy.filter(\.isSealed)
+        return parts.compactMap { part in self.members.first { $0.identifier == part.volume }?.attributes(of: part.point) }.first
     }
 
     // MARK: Sending

@@ -123,7 +123,7 @@ struct VolumeCommand: AsyncParsableCommand {
                 ("generation", String(volume.generation)),
                 (
                     "points",
-                    "sealed \(volume.points.lastSealed), received \(volume.points.received), applied \(volume.points.applied)"
+                    "sealed \(volume.points.lastSealed), received \(volume.points.received), applied \(volume.points.applied)\(mark(volume))"
                 ),
                 (
                     "unsent",
@@ -147,6 +147,12 @@ struct VolumeCommand: AsyncParsableCommand {
                         + "\(volume.io.writes) writes (\(Human.bytes(volume.io.writtenBytes)))"
                 ),
             ]))
+    }
+
+    /// What the applied point says of itself: ` (application-consistent, “nightly”)`.
+    private static func mark(_ volume: Volume) -> String {
+        guard let consistency = volume.points.appliedConsistency else { return "" }
+        return " (\(consistency.rawValue)-consistent\(volume.points.appliedLabel.map { ", “\($0)”" } ?? ""))"
     }
 
     /// How full the write log is: `48.0 MiB of 64.0 MiB (75 %), full in about 12 s`.

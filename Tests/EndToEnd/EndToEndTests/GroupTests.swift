@@ -96,6 +96,7 @@ extension EndToEnd {
                 }
                 let cut = try #require(try await group(lab, .cloud).cut)
                 print("cuts: \(cut.count), the longest took \(Int(cut.longestSeconds * 1e6)) µs")
+                try await brackets(lab)
                 // A volume that is given back comes home whole, and the other has points without it.
                 #expect(try await lab.causeway(.onprem, "volume", "detach", "redo").isSuccess)
                 let alone = try await lab.causeway(.onprem, "group", "seal", "machine", "--wait")
@@ -103,6 +104,31 @@ extension EndToEnd {
                 #expect(try await lab.causeway(.onprem, "group", "delete", "machine").isSuccess)
                 try await lab.seal("data")
             }
+        }
+
+        /// Nobody writes: somebody says so round a seal, and comes back in time, or does not.
+        private func brackets(_ lab: Lab) async throws {
+            let untilMarked = { (mark: String) in
+                try await Lab.untilTrue(seconds: 30, "both disks to be at a point that is \(mark)") {
+                    for name in ["data", "redo"] {
+                        guard try await lab.causeway(.onprem, "volume", "show", name).output.contains(mark) else { return false }
+                    }
+                    return true
+                }
+            }
+            #expect(try await lab.causeway(.onprem, "bracket", "begin", "--group", "machine", "--label", "nightly").isSuccess)
+            let second = try await lab.causeway(.cloud, "bracket", "begin", "--group", "machine")
+            #expect(second.status == 1 && "\(second)".contains("has not ended"), "\(second)")
+            let sealed = try await lab.causeway(.onprem, "bracket", "seal", "--group", "machine")
+            #expect(sealed.isSuccess && sealed.output.contains("application"), "\(sealed)")
+            try await untilMarked("application-consistent, “nightly”")
+            // A volume's bracket in a group is one of the group's points, and ends by itself.
+            #expect(
+                try await lab.causeway(.onprem, "bracket", "begin", "--volume", "data", "--label", "late", "--timeout-seconds", "1")
+                    .isSuccess)
+            try await untilMarked("crash-consistent, “late”")
+            let late = try await lab.causeway(.onprem, "bracket", "seal", "--volume", "data")
+            #expect(late.status == 1 && "\(late)".contains("has ended by itself"), "\(late)")
         }
 
         /// The cloud edge is lost while home has the small part of a point, and the large one is on its way.

@@ -119,6 +119,12 @@ final class FakeController: EdgeController {
     func detachVolume(named name: String, force: Bool) async throws -> DetachResult {
         DetachResult(volume: try await volume(named: name).name, unsentBytes: force ? 512 : 0, forced: force)
     }
+    func beginBracket(_ subject: BracketSubject, _ request: BracketCreate) async throws -> Bracket {
+        Bracket(name: subject.name, state: .open)
+    }
+    func bracket(_ subject: BracketSubject) async throws -> Bracket { Bracket(name: subject.name, state: .open) }
+    func sealBracket(_ subject: BracketSubject) async throws -> Bracket { Samples.bracket }
+    func endBracket(_ subject: BracketSubject) async throws -> Bracket { Bracket(name: subject.name, state: .ended) }
     func groups() async throws -> [VolumeGroup] { [Samples.group] }
     func group(named name: String) async throws -> VolumeGroup {
         guard name == Samples.group.name else { throw APIError.notFound("group", name) }
@@ -183,7 +189,8 @@ enum Samples {
         name: "mail", identifier: "00ab", disk: "alpha", edge: "77", state: .serving, message: "m", sizeBytes: 1 << 30,
         target: .init(name: "mail", iqn: "iqn.2026-01.com.example:mail", portals: ["127.0.0.1:3260"], chapUser: "u", mutual: true),
         url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", nbdURL: "nbd://127.0.0.1:10809/mail", generation: 3,
-        points: .init(lastSealed: 9, received: 8, applied: 7), unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
+        points: .init(lastSealed: 9, received: 8, applied: 7, appliedConsistency: .application, appliedLabel: "l"),
+        unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
         writeLog: .init(usedBytes: 1, sizeBytes: 2, isOwnSize: true, fullInSeconds: 0.5, waitedWrites: 3, waitSeconds: 0.25),
         cache: .init(), cloudOnlyBytes: 1, limits: limits, throttle: .init(), readOnly: false, removable: true)
     static let limits = Volume.Limits(operationsPerSecond: 500, burstOperations: 2_000, bytesPerSecond: 50 << 20, burstBytes: 100 << 20)
@@ -193,6 +200,8 @@ enum Samples {
     static let group = VolumeGroup(
         name: "mail", identifier: "9", members: [.init(volume: "mail", point: 7, received: 7, applied: 7)], policy: .init(),
         cut: .init(count: 1, lastSeconds: 0.0001, longestSeconds: 0.001))
+    static let bracket = Bracket(
+        name: "mail", state: .sealed, label: "l", point: 7, consistency: .application, remainingSeconds: 1, message: "m")
     static let recoveryKeys = RecoveryKeys(
         exportedAt: time, onPremEdge: "1f3a",
         volumes: [.init(volume: "mail", identifier: "00ab", disk: "alpha", sectorCount: 2_048, dataKey: Data(repeating: 7, count: 32))],
@@ -218,6 +227,7 @@ enum Samples {
         ("GroupSealResult", GroupSealResult(group: "mail", point: 2, members: [.init(volume: "mail", point: 1)], state: .sealed)),
         ("GroupSealMember", GroupSealResult.Member(volume: "mail", point: 1)),
         ("GroupDetachResult", GroupDetachResult(group: "mail", volumes: [.init(volume: "mail", unsentBytes: 0)], forced: false)),
+        ("Bracket", bracket), ("BracketCreate", BracketCreate(label: "l", timeoutSeconds: 1)),
         ("GroupCreate", GroupCreate(name: "mail", volumes: ["mail"], policy: .init())),
         ("GroupChange", GroupChange(volumes: ["mail"], policy: .init())),
         ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0, heldPoints: 2)),
@@ -252,6 +262,7 @@ enum Samples {
         ("DiskCreate", DiskCreate(name: "a", path: "/a")),
         ("VolumeCreate", VolumeCreate(name: "v", disk: "d")), ("VolumeChange", VolumeChange()), ("VolumeLimits", Volume.Limits()),
         ("Chap", VolumeCreate.Chap(user: "u", secret: "twelve-bytes")), ("GroupChange", GroupChange()),
+        ("Bracket", Bracket(name: "v", state: .open)), ("BracketCreate", BracketCreate()),
         ("GroupCreate", GroupCreate(name: "g", volumes: [])),
         ("VolumeGroup", VolumeGroup(name: "g", identifier: "i", members: [], policy: .init())),
         ("GroupMember", VolumeGroup.Member(volume: "v", point: nil, received: 0, applied: 0)),

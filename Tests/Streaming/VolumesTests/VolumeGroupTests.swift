@@ -88,9 +88,9 @@ import WriteLog
             scheduler.runUntilIdle()
         }
 
-        func seal(_ attributes: PointAttributes? = nil) -> GroupPoint? {
+        func seal(_ seal: PointSeal? = nil) -> GroupPoint? {
             var cut: GroupPoint?
-            group.seal(attributes: attributes) { cut = try? $0.get() }
+            group.seal(carrying: seal) { cut = try? $0.get() }
             scheduler.runUntilIdle()
             return cut
         }
@@ -322,10 +322,11 @@ import WriteLog
     func label() throws {
         let bench = try Bench(count: 2)
         bench.connect()
-        let cut = try #require(bench.seal(PointAttributes(consistency: .application, label: "before the update")))
-        #expect(cut.members.map(\.point) == [1, 0])
+        let cut = try #require(bench.seal(PointSeal(label: "before the update", isAtRestUntil: bench.scheduler.now + .seconds(1))))
+        #expect(cut.members.map(\.point) == [1, 1])
         #expect(bench.attributes(of: 0)[1]?.consistency == .application)
         #expect(bench.attributes(of: 0)[1]?.label == "before the update")
+        #expect(bench.attributes(of: 1) == bench.attributes(of: 0), "every disk says so")
     }
 
     // MARK: What is not there
