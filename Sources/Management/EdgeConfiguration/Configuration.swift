@@ -85,6 +85,8 @@ public struct Configuration: Sendable, Equatable {
         /// `cache.path`: the file or block device of the cache.
         public var cachePath: String
         public var cacheSizeBytes: UInt64
+        /// The sizes that a cache may have.
+        public static let cacheSizes: ClosedRange<UInt64> = (16 << 20)...(4 << 40)
         /// `writeLog.size`: how much of unsent writes the edge keeps on disk.
         public var writeLogSizeBytes: UInt64
         /// The sizes that a write log may have.

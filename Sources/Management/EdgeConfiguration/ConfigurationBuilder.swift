@@ -8,7 +8,7 @@ struct ConfigurationBuilder {
         static let portals = 16
         static let busyPoll: ClosedRange<Duration> = .zero...(.milliseconds(1))
         static let disks = 1_024
-        static let cacheSize: ClosedRange<UInt64> = (16 << 20)...(4 << 40)
+        static let cacheSize = Configuration.Cloud.cacheSizes
         static let writeLogSize = Configuration.Cloud.writeLogSizes
         static let writeLogMemory: ClosedRange<UInt64> = (1 << 20)...(16 << 30)
         static let memoryLimit: ClosedRange<UInt64> = (128 << 20)...(1 << 40)

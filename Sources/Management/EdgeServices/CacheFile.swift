@@ -7,13 +7,15 @@ enum CacheFile {
     /// all have something there.
     private static let emptyByteCount = 128 << 10
 
-    /// Opens it, making a file that is missing. Whatever is neither empty nor a cache is left alone, and so is what another
+    /// Opens it, making a file that is missing, and tells the size of a device. Whatever is neither empty nor a cache is left alone, and so is what another
     /// program uses.
-    static func open(_ path: String) throws(EdgeFailure) -> OpenFile {
+    static func open(_ path: String) throws(EdgeFailure) -> (file: OpenFile, deviceBytes: UInt64?) {
         let (file, isOurs): (OpenFile?, Bool)
+        var deviceBytes: UInt64?
         do throws(FileSystemError) {
             file = try openAlone(path)
             isOurs = try file.map { file throws(FileSystemError) in try self.isOurs(file) } ?? false
+            if let information = try file?.information(), information.kind == .blockDevice { deviceBytes = information.size }
         } catch {
             let advice =
                 error.isLocked ? "another program uses it: name another one in cache.path" : "mend that, or name another one in cache.path"
@@ -28,7 +30,16 @@ enum CacheFile {
                 "the cache \(path) holds something else, which is left as it is: name an empty file or device in cache.path, or wipe this one"
             )
         }
-        return file
+        return (file, deviceBytes)
+    }
+
+    /// How large the file of the cache can become on its file system as that is now; nil when that is not known, or it is a device.
+    static func room(at path: String) -> UInt64? {
+        guard let information = try? OpenFile(path).information(), information.kind == .regular,
+            let slash = path.lastIndex(of: "/"), let directory = try? OpenDirectory(String(path[..<slash]) + "/"),
+            let space = try? directory.space()
+        else { return nil }
+        return space.freeBytes + information.allocatedBytes
     }
 
     /// Nil for what is neither a regular file nor a block device.

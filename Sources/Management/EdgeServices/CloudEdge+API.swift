@@ -101,6 +101,19 @@ extension CloudEdge {
                     kind: .counter,
                     value: Double(cache.corrupt)),
                 MetricSample(
+                    "causeway_cache_size_bytes", help: "The size of the cache in force.", kind: .gauge, value: Double(cache.byteCount)),
+                MetricSample(
+                    "causeway_cache_wanted_size_bytes", help: "The size that the cache is coming to.", kind: .gauge,
+                    value: Double(cache.byteCountWanted)),
+                MetricSample(
+                    "causeway_cache_to_empty_bytes", help: "What is behind the end that the cache gets, and has not left yet.",
+                    kind: .gauge, value: Double(cache.bytesToEmpty)),
+                MetricSample(
+                    "causeway_cache_index_bytes", help: "The memory of the cache's index.", kind: .gauge, value: Double(cache.indexBytes)),
+                MetricSample(
+                    "causeway_cache_usable", help: "1 while the cache's disk takes blocks, else 0.", kind: .gauge,
+                    value: cache.isDegraded ? 0 : 1),
+                MetricSample(
                     "causeway_cache_evicted_total", help: "Blocks that were evicted.", kind: .counter, value: Double(cache.evicted)),
             ]
         }

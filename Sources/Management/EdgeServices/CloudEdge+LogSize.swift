@@ -41,8 +41,12 @@ extension CloudEdge {
             "log.resized", subject: name, logSubject: identifier.description, "the write log may take \(size) bytes now")
     }
 
-    /// Takes over what may change of the configuration: the size of the write logs that have none of their own.
+    /// Takes over what may change of the configuration: the size of the cache, and of the write logs, that have none of their own.
     func reload(_ fresh: Configuration.Cloud) async {
+        if fresh.cacheSizeBytes != cloud.cacheSizeBytes {
+            cloud.cacheSizeBytes = fresh.cacheSizeBytes
+            await configuredCacheSizeChanged()
+        }
         let size = fresh.writeLogSizeBytes
         guard size != cloud.writeLogSizeBytes else { return }
         cloud.writeLogSizeBytes = size

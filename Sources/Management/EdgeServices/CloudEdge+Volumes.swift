@@ -13,8 +13,6 @@ import WriteLog
 /// The volumes of a cloud edge follow the grants of home.
 extension CloudEdge {
     static var volumesDirectory: String { "volumes" }
-    /// Where the records of the cache are; its blocks are in the file or device that the configuration names.
-    private static var cacheIndexDirectory: String { "cache-index" }
     private static var retiredDirectory: String { "retired" }
 
     // MARK: Grants
@@ -78,21 +76,6 @@ extension CloudEdge {
         // is none.
         let isWhole = openFailures.isEmpty && grants.unavailable.isEmpty
         try await plane.run { $0.setReady(isWhole) }
-    }
-
-    private func openCache(_ grants: Grants) async throws {
-        let plane = try needPlane()
-        if try await plane.run({ $0.cache != nil }) { return }
-        let (path, byteCount, environment) = (cloud.cachePath, cloud.cacheSizeBytes, environment)
-        let key = try SecretKey(Array(grants.cacheKey))
-        let file = try CacheFile.open(path)
-        let directory = try environment.subdirectory(Self.cacheIndexDirectory)
-        _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
-            let local = LocalFile(file, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
-            plane.openCache(
-                file: local, directory: directory, byteCount: byteCount, key: key, limits: environment.memory.cache
-            ) { completion($0.map { true }) }
-        }
     }
 
     private func serve(_ grant: VolumeGrant) async {

@@ -43,6 +43,8 @@ actor CloudEdge: EdgeController {
     /// Joining is one at a time.
     var isJoining = false
     var renewing: Task<Void, Never>?
+    /// Tries a cache again that can't be opened.
+    var retryingCache: Task<Void, Never>?
 
     init(environment: EdgeEnvironment, cloud: Configuration.Cloud) throws {
         self.environment = environment
@@ -151,6 +153,7 @@ actor CloudEdge: EdgeController {
     /// Stops serving, flushes and closes the logs, hangs up.
     func stop() async {
         renewing?.cancel()
+        retryingCache?.cancel()
         if let plane {
             _ = try? await plane.call { (plane: CloudPlane, done: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.stop { done(.success(true)) }
@@ -265,17 +268,21 @@ actor CloudEdge: EdgeController {
     func edge() async throws -> EdgeStatus {
         let isConnected = try await plane?.run { $0.link?.endpoint.isConnected ?? false } ?? false
         let isRevoked = try await plane?.run { $0.isRevoked } ?? false
+        let trouble = try await plane?.run { $0.cacheTrouble }
         let revocation = isRevoked ? ["home has revoked this edge"] : []
         return EdgeStatus(
             name: environment.configuration.name, identifier: identity?.edge ?? "", role: .cloud, version: edgeVersion,
-            startedAt: startedAt, state: plane == nil ? .starting : isConnected && openFailures.isEmpty ? .running : .degraded,
+            startedAt: startedAt,
+            state: plane == nil ? .starting : isConnected && openFailures.isEmpty && trouble == nil ? .running : .degraded,
             stateDirectory: environment.directory.path,
             addresses: .init(api: apiAddress, iscsi: targetAddresses, nbd: networkBlockAddresses),
-            warnings: warnings + revocation + openFailures.values.sorted())
+            warnings: warnings + revocation + (trouble.map { ["the cache: \($0.detail)"] } ?? []) + openFailures.values.sorted())
     }
 
     func health() async -> Health {
-        let link = try? await plane?.run { (isConnected: $0.link?.endpoint.isConnected ?? false, hasCache: $0.cache != nil) }
+        let link = try? await plane?.run {
+            (isConnected: $0.link?.endpoint.isConnected ?? false, hasCache: $0.cache != nil, trouble: $0.cacheTrouble)
+        }
         var problems: [String] = []
         if identity == nil {
             problems.append("this edge is not paired")
@@ -284,6 +291,7 @@ actor CloudEdge: EdgeController {
         } else if link?.hasCache != true {
             problems.append("the cache is not open")
         }
+        if let trouble = link?.trouble { problems.append(trouble.problem) }
         if !openFailures.isEmpty { problems.append("volumes that can't be opened: \(openFailures.count)") }
         // No names: whoever asks for health has shown no token.
         let states = (try? await statuses())?.map(\.state) ?? []

@@ -64,10 +64,6 @@ final class CloudPlane {
 
     /// How often time passes for the volumes.
     static let tickInterval: TimeAmount = .milliseconds(50)
-    /// How often new blocks of the cache are made durable.
-    static let cacheSaveInterval: TimeAmount = .seconds(5)
-    /// How often it is told that the cache's disk takes no writes.
-    static let cacheFailureInterval: TimeAmount = .seconds(60)
 
     let eventLoop: any EventLoop
     let threadPool: NIOThreadPool
@@ -79,7 +75,9 @@ final class CloudPlane {
     let incarnation = UInt64.random(in: 1 ... .max)
     private(set) var link: PeerLink?
     private(set) var isRevoked = false
-    private(set) var cache: SecureCache<LocalDirectory>?
+    /// The cache, or one that stands in for it; nil until home has sent its key. See CloudPlane+Cache.swift.
+    var cache: SecureCache<LocalDirectory>?
+    var cacheTrouble: CacheTrouble?
     private(set) var served: [VolumeIdentifier: Served] = [:]
     /// The groups of volumes that home has granted; see CloudPlane+Groups.swift.
     var groups: [GroupIdentifier: GroupEntry] = [:]
@@ -90,9 +88,11 @@ final class CloudPlane {
     private var servedByTag: [UInt16: Served] = [:]
     private var lastTag: UInt16 = 0
     private var ticker: RepeatedTask?
-    private var cacheSavedAt = NIODeadline.now()
-    private var cacheFailureToldAt: NIODeadline?
-    private var cacheSavedInserts: UInt64 = 0
+    var cacheSavedAt = NIODeadline.now()
+    var cacheFailureToldAt: NIODeadline?
+    var cacheSavedInserts: UInt64 = 0
+    /// Nothing is opened any more.
+    private(set) var isStopping = false
     /// When it was last kept how far the cloud-only disks have come; see CloudPlane+Regions.swift.
     var marksKeptAt = NIODeadline.now()
     /// What the file system of the state directory has room for; see CloudPlane+Space.swift.
@@ -160,15 +160,6 @@ final class CloudPlane {
         watchSpace()
     }
 
-    /// Makes what has come into the cache survive a kill, a few seconds after it came. A failure is the cache's to count.
-    private func saveCache() {
-        guard let cache, NIODeadline.now() - cacheSavedAt >= Self.cacheSaveInterval, cache.statistics.inserted != cacheSavedInserts
-        else { return }
-        cacheSavedAt = .now()
-        cacheSavedInserts = cache.statistics.inserted
-        cache.synchronize { _ in }
-    }
-
     private func route(_ message: LinkMessage) {
         switch message {
         case .readData(let read, _, _), .readZeroes(let read, _, _), .readFailed(let read, _), .allocationReply(let read, _):
@@ -176,31 +167,6 @@ final class CloudPlane {
         case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
             served[volume]?.volume.receive(message)
         default: break
-        }
-    }
-
-    // MARK: The cache
-
-    /// Opens the cache under the key that home has sent; once a process.
-    func openCache(
-        file: LocalFile, directory: OpenDirectory, byteCount: UInt64, key: SecretKey, limits: CacheLimits,
-        completion: @escaping (Result<Void, any Error>) -> Void
-    ) {
-        if cache != nil { return completion(.success(())) }
-        let records = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
-        SecureCache.open(file: file, directory: records, byteCount: byteCount, key: key, limits: limits, random: .system) { [self] result in
-            switch result {
-            case .success(let cache):
-                self.cache = cache
-                if cache.statistics.isDegraded {
-                    recorder.record(
-                        "cache.failed", severity: .error,
-                        "the cache's disk can't be read: reads go home until the disk is in order and the daemon is started again")
-                }
-                completion(.success(()))
-            case .failure(let error):
-                completion(.failure(EdgeFailure(.state, "the cache can't be opened: \(error)")))
-            }
         }
     }
 
@@ -233,7 +199,7 @@ final class CloudPlane {
         regions: StoredRegions, policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
-        guard let cache, served[identifier] == nil else { return completion(.success(())) }
+        guard served[identifier] == nil else { return completion(.success(())) }
         let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
         WriteLog.open(directory: local, volume: identifier, key: key, limits: logSize.limits, random: .system, now: .now()) {
             [self] result in
@@ -247,7 +213,8 @@ final class CloudPlane {
                             action: "free space or mend the disk under the state directory, then restart this edge")))
             case .success(let log):
                 openRegions(regions, identifier: identifier, sectorCount: grant.sectorCount, key: key) { [self] result in
-                    guard case .success(let disk) = result else {
+                    // The cache may have taken over from another one since.
+                    guard case .success(let disk) = result, let cache else {
                         // The next attempt opens the log again.
                         return log.close { _ in completion(result.map { _ in () }) }
                     }
@@ -333,13 +300,7 @@ final class CloudPlane {
                 "home could not take point \(point) (\(refusal)); it is sent again until it can: look at the on-prem edge")
         case .logObstructed(let obstacle): logObstructed(entry, obstacle)
         case .logUnobstructed(let time): logUnobstructed(entry, after: time)
-        case .cacheFailed:
-            if let last = cacheFailureToldAt, NIODeadline.now() - last < Self.cacheFailureInterval { return }
-            cacheFailureToldAt = .now()
-            recorder.record(
-                "cache.failed", logSubject: identifier, severity: .error,
-                "the cache's disk takes no writes: reads that it can't serve go home, and after a restart the volume's blocks are fetched anew"
-            )
+        case .cacheFailed: cacheFailed()
         case .logFilling(let fill): logFills(entry, fill)
         case .logEased(let fill): logEased(entry, fill)
         case .imaged(let range): imaged(range, of: entry)
@@ -441,6 +402,7 @@ final class CloudPlane {
 
     /// Stops serving, flushes the logs and closes them. What is unsent stays in them for the next start.
     func stop(completion: @escaping () -> Void) {
+        isStopping = true
         ticker?.cancel()
         for entry in served.values { entry.device.limit(nil) }
         stopFrontEnds { [self] in

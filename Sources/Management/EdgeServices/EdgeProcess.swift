@@ -161,7 +161,7 @@ public struct EdgeProcess: Sendable {
             }
             await body(fresh)
             logger.notice(
-                "the configuration was read again: the log level, the disks of an on-prem edge and the size of a cloud edge's write logs are taken over, the rest needs a restart"
+                "the configuration was read again: the log level, the disks of an on-prem edge and the sizes of a cloud edge's cache and write logs are taken over, the rest needs a restart"
             )
         } catch {
             logger.error("reload refused: \(error)")

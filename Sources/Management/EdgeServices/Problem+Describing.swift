@@ -139,7 +139,7 @@ extension Problem {
         }
     }
 
-    private static func noSpace(_ detail: String) -> Problem {
+    static func noSpace(_ detail: String) -> Problem {
         Problem(
             status: 507, code: "no_space", title: "There is no room", detail: detail,
             action: "free space in the file system that is named and try again: nothing was changed")

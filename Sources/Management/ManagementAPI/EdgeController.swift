@@ -48,6 +48,10 @@ public protocol EdgeController: Sendable {
     /// The recovery key of one volume, or those of the whole edge when no name is given. Leaves an event.
     func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys
 
+    func cache() async throws -> EdgeCache
+    /// Gives the cache another size; the answer says how far that is.
+    func changeCache(_ change: CacheChange) async throws -> EdgeCache
+
     func groups() async throws -> [VolumeGroup]
     func group(named name: String) async throws -> VolumeGroup
     func createGroup(_ request: GroupCreate) async throws -> VolumeGroup
@@ -98,6 +102,8 @@ extension EdgeController {
     public func changeRegions(ofVolume name: String, _ change: RegionChange) async throws -> VolumeRegions { throw APIError.wrongRole() }
     public func credentials(ofVolume name: String) async throws -> VolumeCredentials { throw APIError.wrongRole(.onprem) }
     public func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys { throw APIError.wrongRole(.onprem) }
+    public func cache() async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }
+    public func changeCache(_ change: CacheChange) async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }
     public func groups() async throws -> [VolumeGroup] { throw APIError.wrongRole() }
     public func group(named name: String) async throws -> VolumeGroup { throw APIError.wrongRole() }
     public func createGroup(_ request: GroupCreate) async throws -> VolumeGroup { throw APIError.wrongRole(.onprem) }

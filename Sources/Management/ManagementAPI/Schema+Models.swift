@@ -6,7 +6,8 @@ import APIModels
 extension Schema {
     /// Every named schema of the API.
     static let named: [String: Schema] = Dictionary(
-        uniqueKeysWithValues: edgeSchemas + diskSchemas + volumeSchemas + requestSchemas + groupSchemas + groupRequestSchemas + eventSchemas
+        uniqueKeysWithValues: edgeSchemas + diskSchemas + volumeSchemas + requestSchemas + groupSchemas + groupRequestSchemas + cacheSchemas
+            + eventSchemas
     )
 
     /// The name of a page of items.

@@ -118,6 +118,7 @@ int causeway_information(int descriptor, struct causeway_file_information *infor
     information->permissions = status.st_mode & 07777;
     if (S_ISREG(status.st_mode)) {
         information->kind = CAUSEWAY_KIND_REGULAR;
+        information->allocated = (uint64_t)status.st_blocks * 512;
     } else if (S_ISDIR(status.st_mode)) {
         information->kind = CAUSEWAY_KIND_DIRECTORY;
     } else if (S_ISBLK(status.st_mode)) {

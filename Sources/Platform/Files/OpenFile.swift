@@ -31,6 +31,8 @@ public struct FileInformation: Sendable, Equatable {
     public let kind: FileKind
     /// In bytes; of a block device, the size of the medium.
     public let size: UInt64
+    /// What the file system has given a regular file room for, in bytes: less than its size where it has holes.
+    public let allocatedBytes: UInt64
     /// What direct I/O asks of memory addresses and of offsets. Nil when the kernel doesn't say, zeroes when it says that
     /// direct I/O is not possible.
     public let directAlignment: (memory: Int, offset: Int)?
@@ -38,7 +40,8 @@ public struct FileInformation: Sendable, Equatable {
     public let permissions: UInt32
 
     public static func == (left: FileInformation, right: FileInformation) -> Bool {
-        left.kind == right.kind && left.size == right.size && left.permissions == right.permissions
+        left.kind == right.kind && left.size == right.size && left.allocatedBytes == right.allocatedBytes
+            && left.permissions == right.permissions
             && left.directAlignment?.memory == right.directAlignment?.memory
             && left.directAlignment?.offset == right.directAlignment?.offset
     }
@@ -111,7 +114,7 @@ public final class OpenFile: Sendable {
             default: .other
             }
         return FileInformation(
-            kind: kind, size: raw.size,
+            kind: kind, size: raw.size, allocatedBytes: raw.allocated,
             directAlignment: raw.direct_alignment_known == 0
                 ? nil : (Int(raw.direct_memory_alignment), Int(raw.direct_offset_alignment)),
             permissions: raw.permissions)

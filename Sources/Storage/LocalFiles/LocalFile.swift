@@ -10,12 +10,22 @@ import NIOPosix
 public final class LocalFile: StorageFile {
     private var file: OpenFile?
     private let path: String
+    /// Why there is no file, when it could not be opened.
+    private var absence: StorageFileError?
     private let calls: BlockingCalls
     private let pace: AtOncePace
 
     /// A file that is open already. Must be made and used on `eventLoop`.
     public convenience init(_ file: OpenFile, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
         self.init(file, eventLoop: eventLoop, threadPool: threadPool, pace: AtOncePace())
+    }
+
+    /// A file that could not be opened: each call fails for the same reason.
+    public init(unavailable path: String, because reason: StorageFileError, eventLoop: any EventLoop, threadPool: NIOThreadPool) {
+        self.path = path
+        absence = reason
+        pace = AtOncePace()
+        calls = BlockingCalls(eventLoop: eventLoop, threadPool: threadPool)
     }
 
     init(_ file: OpenFile, eventLoop: any EventLoop, threadPool: NIOThreadPool, pace: AtOncePace) {
@@ -29,7 +39,7 @@ public final class LocalFile: StorageFile {
         _ completion: @escaping (Result<Value, StorageFileError>) -> Void,
         _ body: @escaping @Sendable (OpenFile) throws(FileSystemError) -> Value
     ) {
-        guard let file else { return calls.fail(completion, .failed("\(path) has been closed")) }
+        guard let file else { return calls.fail(completion, absence ?? .failed("\(path) has been closed")) }
         calls.run(completion) { () throws(FileSystemError) in try body(file) }
     }
 
@@ -85,7 +95,7 @@ public final class LocalFile: StorageFile {
     }
 
     public func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
-        guard let file else { return .failure(.failed("\(path) has been closed")) }
+        guard let file else { return .failure(absence ?? .failed("\(path) has been closed")) }
         let start = NIODeadline.now()
         guard pace.allows(at: start) else { return nil }
         defer { pace.ended(from: start, to: .now()) }

@@ -56,7 +56,7 @@ enum CacheFormat {
 /// Where things are in the file of a cache of a given size.
 struct CacheGeometry: Equatable {
     let segmentBytes: Int
-    let segmentCount: Int
+    var segmentCount: Int
     /// Slots in a segment.
     let slotCount: Int
 

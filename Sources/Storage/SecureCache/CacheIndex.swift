@@ -20,6 +20,8 @@ final class CacheVolume {
     var zeroes = ExtentMap<ZeroMark>()
     /// The cache has everything of the volume's points up to this one.
     var current: PointNumber = 0
+    /// What changed while the cache could not be opened.
+    var missed = MissedChanges()
     /// The ciphers of this volume's blocks, by the number of the salt.
     private var ciphers: [Int: BlockCipher] = [:]
     /// The same for the threads of the pool.
@@ -77,7 +79,10 @@ struct CacheSalts {
 
 /// Which blocks are where.
 struct CacheIndex {
-    let slotWidth: Int
+    /// Bits that the number of a slot takes.
+    var slotWidth: Int {
+        didSet { for volume in volumes.values { volume.map.width = slotWidth } }
+    }
     private(set) var volumes: [VolumeIdentifier: CacheVolume] = [:]
     private var byOrdinal: [UInt32: CacheVolume] = [:]
     private var nextOrdinal: UInt32 = 0

@@ -6,6 +6,9 @@
 //     ranked    a bit for each block that is here, and the slots of those in order, each in as few bits as
 //               the cache's number of slots needs: header, 16 words of bits, packed slots, one word of slack
 //
+// A cache may get another size: a ranked leaf says in its header how many bits it has for a slot, and is made anew, by itself, when a
+// slot comes that needs more.
+//
 // A full leaf of a cache of a tebibyte takes 3.7 bytes for each block, one of a single run 0.1.
 
 /// A place for a block in the cache: the number of a slot, counted over all segments.
@@ -23,7 +26,7 @@ struct CacheLeaf {
     /// Packed slots for which a ranked leaf makes room at a time.
     private static let growth = 32
 
-    /// Empty, or a header with the number of runs or of slots, and what the form says.
+    /// Empty, or a header with the number of runs or of slots and, when it is ranked, the bits of a slot; and what the form says.
     private var words: [UInt32] = []
 
     /// The memory that it takes, in bytes.
@@ -32,15 +35,17 @@ struct CacheLeaf {
 
     private var isRanked: Bool { !words.isEmpty && words[0] & Self.rankedForm != 0 }
     private func count(of words: [UInt32]) -> Int { words.isEmpty ? 0 : Int(words[0] & 0xffff) }
+    /// Bits that a slot takes in a leaf that is ranked.
+    private var width: Int { Int(words[0] >> 16 & 0x3f) }
 
     // MARK: Asking
 
     /// The slot of a block; nil when it has none.
-    func slot(at offset: Int, width: Int) -> CacheSlot? {
+    func slot(at offset: Int) -> CacheSlot? {
         if words.isEmpty { return nil }
         if isRanked {
             guard hasBit(offset) else { return nil }
-            return value(rank(offset), width)
+            return value(rank(offset))
         }
         var index = 1
         while index < 1 + 2 * Int(words[0]) {
@@ -53,14 +58,14 @@ struct CacheLeaf {
     }
 
     /// Calls `body` with each block that is here and its slot, ascending.
-    func forEach(width: Int, _ body: (Int, CacheSlot) -> Void) {
+    func forEach(_ body: (Int, CacheSlot) -> Void) {
         if words.isEmpty { return }
         if isRanked {
             var index = 0
             for word in 0..<Self.bitmapWords {
                 var bits = words[1 + word]
                 while bits != 0 {
-                    body(word * 32 + bits.trailingZeroBitCount, value(index, width))
+                    body(word * 32 + bits.trailingZeroBitCount, value(index))
                     bits &= bits - 1
                     index += 1
                 }
@@ -76,10 +81,11 @@ struct CacheLeaf {
     // MARK: Changing
 
     /// Gives a block a slot.
+    /// - Parameter width: the bits that any slot of the cache takes.
     /// - Returns: the slot that it had.
     mutating func set(_ offset: Int, to slot: CacheSlot, width: Int) -> CacheSlot? {
         if !isRanked {
-            let previous = self.slot(at: offset, width: width)
+            let previous = self.slot(at: offset)
             if previous == slot { return slot }
             if previous != nil { _ = remove(offset, width: width) }
             if !isRanked {
@@ -90,9 +96,10 @@ struct CacheLeaf {
             return previous
         }
         if hasBit(offset) {
+            if slot >> UInt32(self.width) != 0 { rank(width: width) }
             let index = rank(offset)
-            let previous = value(index, width)
-            setValue(index, slot, width)
+            let previous = value(index)
+            setValue(index, slot)
             return previous
         }
         setRanked(offset, slot, width)
@@ -101,10 +108,10 @@ struct CacheLeaf {
 
     /// Takes the slot of a block away, and returns it.
     mutating func remove(_ offset: Int, width: Int) -> CacheSlot? {
-        guard let slot = slot(at: offset, width: width) else { return nil }
-        if isRanked { removeRanked(offset, width) } else { removeFromRun(offset, width) }
+        guard let slot = slot(at: offset) else { return nil }
+        if isRanked { removeRanked(offset) } else { removeFromRun(offset, width) }
         let left = count(of: words)
-        if left == 0 { words = [] } else if isRanked, left <= Self.runsMax / 2 { unrank(width: width) }
+        if left == 0 { words = [] } else if isRanked, left <= Self.runsMax / 2 { unrank() }
         return slot
     }
 
@@ -189,7 +196,7 @@ struct CacheLeaf {
         }
         guard Int(words[0]) < Self.runsMax else {
             rank(width: width)
-            return removeRanked(offset, width)
+            return removeRanked(offset)
         }
         var right = whole
         right.slot += UInt32(offset + 1 - whole.first)
@@ -214,22 +221,22 @@ struct CacheLeaf {
 
     // MARK: Ranks
 
-    /// Turns runs into ranks.
+    /// Turns runs into ranks, or ranks into ones of another width.
     private mutating func rank(width: Int) {
         var slots: [(Int, CacheSlot)] = []
-        forEach(width: width) { slots.append(($0, $1)) }
+        forEach { slots.append(($0, $1)) }
         words = Self.ranked(capacity: slots.count + Self.growth, width: width)
         for (index, (offset, slot)) in slots.enumerated() {
             words[1 + offset / 32] |= 1 << UInt32(offset % 32)
-            setValue(index, slot, width)
+            setValue(index, slot)
         }
-        words[0] = Self.rankedForm | UInt32(slots.count)
+        words[0] |= UInt32(slots.count)
     }
 
     /// Turns the ranks of few blocks back into runs.
-    private mutating func unrank(width: Int) {
+    private mutating func unrank() {
         var slots: [(Int, CacheSlot)] = []
-        forEach(width: width) { slots.append(($0, $1)) }
+        forEach { slots.append(($0, $1)) }
         words = []
         for (offset, slot) in slots { _ = insertRun(offset, slot) }
     }
@@ -239,7 +246,7 @@ struct CacheLeaf {
         var words: [UInt32] = []
         words.reserveCapacity(count)
         words.append(contentsOf: repeatElement(0, count: count))
-        words[0] = rankedForm
+        words[0] = rankedForm | UInt32(width) << 16
         return words
     }
 
@@ -252,14 +259,16 @@ struct CacheLeaf {
         return rank + (words[1 + offset / 32] & (1 << UInt32(offset % 32) - 1)).nonzeroBitCount
     }
 
-    private func value(_ index: Int, _ width: Int) -> CacheSlot {
+    private func value(_ index: Int) -> CacheSlot {
+        let width = self.width
         let bit = index * width
         let word = Self.valuesStart + bit >> 5
         let pair = UInt64(words[word]) | UInt64(words[word + 1]) << 32
         return UInt32(truncatingIfNeeded: pair >> UInt64(bit & 31) & (1 << UInt64(width) - 1))
     }
 
-    private mutating func setValue(_ index: Int, _ slot: CacheSlot, _ width: Int) {
+    private mutating func setValue(_ index: Int, _ slot: CacheSlot) {
+        let width = self.width
         let bit = index * width
         let word = Self.valuesStart + bit >> 5
         let mask: UInt64 = (1 << UInt64(width) - 1) << UInt64(bit & 31)
@@ -270,8 +279,10 @@ struct CacheLeaf {
 
     private mutating func setRanked(_ offset: Int, _ slot: CacheSlot, _ width: Int) {
         let count = self.count(of: words)
-        let capacity = (words.count - Self.valuesStart - 1) * 32 / width
-        if count == capacity {
+        let capacity = (words.count - Self.valuesStart - 1) * 32 / self.width
+        if slot >> UInt32(self.width) != 0 || (count == capacity && width != self.width) {
+            rank(width: width)
+        } else if count == capacity {
             var grown = Self.ranked(capacity: count + Self.growth, width: width)
             for index in 0..<words.count { grown[index] = words[index] }
             words = grown
@@ -279,17 +290,17 @@ struct CacheLeaf {
         let index = rank(offset)
         var moving = count
         while moving > index {
-            setValue(moving, value(moving - 1, width), width)
+            setValue(moving, value(moving - 1))
             moving -= 1
         }
-        setValue(index, slot, width)
+        setValue(index, slot)
         words[1 + offset / 32] |= 1 << UInt32(offset % 32)
         words[0] += 1
     }
 
-    private mutating func removeRanked(_ offset: Int, _ width: Int) {
-        let count = self.count(of: words)
-        for index in rank(offset)..<count - 1 { setValue(index, value(index + 1, width), width) }
+    private mutating func removeRanked(_ offset: Int) {
+        let (count, width) = (self.count(of: words), self.width)
+        for index in rank(offset)..<count - 1 { setValue(index, value(index + 1)) }
         words[1 + offset / 32] &= ~(1 << UInt32(offset % 32))
         words[0] -= 1
         // Give room back as it was made, but keep some for what comes.

@@ -11,8 +11,8 @@ struct CacheMap {
     static let leavesPerChunk = 512
     private static let chunkBytes = leavesPerChunk * 8 + 64
 
-    /// Bits that the number of a slot takes.
-    let width: Int
+    /// Bits that the number of a slot takes. It may become less when all slots are known to need no more.
+    var width: Int
     private var chunks: [UInt64: Chunk] = [:]
     /// Blocks with a slot.
     private(set) var count: UInt64 = 0
@@ -24,7 +24,7 @@ struct CacheMap {
     /// The slot of a block; nil when it has none.
     func slot(of block: UInt64) -> CacheSlot? {
         guard let chunk = chunks[Self.chunk(of: block)] else { return nil }
-        return chunk.leaves[Self.leaf(of: block)].slot(at: Self.offset(of: block), width: width)
+        return chunk.leaves[Self.leaf(of: block)].slot(at: Self.offset(of: block))
     }
 
     /// Gives a block a slot.
@@ -75,7 +75,7 @@ struct CacheMap {
         forEachLeaf(in: range) { number, chunk, leaf, part in
             let before = chunk.leaves[leaf].byteCount
             if part.count == CacheLeaf.blockCount {
-                chunk.leaves[leaf].forEach(width: width) { _, slot in
+                chunk.leaves[leaf].forEach { _, slot in
                     blocksRemoved += 1
                     removed(slot)
                 }
@@ -104,7 +104,7 @@ struct CacheMap {
     func containsAny(of range: Range<UInt64>) -> Bool {
         var isFound = false
         forEachLeaf(in: range) { _, chunk, leaf, part in
-            isFound = part.count == CacheLeaf.blockCount || part.contains { chunk.leaves[leaf].slot(at: $0, width: width) != nil }
+            isFound = part.count == CacheLeaf.blockCount || part.contains { chunk.leaves[leaf].slot(at: $0) != nil }
             return !isFound
         }
         return isFound
@@ -141,7 +141,7 @@ struct CacheMap {
     private func forEach(inChunk number: UInt64, leaf: Int, _ body: (UInt64, CacheSlot) -> Void) {
         guard let content = chunks[number]?.leaves[leaf], !content.isEmpty else { return }
         let start = Self.start(ofLeaf: leaf, inChunk: number)
-        content.forEach(width: width) { body(start + UInt64($0), $1) }
+        content.forEach { body(start + UInt64($0), $1) }
     }
 
     /// What a leaf says, in as few bytes as the two kinds of records allow.

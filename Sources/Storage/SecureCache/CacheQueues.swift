@@ -21,17 +21,45 @@ struct CacheQueues {
 
     private(set) var small: Deque<Int> = []
     private(set) var main: Deque<Int> = []
+    /// While the cache becomes smaller, segments from this one on are in no queue but among those that leave.
+    private(set) var end = Int.max
+    private(set) var behindEnd: Deque<(segment: Int, queue: CacheQueue)> = []
 
     /// Adds a segment that is full.
     mutating func append(_ segment: Int, to queue: CacheQueue) {
-        if queue == .small { small.append(segment) } else { main.append(segment) }
+        if segment >= end {
+            behindEnd.append((segment, queue))
+        } else if queue == .small {
+            small.append(segment)
+        } else {
+            main.append(segment)
+        }
     }
 
     /// Takes a segment out that can't be used, wherever it is.
     mutating func remove(_ segment: Int) {
         small.removeAll { $0 == segment }
         main.removeAll { $0 == segment }
+        behindEnd.removeAll { $0.segment == segment }
     }
+
+    /// Parts the segments at another end. One that comes back before the end is the next of its queue, as it was to leave anyway.
+    mutating func setEnd(_ newEnd: Int) {
+        end = newEnd
+        let behind = behindEnd
+        behindEnd = []
+        for (segment, queue) in behind.reversed() where segment < newEnd {
+            if queue == .small { small.prepend(segment) } else { main.prepend(segment) }
+        }
+        behindEnd += small.filter { $0 >= newEnd }.map { ($0, .small) }
+        behindEnd += main.filter { $0 >= newEnd }.map { ($0, .main) }
+        behindEnd += behind.filter { $0.segment >= newEnd }
+        small.removeAll { $0 >= newEnd }
+        main.removeAll { $0 >= newEnd }
+    }
+
+    /// Takes out a segment behind the end; nil when there is none.
+    mutating func takeBehindEnd() -> (segment: Int, queue: CacheQueue)? { behindEnd.popFirst() }
 
     /// Takes out the segment that is to be freed next; nil when there is none.
     mutating func takeVictim(segmentCount: Int) -> (segment: Int, queue: CacheQueue)? {
@@ -41,13 +69,54 @@ struct CacheQueues {
     }
 }
 
+/// Words in pages that are made when something is first put there, so that a table of any size gets another one at once.
+struct CachePages {
+    private static let wordsPerPage = 512
+    /// What a page takes besides its words: its place in the row, and the head of an array.
+    private static let pageOverhead = 40
+
+    private var pages: [[UInt64]] = []
+    private(set) var count = 0
+
+    init(count: Int) { resize(to: count) }
+
+    /// The memory that it takes once all pages are made.
+    var byteCount: Int { count * 8 + pages.count * Self.pageOverhead }
+
+    subscript(index: Int) -> UInt64 {
+        get {
+            let page = index / Self.wordsPerPage
+            return pages[page].isEmpty ? 0 : pages[page][index % Self.wordsPerPage]
+        }
+        set {
+            let page = index / Self.wordsPerPage
+            if pages[page].isEmpty {
+                if newValue == 0 { return }
+                pages[page] = Array(repeating: 0, count: Self.wordsPerPage)
+            }
+            pages[page][index % Self.wordsPerPage] = newValue
+        }
+    }
+
+    /// Ends it elsewhere. Words that come back in may have any value.
+    mutating func resize(to newCount: Int) {
+        count = newCount
+        let pagesWanted = (newCount + Self.wordsPerPage - 1) / Self.wordsPerPage
+        if pagesWanted < pages.count {
+            pages.removeLast(pages.count - pagesWanted)
+        } else {
+            pages.append(contentsOf: repeatElement([], count: pagesWanted - pages.count))
+        }
+    }
+}
+
 /// Which blocks of a cache were asked for since they came, or since they were written again: a bit a slot.
 struct CacheUses {
-    private var words: [UInt64]
+    private var words: CachePages
 
-    init(slotCount: Int) { words = Array(repeating: 0, count: (slotCount + 63) / 64) }
+    init(slotCount: Int) { words = CachePages(count: (slotCount + 63) / 64) }
 
-    var byteCount: Int { words.count * 8 }
+    var byteCount: Int { words.byteCount }
 
     subscript(slot: CacheSlot) -> Bool {
         get { words[Int(slot >> 6)] >> UInt64(slot & 63) & 1 != 0 }
@@ -56,6 +125,8 @@ struct CacheUses {
             if newValue { words[Int(slot >> 6)] |= bit } else { words[Int(slot >> 6)] &= ~bit }
         }
     }
+
+    mutating func resize(slotCount: Int) { words.resize(to: (slotCount + 63) / 64) }
 }
 
 /// The names of blocks that left the small queue a while ago: a byte each, in buckets of eight, of which each forgets its oldest.
@@ -64,13 +135,20 @@ struct CacheGhosts {
     static let halvingsMax = 3
 
     /// In each, the youngest name in the lowest byte; zero is no name.
-    private var buckets: [UInt64]
+    private var buckets: CachePages
     private var halvings = 0
 
     /// - Parameter entries: how many names are remembered.
-    init(entries: Int) { buckets = Array(repeating: 0, count: max(1, (entries + 7) / 8)) }
+    init(entries: Int) { buckets = CachePages(count: max(1, (entries + 7) / 8)) }
 
-    var byteCount: Int { buckets.count * 8 }
+    var byteCount: Int { buckets.byteCount }
+
+    /// Remembers so many names from now on. Those that it has stand for other blocks then, which is no more harm than any mistake, until
+    /// they have made place.
+    mutating func resize(entries: Int) {
+        halvings = 0
+        buckets.resize(to: max(1, (entries + 7) / 8))
+    }
 
     private func place(_ ordinal: UInt32, _ block: UInt64) -> (bucket: Int, name: UInt8) {
         // The finaliser of SplitMix64.
@@ -116,7 +194,7 @@ struct CacheGhosts {
             }
             buckets[index] = names
         }
-        buckets = Array(buckets[..<half])
+        buckets.resize(to: half)
         return true
     }
 }

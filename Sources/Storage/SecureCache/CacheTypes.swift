@@ -6,6 +6,8 @@ public enum CacheError: Error, Equatable, Sendable {
     case file(StorageFileError)
     /// The cache needs at least this many bytes.
     case tooSmall(bytesNeeded: UInt64)
+    /// The device that the cache is on has no more than this many bytes.
+    case tooLarge(bytesMax: UInt64)
     /// The cipher refused to work; the text names the call.
     case cipher(String)
     /// The cache was closed.
@@ -41,6 +43,9 @@ public struct CacheLimits: Sendable {
 
     /// The memory that the index of a cache may take.
     func indexBytesMax(cacheBytes: UInt64) -> Int { max(Self.indexBytesMin, Int(clamping: cacheBytes / Self.cacheBytesPerIndexByte)) }
+    /// The size of the device that the blocks are on, beyond which the cache is not resized; nil for a file, which grows and is cut with
+    /// the cache.
+    public var deviceBytes: UInt64?
     /// Unwritten blocks are written when they are this many bytes, or when somebody synchronises.
     public var writeBytes: Int
 
@@ -78,6 +83,9 @@ public struct CacheStatistics: Equatable, Sendable {
     public var writeErrors: UInt64 = 0
     /// The size of the cache, and bytes in memory that were not written yet.
     public var byteCount: UInt64 = 0
+    /// The size that it is coming to, and how much behind that end is still to be emptied.
+    public var byteCountWanted: UInt64 = 0
+    public var bytesToEmpty: UInt64 = 0
     public var unwrittenBytes: Int = 0
     /// True while the device takes no writes; the cache still serves what it has.
     public var isDegraded = false

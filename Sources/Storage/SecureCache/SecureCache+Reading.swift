@@ -166,7 +166,7 @@ extension SecureCache {
     /// What a run that was read says: nil when all of it is what was written.
     private func missed(_ run: CacheRun, of volume: CacheVolume, _ result: Result<Int, StorageFileError>) -> CacheMiss? {
         // The segment was evicted while the read was under way: whatever was read, the block is a miss.
-        guard segments[run.segment].sequence == run.sequence else { return CacheMiss(block: run.block) }
+        guard run.segment < segments.count, segments[run.segment].sequence == run.sequence else { return CacheMiss(block: run.block) }
         switch result {
         case .success(let byteCount) where byteCount == run.slotCount * CacheFormat.slotBytes: return nil
         case .success(let byteCount):

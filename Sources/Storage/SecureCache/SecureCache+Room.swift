@@ -23,7 +23,9 @@ final class CacheEviction {
 // Where room comes from.
 extension SecureCache {
     /// Segments that are kept free ahead of need.
-    private var reserve: Int { max(2, min(8, geometry.segmentCount / 16)) }
+    private var reserve: Int { max(2, min(8, end / 16)) }
+    /// How many of the segments that are leaving will take blocks again.
+    private var leavingBeforeEnd: Int { leaving.count { $0.segment < end } }
     /// Blocks that are read for being written again at a time.
     private static var moveBlocksMax: Int { 64 }
 
@@ -48,10 +50,7 @@ extension SecureCache {
     /// - Parameter isIndexFull: that the index needs memory, however many segments are free.
     func makeRoom(isIndexFull: Bool = false) {
         guard eviction == nil, !isDegraded, !isClosed else { return }
-        if freeSegments.count < reserve, !leaving.isEmpty { wantsSynchronization = true }
-        guard isIndexFull || freeSegments.count + leaving.count < reserve,
-            let (number, queue) = queues.takeVictim(segmentCount: geometry.segmentCount)
-        else { return }
+        guard let (number, queue) = takeVictim(isIndexFull: isIndexFull) else { return }
         let segment = segments[number]
         let eviction = CacheEviction(segment: number, queue: queue, sequence: segment.sequence)
         self.eviction = eviction
@@ -66,6 +65,20 @@ extension SecureCache {
             // What the file does not tell any more, the index does, in a longer time.
             sort(owners ?? self.owners(of: number), eviction)
         }
+    }
+
+    /// The segment that is to go next: for room, or because the cache is to end before it.
+    private func takeVictim(isIndexFull: Bool) -> (segment: Int, queue: CacheQueue)? {
+        let leavingBefore = leavingBeforeEnd
+        let leavingBehind = leaving.count - leavingBefore
+        if freeSegments.count < reserve, leavingBefore > 0 { wantsSynchronization = true }
+        if isIndexFull || freeSegments.count + leavingBefore < reserve, let victim = queues.takeVictim(segmentCount: end) { return victim }
+        if leavingBehind >= reserve || (leavingBehind > 0 && queues.behindEnd.isEmpty) {
+            // Some at a time: each round of the writer takes a sync.
+            wantsSynchronization = true
+            return nil
+        }
+        return queues.takeBehindEnd()
     }
 
     /// The owners of a segment, from what stands behind its slots.
@@ -130,7 +143,7 @@ extension SecureCache {
         let room = min(memory, roomInMain)
         guard room > 0 else {
             // Blocks leave only where nothing else will ever make room for them.
-            if memory > 0, leaving.isEmpty { return leave(eviction) }
+            if memory > 0, leavingBeforeEnd == 0 { return leave(eviction) }
             eviction.isWaiting = true
             // What is too little to be worth a write is written too, and what leaves becomes free.
             wantsSynchronization = true
@@ -204,8 +217,9 @@ extension SecureCache {
         while let first = leaving.first, first.through <= durable {
             leaving.removeFirst()
             segments[first.segment] = CacheSegment()
-            freeSegments.append(first.segment)
+            if first.segment < end { freeSegments.append(first.segment) } else { countBehindEnd -= 1 }
         }
+        endIfEmptied()
         wantsSynchronization = freeSegments.count < reserve && !leaving.isEmpty
         if let eviction, eviction.isWaiting { moveNext(eviction) }
         makeRoom()

@@ -38,8 +38,11 @@ extension SecureCache {
     func pump() {
         guard !isWriting, !isClosed, !isDegraded else { return }
         if cycle == nil, !waiters.isEmpty || wantsSynchronization { beginCycle() }
+        if mustProbe { return probe() }
         if let (segment, slots) = nextSlots() { return writeSlots(slots, of: segment) }
-        if let full = filling.first(where: { $0.isFull && $0.writtenSlots == $0.owners.count }) { return writeOwners(of: full) }
+        if let full = filling.first(where: { $0.isFull && $0.writtenSlots == $0.owners.count }) {
+            return full.owners.count < geometry.slotCount ? closeEarly(full) : writeOwners(of: full)
+        }
         if cycle == nil, journal.pendingBytes < limits.fragmentBytesMax { return beginCheckpoint() }
         guard journal.file != nil else { return startJournal() }
         if journal.encoded != nil { return writeFragment() }
@@ -82,6 +85,17 @@ extension SecureCache {
             case .failure(let error): failed(error)
             }
             pump()
+        }
+    }
+
+    /// Tries a device that took no writes.
+    private func probe() {
+        mustProbe = false
+        let header = CacheHeader(segmentBytes: UInt32(geometry.segmentBytes), identifier: identifier)
+        write(header.encoded(), to: file, at: 0) { [self] in
+            areBlocksDirty = true
+        } failed: { [self] error in
+            recordsFailed(error)
         }
     }
 
@@ -160,10 +174,20 @@ extension SecureCache {
             segments[number].state = .unusable
             ownersInMemory[number] = nil
             record(.freed(segment: UInt32(number)))
+            if number >= end { countBehindEnd -= 1 }
         }
         counters.writeErrors += 1
         consecutiveFailures += 1
         if consecutiveFailures >= Self.failuresMax { degrade(error) } else { makeRoom() }
+        endIfEmptied()
+    }
+
+    /// Ends a segment that takes no more blocks before it is full, because the cache is to end before it.
+    private func closeEarly(_ segment: FillingSegment) {
+        filling.removeAll { $0 === segment }
+        cutOff(segment)
+        makeRoom()
+        pump()
     }
 
     /// Ends a segment where it is written to. What was written before can still be read; the rest is forgotten.
@@ -292,6 +316,10 @@ extension SecureCache {
             first.completion(.success(()))
         }
         reclaim(through: journal.durable)
+        if let due = cutDue, due <= journal.durable {
+            cutDue = nil
+            cutFile()
+        }
     }
 
     /// Stops writing. What is in memory only is dropped; what is in the file is still served.
@@ -320,8 +348,9 @@ extension SecureCache {
             // One more try, which the next failure ends.
             isDegraded = false
             consecutiveFailures = Self.failuresMax - 1
+            mustProbe = true
         }
-        guard journal.durable < journal.appended || journal.isDirty else { return completion(.success(())) }
+        guard journal.durable < journal.appended || journal.isDirty || mustProbe else { return completion(.success(())) }
         waiters.append((journal.appended, completion))
         pump()
     }

@@ -30,7 +30,7 @@ public final class SecureCache<Directory: StorageDirectory> {
     let key: SecretKey
     let random: RandomSource
     let identifier: UInt64
-    let geometry: CacheGeometry
+    var geometry: CacheGeometry
     var index: CacheIndex
     var segments: [CacheSegment]
     var uses: CacheUses
@@ -50,6 +50,20 @@ public final class SecureCache<Directory: StorageDirectory> {
     var eviction: CacheEviction?
     var nextSequence: UInt64
 
+    // MARK: Another size
+    /// Segments that the cache is to have, and those of them that it has: what is behind takes no blocks any more.
+    var segmentCountWanted: Int
+    var end: Int
+    /// Segments behind the end of which something may count.
+    var countBehindEnd = 0
+    /// The file is cut at the end when the records up to a number are durable; and it is being cut.
+    var cutDue: UInt64?
+    var isCutting = false
+    /// Another size was asked for, and is not in force or has not been told.
+    var isResizing = false
+    /// Called when the cache has come to the size that was asked for, with that size in bytes.
+    public var onResized: (UInt64) -> Void = { _ in }
+
     // MARK: The writer
     /// Segments of which something is not written, in the order in which they were opened.
     var filling: Deque<FillingSegment> = []
@@ -67,6 +81,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     var consecutiveFailures = 0
     /// The device takes no writes. Each `synchronize` tries it once more.
     var isDegraded: Bool
+    /// The next thing that is written is the header, as it stands: that tells whether the device takes writes again.
+    var mustProbe = false
     /// What kept the cache from being opened: it has no blocks and takes none, until it is opened again.
     let unusable: StorageFileError?
     var isClosed = false
@@ -99,15 +115,17 @@ public final class SecureCache<Directory: StorageDirectory> {
         nextSequence = state.nextSequence
         unusable = state.unusable
         isDegraded = state.unusable != nil
+        segmentCountWanted = state.geometry.segmentCount
+        end = state.geometry.segmentCount
         let slots = state.geometry.segmentCount * state.geometry.slotCount
         uses = CacheUses(slotCount: slots)
         ghosts = CacheGhosts(entries: slots)
         freeSegments = Deque(state.segments.indices.filter { state.segments[$0].state == .free })
-        counters.byteCount = state.geometry.byteCount
         counters.segmentsSkipped = state.isDamaged ? 1 : 0
         record(.salt(number: UInt32(salt), salts[salt]?.bytes ?? []))
         // What lies behind the end is gone for good: should the cache become larger again, nobody knows what changed meanwhile.
         for segment in state.segmentsBeyond { record(.freed(segment: segment)) }
+        cutDue = journal.appended
         makeRoom()
     }
 
@@ -118,6 +136,9 @@ public final class SecureCache<Directory: StorageDirectory> {
         statistics.unwrittenBytes = unwrittenBytes
         statistics.isDegraded = isDegraded
         statistics.indexBytes = indexBytes
+        statistics.byteCount = geometry.byteCount
+        statistics.byteCountWanted = geometry.offset(ofSegment: segmentCountWanted)
+        statistics.bytesToEmpty = UInt64(countBehindEnd) * UInt64(geometry.segmentBytes)
         return statistics
     }
 
@@ -169,6 +190,11 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// - Returns: false when it forgot them.
     @discardableResult
     public func require(_ identifier: VolumeIdentifier, through point: PointNumber) -> Bool {
+        if unusable != nil {
+            // Whether it is an old copy is seen once it can be read.
+            index[identifier]?.missed.required = point
+            return true
+        }
         guard let volume = index[identifier], volume.current < point, !isPlanted(.trustsOldCache) else { return true }
         let isEmpty = volume.map.count == 0 && volume.zeroes.isEmpty
         invalidate(identifier, blocks: 0..<CacheFormat.blocksMax)
@@ -187,6 +213,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         assert(data.readableBytes % CacheFormat.blockBytes == 0, "the cache takes whole blocks")
         let count = UInt64(data.readableBytes / CacheFormat.blockBytes)
         guard count > 0, let blocks = checked(block, count) else { return }
+        if unusable != nil { return noteMissed(identifier, blocks) }
         guard let volume = index[identifier], volume.key != nil else { return invalidate(identifier, blocks: blocks) }
         let hasMemory = hasMemory(for: blocks.count)
         var position = data.readerIndex
@@ -215,6 +242,7 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// Says that a run of blocks holds zeroes.
     public func insertZeroes(_ identifier: VolumeIdentifier, blocks: Range<UInt64>) {
         guard !blocks.isEmpty, let blocks = checked(blocks.lowerBound, blocks.upperBound - blocks.lowerBound) else { return }
+        if unusable != nil { return noteMissed(identifier, blocks) }
         guard let volume = index[identifier], volume.key != nil, volume.zeroes.count < limits.zeroExtentsMax else {
             return invalidate(identifier, blocks: blocks)
         }
@@ -229,6 +257,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         guard !blocks.isEmpty, let blocks = checked(blocks.lowerBound, blocks.upperBound - blocks.lowerBound),
             let volume = index[identifier]
         else { return }
+        if unusable != nil { return noteMissed(identifier, blocks) }
         forget(volume, blocks: blocks)
         pump()
     }

@@ -129,7 +129,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     public var onEvent: (VolumeEvent) -> Void = { _ in }
 
     let log: WriteLog<Directory>
-    let cache: SecureCache<Directory>
+    private(set) var cache: SecureCache<Directory>
     /// What never goes home; nil for a volume that has no such writes.
     var cloudOnly: CloudOnlyLayer<Directory>?
     /// What `gatherTurns` was told, for a cloud-only disk that comes later.
@@ -183,6 +183,9 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
             volume: identifier.description, logIdentifier: log.logIdentifier.description, incarnation: incarnation,
             oldestPoint: max(log.oldestEpoch, points.received + 1), lastSealedPoint: log.lastSealedPoint)
     }
+
+    /// Goes on with another cache, which has taken over from the one so far in this turn of the event loop.
+    public func replaceCache(_ fresh: SecureCache<Directory>) { cache = fresh }
 
     /// Work that falls due with time: seals by age, expiry of reads, retries. Called every 100 ms or sooner.
     public func tick() {

@@ -16,6 +16,7 @@ import Testing
             let path = try place(bytes)
             defer { try? FileManager.default.removeItem(atPath: path) }
             let file = try CacheFile.open(path)
+            #expect(file.deviceBytes == nil)
             do {
                 _ = try CacheFile.open(path)
                 Issue.record("a second user was let in")

@@ -125,6 +125,14 @@ final class FakeController: EdgeController {
     func bracket(_ subject: BracketSubject) async throws -> Bracket { Bracket(name: subject.name, state: .open) }
     func sealBracket(_ subject: BracketSubject) async throws -> Bracket { Samples.bracket }
     func endBracket(_ subject: BracketSubject) async throws -> Bracket { Bracket(name: subject.name, state: .ended) }
+    func cache() async throws -> EdgeCache { Samples.cache }
+    func changeCache(_ change: CacheChange) async throws -> EdgeCache {
+        var cache = Samples.cache
+        cache.wantedSizeBytes = change.sizeBytes ?? cache.wantedSizeBytes
+        // A smaller one takes a while.
+        if cache.wantedSizeBytes > cache.sizeBytes { cache.sizeBytes = cache.wantedSizeBytes }
+        return cache
+    }
     func groups() async throws -> [VolumeGroup] { [Samples.group] }
     func group(named name: String) async throws -> VolumeGroup {
         guard name == Samples.group.name else { throw APIError.notFound("group", name) }
@@ -197,6 +205,8 @@ enum Samples {
     static let credentials = VolumeCredentials(
         user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
         url: "iscsi://u%s3cret-s3cret@127.0.0.1:3260/iqn/0")
+    static let cache = EdgeCache(
+        path: "/cache", state: .running, message: "m", sizeBytes: 1 << 30, wantedSizeBytes: 1 << 30, blocks: 7)
     static let group = VolumeGroup(
         name: "mail", identifier: "9", members: [.init(volume: "mail", point: 7, received: 7, applied: 7)], policy: .init(),
         cut: .init(count: 1, lastSeconds: 0.0001, longestSeconds: 0.001))
@@ -231,6 +241,7 @@ enum Samples {
         ("GroupCreate", GroupCreate(name: "mail", volumes: ["mail"], policy: .init())),
         ("GroupChange", GroupChange(volumes: ["mail"], policy: .init())),
         ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0, heldPoints: 2)),
+        ("EdgeCache", cache), ("CacheChange", CacheChange(sizeBytes: 1 << 30)),
         ("VolumeRegions", regions), ("VolumeRegion", regions.regions[0]),
         (
             "RegionChange",
@@ -268,6 +279,7 @@ enum Samples {
         ("GroupMember", VolumeGroup.Member(volume: "v", point: nil, received: 0, applied: 0)),
         ("VolumeCredentials", VolumeCredentials(user: "u", secret: "s")),
         ("DetachResult", DetachResult(volume: "v", unsentBytes: nil, forced: true)),
+        ("EdgeCache", EdgeCache(path: "/c", state: .waiting)), ("CacheChange", CacheChange()),
         ("RegionChange", RegionChange()), ("AttachRequest", AttachRequest()), ("DetachRequest", DetachRequest()),
         ("PairingTokenCreate", PairingTokenCreate()),
         ("JoinRequestBody", JoinRequestBody(token: "t")), ("Event", Event(sequence: 1, time: time, kind: "k", message: "m")),

@@ -10,6 +10,8 @@ import Testing
 private final class CacheCrashRun {
     let harness: CacheHarness
     let blocks: UInt64 = 80
+    /// The cache gets other sizes meanwhile.
+    var changesSize = false
     /// Counts the changes.
     var generation: UInt64 = 0
     /// For each block all that it was since the last change that a completed synchronize has covered,
@@ -32,7 +34,7 @@ private final class CacheCrashRun {
             generation += 1
             let first = random.below(blocks)
             let range = first..<min(blocks, first + 1 + random.below(random.chance(percent: 20) ? 30 : 4))
-            switch random.below(16) {
+            switch random.below(17) {
             case 0..<8:
                 for block in range { note(block, CacheHarness.block(block, generation)) }
                 cache.insert(harness.volume, block: first, data: CacheHarness.blocks(range, generation))
@@ -47,6 +49,9 @@ private final class CacheCrashRun {
                 cache.synchronize { [self] in if case .success = $0 { raiseFloor(to: covered) } }
             case 13:
                 try check(cache, range, isCrashed: false)
+            case 14 where changesSize:
+                harness.byteCount = Int(random.within(7...24)) * (64 << 10)
+                try cache.resize(to: UInt64(harness.byteCount))
             default:
                 for _ in 0..<random.within(1...10) { _ = harness.scheduler.step() }
             }
@@ -99,6 +104,23 @@ private final class CacheCrashRun {
             try run.load(run.harness.random.within(1...120))
             for _ in 0..<run.harness.random.within(0...20) { _ = run.harness.scheduler.step() }
             run.harness.crash(power: run.harness.random.chance(percent: 70))
+            try run.recover()
+        }
+    }
+
+    /// The same while the cache gets other sizes, by call or from one run to the next; on a device, where nothing is cut off, and in a file.
+    @Test(arguments: 1_000..<1_024 as Range<UInt64>)
+    func nothingOlderComesBackFromBehindTheEnd(seed: UInt64) throws {
+        let run = try CacheCrashRun(seed: seed)
+        run.changesSize = true
+        run.harness.limits.deviceBytes = seed % 2 == 0 ? 8 << 20 : nil
+        try run.harness.open()
+        for _ in 0..<8 {
+            let random = run.harness.random
+            try run.load(random.within(1...120))
+            for _ in 0..<random.within(0...20) { _ = run.harness.scheduler.step() }
+            run.harness.crash(power: random.chance(percent: 70))
+            if random.chance(percent: 30) { run.harness.byteCount = Int(random.within(7...24)) * (64 << 10) }
             try run.recover()
         }
     }

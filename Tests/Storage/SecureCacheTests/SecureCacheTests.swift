@@ -226,6 +226,34 @@ import Testing
         #expect(again.residentRuns(harness.volume, blocks: 0..<10).isEmpty, "it missed what point 2 changed")
     }
 
+    /// A cache that can be read after all takes over from the one that stood in for it, without what changed meanwhile; and without
+    /// anything when it was an old copy already.
+    @Test(arguments: [1, 2] as [PointNumber]) func aCacheTakesOverFromOneThatStoodIn(required: PointNumber) throws {
+        let harness = try CacheHarness()
+        try harness.open().insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<40, 1))
+        harness.cache?.setCurrent(harness.volume, through: 1)
+        try harness.synchronize()
+        harness.crash(power: false)
+        harness.machine.faults.failsReads = true
+        let standIn = try harness.open()
+        #expect(standIn.isUnusable)
+        standIn.require(harness.volume, through: required)
+        standIn.insert(harness.volume, block: 3, data: CacheHarness.block(3, 2))
+        standIn.insertZeroes(harness.volume, blocks: 5..<7)
+        standIn.setCurrent(harness.volume, through: 3)
+        // Half of point 4 has come.
+        standIn.invalidate(harness.volume, blocks: 10..<12)
+        harness.machine.faults.failsReads = false
+        let found = try harness.open(attaching: false)
+        found.takeOver(from: standIn)
+        let kept: [Range<UInt64>] = required == 1 ? [0..<3, 4..<5, 7..<10, 12..<40] : []
+        #expect(found.residentRuns(harness.volume, blocks: 0..<40) == kept)
+        try harness.synchronize()
+        harness.crash(power: true)
+        let again = try harness.open()
+        #expect(again.require(harness.volume, through: 3) && again.residentRuns(harness.volume, blocks: 0..<40) == kept)
+    }
+
     @Test func hugeRangesOfZeroesTakeNoRoom() throws {
         let harness = try CacheHarness()
         let cache = try harness.open()

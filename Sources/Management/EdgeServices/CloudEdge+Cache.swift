@@ -1,0 +1,157 @@
+import APIModels
+import Ciphers
+import EdgeConfiguration
+import Files
+import LocalFiles
+import ManagementAPI
+import NIOCore
+import SecureCache
+
+/// The cache of this edge: opened when home has sent its key, tried again while it can't be, and resized while it serves.
+extension CloudEdge {
+    /// Where the records of the cache are; its blocks are in the file or device that the configuration names.
+    private static var cacheIndexDirectory: String { "cache-index" }
+    /// How often a cache that can't be opened is tried again.
+    private static var cacheRetryInterval: Duration { .seconds(5) }
+    private static var keptSize: KeptSize { KeptSize(fileName: "cache-size", range: Configuration.Cloud.cacheSizes) }
+
+    // MARK: Opening
+
+    /// Opens the cache, once a process. Volumes are served also when that fails.
+    func openCache(_ grants: Grants) async throws {
+        if try await needPlane().run({ $0.cache != nil }) { return }
+        let key = try SecretKey(Array(grants.cacheKey))
+        if try await tryCache(key) { return }
+        retryingCache?.cancel()
+        retryingCache = Task { [weak self] in
+            while !Task.isCancelled {
+                try? await Task.sleep(for: Self.cacheRetryInterval)
+                guard let self, !Task.isCancelled else { return }
+                if (try? await self.tryCache(key)) == true { return }
+            }
+        }
+    }
+
+    /// True when the cache is open.
+    private func tryCache(_ key: SecretKey) async throws -> Bool {
+        let (path, environment) = (cloud.cachePath, environment)
+        let directory = try environment.subdirectory(Self.cacheIndexDirectory)
+        var limits = environment.memory.cache
+        var byteCount = try Self.keptSize.read(in: environment.directory) ?? cloud.cacheSizeBytes
+        var (file, failure): (OpenFile?, String) = (nil, "")
+        do throws(EdgeFailure) {
+            let place = try CacheFile.open(path)
+            file = place.file
+            limits.deviceBytes = place.deviceBytes
+            if let device = place.deviceBytes { byteCount = min(byteCount, device) }
+        } catch {
+            failure = error.description
+        }
+        let (found, reason, size, bounds) = (file, failure, byteCount, limits)
+        return try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+            let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
+            let opening = CacheOpening(
+                file: local, failure: reason, path: path, directory: directory, byteCount: size, key: key, limits: bounds)
+            plane.openCache(opening, completion: completion)
+        }
+    }
+
+    // MARK: The API
+
+    func cache() async throws -> EdgeCache {
+        let own = try? Self.keptSize.read(in: environment.directory)
+        let (path, configured) = (cloud.cachePath, cloud.cacheSizeBytes)
+        return try await needPlane().run { plane in
+            guard let cache = plane.cache else {
+                return EdgeCache(
+                    path: path, state: .waiting, sizeBytes: own ?? configured, wantedSizeBytes: own ?? configured, isOwnSize: own != nil)
+            }
+            let now = cache.statistics
+            let state: EdgeCache.State =
+                switch plane.cacheTrouble {
+                case .unusable: .unusable
+                case .degraded: .degraded
+                case nil: now.byteCount == now.byteCountWanted ? .running : .resizing
+                }
+            return EdgeCache(
+                path: path, state: state, message: plane.cacheTrouble?.detail, sizeBytes: now.byteCount,
+                wantedSizeBytes: now.byteCountWanted, isOwnSize: own != nil, bytesToEmpty: now.bytesToEmpty, blocks: now.blocksHeld,
+                hits: now.hits, misses: now.misses, evicted: now.evicted, moved: now.moved, corrupt: now.corrupt,
+                indexBytes: UInt64(now.indexBytes))
+        }
+    }
+
+    /// Gives the cache another size, for good; 0 for the configuration's.
+    func changeCache(_ change: CacheChange) async throws -> EdgeCache {
+        if let byteCount = change.sizeBytes {
+            let range = Self.keptSize.range
+            guard byteCount == 0 || range.contains(byteCount) else {
+                throw APIError.invalid("sizeBytes", "must be 0, or from \(range.lowerBound) to \(range.upperBound)")
+            }
+            let own = byteCount == 0 ? nil : byteCount
+            let before = try await resizeCache(to: own)
+            do throws(FileSystemError) {
+                try Self.keptSize.keep(own, in: environment.directory)
+            } catch {
+                _ = try? await resizeCache(to: before)
+                throw Problem(
+                    status: 507, code: "state_directory", title: "The size can't be kept", detail: "\(error)",
+                    action: "make room in the state directory, or mend its file system")
+            }
+        }
+        return try await cache()
+    }
+
+    /// Takes over a size that the configuration has got, unless another one was set here.
+    func configuredCacheSizeChanged() async {
+        do {
+            if try Self.keptSize.read(in: environment.directory) != nil { return }
+            _ = try await resizeCache(to: nil)
+        } catch {
+            environment.recorder.record(
+                "cache.resize_refused", severity: .warning,
+                "the cache can't get the size of the configuration: \(Problem(describing: error).detail ?? "")")
+        }
+    }
+
+    /// Gives the cache a size, or without one what the configuration says, as far as its device goes. Returns the size that it was to
+    /// have before.
+    private func resizeCache(to own: UInt64?) async throws -> UInt64 {
+        let (room, configured) = (CacheFile.room(at: cloud.cachePath), cloud.cacheSizeBytes)
+        return try await needPlane().run { plane in
+            guard let cache = plane.cache, !cache.isUnusable else {
+                throw APIError.unavailable(
+                    "cache_unusable", "The cache is not open",
+                    detail: plane.cacheTrouble?.detail ?? "home has not sent its key yet", action: "See `causeway cache show`.")
+            }
+            let before = cache.statistics
+            let byteCount = own ?? min(configured, cache.limits.deviceBytes ?? configured)
+            if let room, byteCount > before.byteCountWanted, byteCount > room {
+                throw Problem.noSpace("the file system of the cache has room for \(room) bytes of it")
+            }
+            do throws(CacheError) {
+                try cache.resize(to: byteCount)
+            } catch {
+                throw Problem(resizing: error, to: byteCount)
+            }
+            if cache.statistics.byteCountWanted != before.byteCountWanted {
+                plane.recorder.record("cache.resizing", "the cache is to have \(cache.statistics.byteCountWanted) bytes")
+            }
+            return before.byteCountWanted
+        }
+    }
+}
+
+extension Problem {
+    fileprivate init(resizing error: CacheError, to byteCount: UInt64) {
+        let detail =
+            switch error {
+            case .tooSmall(let bytesNeeded): "the cache was made with segments of which it needs some: at least \(bytesNeeded) bytes"
+            case .tooLarge(let bytesMax): "the device of the cache has \(bytesMax) bytes"
+            case .file, .cipher, .closed: "\(error)"
+            }
+        self.init(
+            status: 409, code: "cache_size", title: "The cache can't have that size", detail: detail,
+            action: "Choose another size; the one that it has stays.")
+    }
+}

@@ -1,0 +1,148 @@
+import Ciphers
+import Files
+import LocalFiles
+import NIOCore
+import SecureCache
+
+// The cache costs speed when it fails, and nothing else: a volume is served with it or without. What is wrong is told once, and what
+// could not be opened is tried again (CloudEdge+Cache.swift); a disk that takes no writes is tried with each round of `saveCache`.
+
+/// What is wrong with the cache.
+enum CacheTrouble: Equatable {
+    /// It can't be opened or read; the text says why.
+    case unusable(String)
+    /// Its disk takes no writes.
+    case degraded
+
+    /// A sentence that names nothing.
+    var problem: String {
+        switch self {
+        case .unusable: "the cache can't be used: reads go home"
+        case .degraded: "the cache's disk takes no writes"
+        }
+    }
+
+    var detail: String {
+        switch self {
+        case .unusable(let reason): reason
+        case .degraded: "its disk takes no writes; it serves what it has"
+        }
+    }
+}
+
+/// Where the cache is, and what opens it.
+struct CacheOpening {
+    /// Nil when it can't be opened, for a reason in words.
+    let file: LocalFile?
+    let failure: String
+    let path: String
+    let directory: OpenDirectory
+    let byteCount: UInt64
+    let key: SecretKey
+    let limits: CacheLimits
+}
+
+extension CloudPlane {
+    /// How often new blocks of the cache are made durable, and a disk that took no writes is tried again.
+    static let cacheSaveInterval: TimeAmount = .seconds(5)
+    /// How often it is told, at most, that the cache's disk takes no writes.
+    static let cacheFailureInterval: TimeAmount = .seconds(60)
+
+    // MARK: Opening
+
+    /// Opens the cache, or one that stands in for it. True when it is the cache.
+    func openCache(_ opening: CacheOpening, completion: @escaping (Result<Bool, any Error>) -> Void) {
+        guard let file = opening.file else { return standIn(opening, because: opening.failure, completion: completion) }
+        open(opening, file) { [self] result in
+            switch result {
+            case .success(let opened) where !opened.isUnusable && !isStopping:
+                adopt(opened)
+                completion(.success(true))
+            case .success(let opened):
+                opened.close { _ in }
+                standIn(opening, because: "the cache \(opening.path) can't be read", completion: completion)
+            case .failure(let error):
+                file.close()
+                standIn(opening, because: "the cache \(opening.path) can't be opened: \(error)", completion: completion)
+            }
+        }
+    }
+
+    private func open(
+        _ opening: CacheOpening, _ file: LocalFile, completion: @escaping (Result<SecureCache<LocalDirectory>, CacheError>) -> Void
+    ) {
+        let records = LocalDirectory(opening.directory, eventLoop: eventLoop, threadPool: threadPool)
+        SecureCache.open(
+            file: file, directory: records, byteCount: opening.byteCount, key: opening.key, limits: opening.limits, random: .system,
+            completion: completion)
+    }
+
+    /// Serves without a cache until there is one.
+    private func standIn(
+        _ opening: CacheOpening, because reason: String, completion: @escaping (Result<Bool, any Error>) -> Void
+    ) {
+        if cacheTrouble == nil {
+            recorder.record(
+                "cache.failed", severity: .error,
+                "\(reason); volumes are served without a cache, all reads go home, and the cache is tried again until it can be used")
+        }
+        cacheTrouble = .unusable(reason)
+        if cache != nil { return completion(.success(false)) }
+        let file = LocalFile(unavailable: opening.path, because: .failed(reason), eventLoop: eventLoop, threadPool: threadPool)
+        open(opening, file) { [self] result in
+            completion(
+                result.map {
+                    cache = $0
+                    return false
+                }.mapError { EdgeFailure(.state, "the cache can't be opened: \($0)") })
+        }
+    }
+
+    /// Goes on with a cache that was opened.
+    private func adopt(_ fresh: SecureCache<LocalDirectory>) {
+        fresh.onResized = { [unowned self] in recorder.record("cache.resized", "the cache has \($0) bytes now") }
+        if let standIn = cache {
+            fresh.takeOver(from: standIn)
+            for entry in served.values { entry.volume.replaceCache(fresh) }
+            standIn.close { _ in }
+        }
+        cache = fresh
+        if cacheTrouble == nil { return }
+        cacheTrouble = nil
+        recorder.record("cache.recovered", "the cache can be used again")
+    }
+
+    // MARK: Its disk
+
+    /// Makes what has come into the cache survive a kill, a few seconds after it came.
+    func saveCache() {
+        guard let cache, !cache.isUnusable, NIODeadline.now() - cacheSavedAt >= Self.cacheSaveInterval else { return }
+        cacheSavedAt = .now()
+        let statistics = cache.statistics
+        if statistics.isDegraded { cacheFailed() }
+        guard statistics.isDegraded || statistics.inserted != cacheSavedInserts else { return }
+        cacheSavedInserts = statistics.inserted
+        cache.synchronize { [weak self] result in
+            if case .success = result { self?.cacheSaved() }
+        }
+    }
+
+    /// The cache's disk takes no writes.
+    func cacheFailed() {
+        guard cacheTrouble == nil else { return }
+        cacheTrouble = .degraded
+        // A disk that works now and then is told of now and then.
+        if let last = cacheFailureToldAt, NIODeadline.now() - last < Self.cacheFailureInterval { return }
+        cacheFailureToldAt = .now()
+        recorder.record(
+            "cache.failed", severity: .error,
+            "the cache's disk takes no writes: reads that it can't serve go home, and after a restart blocks are fetched anew; it is tried again every \(Self.cacheSaveInterval.nanoseconds / 1_000_000_000) s"
+        )
+    }
+
+    private func cacheSaved() {
+        guard cacheTrouble == .degraded else { return }
+        cacheTrouble = nil
+        recorder.record("cache.recovered", "the cache's disk takes writes again")
+    }
+}

@@ -1,0 +1,76 @@
+import APIModels
+import ArgumentParser
+import EdgeConfiguration
+
+struct CacheCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "cache", abstract: "The cache of a cloud edge.", subcommands: [Show.self, Resize.self], defaultSubcommand: Show.self)
+
+    private static let path = "/v1/cache"
+
+    struct Show: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Show the cache: its size, what it holds, whether it works.")
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            try CacheCommand.show(try await connection.client().get(CacheCommand.path), connection.output)
+        }
+    }
+
+    struct Resize: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Give the cache another size, also while it serves, and for good.",
+            discussion:
+                "A larger one is in force at once. A smaller one is when what is behind its new end has left; blocks that were asked for stay. With --wait it returns then."
+        )
+
+        @Argument(help: "The size that it gets, like 20GiB; 0 for what the edge's configuration says.", transform: Quantities.size)
+        var size: UInt64
+
+        @Flag(help: "Wait until the size is in force.")
+        var wait = false
+
+        @Option(help: "How long to wait. (default: 1h)", transform: Quantities.duration)
+        var timeout: Duration = .seconds(3_600)
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let client = try connection.client()
+            var cache: EdgeCache = try await client.patch(CacheCommand.path, CacheChange(sizeBytes: size))
+            if wait {
+                let deadline = ContinuousClock.now + timeout
+                var progress = ProgressLine("emptying", output: connection.output)
+                while cache.sizeBytes != cache.wantedSizeBytes, ContinuousClock.now < deadline {
+                    progress.update(remainingBytes: cache.bytesToEmpty)
+                    try await Task.sleep(for: .milliseconds(200))
+                    cache = try await client.get(CacheCommand.path)
+                }
+                progress.finish()
+            }
+            try CacheCommand.show(cache, connection.output)
+            if wait, cache.sizeBytes != cache.wantedSizeBytes {
+                throw CommandFailure(
+                    "the cache still has \(Human.bytes(cache.bytesToEmpty)) to empty after \(TimeSpan.text(timeout))",
+                    action: "It goes on by itself. See causeway cache show.", status: .notInTime)
+            }
+        }
+    }
+
+    static func show(_ cache: EdgeCache, _ output: OutputFormat) throws {
+        if output == .json { return try Terminal.json(cache) }
+        let resizing =
+            cache.sizeBytes == cache.wantedSizeBytes
+            ? nil : "to \(Human.bytes(cache.wantedSizeBytes)), \(Human.bytes(cache.bytesToEmpty)) to empty first"
+        Terminal.print(
+            Table.details([
+                ("cache", cache.path), ("state", cache.state.rawValue), ("message", cache.message),
+                ("size", "\(Human.bytes(cache.sizeBytes)), \(cache.isOwnSize ? "set here" : "as configured")"), ("resizing", resizing),
+                ("holds", "\(cache.blocks) blocks, \(Human.bytes(cache.blocks * 4_096))"),
+                ("served", "\(cache.hits) hits, \(cache.misses) misses, \(cache.corrupt) damaged"),
+                ("left", "\(cache.evicted) blocks; \(cache.moved) more were kept because they had been asked for"),
+                ("index", Human.bytes(cache.indexBytes)),
+            ]))
+    }
+}
