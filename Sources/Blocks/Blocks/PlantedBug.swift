@@ -63,6 +63,10 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case appliesBeforeGroupIsReceived
     /// A disk that is detached by force is given all that home has received for it, whether the others of its group have theirs or not.
     case appliesHeldPointsOnDetach
+    /// The disk is written before what is overwritten is durably kept.
+    case appliesBeforeUndoIsDurable
+    /// After a crash, what a half applied point has overwritten is kept anew, from the disk that has half of it.
+    case capturesHalfAppliedPoint
     /// An edge may write to a disk that lacks points which the edge has let go of.
     case acceptsOldDisk
 

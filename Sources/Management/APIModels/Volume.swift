@@ -148,6 +148,22 @@ public struct Volume: Codable, Sendable, Equatable {
         }
     }
 
+    /// How many of the points that the disk was at are kept at home.
+    public struct Keeping: Codable, Sendable, Equatable {
+        /// The most that may be kept: each is a file.
+        public static let pointsMax: UInt64 = 1_000
+
+        /// How many before the one that the disk is at; 0 for none.
+        public var points: UInt64
+        /// What they may take in the on-prem edge's state directory; beyond it the oldest go.
+        public var bytes: UInt64
+
+        public init(points: UInt64, bytes: UInt64 = 32 << 30) {
+            self.points = points
+            self.bytes = bytes
+        }
+    }
+
     /// How much machines may ask of a volume. What is nil is not limited; a burst is what a volume that was quiet may do at once,
     /// a tenth of a second's worth when it is nil.
     public struct Limits: Codable, Sendable, Equatable {
@@ -236,6 +252,8 @@ public struct Volume: Codable, Sendable, Equatable {
     /// Bytes that only the cloud edge has, and that don't go home; nil when the volume has no cloud-only disk.
     public var cloudOnlyBytes: UInt64?
     public var policy: Policy
+    /// How many past points are kept at home; nil when none are, and where nobody knows.
+    public var keeping: Keeping?
     /// Nil when nothing is limited.
     public var limits: Limits?
     /// Nil where nobody knows.
@@ -250,7 +268,7 @@ public struct Volume: Codable, Sendable, Equatable {
         name: String, identifier: String, disk: String? = nil, edge: String? = nil, state: State, message: String? = nil,
         sizeBytes: UInt64, target: Target? = nil, url: String? = nil, nbdURL: String? = nil, generation: UInt64 = 0,
         points: Points = Points(), unsent: Unsent? = nil, writeLog: WriteLog? = nil, cache: Cache? = nil, cloudOnlyBytes: UInt64? = nil,
-        policy: Policy = Policy(), limits: Limits? = nil,
+        policy: Policy = Policy(), keeping: Keeping? = nil, limits: Limits? = nil,
         throttle: Throttle? = nil,
         readOnly: Bool? = nil, removable: Bool? = nil, io: IO = IO()
     ) {
@@ -271,6 +289,7 @@ public struct Volume: Codable, Sendable, Equatable {
         self.cache = cache
         self.cloudOnlyBytes = cloudOnlyBytes
         self.policy = policy
+        self.keeping = keeping
         self.limits = limits
         self.throttle = throttle
         self.readOnly = readOnly

@@ -34,6 +34,8 @@ public struct VolumeCreate: Codable, Sendable, Equatable {
     public var allowedInitiators: [String]?
     /// The edge's default when left out.
     public var policy: Volume.Policy?
+    /// No past points are kept when left out.
+    public var keeping: Volume.Keeping?
     /// No limits when left out.
     public var limits: Volume.Limits?
     /// Machines may only read it; false when left out.
@@ -45,8 +47,8 @@ public struct VolumeCreate: Codable, Sendable, Equatable {
 
     public init(
         name: String, disk: String, edge: String? = nil, target: String? = nil, logicalUnit: Int? = nil, chap: Chap? = nil,
-        allowedInitiators: [String]? = nil, policy: Volume.Policy? = nil, limits: Volume.Limits? = nil, readOnly: Bool? = nil,
-        removable: Bool? = nil, attach: Bool? = nil
+        allowedInitiators: [String]? = nil, policy: Volume.Policy? = nil, keeping: Volume.Keeping? = nil, limits: Volume.Limits? = nil,
+        readOnly: Bool? = nil, removable: Bool? = nil, attach: Bool? = nil
     ) {
         self.name = name
         self.disk = disk
@@ -56,6 +58,7 @@ public struct VolumeCreate: Codable, Sendable, Equatable {
         self.chap = chap
         self.allowedInitiators = allowedInitiators
         self.policy = policy
+        self.keeping = keeping
         self.limits = limits
         self.readOnly = readOnly
         self.removable = removable
@@ -67,6 +70,8 @@ public struct VolumeCreate: Codable, Sendable, Equatable {
 public struct VolumeChange: Codable, Sendable, Equatable {
     /// When points are sealed.
     public var policy: Volume.Policy?
+    /// How many past points are kept at home. With fewer than before the oldest go at once.
+    public var keeping: Volume.Keeping?
     /// The limits from now on, all of them: what is missing in here is not limited. An empty object lifts them.
     public var limits: Volume.Limits?
     /// Machines may only read it.
@@ -76,9 +81,11 @@ public struct VolumeChange: Codable, Sendable, Equatable {
     public var writeLogSizeBytes: UInt64?
 
     public init(
-        policy: Volume.Policy? = nil, limits: Volume.Limits? = nil, readOnly: Bool? = nil, writeLogSizeBytes: UInt64? = nil
+        policy: Volume.Policy? = nil, keeping: Volume.Keeping? = nil, limits: Volume.Limits? = nil, readOnly: Bool? = nil,
+        writeLogSizeBytes: UInt64? = nil
     ) {
         self.policy = policy
+        self.keeping = keeping
         self.limits = limits
         self.readOnly = readOnly
         self.writeLogSizeBytes = writeLogSizeBytes
@@ -156,9 +163,12 @@ public struct SealResult: Codable, Sendable, Equatable {
 public struct DetachRequest: Codable, Sendable, Equatable {
     /// Detach although writes are unsent or the cloud edge does not answer, and lose them; false when left out.
     public var force: Bool?
+    /// The past point that the disk goes back to once the volume is detached; all that came later is gone. Of a volume only.
+    public var toPoint: UInt64?
 
-    public init(force: Bool? = nil) {
+    public init(force: Bool? = nil, toPoint: UInt64? = nil) {
         self.force = force
+        self.toPoint = toPoint
     }
 }
 
@@ -172,9 +182,12 @@ public struct DetachResult: Codable, Sendable, Equatable {
     public var forced: Bool
     /// Points that home has received beyond the group's last common one: kept, and not on the disk. Nil for none.
     public var heldPoints: UInt64?
+    /// The point that the disk is at; nil where nobody knows.
+    public var point: UInt64?
 
-    public init(volume: String, unsentBytes: UInt64?, forced: Bool = false, heldPoints: UInt64? = nil) {
+    public init(volume: String, unsentBytes: UInt64?, forced: Bool = false, heldPoints: UInt64? = nil, point: UInt64? = nil) {
         self.heldPoints = heldPoints
+        self.point = point
         self.volume = volume
         self.unsentBytes = unsentBytes
         self.forced = forced

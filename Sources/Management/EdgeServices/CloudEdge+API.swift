@@ -28,8 +28,8 @@ extension CloudEdge {
         return volume
     }
 
-    func detachVolume(named name: String, force: Bool) async throws -> DetachResult {
-        try await call(ControlMethod.detachVolume, VolumeCall(name: name, force: force), timeout: Self.longCall)
+    func detachVolume(named name: String, force: Bool, toPoint point: UInt64?) async throws -> DetachResult {
+        try await call(ControlMethod.detachVolume, VolumeCall(name: name, force: force, toPoint: point), timeout: Self.longCall)
     }
 
     func credentials(ofVolume name: String) async throws -> VolumeCredentials {

@@ -141,6 +141,8 @@ struct RenewAnswer: Codable, Sendable {
 struct VolumeCall: Codable, Sendable {
     var name: String
     var force: Bool?
+    /// The past point that a detach takes the disk back to.
+    var toPoint: UInt64?
 }
 
 /// Seal the volume, and answer when the point has come this far.

@@ -1,6 +1,7 @@
 import APIModels
 import Blocks
 import Disks
+import Foundation
 import Link
 import LinkProtocol
 import LocalFiles
@@ -157,7 +158,7 @@ final class HomePlane: LinkListenerDelegate {
     /// Opens and locks a disk, brings it to its last received point, and serves it to an edge. A disk of less than
     /// `sectorCountMin`, which the edge knows it to have, has shrunk, and is not served.
     func serve(
-        _ identifier: VolumeIdentifier, path: String, sectorCountMin: UInt64, journal: LocalDirectory, edge: String,
+        _ identifier: VolumeIdentifier, path: String, sectorCountMin: UInt64, journal: LocalDirectory, keeping: PointKeeping, edge: String,
         completion: @escaping (Result<UInt64, any Error>) -> Void
     ) {
         if let served = served[identifier] { return completion(.success(served.disk.sectorCount)) }
@@ -169,7 +170,10 @@ final class HomePlane: LinkListenerDelegate {
                 let sectorBytes = UInt64(BlockGeometry.sectorBytes)
                 completion(.failure(Problem.shrunk(path, from: sectorCountMin * sectorBytes, to: disk.sectorCount * sectorBytes)))
             case .success(let disk):
-                PointJournal.open(disk: disk, sectorCount: disk.sectorCount, directory: journal, volume: identifier) { [self] result in
+                PointJournal.open(
+                    disk: disk, sectorCount: disk.sectorCount, directory: journal, volume: identifier, keeping: keeping,
+                    wallClock: { UInt64(max(0, Date().timeIntervalSince1970 * 1_000)) }
+                ) { [self] result in
                     switch result {
                     case .failure(let error):
                         disk.close()
@@ -206,6 +210,11 @@ final class HomePlane: LinkListenerDelegate {
             recorder.record(
                 "journal.failed", subject: identifier.description, severity: .error,
                 "the point journal stopped: \(error); received points are kept and are applied when the disk opens again")
+        }
+        journal.onKeepingGivenUp = { [recorder] point, error in
+            recorder.record(
+                "points.not_kept", subject: identifier.description, severity: .warning,
+                "what point \(point) has overwritten could not be kept: the points before it are given up (\(error))")
         }
         journal.onHeld = { [unowned self] in settleGroups() }
         if journal.keptPoints > 0 {
@@ -278,7 +287,7 @@ final class HomePlane: LinkListenerDelegate {
     /// What is held is no part of that. It stays in the journal, and is an error when nothing may be `given up`.
     /// - Parameter completion: hears the last point on the disk, and how many are held.
     func close(
-        _ identifier: VolumeIdentifier, givesUp: Bool,
+        _ identifier: VolumeIdentifier, givesUp: Bool, rollingBackTo past: PointNumber? = nil,
         completion: @escaping (Result<(applied: PointNumber, held: Int), any Error>) -> Void
     ) {
         guard let served = served[identifier] else { return completion(.failure(Problem.notServed)) }
@@ -292,14 +301,25 @@ final class HomePlane: LinkListenerDelegate {
                 }
                 let heldCount = journal.heldPoints.count
                 if heldCount > 0, !givesUp { return completion(.failure(Problem.held(heldCount))) }
-                journal.close { [self] in
-                    served.disk.close()
-                    self.served[identifier] = nil
-                    held[identifier] = nil
-                    hold(identifier, of: served.edge, false)
-                    completion(.success((position.applied, heldCount)))
+                guard let past else { return giveBack(identifier, served) { completion(.success((position.applied, heldCount))) } }
+                journal.rollBack(to: past) { [self] result in
+                    switch result {
+                    case .failure(let error): completion(.failure(Problem(describing: error, disk: served.disk.path)))
+                    // How far it had come, for the group: the way back was asked for.
+                    case .success: giveBack(identifier, served) { completion(.success((position.applied, heldCount))) }
+                    }
                 }
             }
+        }
+    }
+
+    private func giveBack(_ identifier: VolumeIdentifier, _ entry: Served, completion: @escaping () -> Void) {
+        entry.volume.journal.close { [self] in
+            entry.disk.close()
+            served[identifier] = nil
+            held[identifier] = nil
+            hold(identifier, of: entry.edge, false)
+            completion()
         }
     }
 

@@ -87,16 +87,21 @@ extension OnPremEdge {
         let disk = try knownDisk(record.disk)
         let directory = try environment.subdirectory("journals/\(disk.name)")
         let environment = environment
-        let (path, sectorCountMin) = (disk.path, record.sectorCount)
+        let (path, sectorCountMin, keeping) = (disk.path, record.sectorCount, Self.keeping(of: record))
         _ = try await needPlane().call { (plane: HomePlane, completion: @escaping (Result<UInt64, any Error>) -> Void) in
             let journal = LocalDirectory(directory, eventLoop: environment.eventLoop, threadPool: environment.threadPool)
             plane.serve(
-                identifier, path: path, sectorCountMin: sectorCountMin, journal: journal, edge: edge, completion: completion)
+                identifier, path: path, sectorCountMin: sectorCountMin, journal: journal, keeping: keeping, edge: edge,
+                completion: completion)
         }
     }
 
-    private func closeDisk(_ identifier: VolumeIdentifier, givesUp: Bool) async throws -> (applied: UInt64, held: Int) {
-        try await needPlane().call { plane, completion in plane.close(identifier, givesUp: givesUp, completion: completion) }
+    private func closeDisk(
+        _ identifier: VolumeIdentifier, givesUp: Bool, rollingBackTo point: UInt64? = nil
+    ) async throws -> (applied: UInt64, held: Int) {
+        try await needPlane().call { plane, completion in
+            plane.close(identifier, givesUp: givesUp, rollingBackTo: point, completion: completion)
+        }
     }
 
     /// Opens the disks of attached volumes that are not open: after a start, and when one was missing.
@@ -134,9 +139,10 @@ extension OnPremEdge {
 
     // MARK: Detaching
 
-    func detachVolume(named name: String, force: Bool) async throws -> DetachResult {
+    func detachVolume(named name: String, force: Bool, toPoint point: UInt64?) async throws -> DetachResult {
         let record = try volumeRecord(name)
         guard record.state == .attached, let edge = record.edge, let identifier = VolumeIdentifier(hexadecimal: record.identifier) else {
+            if point != nil { throw Problem.nothingKept(of: name) }
             return DetachResult(volume: name, unsentBytes: 0)
         }
         guard busyVolumes.insert(name).inserted else {
@@ -151,7 +157,9 @@ extension OnPremEdge {
                 busyVolumes.remove(name)
                 detachingVolumes.remove(name)
             }
-            result = try await takeBack(record, identifier: identifier, edge: edge, force: force)
+            // Said before anything is given up for it.
+            if let point { try await checkKept(point, record, identifier) }
+            result = try await takeBack(record, identifier: identifier, edge: edge, force: force, toPoint: point)
         } catch {
             // The edge keeps the volume: the next look at its grants tells it so.
             try? await notifyGrantsChanged(edge)
@@ -167,19 +175,26 @@ extension OnPremEdge {
                 ? "volume \(name) was detached by force; writes that were not home are given up"
                     + (result.heldPoints.map { "; \($0) points that were held for its group are kept and are not on the disk" } ?? "")
                 : "volume \(name) is detached; all of it is at home")
+        if let point {
+            environment.recorder.record(
+                "disk.rolled_back", subject: record.disk, severity: .warning,
+                "the disk of volume \(name) is at point \(point) again; what came later is gone")
+        }
         return result
     }
 
     /// Brings everything home, applies it, closes the disk, and only then forgets the attachment: a crash before that leaves it attached.
-    private func takeBack(_ record: VolumeRecord, identifier: VolumeIdentifier, edge: String, force: Bool) async throws -> DetachResult {
+    private func takeBack(
+        _ record: VolumeRecord, identifier: VolumeIdentifier, edge: String, force: Bool, toPoint point: UInt64?
+    ) async throws -> DetachResult {
         let unsent = try await releaseAtEdge(record.name, identifier: record.identifier, edge: edge, force: force)
         var (closedPoint, heldCount): (UInt64, Int) = (0, 0)
         do {
             try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
             if let group = record.volumeGroup { try await noteLastPoint(of: try store.group(group)) }
-            (closedPoint, heldCount) = try await closeDisk(identifier, givesUp: force)
+            (closedPoint, heldCount) = try await closeDisk(identifier, givesUp: force, rollingBackTo: point)
         } catch {
-            guard force else { throw error }
+            guard force, point == nil else { throw error }
             try await needPlane().run { $0.abandon(identifier) }
             environment.recorder.record(
                 "disk.inconsistent", subject: record.disk, severity: .error,
@@ -188,7 +203,9 @@ extension OnPremEdge {
         }
         _ = try store.detachVolume(record.name, closedPoint: closedPoint)
         try await tellMembership()
-        return DetachResult(volume: record.name, unsentBytes: unsent, forced: force, heldPoints: heldCount > 0 ? UInt64(heldCount) : nil)
+        return DetachResult(
+            volume: record.name, unsentBytes: unsent, forced: force, heldPoints: heldCount > 0 ? UInt64(heldCount) : nil,
+            point: point ?? (closedPoint > 0 ? closedPoint : nil))
     }
 
     /// A journal that has stopped is opened anew, which applies what it has received.

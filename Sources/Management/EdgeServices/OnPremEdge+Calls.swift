@@ -18,7 +18,7 @@ extension OnPremEdge {
         case ControlMethod.detachVolume:
             return await .from {
                 let call = try self.ownCall(edge, body)
-                return try await self.detachVolume(named: call.name, force: call.force ?? false)
+                return try await self.detachVolume(named: call.name, force: call.force ?? false, toPoint: call.toPoint)
             }
         default: return await .from { () async throws -> Empty in throw Problem.unknownCall(method) }
         }

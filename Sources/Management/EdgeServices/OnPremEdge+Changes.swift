@@ -23,8 +23,10 @@ extension OnPremEdge {
                 record.sealBytes = Int64(clamping: policy.sealBytes)
             }
             if let limits = change.limits { Self.set(limits, in: &record) }
+            if let keeping = change.keeping { Self.set(keeping, in: &record) }
             if let readOnly = change.readOnly { record.isReadOnly = readOnly }
         }
+        if change.keeping != nil { try await keepPoints(of: record) }
         environment.recorder.record("volume.changed", subject: name, "volume \(name): \(Self.text(of: change))")
         guard let edge = record.edge else { return try await volume(named: name) }
         try await notifyGrantsChanged(edge)
@@ -69,6 +71,9 @@ extension OnPremEdge {
                 limits.operationsPerSecond.map { "\($0) operations" }, limits.bytesPerSecond.map { "\($0) bytes" },
             ].compactMap { $0 }
             parts.append(rates.isEmpty ? "no limits" : "at most \(rates.joined(separator: " and ")) per second")
+        }
+        if let keeping = change.keeping {
+            parts.append(keeping.points == 0 ? "no past points are kept" : "\(keeping.points) past points are kept")
         }
         if let readOnly = change.readOnly { parts.append(readOnly ? "read-only" : "may be written") }
         if let size = change.writeLogSizeBytes { parts.append(size == 0 ? "the edge's write log size" : "a write log of \(size) bytes") }

@@ -107,7 +107,7 @@ extension OnPremEdge {
             }
         }
         var results: [DetachResult] = []
-        for member in members { results.append(try await detachVolume(named: member.name, force: force)) }
+        for member in members { results.append(try await detachVolume(named: member.name, force: force, toPoint: nil)) }
         environment.recorder.record(
             "group.detached", subject: name, severity: force ? .warning : .info,
             force

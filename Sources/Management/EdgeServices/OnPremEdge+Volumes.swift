@@ -85,8 +85,8 @@ extension OnPremEdge {
                 appliedConsistency: mark.map { $0.consistency == .application ? .application : .crash },
                 appliedLabel: mark.flatMap { $0.label.isEmpty ? nil : $0.label }),
             unsent: status?.unsent ?? (record.state == .detached ? .init() : nil), writeLog: status?.writeLog, cache: status?.cache,
-            cloudOnlyBytes: status?.cloudOnlyBytes,
-            policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(), limits: Self.limits(of: record), throttle: status?.throttle,
+            cloudOnlyBytes: status?.cloudOnlyBytes, policy: status?.policy ?? Self.ownPolicy(of: record) ?? .init(),
+            keeping: Self.keptPoints(of: record), limits: Self.limits(of: record), throttle: status?.throttle,
             readOnly: isWriteProtected(record), removable: record.isRemovable, io: status?.io ?? .init())
     }
 
@@ -119,6 +119,7 @@ extension OnPremEdge {
         record.isReadOnly = request.readOnly ?? disk.isReadOnly
         record.isRemovable = request.removable ?? false
         Self.set(request.limits ?? .init(), in: &record)
+        if let keeping = request.keeping { Self.set(keeping, in: &record) }
         do {
             try store.addVolume(record, target: place.newTarget)
         } catch {

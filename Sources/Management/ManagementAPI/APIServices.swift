@@ -7,6 +7,8 @@ final class APIServices: Sendable {
     /// The OpenAPI document.
     let document: JSON
     let streams: StreamCount
+    /// Past points that are being read.
+    let contents = StreamCount(limit: PointContentStream.mostStreams)
     let idempotency = Mutex(IdempotencyTable<SavedAnswer>())
 
     init(document: JSON, mostStreams: Int = EventStream.mostStreams) {
@@ -22,7 +24,7 @@ struct SavedAnswer: Sendable {
     var body: ByteBuffer
 }
 
-/// Counts the event streams that are open.
+/// Counts the streams of one kind that are open.
 final class StreamCount: Sendable {
     private let count = Mutex(0)
     private let limit: Int

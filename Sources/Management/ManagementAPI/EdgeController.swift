@@ -37,7 +37,12 @@ public protocol EdgeController: Sendable {
     func changeVolume(named name: String, _ change: VolumeChange) async throws -> Volume
     func deleteVolume(named name: String) async throws
     func attachVolume(named name: String, _ request: AttachRequest) async throws -> Volume
-    func detachVolume(named name: String, force: Bool) async throws -> DetachResult
+    /// Stops serving a volume, and takes its disk back to a past point when one is named.
+    func detachVolume(named name: String, force: Bool, toPoint point: UInt64?) async throws -> DetachResult
+    /// The points that are kept of a volume's disk.
+    func points(ofVolume name: String) async throws -> KeptPoints
+    /// The disk of a volume as it was at a point that is kept.
+    func content(ofVolume name: String, at point: UInt64) async throws -> any PointContent
     /// Seals a point and waits until it has come as far as asked, or until the time is over: the result says how far it came.
     func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult
     /// The write policy by region, and what is cloud-only.
@@ -94,7 +99,11 @@ extension EdgeController {
     public func attachVolume(named name: String, _ request: AttachRequest) async throws -> Volume {
         throw APIError.wrongRole(.onprem)
     }
-    public func detachVolume(named name: String, force: Bool) async throws -> DetachResult { throw APIError.wrongRole(.onprem) }
+    public func detachVolume(named name: String, force: Bool, toPoint point: UInt64?) async throws -> DetachResult {
+        throw APIError.wrongRole(.onprem)
+    }
+    public func points(ofVolume name: String) async throws -> KeptPoints { throw APIError.wrongRole(.onprem) }
+    public func content(ofVolume name: String, at point: UInt64) async throws -> any PointContent { throw APIError.wrongRole(.onprem) }
     public func sealVolume(named name: String, wait: SealResult.State, timeout: Duration) async throws -> SealResult {
         throw APIError.wrongRole()
     }

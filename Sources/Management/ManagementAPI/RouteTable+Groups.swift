@@ -43,8 +43,9 @@ extension RouteTable {
             body: .init(schema: "DetachRequest", required: false),
             answers: [.init(status: 200, content: [.json("GroupDetachResult")], summary: "They are detached.")], errors: [409, 503]
         ) { call in
-            let force = try call.decode(DetachRequest.self).force ?? false
-            return try .json(try await call.controller.detachGroup(named: call.parameter("name"), force: force))
+            let request = try call.decode(DetachRequest.self)
+            if request.toPoint != nil { throw APIError.invalid("toPoint", "is for one volume: each has points of its own") }
+            return try .json(try await call.controller.detachGroup(named: call.parameter("name"), force: request.force ?? false))
         },
         Route(
             method: .post, path: "/v1/groups/{name}/seal", identifier: "sealGroup", tag: "groups",

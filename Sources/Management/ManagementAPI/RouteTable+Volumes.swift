@@ -60,7 +60,7 @@ extension RouteTable {
         ) { try .json(try await $0.controller.volume(named: $0.parameter("name"))) },
         Route(
             method: .patch, path: "/v1/volumes/{name}", identifier: "changeVolume", tag: "volumes",
-            summary: "Change a volume's policy, limits, write protection or write log, also while it is served.",
+            summary: "Change a volume's policy, limits, write protection, write log or kept points, also while it is served.",
             body: .init(schema: "VolumeChange"),
             answers: [.init(status: 200, content: [.json("Volume")], summary: "The volume.")], errors: [409, 503]
         ) { call in
@@ -94,9 +94,23 @@ extension RouteTable {
             body: .init(schema: "DetachRequest", required: false),
             answers: [.init(status: 200, content: [.json("DetachResult")], summary: "It is detached.")], errors: [409, 503]
         ) { call in
-            let force = try call.decode(DetachRequest.self).force ?? false
-            return try .json(try await call.controller.detachVolume(named: call.parameter("name"), force: force))
+            let request = try call.decode(DetachRequest.self)
+            return try .json(
+                try await call.controller.detachVolume(
+                    named: call.parameter("name"), force: request.force ?? false, toPoint: request.toPoint))
         },
+        Route(
+            method: .get, path: "/v1/volumes/{name}/points", identifier: "getPoints", tag: "volumes",
+            summary: "The points that a volume's disk was at and that are kept.",
+            answers: [.init(status: 200, content: [.json("KeptPoints")], summary: "The points.")], errors: [409]
+        ) { try .json(try await $0.controller.points(ofVolume: $0.parameter("name"))) },
+        Route(
+            method: .get, path: "/v1/volumes/{name}/points/{point}/content", identifier: "getPointContent", tag: "volumes",
+            summary: "The bytes of a volume's disk as it was at a point that is kept, while the volume goes on.",
+            answers: [
+                .init(status: 200, content: [.other("application/octet-stream", "The disk's bytes.")], summary: "The whole disk.")
+            ], errors: [409, 503]
+        ) { try await PointContentStream.response($0) },
         Route(
             method: .post, path: "/v1/volumes/{name}/seal", identifier: "sealVolume", tag: "volumes",
             summary: "Seal a consistency point of a volume, and wait for it.",

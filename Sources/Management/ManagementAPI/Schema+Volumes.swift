@@ -20,6 +20,7 @@ extension Schema {
                     .optional("cache", .reference("VolumeCache")),
                     .optional("cloudOnlyBytes", .count("Bytes that only the cloud edge has; missing when nothing ever was cloud-only.")),
                     .required("policy", .reference("VolumePolicy")),
+                    .optional("keeping", .reference("VolumeKeeping", "Missing when no past points are kept.")),
                     .optional("limits", .reference("VolumeLimits", "Missing when nothing is limited.")),
                     .optional("throttle", .reference("VolumeThrottle")),
                     .optional("readOnly", .flag("True when machines may only read it.")),
@@ -98,6 +99,43 @@ extension Schema {
                     .required(
                         "recoveryPointObjectiveSeconds", .number("At least this often while there are writes.", 0.05...86_400)),
                     .required("sealBytes", .count("As soon as this much was written.", (1 << 20)...(1 << 30))),
+                ])
+        ),
+        (
+            "VolumeKeeping",
+            .object(
+                "How many of the points that the disk was at are kept at home.",
+                [
+                    .required(
+                        "points",
+                        .count("How many before the one that it is at; 0 for none.", 0...Int64(Volume.Keeping.pointsMax))),
+                    .required(
+                        "bytes",
+                        .count("What they may take in the state directory; beyond it the oldest go.", (1 << 20)...(1 << 50))),
+                ])
+        ),
+        (
+            "KeptPoints",
+            .object(
+                "The points that the disk of a volume can be read at, or go back to.",
+                [
+                    .required("volume", .text("The volume's name.")),
+                    .optional("keeping", .reference("VolumeKeeping", "Missing when no past points are kept.")),
+                    .required("onDisk", .count("The point that the disk is at.")),
+                    .required(
+                        "past",
+                        .list("The points before it that are kept, oldest first.", of: .reference("PastPoint"))),
+                ])
+        ),
+        (
+            "PastPoint",
+            .object(
+                "A point that the disk has left, and that is kept.",
+                [
+                    .required("point", .count("Its number.")), .required("leftAt", .time("Until when the disk was at it.")),
+                    .required("bytes", .count("What keeping it takes.")),
+                    .optional("label", .text("What whoever asked for it has called it.")),
+                    .optional("cut", .count("The cut of the volume's group that it is a part of.")),
                 ])
         ),
         (
@@ -225,6 +263,7 @@ extension Schema {
                     .optional(
                         "heldPoints",
                         .count("Points that home has received beyond the group's last common one: kept, and not on the disk.")),
+                    .optional("point", .count("The point that the disk is at; missing where it is not known.")),
                 ])
         ),
     ]
@@ -253,6 +292,7 @@ extension Schema {
                             "Initiator names that may log in; all that have the secret when left out. A target that is there has them already.",
                             of: .text("An iSCSI name.", .bytes(1...223)), most: 256)),
                     .optional("policy", .reference("VolumePolicy", "The edge's own when left out.")),
+                    .optional("keeping", .reference("VolumeKeeping", "No past points are kept when left out.")),
                     .optional("limits", .reference("VolumeLimits", "None when left out.")),
                     .optional("readOnly", .flag("Machines may only read it; false when left out.")),
                     .optional("removable", .flag("Machines may eject its medium and load it; false when left out.")),
@@ -264,7 +304,7 @@ extension Schema {
             .object(
                 "What is to change of a volume, also while it is served. What is left out stays as it is.",
                 [
-                    .optional("policy", .reference("VolumePolicy")),
+                    .optional("policy", .reference("VolumePolicy")), .optional("keeping", .reference("VolumeKeeping")),
                     .optional(
                         "limits",
                         .reference(
@@ -321,7 +361,12 @@ extension Schema {
             "DetachRequest",
             .object(
                 "How to detach.",
-                [.optional("force", .flag("Detach although writes are unsent, and lose them; false when left out."))])
+                [
+                    .optional("force", .flag("Detach although writes are unsent, and lose them; false when left out.")),
+                    .optional(
+                        "toPoint",
+                        .count("The kept point that the disk goes back to then; all that came later is gone. Of one volume only.")),
+                ])
         ),
         (
             "PairingTokenCreate",

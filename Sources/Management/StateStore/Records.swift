@@ -113,6 +113,9 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var recoveryPointObjectiveSeconds: Double
     /// Policy: a point is sealed when it has this many bytes.
     public var sealBytes: Int64
+    /// Policy: how many past points of the disk are kept, and what they may take in bytes; 0 for none.
+    public var keptPoints: UInt64 = 0
+    public var keptBytes: UInt64 = 0
     /// Machines may read it only.
     public var isReadOnly = false
     /// Machines may eject its medium and load it.

@@ -152,6 +152,8 @@ extension StateStore {
             change(&changed)
             volume.recoveryPointObjectiveSeconds = changed.recoveryPointObjectiveSeconds
             volume.sealBytes = changed.sealBytes
+            volume.keptPoints = changed.keptPoints
+            volume.keptBytes = changed.keptBytes
             volume.isReadOnly = changed.isReadOnly
             volume.operationsPerSecond = changed.operationsPerSecond
             volume.burstOperations = changed.burstOperations

@@ -170,6 +170,13 @@ public final class StateStore: Sendable {
         migrator.registerMigration("closed points") { database in
             try database.execute(sql: "ALTER TABLE volume ADD COLUMN closedPoint INTEGER NOT NULL DEFAULT 0")
         }
+        migrator.registerMigration("kept points") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE volume ADD COLUMN keptPoints INTEGER NOT NULL DEFAULT 0;
+                    ALTER TABLE volume ADD COLUMN keptBytes INTEGER NOT NULL DEFAULT 0;
+                    """)
+        }
         return migrator
     }
 }

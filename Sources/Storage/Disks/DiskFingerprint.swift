@@ -74,9 +74,9 @@ extension PointJournal {
     }
 
     /// Fails when the disk is not what the last applied point left. What the points in the queue change is not looked at:
-    /// a crash may have come while the first of them was being applied.
-    func checkFingerprint(completion: @escaping (Result<Void, PointJournalError>) -> Void) {
-        let expected = queue.reduce(record.fingerprint) { $0.without($1.index.pieces) }.samples
+    /// a crash may have come while the first of them was being applied. Nor is what `pieces` change.
+    func checkFingerprint(besides pieces: [PointPiece] = [], completion: @escaping (Result<Void, PointJournalError>) -> Void) {
+        let expected = queue.reduce(record.fingerprint.without(pieces)) { $0.without($1.index.pieces) }.samples
         sample(expected.map(\.range)[...], []) { [self] result in
             switch result {
             case .failure(let error): completion(.failure(error))

@@ -110,7 +110,7 @@ public final class JournalReader<Directory: StorageDirectory> {
             }
             // A record fits in one sector of the medium, so a crash leaves the old one or the new one; but for the
             // longer kind, of which a crash may leave one torn.
-            if found == nil, PositionRecord(file: bytes)?.hasAttributes != true {
+            if found == nil, PositionRecord(file: bytes)?.isLong != true {
                 damage(PositionRecord.fileName, UInt64(offset), "the slot holds no valid record")
             }
         }
@@ -144,7 +144,8 @@ public final class JournalReader<Directory: StorageDirectory> {
 
     private func take(_ content: PointFileContent, of point: PointNumber, endingAt offset: UInt64) {
         switch content {
-        case .complete(let header, let index) where header.point == point && header.volume == report.volume ?? header.volume:
+        case .complete(let header, let index)
+        where header.point == point && header.volume == report.volume ?? header.volume && header.leftAtMilliseconds == nil:
             let byteCount = index.pieces.reduce(0) { $0 + UInt64($1.dataBytes) }
             let group = header.attributes?.group
             isHolding = isHolding || group != nil && point > report.agreed

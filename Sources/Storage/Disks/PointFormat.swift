@@ -6,6 +6,8 @@ import NIOCore
 //
 //      header 64 │ (attributes, CRC-32C 4) │ piece header 32 │ data │ piece header 32 │ data │ ... │ commit record 32
 //
+// An undo file has the same form. It holds what the disk had where its point has written, and its header says until when.
+//
 // The commit record is the last thing that is written. Its checksum covers the header too, and its
 // digest every piece, so a file is complete exactly when it ends in a commit record that agrees with
 // all that comes before it; no order of writes within the file is relied on.
@@ -16,6 +18,8 @@ enum PointFormat {
     static let version: UInt16 = 1
     /// The version of a file whose point carries attributes, which stand behind the header.
     static let attributesVersion: UInt16 = 2
+    /// The version of an undo file: behind the header stand the time, and the attributes of the point that was left.
+    static let undoVersion: UInt16 = 3
     static let headerBytes = 64
     static let pieceHeaderBytes = 32
     static let commitBytes = 32
@@ -24,7 +28,9 @@ enum PointFormat {
 
     private static let prefix = "point-"
     private static let keptPrefix = "held-"
+    private static let undoPrefix = "undo-"
     private static let suffix = ".journal"
+    private static let unfinishedSuffix = ".new"
 
     /// The name of a point's file.
     static func fileName(_ point: PointNumber) -> String { prefix + digits(point) + suffix }
@@ -37,18 +43,31 @@ enum PointFormat {
     /// True when a file of that name was kept so.
     static func isKeptFile(_ name: String) -> Bool { name.hasPrefix(keptPrefix) && name.hasSuffix(suffix) }
 
+    /// The name of the file with what the disk had before it had this point.
+    static func undoFileName(_ point: PointNumber) -> String { undoPrefix + digits(point) + suffix }
+
+    /// What it is called until all of it is durable.
+    static func unfinishedUndoFileName(_ point: PointNumber) -> String { undoPrefix + digits(point) + unfinishedSuffix }
+
+    /// The point whose undo file has that name.
+    static func point(ofUndoFile name: String) -> PointNumber? { point(name, undoPrefix, suffix) }
+
+    /// True for an undo file that a crash has left half written.
+    static func isUnfinishedUndoFile(_ name: String) -> Bool { point(name, undoPrefix, unfinishedSuffix) != nil }
+
     private static func digits(_ point: PointNumber) -> String {
         let digits = String(point, radix: 16)
         return String(repeating: "0", count: 16 - digits.count) + digits
     }
 
     /// The point whose file has that name.
-    static func point(ofFile name: String) -> PointNumber? {
-        guard name.hasPrefix(prefix), name.hasSuffix(suffix), name.utf8.count == prefix.utf8.count + 16 + suffix.utf8.count
+    static func point(ofFile name: String) -> PointNumber? { point(name, prefix, suffix) }
+
+    /// The point in a name; only the one spelling counts.
+    private static func point(_ name: String, _ prefix: String, _ suffix: String) -> PointNumber? {
+        guard name.hasPrefix(prefix), name.hasSuffix(suffix), name.utf8.count == prefix.utf8.count + 16 + suffix.utf8.count,
+            let point = PointNumber(name.dropFirst(prefix.count).prefix(16), radix: 16), prefix + digits(point) + suffix == name
         else { return nil }
-        guard let point = PointNumber(name.dropFirst(prefix.count).prefix(16), radix: 16), fileName(point) == name else {
-            return nil
-        }
         return point
     }
 }
@@ -60,13 +79,20 @@ struct PointHeader: Equatable {
     let point: PointNumber
     /// The size of the disk when the point was received.
     let sectorCount: UInt64
-    /// What the point carries besides its bytes; nil for nothing.
+    /// What the point carries besides its bytes; nil for nothing. In an undo file what the point before it has carried.
     var attributes: PointAttributes?
+    /// Of an undo file: until when the disk had what is in it, in milliseconds since 1970. Nil for a point.
+    var leftAtMilliseconds: UInt64?
+
+    private var version: UInt16 {
+        if leftAtMilliseconds != nil { return PointFormat.undoVersion }
+        return attributes == nil ? PointFormat.version : PointFormat.attributesVersion
+    }
 
     func encoded() -> ByteBuffer {
         var buffer = ByteBuffer()
         buffer.writeInteger(PointFormat.magic)
-        buffer.writeInteger(attributes == nil ? PointFormat.version : PointFormat.attributesVersion)
+        buffer.writeInteger(version)
         buffer.writeInteger(UInt16(clamping: attributes?.encodedBytes ?? 0))
         buffer.writeRepeatingByte(0, count: 4)
         buffer.writeInteger(volume.high)
@@ -76,9 +102,10 @@ struct PointHeader: Equatable {
         buffer.writeInteger(sectorCount)
         buffer.writeRepeatingByte(0, count: 4)
         buffer.writeInteger(CRC32C.checksum(of: buffer))
-        guard let attributes else { return buffer }
+        if attributes == nil, leftAtMilliseconds == nil { return buffer }
         var encoded = ByteBuffer()
-        attributes.encode(into: &encoded)
+        if let leftAtMilliseconds { encoded.writeInteger(leftAtMilliseconds) }
+        attributes?.encode(into: &encoded)
         let checksum = CRC32C.checksum(of: encoded)
         buffer.writeBuffer(&encoded)
         buffer.writeInteger(checksum)
@@ -86,14 +113,19 @@ struct PointHeader: Equatable {
     }
 
     init(
-        volume: VolumeIdentifier, generation: LeaseGeneration, point: PointNumber, sectorCount: UInt64, attributes: PointAttributes? = nil
+        volume: VolumeIdentifier, generation: LeaseGeneration, point: PointNumber, sectorCount: UInt64, attributes: PointAttributes? = nil,
+        leftAtMilliseconds: UInt64? = nil
     ) {
         self.volume = volume
         self.generation = generation
         self.point = point
         self.sectorCount = sectorCount
         self.attributes = attributes
+        self.leftAtMilliseconds = leftAtMilliseconds
     }
+
+    /// No header is longer, in bytes.
+    static let byteCountMax = PointFormat.headerBytes + 8 + PointAttributes.encodedBytesMax + 4
 
     /// How long the header is whose first `PointFormat.headerBytes` these are, attributes and all; nil when they are none.
     static func byteCount(_ bytes: ByteBuffer) -> Int? {
@@ -104,6 +136,8 @@ struct PointHeader: Equatable {
         case PointFormat.version: return PointFormat.headerBytes
         case PointFormat.attributesVersion where attributeBytes <= PointAttributes.encodedBytesMax:
             return PointFormat.headerBytes + attributeBytes + 4
+        case PointFormat.undoVersion where attributeBytes <= PointAttributes.encodedBytesMax:
+            return PointFormat.headerBytes + 8 + attributeBytes + 4
         default: return nil
         }
     }
@@ -122,9 +156,13 @@ struct PointHeader: Equatable {
         self.init(volume: VolumeIdentifier(high: high, low: low), generation: generation, point: point, sectorCount: sectorCount)
         if byteCount == PointFormat.headerBytes { return }
         guard var encoded = buffer.readSlice(length: byteCount - PointFormat.headerBytes - 4),
-            buffer.readInteger(as: UInt32.self) == CRC32C.checksum(of: encoded), let attributes = PointAttributes(from: &encoded),
-            encoded.readableBytes == 0
+            buffer.readInteger(as: UInt32.self) == CRC32C.checksum(of: encoded)
         else { return nil }
+        if bytes.getInteger(at: bytes.readerIndex + 8, as: UInt16.self) == PointFormat.undoVersion {
+            leftAtMilliseconds = encoded.readInteger()
+            if encoded.readableBytes == 0 { return }
+        }
+        guard let attributes = PointAttributes(from: &encoded), encoded.readableBytes == 0 else { return nil }
         self.attributes = attributes
     }
 }

@@ -5,7 +5,7 @@ struct PointIndex {
     let point: PointNumber
     let pieces: [PointPiece]
     /// The covered sectors: sorted, and joined where they touch and are alike. Where pieces overlap, they count as data.
-    private let covered: [AllocationExtent]
+    let covered: [AllocationExtent]
     /// True when pieces overlap, so that the order in which they are applied counts.
     let hasOverlaps: Bool
     /// True when the pieces ascend and do not overlap, as a volume sends them.

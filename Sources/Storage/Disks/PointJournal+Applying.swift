@@ -13,6 +13,12 @@ struct ReceivedPoint<File: StorageFile> {
 /// How far the point that is being applied has come.
 final class PointApplication<File: StorageFile> {
     let received: ReceivedPoint<File>
+    /// The undo file that is applied, on the way back to a past point.
+    let undo: OpenUndo<File>?
+    /// What the point overwrites is being kept.
+    var capture: UndoCapture<File>?
+    /// It waits for reads of the disk that began meanwhile.
+    var waitsForReads = false
     /// The first piece that no batch has taken.
     var nextPiece = 0
     /// The batch: its pieces with their data, of which the first `issued` are on their way.
@@ -21,7 +27,10 @@ final class PointApplication<File: StorageFile> {
     var writesInFlight = 0
     var failure: PointJournalError?
 
-    init(_ received: ReceivedPoint<File>) { self.received = received }
+    init(_ received: ReceivedPoint<File>, undoing undo: OpenUndo<File>? = nil) {
+        self.received = received
+        self.undo = undo
+    }
 }
 
 extension PointJournal {
@@ -31,13 +40,30 @@ extension PointJournal {
     /// Starts with the next received point, when there is one and nobody reads what it changes.
     func startApplying() {
         if isPlanted(.appliesOutOfOrder), applying == nil, queue.count > 1 { queue.swapAt(0, 1) }
-        guard state == .open || state == .recovering, applying == nil, let next = queue.first else { return }
+        guard state == .open || state == .recovering else { return }
+        if let applying {
+            if applying.waitsForReads { beginWriting(applying) }
+            return
+        }
+        if rollBack != nil || recordKeeping() { return }
+        guard let next = queue.first else { return }
         if isHeld(next) { return recordAgreement() }
-        for range in readsInFlight.values where next.index.overlaps(range) { return }
-        for read in readsReady where next.index.overlaps(read.range) { return }
+        if isRead(next.index) { return }
         let application = PointApplication(next)
         applying = application
-        nextBatch(application)
+        if mustCapture(next) { capture(application) } else { beginWriting(application) }
+    }
+
+    /// True when somebody reads what a point changes, or is about to.
+    private func isRead(_ index: PointIndex) -> Bool {
+        readsInFlight.values.contains { index.overlaps($0) } || readsReady.contains { index.overlaps($0.range) }
+    }
+
+    /// Begins to put a point on the disk, when nobody reads what it changes.
+    func beginWriting(_ application: PointApplication<Directory.File>) {
+        guard state == .open || state == .recovering else { return stop(application, .closed) }
+        application.waitsForReads = isRead(application.received.index)
+        if !application.waitsForReads { nextBatch(application) }
     }
 
     /// Takes pieces that stand together in the file, reads them at once, and hands them to the disk.
@@ -122,6 +148,12 @@ extension PointJournal {
         disk.synchronize { [self] result in
             if case .failure(let error) = result { return stop(application, PointJournalError(disk: error)) }
             let point = application.received.index.point
+            if let undo = application.undo {
+                return writePosition(record(undoing: point, undo.received)) { [self] result in
+                    if case .failure(let error) = result { return stop(application, error) }
+                    undone(application)
+                }
+            }
             var next = record
             next.sequence &+= 1
             next.position = PointPosition(received: max(position.received, point), applied: point)
@@ -156,6 +188,7 @@ extension PointJournal {
         piecesQueued -= application.received.index.pieces.count
         position.applied = point
         remove(application.received)
+        pruneUndos()
         onApplied?(point)
         let waiters = appliedWaiters.filter { $0.point <= point }
         appliedWaiters.removeAll { $0.point <= point }
@@ -166,7 +199,7 @@ extension PointJournal {
     }
 
     /// Removes the file of an applied point. It need not be durable: a file that comes back after a crash is behind the
-    /// position, and recovery removes it.
+    /// position, and recovery removes it. Before the position goes back it is made durable.
     private func remove(_ received: ReceivedPoint<Directory.File>) {
         received.file.close()
         // A new attachment uses the names again, so recovery removes them itself before it ends.
@@ -178,9 +211,13 @@ extension PointJournal {
         }
     }
 
-    private func stop(_ application: PointApplication<Directory.File>, _ error: PointJournalError) {
+    func stop(_ application: PointApplication<Directory.File>, _ error: PointJournalError) {
         applying = nil
-        if state == .closed { return finishCloseIfIdle() }
-        fail(error)
+        application.capture?.writer.file?.close()
+        if let rollBack { return end(rollBack, .failure(error)) }
+        switch state {
+        case .closed, .failed: finishCloseIfIdle()
+        case .open, .recovering: fail(error)
+        }
     }
 }

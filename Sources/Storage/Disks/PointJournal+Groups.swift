@@ -58,7 +58,7 @@ extension PointJournal {
 
     /// Makes an agreement durable, between two points: nothing else writes the position then.
     func recordAgreement() {
-        guard let agreement, agreement.through > record.agreed, !isRecordingAgreement else { return }
+        guard let agreement, agreement.through > record.agreed, !isRecordingAgreement, !isRecordingKeeping else { return }
         isRecordingAgreement = true
         var next = record
         next.sequence &+= 1
@@ -80,36 +80,37 @@ extension PointJournal {
         _ held: ArraySlice<ReceivedPoint<Directory.File>>, over buffer: ByteBuffer, of range: SectorRange,
         completion: @escaping (Result<ByteBuffer, PointJournalError>) -> Void
     ) {
-        guard let point = held.first else { return completion(.success(buffer)) }
-        lay(point.index.pieces(touching: range)[...], of: point, over: buffer, of: range) { [self] result in
-            guard case .success(let laid) = result else { return completion(result) }
-            lay(held.dropFirst(), over: laid, of: range, completion: completion)
-        }
+        let parts = held.flatMap { point in point.index.pieces(touching: range).map { (point: point, piece: $0) } }
+        lay(parts[...], over: buffer, of: range, completion: completion)
     }
 
     private func lay(
-        _ pieces: ArraySlice<PointPiece>, of point: ReceivedPoint<Directory.File>, over buffer: ByteBuffer, of range: SectorRange,
+        _ parts: ArraySlice<(point: ReceivedPoint<Directory.File>, piece: PointPiece)>, over buffer: ByteBuffer, of range: SectorRange,
         completion: @escaping (Result<ByteBuffer, PointJournalError>) -> Void
     ) {
-        guard let piece = pieces.first else { return completion(.success(buffer)) }
-        let part = piece.range.intersection(range)
-        let target = SectorRange(from: range.start, to: part.start).byteCount
-        var buffer = buffer
-        guard let offset = piece.dataOffset else {
-            buffer.setRepeatingByte(0, count: part.byteCount, at: buffer.readerIndex + target)
-            return lay(pieces.dropFirst(), of: point, over: buffer, of: range, completion: completion)
-        }
-        point.file.read(at: offset, byteCount: piece.dataBytes) { [self] result in
-            switch result {
-            case .failure(let error): completion(.failure(PointJournalError(journal: error)))
-            case .success(let data):
-                let skipped = SectorRange(from: piece.range.start, to: part.start).byteCount
-                guard CRC32C.checksum(of: data) == piece.checksum,
-                    let bytes = data.getSlice(at: data.readerIndex + skipped, length: part.byteCount)
-                else { return completion(.failure(.corrupt("the data of point \(point.index.point) has changed in its file"))) }
-                buffer.setBuffer(bytes, at: buffer.readerIndex + target)
-                lay(pieces.dropFirst(), of: point, over: buffer, of: range, completion: completion)
+        var (buffer, rest) = (buffer, parts)
+        // Zeroes are laid here and now, however many there are; only data has to be waited for.
+        while let (point, piece) = rest.popFirst() {
+            let part = piece.range.intersection(range)
+            let target = SectorRange(from: range.start, to: part.start).byteCount
+            guard let offset = piece.dataOffset else {
+                buffer.setRepeatingByte(0, count: part.byteCount, at: buffer.readerIndex + target)
+                continue
+            }
+            return point.file.read(at: offset, byteCount: piece.dataBytes) { [self, buffer, rest] result in
+                switch result {
+                case .failure(let error): completion(.failure(PointJournalError(journal: error)))
+                case .success(let data):
+                    let skipped = SectorRange(from: piece.range.start, to: part.start).byteCount
+                    guard CRC32C.checksum(of: data) == piece.checksum,
+                        let bytes = data.getSlice(at: data.readerIndex + skipped, length: part.byteCount)
+                    else { return completion(.failure(.corrupt("the data of point \(point.index.point) has changed in its file"))) }
+                    var laid = buffer
+                    laid.setBuffer(bytes, at: laid.readerIndex + target)
+                    lay(rest, over: laid, of: range, completion: completion)
+                }
             }
         }
+        completion(.success(buffer))
     }
 }

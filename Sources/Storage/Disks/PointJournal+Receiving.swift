@@ -135,8 +135,14 @@ extension PointJournal {
 
     private func opened(_ incoming: IncomingPoint<Directory.File>, _ result: Result<Void, StorageFileError>) {
         incoming.isOpening = false
-        if case .failure(let error) = result { refuse(incoming, PointJournalError(journal: error)) }
+        if case .failure(let error) = result { refuse(incoming, fileFailed(error)) }
         pump(incoming)
+    }
+
+    /// The error of a point's file. Where room is short a kept point goes: the sender tries again in a moment.
+    private func fileFailed(_ error: StorageFileError) -> PointJournalError {
+        if case .noSpace = error { makeRoom() }
+        return PointJournalError(journal: error)
     }
 
     /// Does whatever is next for the point that arrives: a write, the end of a commit, or the removal of a refused one.
@@ -152,7 +158,7 @@ extension PointJournal {
             let (bytes, offset) = incoming.takeStaging()
             file.write(bytes, at: offset) { [self] result in
                 incoming.wrote(byteCount: bytes.readableBytes)
-                if case .failure(let error) = result { refuse(incoming, PointJournalError(journal: error)) }
+                if case .failure(let error) = result { refuse(incoming, fileFailed(error)) }
                 pump(incoming)
                 if incoming.bufferedBytes < limits.receiveBufferBytesMax { wakeReady(incoming) }
             }
@@ -167,7 +173,7 @@ extension PointJournal {
         var left = 2
         let done = { [self] (result: Result<Void, StorageFileError>) in
             left -= 1
-            if case .failure(let error) = result, incoming.failure == nil { incoming.failure = PointJournalError(journal: error) }
+            if case .failure(let error) = result, incoming.failure == nil { incoming.failure = fileFailed(error) }
             if left > 0 { return }
             incoming.isSynchronizing = false
             if let failure = incoming.failure {

@@ -10,6 +10,7 @@ import NIOCore
 //   receiving   at most one point (`incoming`); a lost session or an error drops it and its file
 //   received    at most `pointsQueuedMax` points (`queue`), applied one after the other
 //   held        points of a group (PointJournal+Groups.swift): received, and not applied before all of the cut are
+//   kept        what a point overwrites goes into its undo file first (PointKeeping.swift), when past points are to be kept
 //   reads       wait for the last received point that overlaps them; a point waits, before it is
 //               applied, for the reads that were there before it and overlap it
 //
@@ -68,6 +69,26 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     /// Points of groups are applied like any other: a planted bug.
     var appliesHeldPoints = false
 
+    /// How many points are to be kept, and since when undo files are being made says `record`.
+    public internal(set) var keeping = PointKeeping.none
+    /// The undo files up to that of the applied point, or of the one that is being applied; ascending, without gaps.
+    var undos = Deque<UndoFile>()
+    /// What they take.
+    var undoBytes: UInt64 = 0
+    var isRecordingKeeping = false
+    /// Called when the points before this one could not be kept.
+    public var onKeepingGivenUp: ((PointNumber, PointJournalError) -> Void)?
+    /// Milliseconds since 1970.
+    let wallClock: () -> UInt64
+    var views: [ObjectIdentifier: PastView<Disk, Directory>] = [:]
+    /// How often all views were ended: those that are being opened count too.
+    var viewsEnded: UInt64 = 0
+    var rollBack: RollBack?
+    /// The point whose undo file can't be read, though it may be half applied.
+    var damagedUndo: PointNumber?
+    /// Names of undo files that recovery has found and that lead nowhere.
+    var staleUndoNames: [String] = []
+
     var readsInFlight: [UInt64: SectorRange] = [:]
     var readsReady = Deque<WaitingRead>()
     var readsBlocked: [WaitingRead] = []
@@ -77,30 +98,37 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     var closeCompletion: (() -> Void)?
 
     init(
-        disk: Disk, sectorCount: UInt64, directory: Directory, volume: VolumeIdentifier, limits: PointJournalLimits
+        disk: Disk, sectorCount: UInt64, directory: Directory, volume: VolumeIdentifier, limits: PointJournalLimits,
+        wallClock: @escaping () -> UInt64
     ) {
         self.disk = disk
         self.sectorCount = sectorCount
         self.directory = directory
         self.volume = volume
         self.limits = limits
+        self.wallClock = wallClock
         record = PositionRecord(sequence: 0, volume: volume, position: PointPosition(received: 0, applied: 0))
     }
 
     /// Opens the journal in `directory`, which it has for itself, and brings the disk to the last received point first.
     ///
     /// When the directory belongs to another attachment, what that one left is applied, but for points that it held, which are put
-    /// aside (`keptPoints`), and the points of `volume` start at 1. The disk stays the caller's to close, after `close`.
+    /// aside (`keptPoints`), and the points of `volume` start at 1; the past points of that one are not kept any more. The disk stays
+    /// the caller's to close, after `close`.
+    /// - Parameter wallClock: milliseconds since 1970, for people who look for a past point.
     public static func open(
-        disk: Disk, sectorCount: UInt64, directory: Directory, volume: VolumeIdentifier,
-        limits: PointJournalLimits = PointJournalLimits(),
+        disk: Disk, sectorCount: UInt64, directory: Directory, volume: VolumeIdentifier, keeping: PointKeeping = .none,
+        limits: PointJournalLimits = PointJournalLimits(), wallClock: @escaping () -> UInt64 = { 0 },
         completion: @escaping (Result<PointJournal, PointJournalError>) -> Void
     ) {
-        let journal = PointJournal(disk: disk, sectorCount: sectorCount, directory: directory, volume: volume, limits: limits)
+        let journal = PointJournal(
+            disk: disk, sectorCount: sectorCount, directory: directory, volume: volume, limits: limits, wallClock: wallClock)
+        journal.keeping = keeping
         journal.recover { result in
             switch result {
             case .success:
                 journal.state = .open
+                journal.keep(keeping)
                 completion(.success(journal))
             case .failure(let error):
                 if journal.state == .recovering { journal.state = .failed(error) }
@@ -158,12 +186,14 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
         if let incoming, incoming.commitCompletion == nil { refuse(incoming, .closed) }
         failWaiters(.closed)
         closeCompletion = completion
+        if let applying, applying.waitsForReads { stop(applying, .closed) }
         finishCloseIfIdle()
     }
 
     func finishCloseIfIdle() {
         guard closeCompletion != nil, incoming == nil || incoming?.failure != nil, cleaning == nil, applying == nil,
-            !isRecordingAgreement, readsInFlight.isEmpty, allocationsInFlight == 0, removalsInFlight == 0
+            rollBack == nil, !isRecordingAgreement, !isRecordingKeeping, readsInFlight.isEmpty, allocationsInFlight == 0,
+            removalsInFlight == 0
         else { return }
         let completion = closeCompletion
         closeCompletion = nil
@@ -184,6 +214,7 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
         state = .failed(error)
         if let incoming, incoming.commitCompletion == nil { refuse(incoming, error) }
         failWaiters(error)
+        if let applying, applying.waitsForReads { stop(applying, error) }
         if wasOpen { onFailed?(error) }
         finishCloseIfIdle()
     }
@@ -201,7 +232,7 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     /// The error of a journal that takes nothing at the moment.
     var refusal: PointJournalError? {
         switch state {
-        case .open: nil
+        case .open: rollBack.map { .busy("the disk goes back to point \($0.target)") }
         case .recovering: .busy("the journal is recovering")
         case .failed(let error): error
         case .closed: .closed

@@ -43,6 +43,8 @@ public enum PointJournalError: Error, Equatable, Sendable, CustomStringConvertib
     case journal(String)
     /// The journal's files hold something that no crash can leave.
     case corrupt(String)
+    /// The point is not one of those that are kept.
+    case notKept(PointNumber)
     /// The disk is not as the last applied point left it: it is another one, or was changed. With points that wait to be applied,
     /// nothing is taken over either.
     case foreignDisk(applied: PointNumber, isReceivedWaiting: Bool)
@@ -62,6 +64,7 @@ public enum PointJournalError: Error, Equatable, Sendable, CustomStringConvertib
         case .disk(let text): "the disk failed: \(text)"
         case .journal(let text): "the point journal failed: \(text)"
         case .corrupt(let text): "the point journal is damaged: \(text)"
+        case .notKept(let point): "point \(point) is not kept"
         case .foreignDisk(let applied, let isReceivedWaiting):
             "what is there now is not what "
                 + (applied == 0 ? "was there when the volume was attached" : "point \(applied) left there")
@@ -101,6 +104,12 @@ public struct PointJournalLimits: Sendable {
     public var readsQueuedMax = 4096
     /// Questions for the disk's allocation in flight; one more is refused as `busy`.
     public var allocationsInFlightMax = 16
+    /// Views of past points that are open; one more is refused as `busy`.
+    public var viewsMax = 4
+    /// Points that lie over a view, each an open file, and their pieces, each about 32 bytes of memory; at the limit a view is refused, or
+    /// ends, as `busy`.
+    public var layersPerViewMax = 1_024
+    public var piecesPerViewMax = 2 << 20
     /// The size of one read in bytes; a larger one is refused as `outOfRange`.
     public var readBytesMax = 16 << 20
 

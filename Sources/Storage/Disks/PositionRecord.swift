@@ -13,7 +13,7 @@ struct PositionRecord: Equatable {
     static let slotBytes = 4096
     private static let magic: UInt64 = 0x4357_504f_534e_3032  // "CWPOSN02"
     private static let recordBytes = 256
-    /// The version of a volume whose points have carried attributes. Longer than a sector of the medium: a crash may tear it, and
+    /// The version of a volume whose points have carried attributes, or are kept. Longer than a sector of the medium: a crash may tear it, and
     /// leaves the one in the other slot.
     private static let attributesMagic: UInt64 = 0x4357_504f_534e_3033  // "CWPOSN03"
     private static let attributesRecordBytes = 2048
@@ -33,15 +33,19 @@ struct PositionRecord: Equatable {
     /// What the applied point carried besides its bytes; nil for nothing.
     var mark: PointAttributes?
 
+    /// From this point on, what a point overwrites is in its undo file before the disk has the point; 0 when nothing is kept.
+    var keptFrom: PointNumber = 0
+    /// The disk is on its way back to this point; nil when it is not.
+    var rollingBackTo: PointNumber?
+
     /// True when it is of the longer kind.
-    var hasAttributes: Bool { cut != nil || mark != nil || agreed > 0 }
+    var isLong: Bool { cut != nil || mark != nil || agreed > 0 || keptFrom > 0 || rollingBackTo != nil }
 
     /// Where this state is written.
     var slotOffset: UInt64 { (sequence % 2) * UInt64(Self.slotBytes) }
 
     /// The whole slot.
     func encoded() -> ByteBuffer {
-        let isLong = hasAttributes
         let recordBytes = isLong ? Self.attributesRecordBytes : Self.recordBytes
         var buffer = ByteBuffer()
         buffer.writeInteger(isLong ? Self.attributesMagic : Self.magic)
@@ -62,6 +66,9 @@ struct PositionRecord: Equatable {
                 buffer.writeInteger(UInt16(clamping: attributes?.encodedBytes ?? 0))
                 attributes?.encode(into: &buffer)
             }
+            buffer.writeInteger(keptFrom)
+            buffer.writeInteger(UInt8(rollingBackTo == nil ? 0 : 1))
+            buffer.writeInteger(rollingBackTo ?? 0)
         }
         buffer.writeRepeatingByte(0, count: recordBytes - 4 - buffer.readableBytes)
         buffer.writeInteger(CRC32C.checksum(of: buffer))
@@ -105,6 +112,12 @@ struct PositionRecord: Equatable {
         self.agreed = agreed
         self.cut = cut.first?.group
         self.mark = mark.first
+        // A record of a version that kept nothing has zeroes here.
+        guard let keptFrom = buffer.readInteger(as: UInt64.self), let isRollingBack = buffer.readInteger(as: UInt8.self),
+            let target = buffer.readInteger(as: UInt64.self), isRollingBack <= 1, isRollingBack == 0 || target <= applied
+        else { return nil }
+        self.keptFrom = keptFrom
+        rollingBackTo = isRollingBack == 1 ? target : nil
     }
 
     /// None or one, behind their length; nil for what is neither.

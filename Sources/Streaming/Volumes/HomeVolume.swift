@@ -330,7 +330,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         case .damaged, .outOfRange: .damaged
         case .noSpace, .busy: .noSpace
         case .closed, .foreignDisk: .notOpen
-        case .disk, .journal, .corrupt: .medium
+        case .disk, .journal, .corrupt, .notKept: .medium
         }
     }
 
@@ -350,20 +350,6 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         while let notice = notices.first {
             guard downlink(notice.message, notice.trafficClass, false) else { return }
             notices.removeFirst()
-        }
-    }
-}
-
-extension ByteBuffer {
-    /// True when every readable byte is zero.
-    var isAllZeroes: Bool {
-        withUnsafeReadableBytes { bytes in
-            var offset = 0
-            while offset + 8 <= bytes.count {
-                if bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) != 0 { return false }
-                offset += 8
-            }
-            return bytes[offset...].allSatisfy { $0 == 0 }
         }
     }
 }

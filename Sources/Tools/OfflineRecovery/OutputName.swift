@@ -1,12 +1,13 @@
 import Files
 
 /// The name of a file that is being made: the file has another name until it is whole.
-struct OutputName: Sendable {
+public struct OutputName: Sendable {
     private let path: String
     private let directory: OpenDirectory
     private let name: String
 
-    init(_ path: String) throws(OfflineError) {
+    /// Fails when the directory of `path` can't be opened.
+    public init(_ path: String) throws(OfflineError) {
         self.path = path
         let end = path.lastIndex(of: "/")
         name = end.map { String(path[path.index(after: $0)...]) } ?? path
@@ -20,22 +21,24 @@ struct OutputName: Sendable {
     private var temporaryName: String { ".\(name).new" }
     var temporaryPath: String { "\(directory.path)/\(temporaryName)" }
 
-    static func exists(_ path: String) -> OfflineError {
+    /// The error when there is such a file, and nobody said that it may be replaced.
+    public static func exists(_ path: String) -> OfflineError {
         OfflineError("\(path) exists", action: "Name another file, or give --force to replace it.")
     }
 
-    func exists() throws(OfflineError) -> Bool {
+    /// True when there is a file of that name.
+    public func exists() throws(OfflineError) -> Bool {
         do throws(FileSystemError) { return try directory.list().contains(name) } catch { throw OfflineError("\(error)") }
     }
 
     /// Makes the file, empty, under its temporary name; what an interrupted export left there goes.
-    func create() throws(FileSystemError) -> OpenFile {
+    public func create() throws(FileSystemError) -> OpenFile {
         try directory.remove(temporaryName)
         return try directory.open(temporaryName, [.write, .create, .exclusive])
     }
 
     /// Gives the file its name, durably.
-    func give(replaces: Bool) throws(OfflineError) {
+    public func give(replaces: Bool) throws(OfflineError) {
         if !replaces, try exists() { throw Self.exists(path) }
         do throws(FileSystemError) {
             try directory.rename(temporaryName, to: name)
@@ -50,5 +53,6 @@ struct OutputName: Sendable {
         }
     }
 
-    func discard() throws(FileSystemError) { try directory.remove(temporaryName) }
+    /// Removes the file under its temporary name.
+    public func discard() throws(FileSystemError) { try directory.remove(temporaryName) }
 }

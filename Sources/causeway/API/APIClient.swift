@@ -100,6 +100,31 @@ struct APIClient: Sendable {
         }
     }
 
+    /// The bytes of a large answer as they come, piece by piece; fails when fewer come than were announced.
+    /// - Parameter body: gets the length of the whole, where a piece lies in it, and the piece.
+    func download(_ path: String, _ body: (_ byteCount: UInt64, _ offset: UInt64, _ piece: ByteBuffer) throws -> Void) async throws {
+        let response = try await execute(try request(.GET, path, query: [:], body: nil), timeout: .hours(24 * 365))
+        guard response.status == .ok else { throw await failure(response) }
+        guard let byteCount = response.headers.first(name: "Content-Length").flatMap({ UInt64($0) }) else {
+            throw CommandFailure("\(base) does not say how long its answer is")
+        }
+        var offset: UInt64 = 0
+        do {
+            for try await piece in response.body {
+                try body(byteCount, offset, piece)
+                offset += UInt64(piece.readableBytes)
+            }
+        } catch let error as CommandFailure {
+            throw error
+        } catch {
+            throw CommandFailure("the answer of \(base) broke off: \(Self.reason(error))", action: "Try again.", status: .unreachable)
+        }
+        guard offset == byteCount else {
+            throw CommandFailure(
+                "the answer of \(base) broke off after \(offset) of \(byteCount) bytes", action: "Try again.", status: .unreachable)
+        }
+    }
+
     /// A name as one part of a path.
     static func part(_ name: String) -> String {
         var allowed = CharacterSet.alphanumerics

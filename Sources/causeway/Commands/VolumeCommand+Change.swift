@@ -36,6 +36,25 @@ struct LimitOptions: ParsableArguments {
     }
 }
 
+/// How many past points are kept.
+struct KeepingOptions: ParsableArguments {
+    @Option(help: "How many of the points that its disk was at are kept at home, to be read or gone back to; 0 for none.")
+    var keepPoints: UInt64?
+
+    @Option(help: "What they may take in the on-prem edge's state directory, like 32GiB.", transform: Quantities.size)
+    var keepSize: UInt64?
+
+    var isEmpty: Bool { keepPoints == nil && keepSize == nil }
+
+    /// What is kept from now on.
+    func changing(_ keeping: Volume.Keeping?) -> Volume.Keeping {
+        var changed = keeping ?? .init(points: 0)
+        if let keepPoints { changed.points = keepPoints }
+        if let keepSize { changed.bytes = keepSize }
+        return changed
+    }
+}
+
 extension VolumeCommand {
     struct Limit: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -83,10 +102,12 @@ extension VolumeCommand {
             transform: Quantities.size)
         var logSize: UInt64?
 
+        @OptionGroup var keeping: KeepingOptions
+
         @OptionGroup var connection: ConnectionOptions
 
         func validate() throws {
-            if readOnly == nil, recoveryPointObjective == nil, sealSize == nil, logSize == nil {
+            if readOnly == nil, recoveryPointObjective == nil, sealSize == nil, logSize == nil, keeping.isEmpty {
                 throw ValidationError("Say what is to change.")
             }
         }
@@ -100,6 +121,7 @@ extension VolumeCommand {
                 if let sealSize { policy.sealBytes = sealSize }
                 change.policy = policy
             }
+            if !keeping.isEmpty { change.keeping = keeping.changing(try await client.volume(name).keeping) }
             try VolumeCommand.show(try await client.change(name, change), connection.output)
         }
     }

@@ -44,6 +44,8 @@ extension VolumeCommand {
         @Option(help: "How much written data seals a point at once, like 64MiB.", transform: Quantities.size)
         var sealSize: UInt64?
 
+        @OptionGroup var keeping: KeepingOptions
+
         @OptionGroup var limits: LimitOptions
 
         @Flag(help: "Machines may only read it.")
@@ -82,6 +84,7 @@ extension VolumeCommand {
                 if let sealSize { policy.sealBytes = sealSize }
                 request.policy = policy
             }
+            if !keeping.isEmpty { request.keeping = keeping.changing(nil) }
             let volume: Volume = try await connection.client().post("/v1/volumes", request)
             try VolumeCommand.show(volume, connection.output)
         }

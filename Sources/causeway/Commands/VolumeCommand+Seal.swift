@@ -48,13 +48,19 @@ extension VolumeCommand {
     struct Detach: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Stop serving a volume, once all its writes are at home.",
-            discussion: "With --force it does not wait for the writes: what is unsent then is lost.")
+            discussion: """
+                With --force it does not wait for the writes: what is unsent then is lost. With --to-point the disk goes back to a point \
+                that is kept (causeway volume point list), and all that came later is gone.
+                """)
 
         @Argument(help: "The name of the volume.")
         var name: String
 
         @Flag(help: "Detach now, and give up writes that are not at home.")
         var force = false
+
+        @Option(help: "The past point that the disk goes back to then.")
+        var toPoint: UInt64?
 
         @Option(help: "How long to wait. (default: 1h)", transform: Quantities.duration)
         var timeout: Duration = .seconds(3600)
@@ -66,6 +72,7 @@ extension VolumeCommand {
             let result = try await detach(client)
             if connection.output == .json { return try Terminal.json(result) }
             Self.show(result)
+            if let toPoint { Terminal.print("\(result.volume): the disk is at point \(toPoint) again") }
         }
 
         static func show(_ result: DetachResult) {
@@ -85,7 +92,8 @@ extension VolumeCommand {
             try await withThrowingTaskGroup(of: DetachResult?.self) { group in
                 group.addTask {
                     try await client.post(
-                        "/v1/volumes/\(APIClient.part(name))/detach", DetachRequest(force: force), timeout: timeout.timeAmount)
+                        "/v1/volumes/\(APIClient.part(name))/detach", DetachRequest(force: force, toPoint: toPoint),
+                        timeout: timeout.timeAmount)
                 }
                 group.addTask {
                     var progress = ProgressLine("detaching \(name)", output: connection.output)

@@ -5,7 +5,8 @@ struct VolumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "volume", abstract: "Disks as they are served to machines at a cloud edge.",
         subcommands: [
-            List.self, Show.self, Create.self, Set.self, Region.self, Limit.self, Attach.self, Detach.self, Seal.self, Credentials.self,
+            List.self, Show.self, Create.self, Set.self, Region.self, Limit.self, Attach.self, Detach.self, Seal.self, Point.self,
+            Credentials.self,
             RecoveryKey.self, Delete.self,
         ], defaultSubcommand: List.self)
 
@@ -140,6 +141,7 @@ struct VolumeCommand: AsyncParsableCommand {
                     "policy",
                     "a point each \(Human.seconds(volume.policy.recoveryPointObjectiveSeconds)) or \(Human.bytes(volume.policy.sealBytes))"
                 ),
+                ("kept points", volume.keeping.map { "\($0.points) past points, in at most \(Human.bytes($0.bytes))" }),
                 ("limits", limits(volume)), ("throttled", throttled(volume)),
                 (
                     "served",

@@ -116,8 +116,16 @@ final class FakeController: EdgeController {
         volume.state = request.edge == "slow" ? .attaching : .serving
         return volume
     }
-    func detachVolume(named name: String, force: Bool) async throws -> DetachResult {
-        DetachResult(volume: try await volume(named: name).name, unsentBytes: force ? 512 : 0, forced: force)
+    func detachVolume(named name: String, force: Bool, toPoint point: UInt64?) async throws -> DetachResult {
+        DetachResult(volume: try await volume(named: name).name, unsentBytes: force ? 512 : 0, forced: force, point: point)
+    }
+    func points(ofVolume name: String) async throws -> KeptPoints {
+        _ = try await volume(named: name)
+        return Samples.points
+    }
+    func content(ofVolume name: String, at point: UInt64) async throws -> any PointContent {
+        _ = try await volume(named: name)
+        return FakeContent(byteCount: 3 << 20, endsAt: point == 6 ? 2 << 20 : .max)
     }
     func beginBracket(_ subject: BracketSubject, _ request: BracketCreate) async throws -> Bracket {
         Bracket(name: subject.name, state: .open)
@@ -145,7 +153,8 @@ final class FakeController: EdgeController {
     func deleteGroup(named name: String) async throws { _ = try await group(named: name) }
     func detachGroup(named name: String, force: Bool) async throws -> GroupDetachResult {
         GroupDetachResult(
-            group: try await group(named: name).name, volumes: [try await detachVolume(named: "mail", force: force)], forced: force)
+            group: try await group(named: name).name, volumes: [try await detachVolume(named: "mail", force: force, toPoint: nil)],
+            forced: force)
     }
     func sealGroup(named name: String, wait: SealResult.State, timeout: Duration) async throws -> GroupSealResult {
         GroupSealResult(group: try await group(named: name).name, point: 3, members: [.init(volume: "mail", point: 7)], state: wait)
@@ -200,7 +209,11 @@ enum Samples {
         points: .init(lastSealed: 9, received: 8, applied: 7, appliedConsistency: .application, appliedLabel: "l"),
         unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
         writeLog: .init(usedBytes: 1, sizeBytes: 2, isOwnSize: true, fullInSeconds: 0.5, waitedWrites: 3, waitSeconds: 0.25),
-        cache: .init(), cloudOnlyBytes: 1, limits: limits, throttle: .init(), readOnly: false, removable: true)
+        cache: .init(), cloudOnlyBytes: 4_096, keeping: .init(points: 12), limits: limits, throttle: .init(), readOnly: false,
+        removable: true)
+    static let points = KeptPoints(
+        volume: "mail", keeping: .init(points: 12), onDisk: 7, past: [.init(point: 6, leftAt: time, bytes: 1_024, label: "nightly", cut: 3)]
+    )
     static let limits = Volume.Limits(operationsPerSecond: 500, burstOperations: 2_000, bytesPerSecond: 50 << 20, burstBytes: 100 << 20)
     static let credentials = VolumeCredentials(
         user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
@@ -227,7 +240,7 @@ enum Samples {
         ("VolumePage", Page(items: [volume], next: "n")),
         ("VolumeTarget", volume.target ?? .init(iqn: "")), ("VolumePoints", volume.points), ("VolumeUnsent", volume.unsent ?? .init()),
         ("VolumeWriteLog", volume.writeLog ?? .init()), ("VolumeCache", Volume.Cache()), ("VolumePolicy", volume.policy),
-        ("VolumeLimits", limits),
+        ("VolumeLimits", limits), ("VolumeKeeping", Volume.Keeping(points: 12)), ("KeptPoints", points), ("PastPoint", points.past[0]),
         ("VolumeThrottle", Volume.Throttle()), ("VolumeIO", volume.io),
         ("VolumeCredentials", credentials),
         ("RecoveryKeys", recoveryKeys), ("RecoveryVolumeKey", recoveryKeys.volumes[0]), ("RecoveryCacheKey", recoveryKeys.caches[0]),
@@ -240,7 +253,7 @@ enum Samples {
         ("Bracket", bracket), ("BracketCreate", BracketCreate(label: "l", timeoutSeconds: 1)),
         ("GroupCreate", GroupCreate(name: "mail", volumes: ["mail"], policy: .init())),
         ("GroupChange", GroupChange(volumes: ["mail"], policy: .init())),
-        ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0, heldPoints: 2)),
+        ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0, heldPoints: 2, point: 7)),
         ("EdgeCache", cache), ("CacheChange", CacheChange(sizeBytes: 1 << 30)),
         ("VolumeRegions", regions), ("VolumeRegion", regions.regions[0]),
         (
@@ -251,10 +264,14 @@ enum Samples {
             "VolumeCreate",
             VolumeCreate(
                 name: "v", disk: "d", edge: "e", target: "t", logicalUnit: 1, chap: chap, allowedInitiators: ["iqn.x"], policy: .init(),
-                limits: limits, readOnly: true, removable: true, attach: true)
-        ), ("VolumeChange", VolumeChange(policy: .init(), limits: limits, readOnly: true, writeLogSizeBytes: 1 << 30)),
+                keeping: .init(points: 1), limits: limits, readOnly: true, removable: true, attach: true)
+        ),
+        (
+            "VolumeChange",
+            VolumeChange(policy: .init(), keeping: .init(points: 1), limits: limits, readOnly: true, writeLogSizeBytes: 1 << 30)
+        ),
         ("DiskChange", DiskChange(sizeBytes: 1 << 30)),
-        ("Chap", chap), ("AttachRequest", AttachRequest(edge: "e")), ("DetachRequest", DetachRequest(force: true)),
+        ("Chap", chap), ("AttachRequest", AttachRequest(edge: "e")), ("DetachRequest", DetachRequest(force: true, toPoint: 6)),
         ("PairingTokenCreate", PairingTokenCreate(validSeconds: 60)), ("PairingToken", PairingToken(token: "t", expiresAt: time)),
         ("JoinRequestBody", JoinRequestBody(token: "t", name: "n", connect: "h:1")), ("Event", event),
         ("EventPage", Page(items: [event], next: "n")),
@@ -272,6 +289,7 @@ enum Samples {
         ("VolumeTarget", Volume.Target(iqn: "q")), ("VolumeUnsent", Volume.Unsent()), ("VolumeWriteLog", Volume.WriteLog()),
         ("DiskCreate", DiskCreate(name: "a", path: "/a")),
         ("VolumeCreate", VolumeCreate(name: "v", disk: "d")), ("VolumeChange", VolumeChange()), ("VolumeLimits", Volume.Limits()),
+        ("KeptPoints", KeptPoints(volume: "v", onDisk: 0)), ("PastPoint", PastPoint(point: 0, leftAt: time, bytes: 0)),
         ("Chap", VolumeCreate.Chap(user: "u", secret: "twelve-bytes")), ("GroupChange", GroupChange()),
         ("Bracket", Bracket(name: "v", state: .open)), ("BracketCreate", BracketCreate()),
         ("GroupCreate", GroupCreate(name: "g", volumes: [])),
@@ -292,6 +310,17 @@ enum Samples {
         regions: [.init(startBytes: 4_096, sizeBytes: 8_192, policy: .cloudOnly, origin: .operator, cloudOnlyBytes: 4_096)],
         regionsMax: 256, cloudOnlyBytes: 4_096, imaging: true)
     static let event = Event(sequence: 1, time: time, kind: "link.up", subject: "edge/77", message: "Up.", severity: .warning)
+}
+
+/// A disk whose every piece of a mebibyte has the number of the piece, until it breaks off.
+struct FakeContent: PointContent {
+    let byteCount: UInt64
+    let endsAt: UInt64
+
+    func read(at offset: UInt64, byteCount: Int) async throws -> ByteBuffer {
+        if offset >= endsAt { throw APIError.conflict("broken", "It broke off", detail: "", action: "") }
+        return ByteBuffer(repeating: UInt8(offset >> 20) + 1, count: byteCount)
+    }
 }
 
 /// The API in memory, with one good token.

@@ -38,6 +38,7 @@ import Testing
         ("getGroupBracket", "/v1/groups/mail/bracket", nil, 200), ("sealGroupBracket", "/v1/groups/mail/bracket/seal", nil, 200),
         ("endGroupBracket", "/v1/groups/mail/bracket", nil, 200),
         ("exportRecoveryKey", "/v1/volumes/mail/recovery-key", nil, 200), ("exportRecoveryKeys", "/v1/recovery-keys", nil, 200),
+        ("getPoints", "/v1/volumes/mail/points", nil, 200), ("getPointContent", "/v1/volumes/mail/points/7/content", nil, 200),
         ("getCredentials", "/v1/volumes/mail/credentials", nil, 200), ("createPairingToken", "/v1/pairing/tokens", nil, 201),
         ("createPairingToken", "/v1/pairing/tokens", #"{"validSeconds":600}"#, 201),
         ("join", "/v1/pairing/join", #"{"token":"t"}"#, 200),
@@ -75,6 +76,23 @@ import Testing
         #expect(forced == DetachResult(volume: "mail", unsentBytes: 512, forced: true))
         let gentle = try await TestAPI().send(.post, "/v1/volumes/mail/detach", "{}").decode(DetachResult.self)
         #expect(gentle == DetachResult(volume: "mail", unsentBytes: 0, forced: false))
+    }
+
+    @Test func detachForwardsThePointThatTheDiskGoesBackTo() async throws {
+        let back = try await TestAPI().send(.post, "/v1/volumes/mail/detach", #"{"toPoint":6}"#).decode(DetachResult.self)
+        #expect(back == DetachResult(volume: "mail", unsentBytes: 0, forced: false, point: 6))
+        #expect(try await TestAPI().send(.post, "/v1/groups/mail/detach", #"{"toPoint":6}"#).status == .badRequest)
+    }
+
+    @Test func aPastPointIsSentWhole() async throws {
+        let response = try await TestAPI().send(.get, "/v1/volumes/mail/points/7/content")
+        #expect(response.headers[.contentLength] == "\(3 << 20)")
+        let pieces = (0..<3).map { UInt8($0 + 1) }
+        let isWhole = response.body == pieces.reduce(into: ByteBuffer()) { $0.writeRepeatingByte($1, count: 1 << 20) }
+        #expect(isWhole)
+        #expect(try await TestAPI().send(.get, "/v1/volumes/mail/points/seven/content").status == .badRequest)
+        let head = try await TestAPI().send(.head, "/v1/volumes/mail/points/7/content")
+        #expect(head.status == .ok && head.body.readableBytes == 0)
     }
 
     @Test func sealThatDidNotComeFarEnoughIsAccepted() async throws {

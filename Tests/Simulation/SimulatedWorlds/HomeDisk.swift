@@ -32,7 +32,7 @@ final class HomeDisk {
         if volume.closedAt != nil { return }
         PointJournal.open(
             disk: volume.disk, sectorCount: volume.diskSectorCount, directory: world.homeMachine.directory(volume.journalName),
-            volume: volume.identifier
+            volume: volume.identifier, keeping: volume.keeping
         ) { [weak self] result in
             guard let self, !isDead else { return }
             switch result {
@@ -50,6 +50,8 @@ final class HomeDisk {
 
     private func opened(_ journal: PointJournal<SimulatedFile, SimulatedDirectory>) {
         if volume.restoredCopy == nil { volume.checkDisk(position: journal.position) }
+        volume.noteApplied(journal.position.applied)
+        checkPast(of: journal)
         // The disk may have grown while the journal was opening.
         journal.diskDidGrow(to: volume.diskSectorCount)
         let core = Core(identifier: volume.identifier, journal: journal)
@@ -60,10 +62,33 @@ final class HomeDisk {
         let tell = journal.onApplied
         journal.onApplied = { [weak self] point in
             tell?(point)
-            if self?.isDead == false { self?.world.home?.settleGroup() }
+            guard let self, !isDead else { return }
+            volume.noteApplied(point)
+            if world.scheduler.random.chance(percent: 10) { checkPast(of: journal) }
+            world.home?.settleGroup()
         }
         journal.onHeld = { [weak self] in if self?.isDead == false { self?.world.home?.settleGroup() } }
         world.home?.settleGroup()
+    }
+
+    /// Reads what is kept, while points go on coming.
+    private func checkPast(of journal: PointJournal<SimulatedFile, SimulatedDirectory>) {
+        for past in journal.pastPoints {
+            journal.openPast(past.point) { [weak self] result in
+                guard let self, !isDead else { return }
+                switch result {
+                case .success(let view):
+                    view.read(SectorRange(from: 0, to: view.sectorCount)) { [weak self] result in
+                        view.close()
+                        guard let self, !isDead else { return }
+                        if case .success(let content) = result { volume.checkPast(past.point, content) }
+                    }
+                case .failure(.corrupt(let text)): volume.fail("invariant 3: what is kept is damaged: \(text)")
+                // Given up for want of room, or too many at once.
+                case .failure: break
+                }
+            }
+        }
     }
 
     /// The open of a volume, as the daemon does it: the lease is durable before the answer goes out.

@@ -43,6 +43,10 @@ final class SimulatedVolume {
     /// The last point of which the cloud edge was told that it is received.
     private(set) var receivedPoint: PointNumber = 0
 
+    /// How many past points its disk keeps, and what it held at the last points that it had.
+    let keeping: PointKeeping
+    private var states: [PointNumber: [UInt64]] = [:]
+
     /// What is cloud-only of it; nil for nothing, ever.
     private(set) var regions: SimulatedRegions?
     private var oldCopy: (copy: StorageCopy, received: PointNumber)?
@@ -74,6 +78,8 @@ final class SimulatedVolume {
             recoveryPointObjective: .milliseconds(Int64(random.within(50...800))), sealBytes: 32 << 10, readTimeout: .seconds(600),
             writeTimeout: .seconds(600))
         diskSectorCount = Self.sectorCountMax - random.below(200)
+        let keptBytes: UInt64 = random.chance(percent: 20) ? 40 << 10 : 1 << 30
+        keeping = random.chance(percent: 50) ? PointKeeping(pointsMax: Int(random.within(1...4)), bytesMax: keptBytes) : .none
         let history = WriteHistory(sectorCount: Self.sectorCountMax, pattern: pattern, order: world.order)
         let content = history.addOrigin(origin)
         self.history = history
@@ -108,6 +114,7 @@ final class SimulatedVolume {
         handOver(to: edge, after: 0)
         identifier = VolumeIdentifier(high: 2, low: identifier.low)
         receivedPoint = 0
+        states = [:]
     }
 
     // MARK: Old copies
@@ -124,12 +131,14 @@ final class SimulatedVolume {
     func restoreCopy() {
         guard let oldCopy else { return }
         restoredCopy = .unnoticed(newest: world.homeMachine.copy(disks: [diskName], directories: [journalName]))
+        states = [:]
         world.homeMachine.restore(oldCopy.copy)
     }
 
     /// Puts the newest state back.
     func restoreNewest() {
         guard let restoredCopy else { return }
+        states = [:]
         world.homeMachine.restore(restoredCopy.newest)
         self.restoredCopy = nil
     }
@@ -187,6 +196,25 @@ final class SimulatedVolume {
         checkDisk()
         let expected = regions?.homeStamps(history.lastStamps) ?? history.lastStamps
         if world.failure == nil, diskStamps != expected { fail("after the last point the disk at home is not the volume") }
+    }
+
+    /// The disk is at a point.
+    func noteApplied(_ point: PointNumber) {
+        guard keeping.pointsMax > 0, let stamps = diskStamps else { return }
+        states[point] = stamps
+        for old in states.keys where old + 8 < point { states[old] = nil }
+    }
+
+    /// A past point that is kept must be what the disk held then, whatever crashes there were; where nobody has looked at the disk then,
+    /// a prefix of the writes.
+    func checkPast(_ point: PointNumber, _ content: ByteBuffer) {
+        let range = SectorRange(from: 0, to: UInt64(content.readableBytes / BlockGeometry.sectorBytes))
+        guard let stamps = history.stamp.writes(in: content, range: range) else {
+            return fail("invariant 3: point \(point) is kept, and holds a sector that nobody has written")
+        }
+        if let expected = states[point], expected.prefix(stamps.count) != stamps[...] {
+            fail("invariant 3: point \(point) is kept, and is not what the disk held then")
+        }
     }
 
     /// What the disk shows as a part of a cut; nil when that can't be said.

@@ -254,7 +254,7 @@ import WriteLog
         let harness = try DiskHarness()
         harness.machine.faults.fileBytesMax = 1 << 20
         let refused = try harness.openResult()
-        #expect(throws: WriteLogError.file(.failed("simulated: file too large, blocks"))) { try refused.get() }
+        #expect(throws: WriteLogError.file(.failed("simulated: file too large, cloud-only/blocks"))) { try refused.get() }
         harness.machine.faults.fileBytesMax = .max
         try harness.open()
     }

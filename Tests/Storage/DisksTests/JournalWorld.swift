@@ -20,6 +20,7 @@ final class JournalWorld {
     let machine: SimulatedMachine
     let random: SeededRandom
     var limits = PointJournalLimits()
+    var keeping = PointKeeping.none
     /// The contents of the disk after point 0, 1, 2 ...
     private(set) var states: [[UInt8]]
     /// The pieces of point 1, 2, ...
@@ -67,8 +68,8 @@ final class JournalWorld {
         _ completion: @escaping (Result<SimulatedJournal, PointJournalError>) -> Void
     ) {
         SimulatedJournal.open(
-            disk: disk, sectorCount: Self.sectorCount, directory: directory, volume: volume, limits: limits,
-            completion: completion)
+            disk: disk, sectorCount: Self.sectorCount, directory: directory, volume: volume, keeping: keeping, limits: limits,
+            wallClock: { [scheduler] in scheduler.now.uptimeNanoseconds / 1_000_000 }, completion: completion)
     }
 
     /// The pieces of a point, made when it is asked for first and the same ever after.
