@@ -84,8 +84,9 @@ enum Edge {
         _ parts: Parts, cache: SecureCache<LocalDirectory>, completion: @escaping (Result<Int, any Error>) -> Void
     ) {
         let logDirectory = LocalDirectory(parts.directory, eventLoop: parts.eventLoop, threadPool: parts.threadPool)
-        WriteLog.open(directory: logDirectory, volume: volume, key: parts.key, limits: WriteLogLimits(), random: .system, now: .now()) {
-            result in
+        WriteLog.open(
+            directory: logDirectory, volume: volume, keys: DataKeys(parts.key), limits: WriteLogLimits(), random: .system, now: .now()
+        ) { result in
             switch result {
             case .failure(let error): completion(.failure(error))
             case .success(let log):

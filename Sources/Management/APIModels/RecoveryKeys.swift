@@ -4,9 +4,9 @@ import Foundation
 /// `POST /v1/recovery-keys`, and the file that `causeway recover` reads. Who has it can read the volumes' unsent writes.
 public struct RecoveryKeys: Codable, Sendable, Equatable {
     /// The form that this program writes, and the newest that it reads.
-    public static let currentVersion = 1
+    public static let currentVersion = 2
 
-    /// The key of one volume, as it is attached now or was last.
+    /// One generation of the key of a volume, as it is attached now or was last.
     public struct VolumeKey: Codable, Sendable, Equatable, CustomStringConvertible {
         /// The volume's name.
         public var volume: String
@@ -16,14 +16,17 @@ public struct RecoveryKeys: Codable, Sendable, Equatable {
         public var disk: String
         /// The size of the disk in sectors of 512 bytes; 0 when the disk could not be asked.
         public var sectorCount: UInt64
+        /// Which of the volume's keys this is; nil in version 1, which knew one: generation 1.
+        public var generation: UInt64?
         /// 32 bytes, in base64.
         public var dataKey: Data
 
-        public init(volume: String, identifier: String, disk: String, sectorCount: UInt64, dataKey: Data) {
+        public init(volume: String, identifier: String, disk: String, sectorCount: UInt64, generation: UInt64? = nil, dataKey: Data) {
             self.volume = volume
             self.identifier = identifier
             self.disk = disk
             self.sectorCount = sectorCount
+            self.generation = generation
             self.dataKey = dataKey
         }
 
@@ -47,7 +50,7 @@ public struct RecoveryKeys: Codable, Sendable, Equatable {
 
     /// The version of this form.
     public var version: Int
-    /// When the keys were exported. A volume that was attached again since has another key.
+    /// When the keys were exported. A volume that was attached again since, or whose key was rotated, has another key.
     public var exportedAt: Date
     /// The identifier of the on-prem edge that they come from.
     public var onPremEdge: String

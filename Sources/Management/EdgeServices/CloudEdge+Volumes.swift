@@ -212,6 +212,11 @@ extension CloudEdge {
                 let call = try ControlCoding.decode(ChangeRegionsCall.self, from: body)
                 return try await self.changeRegions(ofVolume: call.name, call.change)
             }
+        case ControlMethod.shred:
+            return await .from {
+                try await self.shred(try ControlCoding.decode(ShredCall.self, from: body).identifier)
+                return Empty()
+            }
         case ControlMethod.release:
             return await .from { try await self.release(try ControlCoding.decode(ReleaseCall.self, from: body)) }
         default: return await .from { () async throws -> Empty in throw Problem.unknownCall(method) }
@@ -226,6 +231,16 @@ extension CloudEdge {
                     of: $0, cache: plane.cache, portals: portals, networkBlock: networkBlock, failure: failures[$0.grant.identifier])
             }
         }
+    }
+
+    /// Lets go of an attachment whose keys home has destroyed: of the keys in memory, and of what they would open.
+    private func shred(_ identifier: String) async throws {
+        guard let volume = VolumeIdentifier(hexadecimal: identifier) else { throw APIError.invalid("identifier", "not an identifier") }
+        released.insert(identifier)
+        grants.removeAll { $0.identifier == identifier }
+        try await letGo(volume)
+        let path = "\(try environment.subdirectory(Self.volumesDirectory).path)/\(volume)"
+        if FileManager.default.fileExists(atPath: path) { try FileManager.default.removeItem(atPath: path) }
     }
 
     /// Gives a volume back to home: stops serving, and brings everything home first unless forced.

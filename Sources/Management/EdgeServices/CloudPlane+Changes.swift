@@ -13,6 +13,7 @@ extension CloudPlane {
             throw Problem.shrunk("behind the volume", from: volume.sectorCount * sectorBytes, to: grant.sectorCount * sectorBytes)
         }
         entry.grant = grant
+        if let keys = grant.dataKeys { take(keys, for: entry) }
         volume.policy = policy
         protect(entry)
         if grant.sectorCount > volume.sectorCount { grow(entry, to: grant.sectorCount) }

@@ -12,17 +12,38 @@ import WriteLog
 // before it is in force.
 
 extension CloudPlane {
-    /// Opens the cloud-only disk of a volume, or makes one when none is expected.
+    /// A cloud-only disk, and the generation of the key that it was made with: it stays under that one.
+    typealias KeyedDisk = (disk: CloudOnlyDisk<LocalDirectory>, generation: KeyGeneration)
+
+    /// Opens the cloud-only disk of a volume, or makes one when none is expected, under the newest key.
     func openCloudOnlyDisk(
-        in directory: OpenDirectory, identifier: VolumeIdentifier, sectorCount: UInt64, key: SecretKey, expecting disk: CloudOnlyMark?,
-        completion: @escaping (Result<CloudOnlyDisk<LocalDirectory>, any Error>) -> Void
+        in directory: OpenDirectory, identifier: VolumeIdentifier, sectorCount: UInt64, keys: DataKeys, expecting disk: CloudOnlyMark?,
+        completion: @escaping (Result<KeyedDisk, any Error>) -> Void
     ) {
+        openCloudOnlyDisk(
+            in: directory, identifier: identifier, sectorCount: sectorCount, keys: keys, trying: keys.generations[...], expecting: disk,
+            completion: completion)
+    }
+
+    /// Its files do not say which key they are under; one that is not theirs changes nothing in them.
+    private func openCloudOnlyDisk(
+        in directory: OpenDirectory, identifier: VolumeIdentifier, sectorCount: UInt64, keys: DataKeys,
+        trying generations: ArraySlice<KeyGeneration>, expecting disk: CloudOnlyMark?,
+        completion: @escaping (Result<KeyedDisk, any Error>) -> Void
+    ) {
+        let generation = generations.first ?? keys.newest
+        let key = keys[generation] ?? keys.newestKey
         let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
         CloudOnlyDisk.open(
             directory: local, volume: identifier, sectorCount: sectorCount, key: key, expecting: disk, random: .system, clock: { .now() }
-        ) { result in
+        ) { [self] result in
+            if case .failure(let error) = result, error.isOfKey, generations.count > 1 {
+                return openCloudOnlyDisk(
+                    in: directory, identifier: identifier, sectorCount: sectorCount, keys: keys, trying: generations.dropFirst(),
+                    expecting: disk, completion: completion)
+            }
             completion(
-                result.mapError { error in
+                result.map { ($0, generation) }.mapError { error in
                     Problem(
                         status: 500, code: "cloud_only_disk", title: "The cloud-only disk can't be opened",
                         detail: "the cloud-only disk of volume \(identifier): \(error.text)",
@@ -35,11 +56,11 @@ extension CloudPlane {
 
     /// Opens the cloud-only disk of a volume that has one.
     func openRegions(
-        _ regions: StoredRegions, identifier: VolumeIdentifier, sectorCount: UInt64, key: SecretKey,
-        completion: @escaping (Result<CloudOnlyDisk<LocalDirectory>?, any Error>) -> Void
+        _ regions: StoredRegions, identifier: VolumeIdentifier, sectorCount: UInt64, keys: DataKeys,
+        completion: @escaping (Result<KeyedDisk?, any Error>) -> Void
     ) {
         guard let directory = regions.directory else { return completion(.success(nil)) }
-        openCloudOnlyDisk(in: directory, identifier: identifier, sectorCount: sectorCount, key: key, expecting: regions.disk) {
+        openCloudOnlyDisk(in: directory, identifier: identifier, sectorCount: sectorCount, keys: keys, expecting: regions.disk) {
             completion($0.map { $0 })
         }
     }
@@ -78,9 +99,6 @@ extension CloudPlane {
 
     private func needCloudOnlyDisk(of entry: Served, completion: @escaping (Result<Void, any Error>) -> Void) {
         if entry.volume.hasCloudOnlyDisk { return completion(.success(())) }
-        guard let key = try? SecretKey(Array(entry.grant.key)) else {
-            return completion(.failure(Problem(status: 500, code: "bad_key", title: "The volume's key is damaged")))
-        }
         let (directory, bound) = (entry.directory, NIOLoopBound((self, entry, completion), eventLoop: eventLoop))
         threadPool.runIfActive(eventLoop: eventLoop) { try StoredRegions.makeDirectory(in: directory) }.whenComplete { result in
             let (plane, entry, completion) = bound.value
@@ -88,14 +106,20 @@ extension CloudPlane {
             case .failure(let error): completion(.failure(error))
             case .success(let directory):
                 plane.openCloudOnlyDisk(
-                    in: directory, identifier: entry.volume.identifier, sectorCount: entry.volume.sectorCount, key: key, expecting: nil
+                    in: directory, identifier: entry.volume.identifier, sectorCount: entry.volume.sectorCount, keys: entry.keys,
+                    expecting: nil
                 ) { result in
-                    guard case .success(let disk) = result else { return plane.removeUnusedDisk(of: entry, result, completion) }
+                    let (disk, generation): KeyedDisk
+                    switch result {
+                    case .success(let opened): (disk, generation) = opened
+                    case .failure(let error): return plane.removeUnusedDisk(of: entry, error, completion)
+                    }
                     // The volume may have been given back meanwhile.
                     guard plane.served[entry.volume.identifier] === entry, entry.volume.isServable else {
                         return disk.close { _ in completion(.failure(Problem.notOpenHere)) }
                     }
                     entry.volume.attach(disk, table: entry.volume.regions)
+                    entry.cloudOnlyKeyGeneration = generation
                     completion(.success(()))
                 }
             }
@@ -104,12 +128,11 @@ extension CloudPlane {
 
     /// A disk that could not be made was never written to, and would keep the volume from being served again.
     private func removeUnusedDisk(
-        of entry: Served, _ failed: Result<CloudOnlyDisk<LocalDirectory>, any Error>,
-        _ completion: @escaping (Result<Void, any Error>) -> Void
+        of entry: Served, _ error: any Error, _ completion: @escaping (Result<Void, any Error>) -> Void
     ) {
-        let (directory, bound, result) = (entry.directory, NIOLoopBound(completion, eventLoop: eventLoop), failed.map { _ in () })
+        let (directory, bound) = (entry.directory, NIOLoopBound(completion, eventLoop: eventLoop))
         threadPool.runIfActive(eventLoop: eventLoop) { try StoredRegions.removeUnusedDisk(in: directory) }.whenComplete { _ in
-            bound.value(result)
+            bound.value(.failure(error))
         }
     }
 

@@ -26,6 +26,12 @@ final class CloudPlane {
     /// A volume that this edge has the grant for.
     final class Served {
         var grant: VolumeGrant
+        /// The keys that are not destroyed, and under which of them the cloud-only disk is; nil for no such disk.
+        var keys: DataKeys
+        var cloudOnlyKeyGeneration: KeyGeneration?
+        /// Home is being told of keys that are not needed any more.
+        var isRetiringKeys = false
+        let reservations: ReservationFile
         let volume: ServedVolume
         /// The volume behind its limits.
         let device: ServedDevice
@@ -53,8 +59,13 @@ final class CloudPlane {
         /// Who waits for the first open.
         var openWaiters: [(Result<Void, any Error>) -> Void] = []
 
-        init(grant: VolumeGrant, device: ServedDevice, unit: LogicalUnit, directory: OpenDirectory) {
+        init(
+            grant: VolumeGrant, keys: DataKeys, reservations: ReservationFile, device: ServedDevice, unit: LogicalUnit,
+            directory: OpenDirectory
+        ) {
             self.grant = grant
+            self.keys = keys
+            self.reservations = reservations
             self.directory = directory
             volume = device.volume
             self.device = device
@@ -95,6 +106,8 @@ final class CloudPlane {
     private(set) var isStopping = false
     /// When it was last kept how far the cloud-only disks have come; see CloudPlane+Regions.swift.
     var marksKeptAt = NIODeadline.now()
+    /// When it was last looked which keys are needed; see CloudPlane+Keys.swift.
+    var keysLookedAt = NIODeadline.now()
     /// What the file system of the state directory has room for; see CloudPlane+Space.swift.
     var stateSpace = StateSpace()
     /// Called when a session with home has begun, and when home says that the grants have changed.
@@ -157,6 +170,7 @@ final class CloudPlane {
         expireBrackets()
         saveCache()
         keepMarks()
+        retireKeys()
         watchSpace()
     }
 
@@ -178,30 +192,30 @@ final class CloudPlane {
         policy: VolumePolicy, completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard cache != nil, served[identifier] == nil else { return completion(.success(())) }
-        guard let key = try? SecretKey(Array(grant.key)) else {
-            return completion(.failure(Problem(status: 500, code: "bad_key", title: "The volume's key is damaged")))
+        guard let keys = grant.dataKeys else {
+            return completion(.failure(Problem(status: 500, code: "no_key", title: "Home has sent no key of the volume")))
         }
         let file = ReservationFile(
-            directory: directory, volume: identifier, key: key, eventLoop: eventLoop, threadPool: threadPool)
+            directory: directory, volume: identifier, keys: keys, eventLoop: eventLoop, threadPool: threadPool)
         file.load { [self] result in
             switch result {
             case .failure(let error): completion(.failure(error))
             case .success(let reservations):
                 openLog(
-                    grant, identifier: identifier, directory: directory, key: key, logSize: logSize, regions: regions, policy: policy,
+                    grant, identifier: identifier, directory: directory, keys: keys, logSize: logSize, regions: regions, policy: policy,
                     reservations: (file, reservations), completion: completion)
             }
         }
     }
 
     private func openLog(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, key: SecretKey, logSize: LogSize,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, keys: DataKeys, logSize: LogSize,
         regions: StoredRegions, policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard served[identifier] == nil else { return completion(.success(())) }
         let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
-        WriteLog.open(directory: local, volume: identifier, key: key, limits: logSize.limits, random: .system, now: .now()) {
+        WriteLog.open(directory: local, volume: identifier, keys: keys, limits: logSize.limits, random: .system, now: .now()) {
             [self] result in
             switch result {
             case .failure(let error):
@@ -209,18 +223,19 @@ final class CloudPlane {
                     .failure(
                         Problem(
                             status: 500, code: "write_log", title: "The write log can't be opened",
-                            detail: "the write log of volume \(identifier): \(error)",
+                            detail: "the write log of volume \(identifier): \(error.text)",
                             action: "free space or mend the disk under the state directory, then restart this edge")))
             case .success(let log):
-                openRegions(regions, identifier: identifier, sectorCount: grant.sectorCount, key: key) { [self] result in
+                openRegions(regions, identifier: identifier, sectorCount: grant.sectorCount, keys: keys) { [self] result in
                     // The cache may have taken over from another one since.
                     guard case .success(let disk) = result, let cache else {
                         // The next attempt opens the log again.
                         return log.close { _ in completion(result.map { _ in () }) }
                     }
-                    cache.attach(volume: identifier, key: key)
+                    cache.attach(volume: identifier, key: keys.newestKey, generation: keys.newest)
                     serve(
-                        grant, identifier: identifier, directory: directory, log: log, disk: disk.map { ($0, regions.table) },
+                        grant, identifier: identifier, keys: keys, directory: directory, log: log,
+                        disk: disk.map { ($0.disk, regions.table, $0.generation) },
                         logSize: logSize, cache: cache, policy: policy, reservations: reservations, completion: completion)
                 }
             }
@@ -228,8 +243,9 @@ final class CloudPlane {
     }
 
     private func serve(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, log: WriteLog<LocalDirectory>,
-        disk: (CloudOnlyDisk<LocalDirectory>, RegionTable)?, logSize: LogSize, cache: SecureCache<LocalDirectory>, policy: VolumePolicy,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, keys: DataKeys, directory: OpenDirectory, log: WriteLog<LocalDirectory>,
+        disk: (CloudOnlyDisk<LocalDirectory>, RegionTable, KeyGeneration)?, logSize: LogSize, cache: SecureCache<LocalDirectory>,
+        policy: VolumePolicy,
         reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
@@ -244,7 +260,7 @@ final class CloudPlane {
         }
         volume.linkVersion = { [unowned self] in link?.endpoint.version ?? LinkVersion.newest }
         volume.gatherTurns(of: eventLoop)
-        if let (disk, table) = disk { volume.attach(disk, table: table) }
+        if let (disk, table, _) = disk { volume.attach(disk, table: table) }
         volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
         let identity = LogicalUnitIdentity(
             uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target,
@@ -256,7 +272,10 @@ final class CloudPlane {
         let unit = LogicalUnit(device: device, identity: identity, number: number)
         unit.pace(by: eventLoop)
         keep(reservations, of: unit, grant: grant)
-        let entry = Served(grant: grant, device: device, unit: unit, directory: directory)
+        let entry = Served(
+            grant: grant, keys: keys, reservations: reservations.file, device: device, unit: unit, directory: directory)
+        entry.cloudOnlyKeyGeneration = disk?.2
+        reservations.file.use(keys)
         entry.ownLogBytes = logSize.ownBytes
         entry.openWaiters.append(completion)
         volume.onEvent = { [weak self, weak entry] event in

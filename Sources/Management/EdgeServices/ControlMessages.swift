@@ -1,4 +1,5 @@
 import APIModels
+import Ciphers
 import Foundation
 import NIOCore
 import NIOFoundationCompat
@@ -9,6 +10,7 @@ import NIOFoundationCompat
 //                      volume.open      VolumeOpenRequest     -> VolumeOpenReply
 //                      volume.detach    VolumeCall            -> DetachResult
 //                      edge.renew       RenewCall             -> RenewAnswer
+//                      keys.retire      RetireKeysCall        -> {}
 //   on-prem -> cloud   volume.seal      SealCall              -> SealResult
 //                      group.seal       SealCall              -> GroupSealResult
 //                      point.bracket    BracketCall           -> Bracket
@@ -16,6 +18,7 @@ import NIOFoundationCompat
 //                      volume.regions   VolumeCall            -> VolumeRegions
 //                      volume.changeRegions ChangeRegionsCall -> VolumeRegions
 //                      volume.release   ReleaseCall           -> DetachResult
+//                      volume.shred     ShredCall             -> {}
 //                      volumes.status   {}                    -> [VolumeStatus]
 //   notices            grants.changed (on-prem -> cloud): ask for the grants again
 
@@ -34,6 +37,8 @@ enum ControlMethod {
     static let detachVolume = "volume.detach"
     static let sealGroup = "group.seal"
     static let bracket = "point.bracket"
+    static let retireKeys = "keys.retire"
+    static let shred = "volume.shred"
 }
 
 /// Nothing to say.
@@ -80,8 +85,8 @@ struct VolumeGrant: Codable, Sendable, Equatable {
     var allowedInitiators: [String]
     /// Sixteen bytes that name the disk, the same in every attachment.
     var identity: Data
-    /// The volume's data key, 32 bytes.
-    var key: Data
+    /// The volume's data keys that are not destroyed: the newest seals, all open.
+    var keys: [GrantedKey]
     /// The volume's own policy; nil for the edge's.
     var policy: Volume.Policy?
     /// Nil when nothing is limited.
@@ -103,6 +108,57 @@ struct BracketCall: Codable, Sendable {
     var subject: BracketSubject
     var action: Action
     var request: BracketCreate?
+}
+
+/// One generation of a volume's data key on its way to the edge.
+///
+/// What is kept of it lies in locked memory. The text that it crosses in is held as long as it takes to encode or decode it.
+struct GrantedKey: Codable, Sendable, Equatable {
+    var generation: KeyGeneration
+    var key: SecretKey
+
+    init(generation: KeyGeneration, key: SecretKey) {
+        self.generation = generation
+        self.key = key
+    }
+
+    private enum CodingKeys: CodingKey { case generation, key }
+
+    init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        generation = try values.decode(KeyGeneration.self, forKey: .generation)
+        var bytes = try values.decode(Data.self, forKey: .key)
+        defer { bytes.resetBytes(in: bytes.startIndex..<bytes.endIndex) }
+        key = try bytes.withUnsafeBytes { try SecretKey(copying: $0) }
+    }
+
+    func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(generation, forKey: .generation)
+        try values.encode(key.withUnsafeBytes { Data($0) }, forKey: .key)
+    }
+
+    static func == (left: GrantedKey, right: GrantedKey) -> Bool {
+        left.generation == right.generation && left.key.hasSameBytes(as: right.key)
+    }
+}
+
+extension VolumeGrant {
+    /// The keys as what seals and opens takes them; nil when home has sent none.
+    var dataKeys: DataKeys? { DataKeys(Dictionary(keys.map { ($0.generation, $0.key) }, uniquingKeysWith: { first, _ in first })) }
+}
+
+/// Nothing that the edge has of an attachment is sealed under its keys before a generation.
+struct RetireKeysCall: Codable, Sendable {
+    /// The attachment, 32 hexadecimal digits.
+    var identifier: String
+    var before: KeyGeneration
+}
+
+/// The keys of an attachment are destroyed: let go of all that there is of it.
+struct ShredCall: Codable, Sendable {
+    /// The attachment, 32 hexadecimal digits.
+    var identifier: String
 }
 
 /// Home takes one attachment of a volume back.
@@ -174,6 +230,8 @@ struct VolumeStatus: Codable, Sendable {
     var throttle: Volume.Throttle?
     /// Write protection in force; nil from an edge of an older version.
     var isReadOnly: Bool?
+    /// The generation of the key that seals what is written.
+    var keyGeneration: KeyGeneration?
     var portals: [String]
     /// The NBD URL; nil when the edge does not serve NBD.
     var nbdURL: String?

@@ -5,14 +5,16 @@ import Files
 enum KeyOwner: Sendable {
     /// The edge itself.
     case site
-    /// The volume whose attachment has this identifier.
-    case volume(identifier: String)
+    /// One generation of the key of the volume whose attachment has this identifier.
+    case volume(identifier: String, generation: UInt64)
 
     /// The name that a wrapped key is bound to.
     var name: [UInt8] {
         switch self {
         case .site: Array("causeway site key".utf8)
-        case .volume(let identifier): Array("causeway data key \(identifier)".utf8)
+        // Keys had no generations at first.
+        case .volume(let identifier, 1): Array("causeway data key \(identifier)".utf8)
+        case .volume(let identifier, let generation): Array("causeway data key \(identifier) \(generation)".utf8)
         }
     }
 }
@@ -32,6 +34,8 @@ protocol MasterKey: Sendable {
 /// whole directory.
 struct MasterKeyFile: MasterKey {
     static let fileName = "master.key"
+    /// The key that is to take its place, while it does.
+    static let nextFileName = "master.key.next"
     private static let wrappingPurpose = "causeway master key wrapping 1"
     /// Before keys were wrapped, what is derived from the site key now was derived from these bytes: a store from then keeps
     /// them as its site key, and caches and the names of disks stay what they were.
@@ -44,13 +48,13 @@ struct MasterKeyFile: MasterKey {
     }
 
     /// Reads the key; nil when there is no file.
-    static func load(in directory: OpenDirectory) throws -> MasterKeyFile? {
+    static func load(_ name: String = fileName, in directory: OpenDirectory) throws -> MasterKeyFile? {
         do {
-            let bytes = try directory.readFile(fileName, byteCountMax: 64)
+            let bytes = try directory.readFile(name, byteCountMax: 64)
             guard bytes.count == SecretKey.byteCount else {
                 throw EdgeFailure(
                     .state,
-                    "\(directory.path)/\(fileName) has \(bytes.count) bytes and not \(SecretKey.byteCount): put the right file back")
+                    "\(directory.path)/\(name) has \(bytes.count) bytes and not \(SecretKey.byteCount): put the right file back")
             }
             return try MasterKeyFile(SecretKey(bytes))
         } catch let error as FileSystemError {
@@ -59,11 +63,46 @@ struct MasterKeyFile: MasterKey {
         }
     }
 
-    /// Makes a new key. Only where there never was one: what another has wrapped would be lost.
-    static func make(in directory: OpenDirectory) throws -> MasterKeyFile {
+    /// Makes a new key. In place of `fileName` only where there never was one: what another has wrapped would be lost.
+    static func make(_ name: String = fileName, in directory: OpenDirectory) throws -> MasterKeyFile {
         let key = try SecretKey.random()
-        try directory.replaceFile(fileName, with: key.withUnsafeBytes { Array($0) })
+        try directory.replaceFile(name, with: key.withUnsafeBytes { Array($0) })
         return try MasterKeyFile(key)
+    }
+
+    /// Puts the next key in the place of this one, whose bytes are overwritten: nothing is wrapped by it any more.
+    static func promoteNext(in directory: OpenDirectory) throws(FileSystemError) {
+        try overwrite(fileName, in: directory)
+        try directory.rename(nextFileName, to: fileName)
+        try directory.synchronize()
+    }
+
+    /// Destroys a next key by which nothing was wrapped.
+    static func discardNext(in directory: OpenDirectory) throws(FileSystemError) {
+        guard try overwrite(nextFileName, in: directory) else { return }
+        try directory.remove(nextFileName)
+        try directory.synchronize()
+    }
+
+    /// Overwrites a key in its place, as far as the file system does so, durably; false when there is no such file.
+    @discardableResult
+    private static func overwrite(_ name: String, in directory: OpenDirectory) throws(FileSystemError) -> Bool {
+        let file: OpenFile
+        do {
+            file = try directory.open(name, [.write])
+        } catch {
+            if error.isNotFound { return false }
+            throw error
+        }
+        let zeroes = [UInt8](repeating: 0, count: SecretKey.byteCount)
+        let result = zeroes.withUnsafeBytes { bytes in
+            Result { () throws(FileSystemError) in
+                try file.write(bytes, at: 0)
+                try file.synchronizeData()
+            }
+        }
+        try result.get()
+        return true
     }
 
     func wrap(_ key: SecretKey, of owner: KeyOwner) throws -> [UInt8] { try key.wrapped(with: wrapping, of: owner.name) }

@@ -146,9 +146,7 @@ extension OnPremEdge {
             return DetachResult(volume: name, unsentBytes: 0)
         }
         guard busyVolumes.insert(name).inserted else {
-            throw APIError.conflict(
-                "volume_busy", "The volume is busy", detail: "volume \(name) is being attached or detached",
-                action: "wait until `causeway volume show \(name)` says that it is done")
+            throw Self.volumeBusy(name)
         }
         detachingVolumes.insert(name)
         let result: DetachResult
@@ -184,8 +182,8 @@ extension OnPremEdge {
     }
 
     /// Brings everything home, applies it, closes the disk, and only then forgets the attachment: a crash before that leaves it attached.
-    private func takeBack(
-        _ record: VolumeRecord, identifier: VolumeIdentifier, edge: String, force: Bool, toPoint point: UInt64?
+    func takeBack(
+        _ record: VolumeRecord, identifier: VolumeIdentifier, edge: String, force: Bool, toPoint point: UInt64? = nil
     ) async throws -> DetachResult {
         let unsent = try await releaseAtEdge(record.name, identifier: record.identifier, edge: edge, force: force)
         var (closedPoint, heldCount): (UInt64, Int) = (0, 0)

@@ -20,6 +20,11 @@ extension OnPremEdge {
                 let call = try self.ownCall(edge, body)
                 return try await self.detachVolume(named: call.name, force: call.force ?? false, toPoint: call.toPoint)
             }
+        case ControlMethod.retireKeys:
+            return await .from {
+                try await self.retireKeys(edge, try ControlCoding.decode(RetireKeysCall.self, from: body))
+                return Empty()
+            }
         default: return await .from { () async throws -> Empty in throw Problem.unknownCall(method) }
         }
     }
@@ -34,7 +39,12 @@ extension OnPremEdge {
     /// All that the edge needs to serve its volumes.
     private func grants(_ edge: String) async throws -> Grants {
         var volumes: [VolumeGrant] = []
-        for record in try store.volumes() where record.edge == edge && record.state == .attached {
+        // One whose keys are all destroyed is the edge's no more, though it may still be on its way back.
+        let attached = try store.volumes().filter { record in
+            try record.edge == edge && record.state == .attached
+                && store.dataKeys(ofVolume: record.name).contains { $0.wrappedKey != nil }
+        }
+        for record in attached {
             guard let identifier = VolumeIdentifier(hexadecimal: record.identifier),
                 let progress = try await needPlane().run({ $0.progress(identifier) })
             else { continue }
@@ -55,9 +65,7 @@ extension OnPremEdge {
             )
         }
         // A volume whose disk or key can't be opened now is still the edge's: it must not take it for given back.
-        let missing = try store.volumes().filter { record in
-            record.edge == edge && record.state == .attached && !volumes.contains { $0.identifier == record.identifier }
-        }
+        let missing = attached.filter { record in !volumes.contains { $0.identifier == record.identifier } }
         return Grants(
             cacheKey: try keys.cacheKey(ofEdge: edge), volumes: volumes, unavailable: missing.map(\.identifier),
             groups: try await groupGrants(edge))
@@ -78,8 +86,7 @@ extension OnPremEdge {
                 user: target.chapUser, secret: target.chapSecret, mutualUser: target.mutualChapUser,
                 mutualSecret: target.mutualChapSecret),
             allowedInitiators: target.allowedInitiators.split(separator: "\n").map(String.init),
-            identity: try keys.identity(ofDisk: record.disk), key: try keys.dataKey(of: record).withUnsafeBytes { Data($0) },
-            policy: Self.ownPolicy(of: record),
+            identity: try keys.identity(ofDisk: record.disk), keys: try liveKeys(of: record), policy: Self.ownPolicy(of: record),
             limits: Self.limits(of: record), isReadOnly: isWriteProtected(record), isRemovable: record.isRemovable,
             isGrouped: record.volumeGroup == nil ? nil : true, isDetaching: detachingVolumes.contains(record.name))
     }
@@ -96,7 +103,7 @@ extension OnPremEdge {
         return try await turn.value
     }
 
-    private func attachedRecord(_ identifier: String, _ edge: String) throws -> VolumeRecord {
+    func attachedRecord(_ identifier: String, _ edge: String) throws -> VolumeRecord {
         do {
             let record = try store.volume(identifier: identifier)
             if record.edge == edge, record.state == .attached { return record }

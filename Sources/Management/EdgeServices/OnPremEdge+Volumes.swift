@@ -114,8 +114,8 @@ extension OnPremEdge {
         let identifier = VolumeIdentifier.random().description
         var record = VolumeRecord(
             name: request.name, identifier: identifier, disk: disk.name, target: place.target,
-            logicalUnit: place.logicalUnit, wrappedKey: try keys.newDataKey(identifier: identifier),
-            recoveryPointObjectiveSeconds: policy?.recoveryPointObjectiveSeconds ?? 0, sealBytes: Int64(clamping: policy?.sealBytes ?? 0))
+            logicalUnit: place.logicalUnit, recoveryPointObjectiveSeconds: policy?.recoveryPointObjectiveSeconds ?? 0,
+            sealBytes: Int64(clamping: policy?.sealBytes ?? 0))
         record.isReadOnly = request.readOnly ?? disk.isReadOnly
         record.isRemovable = request.removable ?? false
         Self.set(request.limits ?? .init(), in: &record)

@@ -25,7 +25,7 @@ actor OnPremEdge: EdgeController {
     let environment: EdgeEnvironment
     let store: StateStore
     let authority: CertificateAuthority
-    let keys: EdgeKeys
+    var keys: EdgeKeys
     let identifier: String
     let startedAt = Date()
     var plane: LoopConfined<HomePlane>?

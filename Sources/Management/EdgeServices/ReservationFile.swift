@@ -79,7 +79,19 @@ enum ReservationFileFormat {
     }
 
     /// The state that a file keeps. The bytes come from a disk that others may have written.
-    static func open(_ file: ByteBuffer, volume: VolumeIdentifier, key: SecretKey) throws -> PersistentReservations {
+    static func open(
+        _ file: ByteBuffer, volume: VolumeIdentifier, keys: DataKeys
+    ) throws -> (state: PersistentReservations, KeyGeneration) {
+        let (state, generation) = try unseal(file, volume: volume, keys: keys)
+        do throws(PersistentReservations.DecodingError) {
+            return (try PersistentReservations(decoding: state), generation)
+        } catch {
+            throw ReservationFileError.inconsistent("\(error)")
+        }
+    }
+
+    /// The state as it was sealed.
+    static func unseal(_ file: ByteBuffer, volume: VolumeIdentifier, key: SecretKey) throws -> ByteBuffer {
         let boundBytes = file.readableBytes - 4
         guard boundBytes >= headerBytes, let bound = file.getSlice(at: file.readerIndex, length: boundBytes),
             let checksum: UInt32 = file.getInteger(at: file.readerIndex + boundBytes), CRC32C.checksum(of: bound) == checksum
@@ -110,11 +122,18 @@ enum ReservationFileFormat {
         guard let stateBytes: UInt32 = plain.readInteger(), let state = plain.readSlice(length: Int(stateBytes)) else {
             throw ReservationFileError.inconsistent("its length")
         }
-        do throws(PersistentReservations.DecodingError) {
-            return try PersistentReservations(decoding: state)
-        } catch {
-            throw ReservationFileError.inconsistent("\(error)")
+        return state
+    }
+
+    /// The state under whichever of a volume's keys it was sealed, and that key's generation.
+    static func unseal(_ file: ByteBuffer, volume: VolumeIdentifier, keys: DataKeys) throws -> (state: ByteBuffer, KeyGeneration) {
+        for generation in keys.generations {
+            guard let key = keys[generation] else { continue }
+            do {
+                return (try unseal(file, volume: volume, key: key), generation)
+            } catch ReservationFileError.wrongKey {}
         }
+        throw ReservationFileError.wrongKey
     }
 }
 
@@ -124,7 +143,13 @@ final class ReservationFile {
 
     private let directory: OpenDirectory
     private let volume: VolumeIdentifier
-    private let key: SecretKey
+    private var keys: DataKeys
+    /// The generation of the key that the file is sealed under; nil when there is none.
+    private(set) var keyGeneration: KeyGeneration?
+    /// It is being sealed anew, under a newer key.
+    private var isRenewing = false
+    /// What touches the file comes one after the other: the last of it.
+    private var last: EventLoopFuture<Void>
     private let eventLoop: any EventLoop
     private let threadPool: NIOThreadPool
     /// Called with the reason when a change could not be made durable.
@@ -133,11 +158,12 @@ final class ReservationFile {
     var path: String { "\(directory.path)/\(Self.name)" }
 
     init(
-        directory: OpenDirectory, volume: VolumeIdentifier, key: SecretKey, eventLoop: any EventLoop, threadPool: NIOThreadPool
+        directory: OpenDirectory, volume: VolumeIdentifier, keys: DataKeys, eventLoop: any EventLoop, threadPool: NIOThreadPool
     ) {
         self.directory = directory
         self.volume = volume
-        self.key = key
+        self.keys = keys
+        last = eventLoop.makeSucceededVoidFuture()
         self.eventLoop = eventLoop
         self.threadPool = threadPool
     }
@@ -145,12 +171,12 @@ final class ReservationFile {
     /// Reads the state; nil when none is kept. A file that can't be used is an error: who knew nothing of the reservations
     /// would let those write whom a cluster has shut out.
     func load(completion: @escaping (Result<PersistentReservations?, any Error>) -> Void) {
-        let (directory, volume, key, path) = (directory, volume, key, path)
-        let bound = NIOLoopBound(completion, eventLoop: eventLoop)
-        threadPool.runIfActive(eventLoop: eventLoop) { () -> PersistentReservations? in
+        let (directory, volume, keys, path) = (directory, volume, keys, path)
+        let bound = NIOLoopBound((self, completion), eventLoop: eventLoop)
+        threadPool.runIfActive(eventLoop: eventLoop) { () -> (state: PersistentReservations, KeyGeneration)? in
             do {
                 let bytes = try directory.readFile(Self.name, byteCountMax: ReservationFileFormat.fileBytesMax)
-                return try ReservationFileFormat.open(ByteBuffer(bytes: bytes), volume: volume, key: key)
+                return try ReservationFileFormat.open(ByteBuffer(bytes: bytes), volume: volume, keys: keys)
             } catch let error as FileSystemError where error.isNotFound {
                 return nil
             } catch {
@@ -159,30 +185,61 @@ final class ReservationFile {
                     detail: "\(path): \(error); the volume is not served, because initiators that are shut out could write",
                     action: "put the file back, or remove it and have the cluster register anew")
             }
-        }.whenComplete { bound.value($0) }
+        }.whenComplete { result in
+            let (file, completion) = bound.value
+            if case .success(let found) = result { file.keyGeneration = found?.1 }
+            completion(result.map { $0?.state })
+        }
     }
 
     /// Keeps a state, or with nil removes what was kept; `completion` says whether that is durable.
     func store(_ state: ByteBuffer?, completion: @escaping (Bool) -> Void) {
-        let (directory, volume, key) = (directory, volume, key)
         let bound = NIOLoopBound((self, completion), eventLoop: eventLoop)
-        threadPool.runIfActive(eventLoop: eventLoop) {
-            guard let state else {
-                try directory.remove(Self.name)
-                return try directory.synchronize()
-            }
-            var random = RandomSource.system
-            let salt = random.bytes(ReservationFileFormat.saltBytes)
-            let file = try ReservationFileFormat.seal(state, volume: volume, key: key, salt: salt)
-            try directory.replaceFile(Self.name, with: file.readableBytesView)
-        }.whenComplete { result in
+        change { _ in state }.whenComplete { result in
             let (file, completion) = bound.value
-            switch result {
-            case .success: completion(true)
-            case .failure(let error):
-                file.onFailure("\(error)")
-                completion(false)
+            if case .failure(let error) = result { file.onFailure("\(error)") }
+            completion((try? result.get()) != nil)
+        }
+    }
+
+    /// Takes over the volume's keys as they are now, and seals the file anew if it is under an older one. Should that fail, the
+    /// older key is needed on, and the next call tries again.
+    func use(_ keys: DataKeys) {
+        self.keys = keys
+        guard let keyGeneration, keyGeneration != keys.newest, !isRenewing else { return }
+        isRenewing = true
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        change { kept in try kept() }.whenComplete { _ in bound.value.isRenewing = false }
+    }
+
+    /// Puts a state in the place of the one that is kept, which `state` may ask for, sealed under the newest key.
+    private func change(_ state: @escaping @Sendable (_ kept: () throws -> ByteBuffer?) throws -> ByteBuffer?) -> EventLoopFuture<Void> {
+        let (directory, volume, keys, threadPool, eventLoop) = (directory, volume, keys, threadPool, eventLoop)
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        let changed = last.flatMap {
+            threadPool.runIfActive(eventLoop: eventLoop) { () -> Bool in
+                guard let state = try state({ try Self.kept(in: directory, volume: volume, keys: keys) }) else {
+                    try directory.remove(Self.name)
+                    try directory.synchronize()
+                    return false
+                }
+                var random = RandomSource.system
+                let salt = random.bytes(ReservationFileFormat.saltBytes)
+                let file = try ReservationFileFormat.seal(state, volume: volume, key: keys.newestKey, salt: salt)
+                try directory.replaceFile(Self.name, with: file.readableBytesView)
+                return true
             }
+        }.map { isKept in bound.value.keyGeneration = isKept ? keys.newest : nil }
+        last = changed.flatMapErrorThrowing { _ in }
+        return changed
+    }
+
+    private static func kept(in directory: OpenDirectory, volume: VolumeIdentifier, keys: DataKeys) throws -> ByteBuffer? {
+        do {
+            let bytes = try directory.readFile(name, byteCountMax: ReservationFileFormat.fileBytesMax)
+            return try ReservationFileFormat.unseal(ByteBuffer(bytes: bytes), volume: volume, keys: keys).state
+        } catch let error as FileSystemError where error.isNotFound {
+            return nil
         }
     }
 }

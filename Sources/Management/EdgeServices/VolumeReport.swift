@@ -64,7 +64,8 @@ enum VolumeReport {
             policy: .init(
                 recoveryPointObjectiveSeconds: Double(volume.policy.recoveryPointObjective.nanoseconds) / 1e9,
                 sealBytes: UInt64(clamping: volume.policy.sealBytes)),
-            limits: entry.grant.limits, throttle: throttle(of: entry), isReadOnly: volume.isWriteProtected, portals: portals,
+            limits: entry.grant.limits, throttle: throttle(of: entry), isReadOnly: volume.isWriteProtected,
+            keyGeneration: entry.keys.newest, portals: portals,
             nbdURL: networkBlock.map { "\($0)/\(entry.grant.name)" })
     }
 

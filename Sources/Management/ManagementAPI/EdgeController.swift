@@ -50,6 +50,16 @@ public protocol EdgeController: Sendable {
     /// Changes the policy of one range, or what becomes of its cloud-only writes.
     func changeRegions(ofVolume name: String, _ change: RegionChange) async throws -> VolumeRegions
     func credentials(ofVolume name: String) async throws -> VolumeCredentials
+    /// Destroys the keys of a volume: what cloud edges have of it can't be read any more.
+    func shredVolume(named name: String, force: Bool) async throws -> ShredResult
+    /// Gives a volume a new data key while it is served.
+    func rotateKey(ofVolume name: String) async throws -> KeyRotation
+    /// The data keys of all volumes, with those that were destroyed.
+    func dataKeys() async throws -> [DataKey]
+    /// What is known of the key that wraps all others.
+    func masterKey() async throws -> MasterKeyInfo
+    /// Wraps all keys by a new master key.
+    func rotateMasterKey() async throws -> MasterKeyInfo
     /// The recovery key of one volume, or those of the whole edge when no name is given. Leaves an event.
     func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys
 
@@ -110,6 +120,11 @@ extension EdgeController {
     public func regions(ofVolume name: String) async throws -> VolumeRegions { throw APIError.wrongRole() }
     public func changeRegions(ofVolume name: String, _ change: RegionChange) async throws -> VolumeRegions { throw APIError.wrongRole() }
     public func credentials(ofVolume name: String) async throws -> VolumeCredentials { throw APIError.wrongRole(.onprem) }
+    public func shredVolume(named name: String, force: Bool) async throws -> ShredResult { throw APIError.wrongRole(.onprem) }
+    public func rotateKey(ofVolume name: String) async throws -> KeyRotation { throw APIError.wrongRole(.onprem) }
+    public func dataKeys() async throws -> [DataKey] { throw APIError.wrongRole(.onprem) }
+    public func masterKey() async throws -> MasterKeyInfo { throw APIError.wrongRole(.onprem) }
+    public func rotateMasterKey() async throws -> MasterKeyInfo { throw APIError.wrongRole(.onprem) }
     public func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys { throw APIError.wrongRole(.onprem) }
     public func cache() async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }
     public func changeCache(_ change: CacheChange) async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }

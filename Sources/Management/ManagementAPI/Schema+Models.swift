@@ -7,6 +7,7 @@ extension Schema {
     /// Every named schema of the API.
     static let named: [String: Schema] = Dictionary(
         uniqueKeysWithValues: edgeSchemas + diskSchemas + volumeSchemas + requestSchemas + groupSchemas + groupRequestSchemas + cacheSchemas
+            + keySchemas
             + eventSchemas
     )
 

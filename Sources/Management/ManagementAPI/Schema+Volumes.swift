@@ -191,8 +191,12 @@ extension Schema {
             .object(
                 "What opens a cloud edge's state without the on-prem edge. Keep it secret, and away from both edges.",
                 [
-                    .required("version", .count("The version of this form: 1.")),
-                    .required("exportedAt", .time("When the keys were exported. A volume that was attached again since has another key.")),
+                    .required("version", .count("The version of this form: 2.")),
+                    .required(
+                        "exportedAt",
+                        .time(
+                            "When the keys were exported. A volume that was attached again since, or whose key was rotated, has another key."
+                        )),
                     .required("onPremEdge", .text("The identifier of the on-prem edge.")),
                     .required("volumes", .list("The keys of volumes.", of: .reference("RecoveryVolumeKey"))),
                     .required(
@@ -202,12 +206,13 @@ extension Schema {
         (
             "RecoveryVolumeKey",
             .object(
-                "The key of one volume, as it is attached now or was last.",
+                "One generation of the key of a volume, as it is attached now or was last.",
                 [
                     .required("volume", .text("The volume's name.")),
                     .required("identifier", .text("The identifier of its attachment, 32 hexadecimal digits.")),
                     .required("disk", .text("The name of its disk.")),
                     .required("sectorCount", .count("The disk's size in sectors of 512 bytes; 0 when it could not be asked.")),
+                    .optional("generation", .count("Which of the volume's keys it is.")),
                     .required("dataKey", .text("32 bytes in base64.")),
                 ])
         ),

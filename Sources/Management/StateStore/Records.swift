@@ -103,8 +103,6 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var target: String
     /// Its logical unit number there.
     public var logicalUnit: Int
-    /// The key of its data at rest, wrapped by the edge's master key for this identifier.
-    public var wrappedKey: Data
     /// The generation of its lease.
     public var generation: UInt64
     /// The write log at the cloud edge, once that has said which.
@@ -133,7 +131,7 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
     public var closedPoint: UInt64 = 0
 
     public init(
-        name: String, identifier: String, disk: String, target: String, logicalUnit: Int = 0, wrappedKey: Data,
+        name: String, identifier: String, disk: String, target: String, logicalUnit: Int = 0,
         recoveryPointObjectiveSeconds: Double, sealBytes: Int64
     ) {
         self.name = name
@@ -141,11 +139,33 @@ public struct VolumeRecord: Codable, Equatable, Sendable, FetchableRecord, Persi
         self.disk = disk
         self.target = target
         self.logicalUnit = logicalUnit
-        self.wrappedKey = wrappedKey
         self.recoveryPointObjectiveSeconds = recoveryPointObjectiveSeconds
         self.sealBytes = sealBytes
         state = .detached
         generation = 0
+    }
+}
+
+/// One generation of a volume's data key, for its attachment of now or its last one.
+public struct DataKeyRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "dataKey"
+    /// The name of the volume.
+    public var volume: String
+    /// The identifier of the attachment.
+    public var identifier: String
+    /// 1 for the first key of an attachment.
+    public var generation: UInt64
+    /// Wrapped by the edge's master key for this attachment and generation; nil when it was destroyed.
+    public var wrappedKey: Data?
+    public var madeAt: Date
+    public var destroyedAt: Date?
+
+    public init(volume: String, identifier: String, generation: UInt64, wrappedKey: Data, madeAt: Date) {
+        self.volume = volume
+        self.identifier = identifier
+        self.generation = generation
+        self.wrappedKey = wrappedKey
+        self.madeAt = madeAt
     }
 }
 

@@ -18,9 +18,8 @@ extension StateStore {
         }
     }
 
-    /// Adds a volume, which is detached at first: to a target that is there, or with one of its own.
+    /// Adds a volume, which is detached at first: to a target that is there, or with one of its own. It has no key before it is attached.
     public func addVolume(_ volume: VolumeRecord, target: TargetRecord? = nil) throws(StateStoreError) {
-        guard Self.wrappedKeyBytes.contains(volume.wrappedKey.count) else { throw .failed("the volume's key is not a wrapped one") }
         guard target.map({ $0.name == volume.target }) ?? true else { throw .failed("the volume is of another target") }
         try write { database in
             if try VolumeRecord.exists(database, key: volume.name) { throw StateStoreError.exists(kind: "volume", name: volume.name) }
@@ -65,12 +64,12 @@ extension StateStore {
         return found
     }
 
-    /// Gives an edge the lease on a volume's disk: a new identifier, a new key that is wrapped for it, the next
-    /// generation.
+    /// Gives an edge the lease on a volume's disk: a new identifier, a new key that is wrapped for it, the next generation of the
+    /// lease. The keys of the attachment before are destroyed.
     public func attachVolume(_ name: String, edge: String, identifier: String, wrappedKey: Data) throws(StateStoreError)
         -> VolumeRecord
     {
-        try updateVolume(name) { database, volume in
+        let attached = try updateVolume(name) { database, volume in
             if volume.state == .attached {
                 throw StateStoreError.conflict(
                     "the volume \"\(name)\" is attached to the edge \"\(volume.edge ?? "")\": detach it there first")
@@ -105,10 +104,13 @@ extension StateStore {
             volume.sectorCount = 0
             volume.edge = edge
             volume.identifier = identifier
-            volume.wrappedKey = wrappedKey
             volume.logIdentifier = nil
             volume.generation += 1
+            try Self.forgetKeys(ofVolume: name, database)
+            try DataKeyRecord(volume: name, identifier: identifier, generation: 1, wrappedKey: wrappedKey, madeAt: Date()).insert(database)
         }
+        try emptyWriteAheadLog()
+        return attached
     }
 
     /// Takes the lease back; what comes with the old generation is fenced from then on. Detaching again changes nothing.
@@ -166,15 +168,14 @@ extension StateStore {
     /// a target the target too, and its secrets.
     public func deleteVolume(_ name: String) throws(StateStoreError) {
         try write { database in
-            guard var volume = try VolumeRecord.fetchOne(database, key: name) else {
+            guard let volume = try VolumeRecord.fetchOne(database, key: name) else {
                 throw StateStoreError.notFound(kind: "volume", name: name)
             }
             if volume.state == .attached {
                 throw StateStoreError.conflict(
                     "the volume \"\(name)\" is attached: detach it first, so that its writes come home")
             }
-            volume.wrappedKey = Data(count: volume.wrappedKey.count)
-            try volume.update(database)
+            try Self.forgetKeys(ofVolume: name, database)
             try volume.delete(database)
             guard try VolumeRecord.filter(Column("target") == volume.target).isEmpty(database),
                 var target = try TargetRecord.fetchOne(database, key: volume.target)
@@ -184,10 +185,7 @@ extension StateStore {
             try target.update(database)
             try target.delete(database)
         }
-        // The write-ahead log still has the pages from before; emptying it leaves only the overwritten ones.
-        do {
-            try database.writeWithoutTransaction { database in _ = try database.checkpoint(.truncate) }
-        } catch { throw StateStoreError(error) }
+        try emptyWriteAheadLog()
     }
 
     private func updateVolume(

@@ -36,6 +36,8 @@ public final class StateStore: Sendable {
             }
             try migrator.migrate(database)
             try Self.scrub(database)
+            // A crash may have come between the destruction of a key and this.
+            try Self.emptyWriteAheadLog(database)
         } catch { throw StateStoreError(error) }
     }
 
@@ -77,6 +79,12 @@ public final class StateStore: Sendable {
             try database.execute(sql: "PRAGMA user_version = 1")
             _ = try database.checkpoint(.truncate)
         }
+    }
+
+    /// Brings SQLite's write-ahead log into the database and empties it: it has pages as they were before the last changes, and so
+    /// also keys that have been destroyed since.
+    static func emptyWriteAheadLog(_ database: DatabaseQueue) throws {
+        try database.writeWithoutTransaction { database in _ = try database.checkpoint(.truncate) }
     }
 
     private static func migrator(_ wrapping: @escaping KeyWrapping) -> DatabaseMigrator {
@@ -169,6 +177,21 @@ public final class StateStore: Sendable {
         }
         migrator.registerMigration("closed points") { database in
             try database.execute(sql: "ALTER TABLE volume ADD COLUMN closedPoint INTEGER NOT NULL DEFAULT 0")
+        }
+        // Keys in a table of their own: a volume has several while its key is rotated, and those that were destroyed are shown.
+        migrator.registerMigration("data keys") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE dataKey (
+                        volume TEXT NOT NULL REFERENCES volume(name), identifier TEXT NOT NULL,
+                        generation INTEGER NOT NULL CHECK (generation > 0),
+                        wrappedKey BLOB CHECK (length(wrappedKey) <> 32), madeAt TEXT NOT NULL, destroyedAt TEXT,
+                        PRIMARY KEY (volume, generation), CHECK ((wrappedKey IS NULL) = (destroyedAt IS NOT NULL))
+                    ) STRICT;
+                    INSERT INTO dataKey SELECT name, identifier, 1, wrappedKey, CURRENT_TIMESTAMP, NULL FROM volume;
+                    ALTER TABLE volume DROP COLUMN wrappedKey;
+                    ALTER TABLE siteKey ADD COLUMN masterKeyMadeAt TEXT;
+                    """)
         }
         migrator.registerMigration("kept points") { database in
             try database.execute(

@@ -63,6 +63,9 @@ public final class SecretKey: @unchecked Sendable, CustomStringConvertible, Cust
         try body(UnsafeRawBufferPointer(start: bytes, count: Self.byteCount))
     }
 
+    /// True when both keys are the same bytes. It takes as long whether they are or not.
+    public func hasSameBytes(as other: SecretKey) -> Bool { CRYPTO_memcmp(bytes, other.bytes, Self.byteCount) == 0 }
+
     /// The key for one purpose and one salt: HKDF-SHA256 (RFC 5869) with this key as input.
     public func derive(salt: [UInt8], purpose: String) throws(CipherError) -> SecretKey {
         try SecretKey { destination throws(CipherError) in

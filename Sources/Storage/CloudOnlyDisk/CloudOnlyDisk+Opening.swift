@@ -101,7 +101,9 @@ private final class CloudOnlyOpening<Directory: StorageDirectory> {
         } catch {
             return completion(.failure(.cipher("\(error)")))
         }
-        WriteLog.open(directory: directory, volume: volume, key: journalKey, limits: limits, random: random, now: now) { [self] result in
+        WriteLog.open(
+            directory: directory, volume: volume, keys: DataKeys(journalKey), limits: limits, random: random, now: now
+        ) { [self] result in
             switch result {
             case .success(let journal):
                 if let expected, journal.logIdentifier != expected.identifier {

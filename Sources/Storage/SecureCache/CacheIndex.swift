@@ -12,6 +12,8 @@ final class CacheVolume {
     let identifier: VolumeIdentifier
     /// A short name for the volume, never used again in this cache.
     let ordinal: UInt32
+    /// The generation of the key that its blocks are sealed under.
+    var keyGeneration: KeyGeneration = 1
     /// nil until the volume is attached: then its blocks are known, and cannot be read.
     var key: SecretKey? {
         didSet { (ciphers, sharedCiphers) = ([:], [:]) }

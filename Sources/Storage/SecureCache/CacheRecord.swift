@@ -1,4 +1,5 @@
 import Blocks
+import Ciphers
 import NIOCore
 
 /// Which of a cache's two queues a segment is in.
@@ -40,10 +41,12 @@ enum CacheRecord: Equatable {
     case zeroes(ordinal: UInt32, Range<UInt64>)
     /// Blocks of which the cache knows no more.
     case removed(ordinal: UInt32, Range<UInt64>)
+    /// The volume's blocks are sealed under this generation of its key from now on.
+    case keyGeneration(ordinal: UInt32, KeyGeneration)
 
     private enum Kind: UInt8 {
         case salt = 1
-        case volume, volumeRemoved, current, opened, closed, freed, data, places, zeroes, removed
+        case volume, volumeRemoved, current, opened, closed, freed, data, places, zeroes, removed, keyGeneration
     }
 
     /// What `data` takes.
@@ -73,6 +76,8 @@ enum CacheRecord: Equatable {
             buffer.writeMultipleIntegers(Kind.zeroes.rawValue, ordinal, blocks.lowerBound, blocks.upperBound)
         case .removed(let ordinal, let blocks):
             buffer.writeMultipleIntegers(Kind.removed.rawValue, ordinal, blocks.lowerBound, blocks.upperBound)
+        case .keyGeneration(let ordinal, let generation):
+            buffer.writeMultipleIntegers(Kind.keyGeneration.rawValue, ordinal, generation)
         }
     }
 
@@ -100,6 +105,7 @@ enum CacheRecord: Equatable {
         case .places: places(first, &buffer)
         case .zeroes: range(&buffer).map { .zeroes(ordinal: first, $0) }
         case .removed: range(&buffer).map { .removed(ordinal: first, $0) }
+        case .keyGeneration: buffer.readInteger(as: KeyGeneration.self).map { .keyGeneration(ordinal: first, $0) }
         }
     }
 

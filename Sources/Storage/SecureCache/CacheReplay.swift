@@ -88,6 +88,7 @@ final class CacheReplay {
             guard let volume = index[ordinal: ordinal] else { return }
             volume.map.remove(blocks) { _ in }
             volume.zeroes.remove(blocks.sectors)
+        case .keyGeneration(let ordinal, let generation): index[ordinal: ordinal]?.keyGeneration = generation
         }
     }
 

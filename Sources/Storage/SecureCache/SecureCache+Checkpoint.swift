@@ -83,6 +83,9 @@ extension SecureCache {
             if volume.current > 0 {
                 CacheRecord.current(ordinal: volume.ordinal, through: volume.current).encode(into: &checkpoint.records)
             }
+            if volume.keyGeneration != 1 {
+                CacheRecord.keyGeneration(ordinal: volume.ordinal, volume.keyGeneration).encode(into: &checkpoint.records)
+            }
             volume.zeroes.forEach { extent in
                 CacheRecord.zeroes(ordinal: volume.ordinal, extent.range.wholeBlocks).encode(into: &checkpoint.records)
             }

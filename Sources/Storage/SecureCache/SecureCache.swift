@@ -152,8 +152,18 @@ public final class SecureCache<Directory: StorageDirectory> {
     // MARK: Volumes
 
     /// Gives the cache the key of a volume, whose blocks can be read from now on.
-    public func attach(volume identifier: VolumeIdentifier, key: SecretKey) {
-        volume(identifier).key = key
+    ///
+    /// Blocks that were sealed under another generation of the key are forgotten: the cache is never the only copy, and they come
+    /// again under this one. Should a crash take that back, the next attach forgets them again: the cache needs an older key no more.
+    public func attach(volume identifier: VolumeIdentifier, key: SecretKey, generation: KeyGeneration = 1) {
+        let volume = volume(identifier)
+        if volume.keyGeneration != generation {
+            forget(volume, blocks: 0..<CacheFormat.blocksMax)
+            volume.keyGeneration = generation
+            record(.keyGeneration(ordinal: volume.ordinal, generation))
+        }
+        volume.key = key
+        pump()
     }
 
     private func volume(_ identifier: VolumeIdentifier) -> CacheVolume {

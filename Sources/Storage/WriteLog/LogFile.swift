@@ -6,6 +6,10 @@ import NIOCore
 final class LogFile {
     let name: String
     let epoch: PointNumber
+    /// Its number among the files of its epoch.
+    let part: UInt32
+    /// The generation of the data key that `cipher` is derived from.
+    let keyGeneration: KeyGeneration
     let cipher: BlockCipher
     /// Known by its protocol, so that batches, epochs and maps have no type parameter: generic collections cost a write more
     /// than sealing it does, and a file is called once a batch.
@@ -28,12 +32,17 @@ final class LogFile {
     var isHeaderDurable = false
     var isEstablished = false
 
-    init(file: any StorageFile, name: String, epoch: PointNumber, cipher: BlockCipher) {
+    init(file: any StorageFile, name: String, header: LogFileHeader, cipher: BlockCipher) {
         self.file = file
         self.name = name
-        self.epoch = epoch
+        epoch = header.epoch
+        part = header.part
+        keyGeneration = header.keyGeneration
         self.cipher = cipher
     }
+
+    /// True when no batch was written to it.
+    var isEmpty: Bool { writeOffset == UInt64(LogFormat.headerBytes) }
 
     deinit { file.close() }
 

@@ -87,6 +87,8 @@ struct LogFileHeader: Equatable {
     var epochFirstBatch: UInt64
     /// The last batch that was known to be durable when the file was made. A recovery that ends before it has lost data.
     var durableThrough: UInt64
+    /// The generation of the volume's data key that the file's key is derived from.
+    var keyGeneration: KeyGeneration
     var salt: [UInt8]
 
     /// The whole header with its tag and checksum; nil when the cipher refuses.
@@ -106,7 +108,7 @@ struct LogFileHeader: Equatable {
         buffer.writeInteger(firstBatch)
         buffer.writeInteger(epochFirstBatch)
         buffer.writeInteger(durableThrough)
-        buffer.writeInteger(UInt64(0))
+        buffer.writeInteger(keyGeneration)
         buffer.writeBytes(salt)
         var tag = [UInt8](repeating: 0, count: BlockCipher.tagByteCount)
         let sealed = buffer.withUnsafeReadableBytes { bound in
@@ -143,19 +145,19 @@ struct LogFileHeader: Equatable {
             let (volumeHigh, volumeLow) = buffer.readMultipleIntegers(as: (UInt64, UInt64).self),
             let (logHigh, logLow) = buffer.readMultipleIntegers(as: (UInt64, UInt64).self),
             let (epoch, part) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self),
-            let (first, epochFirst, durable, _) = buffer.readMultipleIntegers(as: (UInt64, UInt64, UInt64, UInt64).self),
+            let (first, epochFirst, durable, generation) = buffer.readMultipleIntegers(as: (UInt64, UInt64, UInt64, UInt64).self),
             let salt = buffer.readBytes(length: LogFormat.saltBytes)
         else { throw .incomplete }
         self.init(
             volume: VolumeIdentifier(high: volumeHigh, low: volumeLow), log: LogIdentifier(high: logHigh, low: logLow),
-            epoch: epoch,
-            part: part, firstBatch: first, epochFirstBatch: epochFirst, durableThrough: durable, salt: salt)
+            epoch: epoch, part: part, firstBatch: first, epochFirstBatch: epochFirst, durableThrough: durable,
+            // Files from before keys had generations say 0.
+            keyGeneration: max(generation, 1), salt: salt)
     }
 
     init(
         volume: VolumeIdentifier, log: LogIdentifier, epoch: PointNumber, part: UInt32, firstBatch: UInt64,
-        epochFirstBatch: UInt64,
-        durableThrough: UInt64, salt: [UInt8]
+        epochFirstBatch: UInt64, durableThrough: UInt64, keyGeneration: KeyGeneration, salt: [UInt8]
     ) {
         self.volume = volume
         self.log = log
@@ -164,6 +166,7 @@ struct LogFileHeader: Equatable {
         self.firstBatch = firstBatch
         self.epochFirstBatch = epochFirstBatch
         self.durableThrough = durableThrough
+        self.keyGeneration = keyGeneration
         self.salt = salt
     }
 

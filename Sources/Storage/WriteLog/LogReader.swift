@@ -99,12 +99,12 @@ public final class LogReader<Directory: StorageDirectory> {
     /// Reads the log in `directory`.
     /// - Parameter verifiesData: opens the data of every batch too. Without it, data is opened when it is read.
     public static func open(
-        directory: Directory, volume: VolumeIdentifier, key: SecretKey, verifiesData: Bool = false,
+        directory: Directory, volume: VolumeIdentifier, keys: DataKeys, verifiesData: Bool = false,
         completion: @escaping (Result<LogReader, WriteLogError>) -> Void
     ) {
         var recovery: LogRecovery<Directory>?
         recovery = LogRecovery(
-            directory: directory, volume: volume, key: key, now: .uptimeNanoseconds(0),
+            directory: directory, volume: volume, keys: keys, now: .uptimeNanoseconds(0),
             purpose: .reading(verifiesData: verifiesData) { error in
                 defer { recovery = nil }
                 if let error { return completion(.failure(error)) }

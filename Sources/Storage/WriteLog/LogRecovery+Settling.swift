@@ -79,10 +79,11 @@ extension LogRecovery {
     private func makeFile(log: LogIdentifier, epoch: LogEpoch, part: UInt32, sequence: UInt64, then next: @escaping () -> Void) {
         let header = LogFileHeader(
             volume: volume, log: log, epoch: epoch.number, part: part, firstBatch: sequence,
-            epochFirstBatch: epoch.firstBatch ?? sequence, durableThrough: sequence - 1, salt: random.bytes(LogFormat.saltBytes))
+            epochFirstBatch: epoch.firstBatch ?? sequence, durableThrough: sequence - 1, keyGeneration: keys.newest,
+            salt: random.bytes(LogFormat.saltBytes))
         let cipher: BlockCipher
         do throws(CipherError) {
-            cipher = BlockCipher(key: try key.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
+            cipher = BlockCipher(key: try keys.newestKey.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
         } catch {
             return fail(.cipher("\(error)"))
         }
@@ -90,7 +91,7 @@ extension LogRecovery {
         let name = LogFormat.fileName(epoch: epoch.number, part: part)
         directory.open(name, create: true) { [self] result in
             step(result) { opened in
-                let file = LogFile(file: opened, name: name, epoch: epoch.number, cipher: cipher)
+                let file = LogFile(file: opened, name: name, header: header, cipher: cipher)
                 epoch.files.append(file)
                 opened.write(bytes, at: 0) { result in
                     self.step(result) { _ in
@@ -112,18 +113,18 @@ extension WriteLog {
     /// Opens the log in `directory`, which it has for itself, or makes one there.
     ///
     /// - Parameters:
+    ///   - keys: the volume's data keys; what is written from now on is sealed under the newest.
     ///   - now: becomes the age of what is found: a log does not know how long its machine was off.
     ///   - firstEpoch: the number of the first point of a log that is made.
     public static func open(
-        directory: Directory, volume: VolumeIdentifier, key: SecretKey, limits: WriteLogLimits = WriteLogLimits(),
-        random: RandomSource,
+        directory: Directory, volume: VolumeIdentifier, keys: DataKeys, limits: WriteLogLimits = WriteLogLimits(), random: RandomSource,
         now: NIODeadline, firstEpoch: PointNumber = 1, completion: @escaping (Result<WriteLog, WriteLogError>) -> Void
     ) {
         let recovery = LogRecovery(
-            directory: directory, volume: volume, key: key, now: now,
+            directory: directory, volume: volume, keys: keys, now: now,
             purpose: .serving(random: random, firstEpoch: firstEpoch) { result in
                 completion(
-                    result.map { WriteLog(recovered: $0, directory: directory, key: key, limits: limits, random: random) })
+                    result.map { WriteLog(recovered: $0, directory: directory, keys: keys, limits: limits, random: random) })
             })
         recovery.start()
     }

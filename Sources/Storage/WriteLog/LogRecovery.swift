@@ -46,7 +46,7 @@ final class LogRecovery<Directory: StorageDirectory> {
 
     let directory: Directory
     let volume: VolumeIdentifier
-    let key: SecretKey
+    let keys: DataKeys
     let now: NIODeadline
     let encoding: LogEncoding
     var random = RandomSource.system
@@ -79,11 +79,11 @@ final class LogRecovery<Directory: StorageDirectory> {
     static var damagesMax: Int { 100 }
 
     init(
-        directory: Directory, volume: VolumeIdentifier, key: SecretKey, now: NIODeadline, purpose: LogRecoveryPurpose<Directory>
+        directory: Directory, volume: VolumeIdentifier, keys: DataKeys, now: NIODeadline, purpose: LogRecoveryPurpose<Directory>
     ) {
         self.directory = directory
         self.volume = volume
-        self.key = key
+        self.keys = keys
         self.now = now
         self.purpose = purpose
         encoding = LogEncoding(volume: volume)
@@ -143,7 +143,7 @@ final class LogRecovery<Directory: StorageDirectory> {
         }
         let file: LogFile
         do throws(WriteLogError) {
-            file = LogFile(file: opened, name: name.text, epoch: name.epoch, cipher: try authenticate(header, bytes, name))
+            file = LogFile(file: opened, name: name.text, header: header, cipher: try authenticate(header, bytes, name))
         } catch {
             opened.close()
             return reject(error, name.text) { self.discard(name, then: index) }
@@ -154,6 +154,7 @@ final class LogRecovery<Directory: StorageDirectory> {
     /// The cipher of a file whose header is authentic, and that of the file that it stands in.
     private func authenticate(_ header: LogFileHeader, _ bytes: ByteBuffer, _ name: Name) throws(WriteLogError) -> BlockCipher {
         guard header.volume == volume else { throw .foreign(header.volume) }
+        guard let key = keys[header.keyGeneration] else { throw .missingKey(header.keyGeneration) }
         let cipher: BlockCipher
         do throws(CipherError) {
             cipher = BlockCipher(key: try key.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
@@ -295,7 +296,7 @@ final class LogRecovery<Directory: StorageDirectory> {
     /// A log that is to be served does not open with this error. One that is only read ends before it, and goes on with `next`;
     /// but for a key that opens nothing of it.
     private func reject(_ error: WriteLogError, _ file: String, _ offset: UInt64 = 0, then next: () -> Void) {
-        guard case .reading = purpose, error != .wrongKey || expected != nil || isBroken else { return fail(error) }
+        guard case .reading = purpose, !error.isOfKey || expected != nil || isBroken else { return fail(error) }
         isBroken = true
         damage(LogDamage(file: file, offset: offset, text: error.text))
         next()

@@ -1,10 +1,13 @@
 import Blocks
+import Ciphers
 import NIOCore
 
 /// Why the write log could not do what it was asked.
 public enum WriteLogError: Error, Equatable, Sendable {
     /// The files are of this volume, but were not sealed under this key.
     case wrongKey
+    /// A file was sealed under a generation of the volume's key that is not among those at hand.
+    case missingKey(KeyGeneration)
     /// A file holds what was not written there, or lost what had been made durable; the text says where.
     case corrupt(String)
     /// The files belong to another volume.
@@ -20,10 +23,19 @@ public enum WriteLogError: Error, Equatable, Sendable {
     /// The log was closed.
     case closed
 
+    /// True when another key may open it.
+    public var isOfKey: Bool {
+        switch self {
+        case .wrongKey, .missingKey: true
+        default: false
+        }
+    }
+
     /// What is wrong, for people.
     public var text: String {
         switch self {
         case .wrongKey: "it was not written under this key"
+        case .missingKey(let generation): "it was written under generation \(generation) of the volume's key, which is not at hand"
         case .corrupt(let text), .noSpace(let text): text
         case .foreign(let volume): "it belongs to volume \(volume)"
         case .file(let error): "\(error)"

@@ -42,9 +42,11 @@ extension WriteLog {
         synchronize(files[...], target: target)
     }
 
-    /// A release waits for the header of the epoch that is the oldest after it.
+    /// A release waits for the header of the epoch that is the oldest after it, and the removal of an empty file for that of the one
+    /// which takes its place.
     private var needsEstablishedFile: Bool {
-        !releases.isEmpty && epochs[0].files.first.map { !$0.isEstablished } ?? false
+        let isReleaseWaiting = !releases.isEmpty && epochs[0].files.first.map { !$0.isEstablished } ?? false
+        return isReleaseWaiting || hasEmptyUnderOlderKey && current.files.last.map { !$0.isEstablished } ?? false
     }
 
     /// Synchronises the files from the oldest epoch's to the newest, then the directory if names changed.
@@ -96,6 +98,7 @@ extension WriteLog {
             first.completion(.success(()))
         }
         removeReleased()
+        removeEmptyUnderOlderKeys()
         synchronizeIfNeeded()
     }
 
@@ -161,6 +164,7 @@ extension WriteLog {
             epoch.map.removeAll()
             epoch.files.removeAll()
         }
+        emptyFiles.removeAll()
         for completion in waiting { completion(result) }
         completion(result)
     }

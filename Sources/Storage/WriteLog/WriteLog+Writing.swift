@@ -26,14 +26,14 @@ extension WriteLog {
                 return false
             }
             epoch = owner
-        } else if current.files.isEmpty {
+        } else if current.files.last.map({ isOutdated($0) }) ?? true {
             // A header of the epoch that gathers is always on its way, so that a log whose points
-            // were all released still knows its name and its numbers.
+            // were all released still knows its name and its numbers; under the newest key, so that an older one can go.
             epoch = current
         } else {
             return false
         }
-        guard let file = epoch.files.last else {
+        guard let file = epoch.files.last, !isOutdated(file) else {
             makeFile(for: epoch)
             return false
         }
@@ -154,12 +154,17 @@ extension WriteLog {
 
     // MARK: Files
 
-    /// Makes the file of an epoch, and writes its header.
+    /// True when a file takes no more batches because the key has been rotated. Bytes that it was to take already are repeated there.
+    private func isOutdated(_ file: LogFile) -> Bool { file.keyGeneration != keys.newest && encoded == nil }
+
+    /// Makes the file of an epoch, or the next one of an epoch whose last is under an older key, and writes its header.
     private func makeFile(for epoch: LogEpoch) {
         if let making = fileInTheMaking, making.file.epoch == epoch.number {
             return writeHeader(making.header, to: making.file, of: epoch)
         }
-        let name = LogFormat.fileName(epoch: epoch.number, part: 0)
+        let (part, overflow) = epoch.files.last.map { $0.part.addingReportingOverflow(1) } ?? (0, false)
+        if overflow { return poison(.corrupt("part numbers of an epoch have run out")) }
+        let name = LogFormat.fileName(epoch: epoch.number, part: part)
         isWriting = true
         directory.open(name, create: true) { [self] result in
             isWriting = false
@@ -167,22 +172,24 @@ extension WriteLog {
             switch result {
             case .success(let opened):
                 isDirectoryDirty = true
-                startFile(opened, name: name, epoch: epoch)
+                startFile(opened, name: name, part: part, epoch: epoch)
             case .failure(let error):
                 couldNotWrite(error)
             }
         }
     }
 
-    private func startFile(_ opened: Directory.File, name: String, epoch: LogEpoch) {
-        let first = epoch.firstBatch ?? nextSequence
+    private func startFile(_ opened: Directory.File, name: String, part: UInt32, epoch: LogEpoch) {
+        // Batches are written in the order of their sequence: this one is next, whether it has been begun or not.
+        let first = part == 0 ? epoch.firstBatch ?? nextSequence : writtenThrough + 1
         let header = LogFileHeader(
-            volume: volume, log: logIdentifier, epoch: epoch.number, part: 0, firstBatch: first, epochFirstBatch: first,
-            durableThrough: durableThrough, salt: random.bytes(LogFormat.saltBytes))
+            volume: volume, log: logIdentifier, epoch: epoch.number, part: part, firstBatch: first,
+            epochFirstBatch: epoch.firstBatch ?? first, durableThrough: durableThrough, keyGeneration: keys.newest,
+            salt: random.bytes(LogFormat.saltBytes))
         do throws(CipherError) {
-            let cipher = BlockCipher(key: try key.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
+            let cipher = BlockCipher(key: try keys.newestKey.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
             guard let bytes = header.encoded(cipher: cipher) else { throw .unavailable("AES-256-GCM refused to seal a header") }
-            let file = LogFile(file: opened, name: name, epoch: epoch.number, cipher: cipher)
+            let file = LogFile(file: opened, name: name, header: header, cipher: cipher)
             fileInTheMaking = (file, bytes)
             writeHeader(bytes, to: file, of: epoch)
         } catch {
@@ -201,6 +208,7 @@ extension WriteLog {
                 writing.succeeded()
                 file.isDirty = true
                 fileBytes += file.writeOffset
+                if let last = epoch.files.last, last.zeroedThrough > last.writeOffset { cutZeroes(of: last) }
                 epoch.files.append(file)
                 admitHeld()
                 synchronizeIfNeeded()

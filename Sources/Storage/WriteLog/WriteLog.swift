@@ -45,7 +45,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     public var onAdmissionDue: ((NIODeadline) -> Void)?
 
     let directory: Directory
-    let key: SecretKey
+    /// The volume's data keys; see WriteLog+Keys.swift.
+    var keys: DataKeys
     let encoding: LogEncoding
     var random: RandomSource
 
@@ -93,6 +94,9 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// Releases whose files are still there.
     var releases: Deque<(through: PointNumber, files: [LogFile], completion: LogCompletion)> = []
     var isReleasing = false
+    /// Files without a batch, under an older key, that are being removed.
+    var emptyFiles: [LogFile] = []
+    var isRemovingEmpty = false
     var isClosed = false
     var closeCompletion: LogCompletion?
 
@@ -110,7 +114,7 @@ public final class WriteLog<Directory: StorageDirectory> {
     var atOnce = ByteBuffer()
 
     init(
-        recovered state: RecoveredLog<Directory>, directory: Directory, key: SecretKey, limits: WriteLogLimits,
+        recovered state: RecoveredLog<Directory>, directory: Directory, keys: DataKeys, limits: WriteLogLimits,
         random: RandomSource
     ) {
         volume = state.volume
@@ -118,7 +122,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         self.limits = limits
         pace = AdmissionPace(startPercent: limits.slowingPercent)
         self.directory = directory
-        self.key = key
+        self.keys = keys
         self.random = random
         encoding = LogEncoding(volume: state.volume)
         epochs = state.epochs
@@ -333,6 +337,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         // What is held waits until this has been written.
         pump()
         removeReleased()
+        removeEmptyUnderOlderKeys()
     }
 
     /// Fails what waits for room: the owner's deadline for it has passed. What was ordered stays in the log.

@@ -73,7 +73,7 @@ public actor OfflineState {
     func openLog(_ place: LogPlace, _ key: RecoveryKey, verifiesData: Bool) async throws(WriteLogError) -> LogReader<LocalDirectory> {
         let files = files(of: place)
         return try await completed {
-            LogReader.open(directory: files, volume: place.identifier, key: key.key, verifiesData: verifiesData, completion: $0)
+            LogReader.open(directory: files, volume: place.identifier, keys: key.keys, verifiesData: verifiesData, completion: $0)
         }
     }
 }

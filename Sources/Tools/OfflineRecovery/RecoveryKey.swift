@@ -9,14 +9,14 @@ public struct RecoveryKey: Sendable {
     public let identifier: VolumeIdentifier
     /// The size of the disk in sectors when the key was exported; 0 when it was not known.
     public let sectorCount: UInt64
-    /// The data key.
-    public let key: SecretKey
+    /// The data keys, by generation.
+    public let keys: DataKeys
 
-    public init(name: String, identifier: VolumeIdentifier, sectorCount: UInt64, key: SecretKey) {
+    public init(name: String, identifier: VolumeIdentifier, sectorCount: UInt64, keys: DataKeys) {
         self.name = name
         self.identifier = identifier
         self.sectorCount = sectorCount
-        self.key = key
+        self.keys = keys
     }
 }
 

@@ -17,6 +17,11 @@ extension APIClient {
         try await get("/v1/volumes/\(Self.part(name))/credentials")
     }
 
+    /// The data keys of one volume, or of all, with those that were destroyed.
+    func dataKeys(ofVolume name: String?) async throws -> [DataKey] {
+        try await list("/v1/keys", query: name.map { ["volume": $0] } ?? [:])
+    }
+
     /// Closes a point and returns as soon as it is closed.
     func seal(_ name: String) async throws -> SealResult {
         try await post("/v1/volumes/\(Self.part(name))/seal", nil as String?, query: ["wait": "sealed"])

@@ -7,7 +7,7 @@ struct VolumeCommand: AsyncParsableCommand {
         subcommands: [
             List.self, Show.self, Create.self, Set.self, Region.self, Limit.self, Attach.self, Detach.self, Seal.self, Point.self,
             Credentials.self,
-            RecoveryKey.self, Delete.self,
+            RecoveryKey.self, Shred.self, Delete.self,
         ], defaultSubcommand: List.self)
 
     struct List: AsyncParsableCommand {

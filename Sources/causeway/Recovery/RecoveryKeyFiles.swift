@@ -6,13 +6,26 @@ import OfflineRecovery
 
 /// The files that `causeway volume recovery-key` wrote.
 struct RecoveryKeyFiles {
-    /// The keys of volumes, of all files.
-    private(set) var volumes: [RecoveryKey] = []
+    /// What the files say of one attachment.
+    private struct Attachment {
+        var name: String
+        var sectorCount: UInt64
+        var keys: [KeyGeneration: SecretKey] = [:]
+    }
+
+    private var attachments: [VolumeIdentifier: Attachment] = [:]
     /// The keys of cloud edges' caches.
     private(set) var caches: [SecretKey] = []
 
     /// A key file is small; what is larger is none.
     private static let byteCountMax = 16 << 20
+
+    /// The keys of volumes, of all files: those of one attachment together.
+    var volumes: [RecoveryKey] {
+        attachments.compactMap { identifier, found in
+            DataKeys(found.keys).map { RecoveryKey(name: found.name, identifier: identifier, sectorCount: found.sectorCount, keys: $0) }
+        }
+    }
 
     init(_ paths: [String]) throws {
         for path in paths { try take(try Self.read(path), path) }
@@ -39,12 +52,16 @@ struct RecoveryKeyFiles {
     private mutating func take(_ keys: RecoveryKeys, _ path: String) throws {
         for volume in keys.volumes {
             guard let identifier = VolumeIdentifier(hexadecimal: volume.identifier), let key = try? SecretKey(Array(volume.dataKey)),
+                volume.generation != 0,
                 SectorRange(start: 0, count: volume.sectorCount) != nil
             else {
                 throw CommandFailure(
                     "the key of volume \(volume.volume) in \(path) is damaged", action: "Export it again, or use another copy of the file.")
             }
-            volumes.append(RecoveryKey(name: volume.volume, identifier: identifier, sectorCount: volume.sectorCount, key: key))
+            var found = attachments[identifier] ?? Attachment(name: volume.volume, sectorCount: 0)
+            found.sectorCount = max(found.sectorCount, volume.sectorCount)
+            found.keys[volume.generation ?? 1] = key
+            attachments[identifier] = found
         }
         for cache in keys.caches {
             guard let key = try? SecretKey(Array(cache.key)) else {

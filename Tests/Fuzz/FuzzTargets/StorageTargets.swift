@@ -32,7 +32,7 @@ public final class WriteLogTarget: FuzzTarget {
     private static func open(_ directory: MemoryDirectory, _ queue: MemoryQueue) throws -> Result<Log, WriteLogError>? {
         var result: Result<Log, WriteLogError>?
         Log.open(
-            directory: directory, volume: fuzzVolume, key: try fuzzKey(7), limits: WriteLogLimits(), random: seededSource(),
+            directory: directory, volume: fuzzVolume, keys: DataKeys(try fuzzKey(7)), limits: WriteLogLimits(), random: seededSource(),
             now: .uptimeNanoseconds(1)
         ) { result = $0 }
         try queue.run()
@@ -42,7 +42,7 @@ public final class WriteLogTarget: FuzzTarget {
     /// What someone finds wrong who only reads; nil when the key opens nothing.
     private static func damages(_ directory: MemoryDirectory, _ queue: MemoryQueue) throws -> Int? {
         var result: Result<LogReader<MemoryDirectory>, WriteLogError>?
-        LogReader.open(directory: directory, volume: fuzzVolume, key: try fuzzKey(7)) { result = $0 }
+        LogReader.open(directory: directory, volume: fuzzVolume, keys: DataKeys(try fuzzKey(7))) { result = $0 }
         try queue.run()
         guard let result else { throw FuzzFinding("a reader never ended") }
         return (try? result.get())?.damages.count

@@ -36,7 +36,7 @@ struct ReservationFileTests {
         let state = try state()
         let file = try ReservationFileFormat.seal(state.encoded(), volume: volume, key: key(), salt: salt)
         #expect(file.readableBytes == 64 + 4096 + 16 + 4)
-        let opened = try ReservationFileFormat.open(file, volume: volume, key: key())
+        let opened = try ReservationFileFormat.open(file, volume: volume, keys: DataKeys(key())).state
         #expect(opened.isKeptAs(state) && opened.isPersistent)
         let bytes = Data(file.readableBytesView)
         #expect(bytes.range(of: Data("secret-node".utf8)) == nil)
@@ -46,26 +46,26 @@ struct ReservationFileTests {
     @Test("A damaged, foreign or later file is refused")
     func refusals() throws {
         let file = try ReservationFileFormat.seal(state().encoded(), volume: volume, key: key(), salt: salt)
-        #expect(throws: ReservationFileError.wrongKey) { try ReservationFileFormat.open(file, volume: volume, key: key(2)) }
+        #expect(throws: ReservationFileError.wrongKey) { try ReservationFileFormat.open(file, volume: volume, keys: DataKeys(key(2))) }
         #expect(throws: ReservationFileError.otherVolume) {
-            try ReservationFileFormat.open(file, volume: VolumeIdentifier(high: 1, low: 3), key: key())
+            try ReservationFileFormat.open(file, volume: VolumeIdentifier(high: 1, low: 3), keys: DataKeys(key()))
         }
         for index in stride(from: 0, to: file.readableBytes, by: 61) {
             #expect(throws: ReservationFileError.damaged) {
-                try ReservationFileFormat.open(file.getSlice(at: 0, length: index) ?? file, volume: volume, key: key())
+                try ReservationFileFormat.open(file.getSlice(at: 0, length: index) ?? file, volume: volume, keys: DataKeys(key()))
             }
             #expect(throws: ReservationFileError.damaged) {
-                try ReservationFileFormat.open(changed(file, at: index, mends: false), volume: volume, key: key())
+                try ReservationFileFormat.open(changed(file, at: index, mends: false), volume: volume, keys: DataKeys(key()))
             }
         }
         // Whoever mends the checksum is stopped by the tag, which covers the header too.
         for index in [10, 12, 40, 64, 1000, 64 + 4096] {
             #expect(throws: ReservationFileError.self) {
-                try ReservationFileFormat.open(changed(file, at: index, mends: true), volume: volume, key: key())
+                try ReservationFileFormat.open(changed(file, at: index, mends: true), volume: volume, keys: DataKeys(key()))
             }
         }
         #expect(throws: ReservationFileError.unknownVersion(257)) {
-            try ReservationFileFormat.open(changed(file, at: 8, mends: true), volume: volume, key: key())
+            try ReservationFileFormat.open(changed(file, at: 8, mends: true), volume: volume, keys: DataKeys(key()))
         }
     }
 
@@ -87,12 +87,12 @@ struct ReservationFileTests {
         let directory = try OpenDirectory(path, create: true)
         let eventLoop = MultiThreadedEventLoopGroup.singleton.any()
         let state = try state()
-        let (volume, key) = (volume, try key())
+        let (volume, keys) = (volume, DataKeys(try key()))
 
         func load() async throws -> PersistentReservations? {
             let promise = eventLoop.makePromise(of: PersistentReservations?.self)
             eventLoop.execute {
-                ReservationFile(directory: directory, volume: volume, key: key, eventLoop: eventLoop, threadPool: .singleton)
+                ReservationFile(directory: directory, volume: volume, keys: keys, eventLoop: eventLoop, threadPool: .singleton)
                     .load { promise.completeWith($0) }
             }
             return try await promise.futureResult.get()
@@ -100,7 +100,7 @@ struct ReservationFileTests {
         func store(_ state: ByteBuffer?) async throws -> Bool {
             let promise = eventLoop.makePromise(of: Bool.self)
             eventLoop.execute {
-                ReservationFile(directory: directory, volume: volume, key: key, eventLoop: eventLoop, threadPool: .singleton)
+                ReservationFile(directory: directory, volume: volume, keys: keys, eventLoop: eventLoop, threadPool: .singleton)
                     .store(state) { promise.succeed($0) }
             }
             return try await promise.futureResult.get()
@@ -114,5 +114,38 @@ struct ReservationFileTests {
         #expect(try await load() == nil)
         try directory.replaceFile(ReservationFile.name, with: [1, 2, 3])
         await #expect(throws: Problem.self) { try await load() }
+    }
+    @Test("A new key seals the file anew, in turn with what else changes it")
+    func rotation() async throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("causeway-reservations-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let directory = try OpenDirectory(path, create: true)
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.any()
+        let encoded = try state().encoded()
+        let volume = volume
+        let (first, both, second) = (
+            DataKeys(try key(1)), try #require(DataKeys([1: key(1), 2: key(2)])), DataKeys(try key(2), generation: 2)
+        )
+        let written = eventLoop.makePromise(of: Bool.self)
+        let generations = eventLoop.makePromise(of: [UInt64?].self)
+        eventLoop.execute {
+            let file = ReservationFile(
+                directory: directory, volume: volume, keys: first, eventLoop: eventLoop, threadPool: .singleton)
+            file.store(encoded) { isWritten in
+                written.succeed(isWritten)
+                var found = [file.keyGeneration]
+                file.use(both)
+                // Behind the sealing anew in the row.
+                file.store(encoded) { _ in
+                    found.append(file.keyGeneration)
+                    generations.succeed(found)
+                }
+            }
+        }
+        #expect(try await written.futureResult.get())
+        #expect(try await generations.futureResult.get() == [1, 2])
+        let bytes = ByteBuffer(bytes: try directory.readFile(ReservationFile.name, byteCountMax: 1 << 20))
+        #expect(try ReservationFileFormat.open(bytes, volume: volume, keys: second).state.isKeptAs(state()))
+        #expect(throws: ReservationFileError.wrongKey) { try ReservationFileFormat.open(bytes, volume: volume, keys: first) }
     }
 }

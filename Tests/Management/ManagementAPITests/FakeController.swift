@@ -174,6 +174,15 @@ final class FakeController: EdgeController {
                 .init(volume: try await volume(named: name).name, identifier: "i", disk: "d", sectorCount: 8, dataKey: Data(count: 32))
             ])
     }
+    func shredVolume(named name: String, force: Bool) async throws -> ShredResult {
+        ShredResult(volume: try await volume(named: name).name, destroyedGenerations: [2], edgeTold: true, unsentBytes: force ? nil : 0)
+    }
+    func rotateKey(ofVolume name: String) async throws -> KeyRotation {
+        KeyRotation(volume: try await volume(named: name).name, generation: 3, inForce: state.withLock { $0.sealed } != .sealed)
+    }
+    func dataKeys() async throws -> [DataKey] { Samples.keys }
+    func masterKey() async throws -> MasterKeyInfo { MasterKeyInfo(madeAt: Samples.time, wrappedKeys: 2) }
+    func rotateMasterKey() async throws -> MasterKeyInfo { try await masterKey() }
     func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken {
         PairingToken(token: "abc", expiresAt: Samples.time + Double(request.validSeconds ?? 3_600))
     }
@@ -227,8 +236,16 @@ enum Samples {
         name: "mail", state: .sealed, label: "l", point: 7, consistency: .application, remainingSeconds: 1, message: "m")
     static let recoveryKeys = RecoveryKeys(
         exportedAt: time, onPremEdge: "1f3a",
-        volumes: [.init(volume: "mail", identifier: "00ab", disk: "alpha", sectorCount: 2_048, dataKey: Data(repeating: 7, count: 32))],
+        volumes: [
+            .init(
+                volume: "mail", identifier: "00ab", disk: "alpha", sectorCount: 2_048, generation: 1, dataKey: Data(repeating: 7, count: 32)
+            )
+        ],
         caches: [.init(edge: "77", key: Data(repeating: 8, count: 32))])
+    static let keys = [
+        DataKey(volume: "mail", identifier: "00ab", generation: 1, state: .destroyed, madeAt: time, destroyedAt: time),
+        DataKey(volume: "mail", identifier: "00ab", generation: 2, state: .active, madeAt: time),
+    ]
     static let problem = Problem(
         status: 404, code: "c", title: "t", detail: "d", action: "a", instance: "/i", errors: [.init(field: "f", message: "m")])
 
@@ -244,6 +261,9 @@ enum Samples {
         ("VolumeThrottle", Volume.Throttle()), ("VolumeIO", volume.io),
         ("VolumeCredentials", credentials),
         ("RecoveryKeys", recoveryKeys), ("RecoveryVolumeKey", recoveryKeys.volumes[0]), ("RecoveryCacheKey", recoveryKeys.caches[0]),
+        ("DataKey", keys[0]), ("DataKeyPage", Page(items: keys, next: "n")), ("MasterKey", MasterKeyInfo(madeAt: time, wrappedKeys: 1)),
+        ("KeyRotation", KeyRotation(volume: "mail", generation: 2, inForce: true)), ("ShredRequest", ShredRequest(force: true)),
+        ("ShredResult", ShredResult(volume: "mail", destroyedGenerations: [1], edgeTold: true, unsentBytes: 0)),
         ("SealResult", SealResult(volume: "mail", point: 1, state: .sealed)), ("VolumeGroupPage", Page(items: [group], next: "n")),
         ("VolumeGroup", group), ("GroupMember", group.members[0]),
         ("GroupCut", VolumeGroup.Cut(count: 1, lastSeconds: 0.0001, longestSeconds: 0.001)),
@@ -298,6 +318,8 @@ enum Samples {
         ("VolumeCredentials", VolumeCredentials(user: "u", secret: "s")),
         ("DetachResult", DetachResult(volume: "v", unsentBytes: nil, forced: true)),
         ("EdgeCache", EdgeCache(path: "/c", state: .waiting)), ("CacheChange", CacheChange()),
+        ("DataKey", keys[1]), ("MasterKey", MasterKeyInfo(madeAt: nil, wrappedKeys: 0)), ("ShredRequest", ShredRequest()),
+        ("ShredResult", ShredResult(volume: "v", destroyedGenerations: [], edgeTold: nil, unsentBytes: nil)),
         ("RegionChange", RegionChange()), ("AttachRequest", AttachRequest()), ("DetachRequest", DetachRequest()),
         ("PairingTokenCreate", PairingTokenCreate()),
         ("JoinRequestBody", JoinRequestBody(token: "t")), ("Event", Event(sequence: 1, time: time, kind: "k", message: "m")),

@@ -49,7 +49,7 @@ import Testing
 
     @Test func wrongRole() async throws {
         let bare = BareController()
-        let onprem = ["/v1/disks", "/v1/disks/a", "/v1/volumes/a/credentials"]
+        let onprem = ["/v1/disks", "/v1/disks/a", "/v1/volumes/a/credentials", "/v1/keys", "/v1/keys/master"]
         for uri in ["/v1/edges", "/v1/links", "/v1/volumes", "/v1/volumes/a"] + onprem {
             #expect(try await TestAPI().send(.get, uri, to: bare).problem(409).code == "wrong_role")
         }
@@ -57,6 +57,7 @@ import Testing
             ("/v1/pairing/tokens", nil), ("/v1/pairing/join", #"{"token":"t"}"#), ("/v1/volumes/a/seal", nil),
             ("/v1/volumes/a/attach", nil),
             ("/v1/volumes/a/detach", nil), ("/v1/volumes/a/recovery-key", nil), ("/v1/recovery-keys", nil),
+            ("/v1/volumes/a/shred", nil), ("/v1/volumes/a/rotate-key", nil), ("/v1/keys/master/rotate", nil),
             ("/v1/disks", #"{"name":"a","path":"/a"}"#),
             ("/v1/volumes", #"{"name":"a","disk":"a"}"#),
         ] {

@@ -30,10 +30,10 @@ import Testing
         EdgeRecord(id: id, name: "name of \(id)", role: "cloud", certificateSerial: "01\(id)", createdAt: date(0))
     }
 
-    private func volume(_ name: String, disk: String = "disk", key: UInt8 = 7) -> VolumeRecord {
+    private func volume(_ name: String, disk: String = "disk") -> VolumeRecord {
         VolumeRecord(
             name: name, identifier: String(repeating: "0", count: 32 - name.utf8.count) + name, disk: disk, target: name,
-            wrappedKey: Data(repeating: key, count: 61), recoveryPointObjectiveSeconds: 5, sealBytes: 64 << 20)
+            recoveryPointObjectiveSeconds: 5, sealBytes: 64 << 20)
     }
 
     private func target(_ name: String, secret: String = "secret") -> TargetRecord {
@@ -210,7 +210,8 @@ import Testing
             #expect(try Data(directory.readFile(name, byteCountMax: 1 << 24)).range(of: plain) == nil, "a plain key is in \(name)")
         }
         let volume = try store.volume("v")
-        #expect(volume.wrappedKey == Data("wrapped for a1".utf8) + Data(count: 40))
+        #expect(try store.dataKeys(ofVolume: "v").map(\.wrappedKey) == [Data("wrapped for a1".utf8) + Data(count: 40)])
+        #expect(try store.dataKeys().map(\.generation) == [1, 1])
         #expect(volume.identifier == "a1" && volume.edge == "e" && volume.state == .attached && volume.generation == 7)
         #expect(volume.target == "v" && volume.logicalUnit == 0 && volume.logIdentifier == "log" && volume.sealBytes == 1 << 20)
         #expect(!volume.isRemovable)
@@ -261,14 +262,17 @@ import Testing
         );
         """
 
+    private func isInAFile(_ bytes: Data) throws -> Bool {
+        try directory.list().contains { name in
+            try Data(directory.readFile(name, byteCountMax: 1 << 24)).range(of: bytes) != nil
+        }
+    }
+
     @Test func aDeletedVolumesKeyIsGoneFromTheFiles() throws {
         try store.addEdge(edge("e"))
-        try store.addVolume(volume("v", key: 0xa7), target: target("v", secret: "a secret of the target"))
-        func isInAFile(_ bytes: Data) throws -> Bool {
-            try directory.list().contains { name in
-                try Data(directory.readFile(name, byteCountMax: 1 << 24)).range(of: bytes) != nil
-            }
-        }
+        try store.addVolume(volume("v"), target: target("v", secret: "a secret of the target"))
+        _ = try store.attachVolume("v", edge: "e", identifier: "a", wrappedKey: Data(repeating: 0xa7, count: 61))
+        _ = try store.detachVolume("v")
         let secrets = [Data(repeating: 0xa7, count: 61), Data("a secret of the target".utf8)]
         for secret in secrets { #expect(try isInAFile(secret)) }
         try store.deleteVolume("v")
@@ -365,18 +369,81 @@ import Testing
     }
 
     @Test func keepsNoPlainKey() throws {
-        var plain = volume("v")
-        plain.wrappedKey = Data(count: 32)
-        #expect(throws: StateStoreError.self) { try add(plain) }
         #expect(throws: StateStoreError.self) { try store.addWrappedSiteKey(Data(count: 32)) }
         try store.addEdge(edge("e"))
         try add(volume("v"))
         #expect(throws: StateStoreError.self) {
             try store.attachVolume("v", edge: "e", identifier: "a", wrappedKey: Data(count: 32))
         }
+        _ = try attach("v", to: "e", identifier: "a")
+        #expect(throws: StateStoreError.self) { try store.addDataKey(ofVolume: "v") { _, _ in Data(count: 32) } }
         #expect(throws: StateStoreError.self) {
-            try store.write { try $0.execute(sql: "UPDATE volume SET wrappedKey = zeroblob(32)") }
+            try store.write { try $0.execute(sql: "UPDATE dataKey SET wrappedKey = zeroblob(32)") }
         }
+    }
+
+    @Test func keysComeOneAfterTheOtherAndGoForGood() throws {
+        try store.addEdge(edge("e"))
+        try add(volume("v"))
+        #expect(throws: StateStoreError.self, "detached") { try store.addDataKey(ofVolume: "v") { _, _ in Data(count: 61) } }
+        _ = try attach("v", to: "e", identifier: "a")
+        func wrapped(_ generation: UInt64) -> Data { Data(repeating: UInt8(0xa0 + generation), count: 61) }
+        for generation in 2...UInt64(StateStore.liveKeysMax) {
+            let key = try store.addDataKey(ofVolume: "v", madeAt: date(1)) { identifier, next in
+                #expect(identifier == "a" && next == generation)
+                return wrapped(next)
+            }
+            #expect(key.generation == generation && key.identifier == "a")
+        }
+        #expect(throws: StateStoreError.self, "too many in use") { try store.addDataKey(ofVolume: "v") { _, _ in Data(count: 61) } }
+        #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "another", before: 4).isEmpty)
+        #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "a", before: 4, at: date(2)).map(\.generation) == [1, 2, 3])
+        #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "a", before: 4).isEmpty, "a second time")
+        #expect(try !isInAFile(wrapped(2)) && !isInAFile(wrapped(3)) && isInAFile(wrapped(4)))
+        #expect(try store.dataKeys(ofVolume: "v").map(\.destroyedAt).prefix(4) == [date(2), date(2), date(2), nil])
+        // The newest is not to be had in this way, whatever a cloud edge says.
+        _ = try store.destroyDataKeys(ofVolume: "v", identifier: "a", before: .max >> 1)
+        #expect(try store.dataKeys(ofVolume: "v").filter { $0.wrappedKey != nil }.map(\.generation) == [UInt64(StateStore.liveKeysMax)])
+        #expect(try store.destroyAllDataKeys(ofVolume: "v", at: date(3)).map(\.generation) == [UInt64(StateStore.liveKeysMax)])
+        for generation in 2...UInt64(StateStore.liveKeysMax) { #expect(try !isInAFile(wrapped(generation))) }
+        #expect(try store.destroyAllDataKeys(ofVolume: "v").isEmpty)
+        // The next attachment begins anew.
+        _ = try store.detachVolume("v")
+        _ = try attach("v", to: "e", identifier: "b")
+        #expect(try store.dataKeys(ofVolume: "v").map(\.generation) == [1])
+    }
+
+    @Test func destroyedKeysThatAreShownAreBounded() throws {
+        try store.addEdge(edge("e"))
+        try add(volume("v"))
+        _ = try attach("v", to: "e", identifier: "a")
+        for _ in 0..<StateStore.destroyedKeysMax + 3 {
+            let key = try store.addDataKey(ofVolume: "v") { _, _ in Data(count: 61) }
+            _ = try store.destroyDataKeys(ofVolume: "v", identifier: "a", before: key.generation)
+        }
+        #expect(try store.dataKeys(ofVolume: "v").count == StateStore.destroyedKeysMax + 1)
+        #expect(try store.dataKeys(ofVolume: "v").last?.generation == UInt64(StateStore.destroyedKeysMax + 4))
+    }
+
+    @Test func allKeysAreWrappedAnewOrNone() throws {
+        try store.addEdge(edge("e"))
+        try store.addWrappedSiteKey(Data(repeating: 0xc1, count: 61))
+        try add(volume("v"))
+        _ = try attach("v", to: "e", identifier: "a")
+        var keys = try store.dataKeys()
+        _ = try store.addDataKey(ofVolume: "v") { _, _ in Data(repeating: 0xc3, count: 61) }
+        keys[0].wrappedKey = Data(repeating: 0xd2, count: 61)
+        let site = Data(repeating: 0xd1, count: 61)
+        #expect(throws: StateStoreError.self, "one was added meanwhile") {
+            try store.replaceWrappedKeys(site: site, dataKeys: keys, masterKeyMadeAt: date(1))
+        }
+        #expect(try store.wrappedSiteKey() == Data(repeating: 0xc1, count: 61) && !isInAFile(Data(repeating: 0xd2, count: 61)))
+        keys = try store.dataKeys()
+        for index in keys.indices { keys[index].wrappedKey = Data(repeating: 0xd2, count: 61) }
+        try store.replaceWrappedKeys(site: site, dataKeys: keys, masterKeyMadeAt: date(1))
+        #expect(try store.wrappedSiteKey() == site && store.masterKeyMadeAt() == date(1))
+        #expect(try store.dataKeys() == keys)
+        for old in [0xc1, 0xc3, 9] as [UInt8] { #expect(try !isInAFile(Data(repeating: old, count: 61))) }
     }
 
     @Test func theSiteKeyIsKeptOnce() throws {

@@ -1,4 +1,5 @@
 import Blocks
+import Ciphers
 import CloudOnlyDisk
 import NIOCore
 import SimulatedStorage
@@ -51,8 +52,9 @@ final class ServedVolume {
 
     private func openLog() {
         WriteLog.open(
-            directory: world.edges[edge].machine.directory(volume.logName), volume: volume.identifier, key: volume.key,
-            limits: world.logLimits, random: world.scheduler.random.source, now: world.scheduler.now, firstEpoch: volume.firstPoint
+            directory: world.edges[edge].machine.directory(volume.logName), volume: volume.identifier,
+            keys: DataKeys(volume.key), limits: world.logLimits, random: world.scheduler.random.source, now: world.scheduler.now,
+            firstEpoch: volume.firstPoint
         ) { [weak self] result in
             guard let self, !isDead else { return }
             switch result {

@@ -87,6 +87,33 @@ import Testing
         #expect(try harness.read(1..<2) == CacheHarness.block(1, 5))
     }
 
+    /// A rotated key: what was sealed under the old one is forgotten, also when a crash forgets that it was.
+    @Test(arguments: [true, false]) func anotherGenerationOfTheKeyForgetsTheBlocks(isSynchronized: Bool) throws {
+        let harness = try CacheHarness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<70, 1))
+        cache.insert(harness.other, block: 0, data: CacheHarness.blocks(0..<10, 2))
+        cache.insertZeroes(harness.volume, blocks: 100..<110)
+        cache.setCurrent(harness.volume, through: 4)
+        try harness.synchronize()
+        let key = try SecretKey([UInt8](repeating: 4, count: 32))
+        cache.attach(volume: harness.volume, key: key, generation: 2)
+        #expect(cache.blocksHeld(of: harness.volume) == 0 && !cache.contains(harness.volume, block: 105))
+        #expect(cache.require(harness.volume, through: 4), "it knows of the point, though it has nothing of it")
+        #expect(try harness.read(0..<10, of: harness.other) == CacheHarness.blocks(0..<10, 2))
+        cache.insert(harness.volume, block: 3, data: CacheHarness.block(3, 5))
+        if isSynchronized { try harness.synchronize() }
+        harness.crash(power: true)
+        let again = try harness.open(attaching: false)
+        again.attach(volume: harness.volume, key: key, generation: 2)
+        #expect(try harness.read(3..<4) == (isSynchronized ? CacheHarness.block(3, 5) : nil))
+        #expect(try harness.read(4..<5) == nil)
+        #expect(again.statistics.corrupt == 0)
+        // A home from before the rotation knows the old key only.
+        again.attach(volume: harness.volume, key: harness.volumeKey, generation: 1)
+        #expect(again.blocksHeld(of: harness.volume) == 0)
+    }
+
     @Test func detachingForgetsForGood() throws {
         let harness = try CacheHarness()
         let cache = try harness.open()

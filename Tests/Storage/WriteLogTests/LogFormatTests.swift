@@ -39,7 +39,7 @@ enum LogTestTools {
         let cipher = BlockCipher(key: try SecretKey([UInt8](repeating: 1, count: 32)))
         let header = LogFileHeader(
             volume: VolumeIdentifier(high: 1, low: 2), log: LogIdentifier(high: 3, low: 4), epoch: 5, part: 6, firstBatch: 7,
-            epochFirstBatch: 8, durableThrough: 9, salt: [UInt8](repeating: 10, count: 32))
+            epochFirstBatch: 8, durableThrough: 9, keyGeneration: 11, salt: [UInt8](repeating: 10, count: 32))
         let bytes = try #require(header.encoded(cipher: cipher))
         #expect(bytes.readableBytes == 4096)
         #expect(try LogFileHeader(parsing: bytes) == header)

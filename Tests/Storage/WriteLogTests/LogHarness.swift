@@ -12,7 +12,7 @@ typealias Log = WriteLog<SimulatedDirectory>
 final class LogHarness {
     let scheduler: Scheduler
     let machine: SimulatedMachine
-    var key: SecretKey
+    var keys: DataKeys
     let volume = VolumeIdentifier(high: 0x1122_3344_5566_7788, low: 0x99aa_bbcc_ddee_ff00)
     /// Writers meet a wall and no slope, unless a test says otherwise.
     var limits = WriteLogLimits(slowingPercent: 100)
@@ -21,7 +21,7 @@ final class LogHarness {
     init(seed: UInt64 = 1) throws {
         scheduler = Scheduler(seed: seed)
         machine = SimulatedMachine(scheduler: scheduler)
-        key = try SecretKey([UInt8](repeating: 7, count: 32))
+        keys = DataKeys(try SecretKey([UInt8](repeating: 7, count: 32)))
     }
 
     var random: SeededRandom { scheduler.random }
@@ -32,7 +32,7 @@ final class LogHarness {
     func open(volume: VolumeIdentifier? = nil) throws -> Log {
         var result: Result<Log, WriteLogError>?
         Log.open(
-            directory: directory, volume: volume ?? self.volume, key: key, limits: limits, random: random.source,
+            directory: directory, volume: volume ?? self.volume, keys: keys, limits: limits, random: random.source,
             now: scheduler.now
         ) { result = $0 }
         scheduler.runUntilIdle()
@@ -44,7 +44,7 @@ final class LogHarness {
     func openError(volume: VolumeIdentifier? = nil) -> WriteLogError? {
         var result: Result<Log, WriteLogError>?
         Log.open(
-            directory: directory, volume: volume ?? self.volume, key: key, limits: limits, random: random.source,
+            directory: directory, volume: volume ?? self.volume, keys: keys, limits: limits, random: random.source,
             now: scheduler.now
         ) { result = $0 }
         scheduler.runUntilIdle()
@@ -130,7 +130,7 @@ final class LogHarness {
     func readOffline(_ range: SectorRange) throws -> [[UInt8]?] {
         let names = directory.names
         let reader: LogReader<SimulatedDirectory> = try wait {
-            LogReader.open(directory: directory, volume: volume, key: key, verifiesData: true, completion: $0)
+            LogReader.open(directory: directory, volume: volume, keys: keys, verifiesData: true, completion: $0)
         }
         #expect(reader.damages.isEmpty, "\(reader.damages)")
         var sectors = [[UInt8]?](repeating: nil, count: Int(range.count))

@@ -77,10 +77,21 @@ private final class CrashRun {
                     released = max(released, point)
                     log.release(through: point) { _ in }
                 }
+            case 18 where random.chance(percent: 20): try rotate(log)
             default:
                 for _ in 0..<random.within(1...12) { _ = harness.scheduler.step() }
             }
         }
+    }
+
+    /// Takes a new key; and destroys those that the log says it needs no more, so that a crash has to do without them.
+    private func rotate(_ log: Log) throws {
+        let used = log.keyGenerations
+        var keys = [harness.keys.newest: harness.keys.newestKey]
+        for generation in used { keys[generation] = harness.keys[generation] }
+        if harness.random.chance(percent: 50) { keys[harness.keys.newest + 1] = try .random() }
+        harness.keys = try #require(DataKeys(keys))
+        log.use(harness.keys)
     }
 
     /// The unreleased state after the first `count` writes.
@@ -172,7 +183,7 @@ private final class CrashRun {
         for _ in 0..<8 {
             let harness = run.harness
             Log.open(
-                directory: harness.directory, volume: harness.volume, key: harness.key, limits: harness.limits,
+                directory: harness.directory, volume: harness.volume, keys: harness.keys, limits: harness.limits,
                 random: harness.random.source,
                 now: harness.scheduler.now
             ) { _ in }

@@ -285,9 +285,9 @@ import Testing
         try harness.flush()
         let other = VolumeIdentifier(high: 1, low: 2)
         #expect(harness.openError(volume: other) == .foreign(harness.volume))
-        harness.key = try SecretKey([UInt8](repeating: 8, count: 32))
+        harness.keys = DataKeys(try SecretKey([UInt8](repeating: 8, count: 32)))
         #expect(harness.openError() == .wrongKey)
-        harness.key = try SecretKey([UInt8](repeating: 7, count: 32))
+        harness.keys = DataKeys(try SecretKey([UInt8](repeating: 7, count: 32)))
         #expect(harness.openError() == nil)
     }
 

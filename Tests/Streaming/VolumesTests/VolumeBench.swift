@@ -47,7 +47,7 @@ final class VolumeBench {
         }
         var log: WriteLog<SimulatedDirectory>?
         WriteLog.open(
-            directory: machine.directory("log"), volume: identifier, key: key, limits: limits, random: scheduler.random.source,
+            directory: machine.directory("log"), volume: identifier, keys: DataKeys(key), limits: limits, random: scheduler.random.source,
             now: scheduler.now
         ) { if case .success(let opened) = $0 { log = opened } }
         scheduler.runUntilIdle()

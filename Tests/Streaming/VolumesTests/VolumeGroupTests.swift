@@ -50,7 +50,7 @@ import WriteLog
                 let identifier = VolumeIdentifier(high: 1, low: UInt64(number))
                 var log: WriteLog<SimulatedDirectory>?
                 WriteLog.open(
-                    directory: machine.directory("log-\(number)"), volume: identifier, key: key, limits: WriteLogLimits(),
+                    directory: machine.directory("log-\(number)"), volume: identifier, keys: DataKeys(key), limits: WriteLogLimits(),
                     random: scheduler.random.source, now: scheduler.now
                 ) { if case .success(let opened) = $0 { log = opened } }
                 scheduler.runUntilIdle()

@@ -95,7 +95,7 @@ import Testing
         try await world.fill("mail")
         let right = try world.key("mail")
         let wrong = RecoveryKey(
-            name: "mail", identifier: right.identifier, sectorCount: 8, key: try SecretKey([UInt8](repeating: 0x41, count: 32)))
+            name: "mail", identifier: right.identifier, sectorCount: 8, keys: DataKeys(try SecretKey([UInt8](repeating: 0x41, count: 32))))
         let state = try OfflineState(path: world.state, keys: [wrong])
         let volume = try await state.volumes()[0]
         #expect(!volume.isOpen && volume.damages.count == 1)

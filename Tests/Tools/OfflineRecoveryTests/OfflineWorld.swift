@@ -29,7 +29,7 @@ actor LogWriter {
         if let log { return log }
         let files = LocalDirectory(directory, eventLoop: loop.eventLoop, threadPool: loop.threadPool)
         let log: WriteLog<LocalDirectory> = try await completed {
-            WriteLog.open(directory: files, volume: volume, key: key, random: .system, now: .now(), completion: $0)
+            WriteLog.open(directory: files, volume: volume, keys: DataKeys(key), random: .system, now: .now(), completion: $0)
         }
         self.log = log
         return log
@@ -89,7 +89,7 @@ final class OfflineWorld {
     func add(_ name: String, number: UInt64, place: String = "volumes") throws {
         let identifier = VolumeIdentifier(high: 0x1122_3344_5566_7788, low: number)
         let key = try SecretKey((0..<32).map { UInt8(truncatingIfNeeded: UInt64($0) &* 7 &+ number) })
-        keys[name] = RecoveryKey(name: name, identifier: identifier, sectorCount: Self.sectorCount, key: key)
+        keys[name] = RecoveryKey(name: name, identifier: identifier, sectorCount: Self.sectorCount, keys: DataKeys(key))
         let directory = try OpenDirectory("\(state)/\(place)/\(identifier)", create: true)
         writers[name] = LogWriter(directory: directory, volume: identifier, key: key)
         disks[name] = [UInt8](repeating: 0xee, count: Int(Self.sectorCount) * 512)

@@ -1,0 +1,55 @@
+import Ciphers
+import NIOCore
+import Volumes
+
+// The rotation of a volume's key, at the edge that serves it:
+//
+//     grant with a new generation ──► log: a new file; cache: forgets the volume; reservations: sealed anew; the open point is sealed
+//         ──► what the old key sealed goes home and is removed ──► home is told that the key is not needed ──► grant without it
+//
+// A restart at any step finds all keys in its grant that anything here is sealed under, and goes on.
+
+extension CloudPlane {
+    /// How often it is looked which keys are still needed, and how often home is told until it has taken one back.
+    private static let keyRetireInterval: TimeAmount = .seconds(1)
+
+    /// Takes over the keys that home grants now.
+    func take(_ keys: DataKeys, for entry: Served) {
+        let isRotated = keys.newest != entry.keys.newest
+        if !isRotated, keys.generations == entry.keys.generations { return }
+        entry.keys = keys
+        entry.reservations.use(keys)
+        guard isRotated else { return entry.volume.use(keys) }
+        entry.volume.use(keys)
+        recorder.record(
+            "key.rotated", subject: entry.grant.name, logSubject: entry.grant.identifier,
+            "the volume is sealed under generation \(keys.newest) of its key now; what the cache had of it is fetched anew")
+        // What is older than the new key need not wait for the age of its point; should this fail, it does.
+        entry.volume.seal(until: .sealed) { _ in }
+    }
+
+    /// Tells home of the keys that nothing is sealed under any more.
+    func retireKeys() {
+        guard NIODeadline.now() - keysLookedAt >= Self.keyRetireInterval else { return }
+        keysLookedAt = .now()
+        for entry in served.values where entry.keys.generations.count > 1 && !entry.isRetiringKeys {
+            entry.reservations.use(entry.keys)
+            let oldest = entry.keyGenerations.min() ?? entry.keys.newest
+            guard entry.keys.generations.contains(where: { $0 < oldest }), let link, link.endpoint.isConnected,
+                let body = try? ControlCoding.encode(RetireKeysCall(identifier: entry.grant.identifier, before: oldest))
+            else { continue }
+            entry.isRetiringKeys = true
+            link.call(ControlMethod.retireKeys, body: body, timeout: .seconds(30)) { [weak entry] _ in entry?.isRetiringKeys = false }
+        }
+    }
+}
+
+extension CloudPlane.Served {
+    /// The generations under which anything is sealed that this edge keeps of the volume. The cache needs none but the newest.
+    fileprivate var keyGenerations: Set<KeyGeneration> {
+        var generations = volume.logKeyGenerations.union([keys.newest])
+        if let generation = reservations.keyGeneration { generations.insert(generation) }
+        if let generation = cloudOnlyKeyGeneration { generations.insert(generation) }
+        return generations
+    }
+}
