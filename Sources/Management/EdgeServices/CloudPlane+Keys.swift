@@ -17,6 +17,18 @@ extension CloudPlane {
     func take(_ keys: DataKeys, for entry: Served) {
         let isRotated = keys.newest != entry.keys.newest
         if !isRotated, keys.generations == entry.keys.generations { return }
+        guard keys.newest >= entry.keys.newest else {
+            // An old copy of home's state: what is sealed here since then would be lost with the newer key.
+            if !entry.isOlderKeyTold {
+                recorder.record(
+                    "key.older", subject: entry.grant.name, logSubject: entry.grant.identifier, severity: .error,
+                    "home knows generation \(keys.newest) of the volume's key, and \(entry.keys.newest) is in use here: its state is an old "
+                        + "copy; the newer key is kept until this edge is restarted. Put the newest copy of home's state back before that")
+            }
+            entry.isOlderKeyTold = true
+            return
+        }
+        entry.isOlderKeyTold = false
         entry.keys = keys
         entry.reservations.use(keys)
         guard isRotated else { return entry.volume.use(keys) }
@@ -32,11 +44,14 @@ extension CloudPlane {
     func retireKeys() {
         guard NIODeadline.now() - keysLookedAt >= Self.keyRetireInterval else { return }
         keysLookedAt = .now()
-        for entry in served.values where entry.keys.generations.count > 1 && !entry.isRetiringKeys {
+        // A volume that has failed may need any of them; and a cloud-only disk that is being made has its key already.
+        for entry in served.values
+        where entry.keys.generations.count > 1 && !entry.isRetiringKeys && entry.volume.isServable && !entry.isChangingRegions {
             entry.reservations.use(entry.keys)
-            let oldest = entry.keyGenerations.min() ?? entry.keys.newest
-            guard entry.keys.generations.contains(where: { $0 < oldest }), let link, link.endpoint.isConnected,
-                let body = try? ControlCoding.encode(RetireKeysCall(identifier: entry.grant.identifier, before: oldest))
+            guard let needed = entry.keyGenerations, !entry.keys.generations.allSatisfy(needed.contains),
+                let link, link.endpoint.isConnected,
+                let body = try? ControlCoding.encode(
+                    RetireKeysCall(identifier: entry.grant.identifier, before: entry.keys.newest, needed: needed.sorted()))
             else { continue }
             entry.isRetiringKeys = true
             link.call(ControlMethod.retireKeys, body: body, timeout: .seconds(30)) { [weak entry] _ in entry?.isRetiringKeys = false }
@@ -45,10 +60,11 @@ extension CloudPlane {
 }
 
 extension CloudPlane.Served {
-    /// The generations under which anything is sealed that this edge keeps of the volume. The cache needs none but the newest.
-    fileprivate var keyGenerations: Set<KeyGeneration> {
-        var generations = volume.logKeyGenerations.union([keys.newest])
-        if let generation = reservations.keyGeneration { generations.insert(generation) }
+    /// The generations under which anything is sealed that this edge keeps of the volume; nil when that can't be said. The cache
+    /// needs none but the newest.
+    fileprivate var keyGenerations: Set<KeyGeneration>? {
+        guard let inLog = volume.logKeyGenerations else { return nil }
+        var generations = inLog.union([keys.newest]).union(reservations.keyGenerations)
         if let generation = cloudOnlyKeyGeneration { generations.insert(generation) }
         return generations
     }

@@ -31,6 +31,8 @@ final class CloudPlane {
         var cloudOnlyKeyGeneration: KeyGeneration?
         /// Home is being told of keys that are not needed any more.
         var isRetiringKeys = false
+        /// It was told that home knows older keys only.
+        var isOlderKeyTold = false
         let reservations: ReservationFile
         let volume: ServedVolume
         /// The volume behind its limits.

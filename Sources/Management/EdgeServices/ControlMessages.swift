@@ -148,11 +148,12 @@ extension VolumeGrant {
     var dataKeys: DataKeys? { DataKeys(Dictionary(keys.map { ($0.generation, $0.key) }, uniquingKeysWith: { first, _ in first })) }
 }
 
-/// Nothing that the edge has of an attachment is sealed under its keys before a generation.
+/// Of what the edge has of an attachment nothing is sealed under its keys before a generation, but for those that are needed.
 struct RetireKeysCall: Codable, Sendable {
     /// The attachment, 32 hexadecimal digits.
     var identifier: String
     var before: KeyGeneration
+    var needed: [KeyGeneration]
 }
 
 /// The keys of an attachment are destroyed: let go of all that there is of it.

@@ -93,10 +93,11 @@ extension OnPremEdge {
         return false
     }
 
-    /// The cloud edge has nothing left that is sealed under the keys before a generation.
+    /// The cloud edge has nothing left that is sealed under the keys before a generation, but for those that it names.
     func retireKeys(_ edge: String, _ call: RetireKeysCall) async throws {
         let record = try attachedRecord(call.identifier, edge)
-        let destroyed = try store.destroyDataKeys(ofVolume: record.name, identifier: record.identifier, before: call.before)
+        let destroyed = try store.destroyDataKeys(
+            ofVolume: record.name, identifier: record.identifier, before: call.before, except: Set(call.needed))
         for key in destroyed {
             environment.recorder.record(
                 "key.destroyed", subject: record.name,

@@ -144,8 +144,11 @@ final class ReservationFile {
     private let directory: OpenDirectory
     private let volume: VolumeIdentifier
     private var keys: DataKeys
-    /// The generation of the key that the file is sealed under; nil when there is none.
-    private(set) var keyGeneration: KeyGeneration?
+    /// The generations of the key that the file may be sealed under; none when there is no file. A change that failed may have come
+    /// as far as the file all the same.
+    private var mayBeSealedUnder: Set<KeyGeneration> = []
+    /// Those of the changes that are on their way, in their order.
+    private var changing: [KeyGeneration] = []
     /// It is being sealed anew, under a newer key.
     private var isRenewing = false
     /// What touches the file comes one after the other: the last of it.
@@ -154,6 +157,9 @@ final class ReservationFile {
     private let threadPool: NIOThreadPool
     /// Called with the reason when a change could not be made durable.
     var onFailure: (String) -> Void = { _ in }
+
+    /// The generations of the key without which the file might not open.
+    var keyGenerations: Set<KeyGeneration> { mayBeSealedUnder.union(changing) }
 
     var path: String { "\(directory.path)/\(Self.name)" }
 
@@ -187,7 +193,7 @@ final class ReservationFile {
             }
         }.whenComplete { result in
             let (file, completion) = bound.value
-            if case .success(let found) = result { file.keyGeneration = found?.1 }
+            if case .success(let found) = result { file.mayBeSealedUnder = Set(found.map { [$0.1] } ?? []) }
             completion(result.map { $0?.state })
         }
     }
@@ -206,7 +212,7 @@ final class ReservationFile {
     /// older key is needed on, and the next call tries again.
     func use(_ keys: DataKeys) {
         self.keys = keys
-        guard let keyGeneration, keyGeneration != keys.newest, !isRenewing else { return }
+        guard keyGenerations.contains(where: { $0 != keys.newest }), !isRenewing else { return }
         isRenewing = true
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         change { kept in try kept() }.whenComplete { _ in bound.value.isRenewing = false }
@@ -216,6 +222,7 @@ final class ReservationFile {
     private func change(_ state: @escaping @Sendable (_ kept: () throws -> ByteBuffer?) throws -> ByteBuffer?) -> EventLoopFuture<Void> {
         let (directory, volume, keys, threadPool, eventLoop) = (directory, volume, keys, threadPool, eventLoop)
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        changing.append(keys.newest)
         let changed = last.flatMap {
             threadPool.runIfActive(eventLoop: eventLoop) { () -> Bool in
                 guard let state = try state({ try Self.kept(in: directory, volume: volume, keys: keys) }) else {
@@ -229,7 +236,14 @@ final class ReservationFile {
                 try directory.replaceFile(Self.name, with: file.readableBytesView)
                 return true
             }
-        }.map { isKept in bound.value.keyGeneration = isKept ? keys.newest : nil }
+        }.map { isKept in
+            bound.value.changing.removeFirst()
+            bound.value.mayBeSealedUnder = isKept ? [keys.newest] : []
+        }.flatMapErrorThrowing { error in
+            bound.value.changing.removeFirst()
+            bound.value.mayBeSealedUnder.insert(keys.newest)
+            throw error
+        }
         last = changed.flatMapErrorThrowing { _ in }
         return changed
     }

@@ -78,6 +78,10 @@ extension StateStore {
             guard let newest = keys.last, newest.generation < .max >> 1 else {
                 throw StateStoreError.failed("the volume \"\(name)\" is attached and has no key")
             }
+            guard newest.wrappedKey != nil else {
+                throw StateStoreError.conflict(
+                    "the keys of the volume \"\(name)\" are destroyed: shred it again, or detach it with --force, and attach it anew")
+            }
             guard keys.count(where: { $0.wrappedKey != nil }) < Self.liveKeysMax else {
                 throw StateStoreError.conflict(
                     "\(Self.liveKeysMax) keys of the volume \"\(name)\" are in use: wait until what is sealed under the oldest is gone")
@@ -94,15 +98,16 @@ extension StateStore {
         }
     }
 
-    /// Destroys the keys of a volume's attachment before `generation`, beyond recovery from the database's files. The newest stays.
+    /// Destroys the keys of a volume's attachment before `generation`, but for those that are still needed, beyond recovery from the
+    /// database's files. The newest stays.
     /// - Returns: those that were destroyed now.
     public func destroyDataKeys(
-        ofVolume name: String, identifier: String, before generation: UInt64, at date: Date = Date()
+        ofVolume name: String, identifier: String, before generation: UInt64, except needed: Set<UInt64> = [], at date: Date = Date()
     ) throws(StateStoreError) -> [DataKeyRecord] {
         let destroyed = try write { database in
             let keys = try DataKeyRecord.filter(Column("volume") == name && Column("identifier") == identifier)
                 .order(Column("generation")).fetchAll(database)
-            let older = keys.dropLast().filter { $0.generation < generation && $0.wrappedKey != nil }
+            let older = keys.dropLast().filter { $0.generation < generation && !needed.contains($0.generation) && $0.wrappedKey != nil }
             return try Self.destroy(older, at: date, database)
         }
         if !destroyed.isEmpty { try emptyWriteAheadLog() }

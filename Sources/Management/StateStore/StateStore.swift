@@ -8,6 +8,8 @@ public final class StateStore: Sendable {
     public static let fileName = "state.sqlite"
     /// Events that are kept; the oldest go.
     public static let eventsMax = 10_000
+    /// How long a call waits for another process that reads the database.
+    static let busySeconds = 10.0
     /// How long a wrapped key may be: whatever guards keys has its own form, and none is as short as a plain key.
     public static let wrappedKeyBytes = 33...4_096
 
@@ -24,6 +26,8 @@ public final class StateStore: Sendable {
             // Made here and not by SQLite, so that it is never there with other rights; SQLite's log gets the same.
             try directory.open(Self.fileName, [.write, .create], permissions: 0o600).setPermissions(0o600)
             var configuration = Configuration()
+            // Somebody may be copying the database.
+            configuration.busyMode = .timeout(Self.busySeconds)
             configuration.prepareDatabase { database in
                 try database.execute(sql: "PRAGMA journal_mode = WAL")
                 try database.execute(sql: "PRAGMA synchronous = FULL")

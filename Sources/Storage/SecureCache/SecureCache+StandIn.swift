@@ -36,7 +36,7 @@ extension SecureCache {
         for volume in standIn.index.volumes.values {
             guard let key = volume.key else { continue }
             let identifier = volume.identifier
-            attach(volume: identifier, key: key)
+            attach(volume: identifier, key: key, generation: volume.keyGeneration)
             require(identifier, through: volume.missed.required)
             if volume.missed.isEverything { invalidate(identifier, blocks: 0..<CacheFormat.blocksMax) }
             volume.missed.ranges.forEach { invalidate(identifier, blocks: $0.range.blocks) }

@@ -61,7 +61,11 @@ extension LogRecovery {
             // Parts without batches add nothing, and each restart would leave one more.
             let empty = lastParts.filter { $0.batchCount == 0 }.map(\.file.name)
             last.files.removeAll { empty.contains($0.name) }
-            remove(empty[...]) { [self] in finish(log: log, at: sequence) }
+            remove(empty[...]) { [self] in
+                if empty.isEmpty { return finish(log: log, at: sequence) }
+                // Durable too: one that came back might want a key that is destroyed by then.
+                directory.synchronize { result in self.step(result) { _ in self.finish(log: log, at: sequence) } }
+            }
         }
     }
 

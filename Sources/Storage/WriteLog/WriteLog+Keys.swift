@@ -20,8 +20,10 @@ extension WriteLog {
         synchronizeIfNeeded()
     }
 
-    /// The generations under which any file of the log is sealed: none other is needed to open it, now or after a crash.
-    public var keyGenerations: Set<KeyGeneration> {
+    /// The generations under which any file of the log is sealed: none other is needed to open it, now or after a crash. Nil when
+    /// that is not known any more, because the log has failed or is closed: files that were to be removed may still be there.
+    public var keyGenerations: Set<KeyGeneration>? {
+        if failure != nil || isClosed { return nil }
         var generations = Set((epochs.flatMap(\.files) + releases.flatMap(\.files) + emptyFiles).map(\.keyGeneration))
         if let making = fileInTheMaking { generations.insert(making.file.keyGeneration) }
         return generations

@@ -9,6 +9,6 @@ extension Volume {
         cache.attach(volume: identifier, key: keys.newestKey, generation: keys.newest)
     }
 
-    /// The generations of the key without which the log would not open after a crash.
-    public var logKeyGenerations: Set<KeyGeneration> { log.keyGenerations }
+    /// The generations of the key without which the log would not open after a crash; nil when that can't be said.
+    public var logKeyGenerations: Set<KeyGeneration>? { log.keyGenerations }
 }

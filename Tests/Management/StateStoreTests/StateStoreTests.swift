@@ -397,7 +397,8 @@ import Testing
         }
         #expect(throws: StateStoreError.self, "too many in use") { try store.addDataKey(ofVolume: "v") { _, _ in Data(count: 61) } }
         #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "another", before: 4).isEmpty)
-        #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "a", before: 4, at: date(2)).map(\.generation) == [1, 2, 3])
+        #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "a", before: 4, except: [2], at: date(2)).map(\.generation) == [1, 3])
+        #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "a", before: 4, at: date(2)).map(\.generation) == [2])
         #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "a", before: 4).isEmpty, "a second time")
         #expect(try !isInAFile(wrapped(2)) && !isInAFile(wrapped(3)) && isInAFile(wrapped(4)))
         #expect(try store.dataKeys(ofVolume: "v").map(\.destroyedAt).prefix(4) == [date(2), date(2), date(2), nil])
@@ -407,6 +408,7 @@ import Testing
         #expect(try store.destroyAllDataKeys(ofVolume: "v", at: date(3)).map(\.generation) == [UInt64(StateStore.liveKeysMax)])
         for generation in 2...UInt64(StateStore.liveKeysMax) { #expect(try !isInAFile(wrapped(generation))) }
         #expect(try store.destroyAllDataKeys(ofVolume: "v").isEmpty)
+        #expect(throws: StateStoreError.self, "shredded") { try store.addDataKey(ofVolume: "v") { _, _ in Data(count: 61) } }
         // The next attachment begins anew.
         _ = try store.detachVolume("v")
         _ = try attach("v", to: "e", identifier: "b")

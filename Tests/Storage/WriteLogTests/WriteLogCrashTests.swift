@@ -86,7 +86,8 @@ private final class CrashRun {
 
     /// Takes a new key; and destroys those that the log says it needs no more, so that a crash has to do without them.
     private func rotate(_ log: Log) throws {
-        let used = log.keyGenerations
+        // One that has failed can't say: then all of them.
+        let used = log.keyGenerations ?? Set(harness.keys.generations)
         var keys = [harness.keys.newest: harness.keys.newestKey]
         for generation in used { keys[generation] = harness.keys[generation] }
         if harness.random.chance(percent: 50) { keys[harness.keys.newest + 1] = try .random() }

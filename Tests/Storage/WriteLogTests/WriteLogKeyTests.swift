@@ -97,4 +97,29 @@ import Testing
             try harness.overlay(try range(0, 24)).map { $0?.first } == Array(repeating: 1, count: 8) + Array(repeating: 2, count: 8)
                 + Array(repeating: 3, count: 8))
     }
+
+    /// What waited to be removed is still there, and opens under the older key only: home must not destroy that.
+    @Test func aFailedLogCanNotSayWhichKeysItNeeds() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        try harness.append(try range(0, 8), fill: 1)
+        let point = try harness.seal()
+        try rotate(harness)
+        try harness.append(try range(8, 8), fill: 2)
+        try harness.flush()
+        harness.machine.faults.isReadOnly = true
+        log.release(through: point) { _ in }
+        harness.scheduler.runUntilIdle()
+        #expect(log.keyGenerations == [1, 2], "the removal rests")
+        harness.machine.faults.isReadOnly = false
+        harness.machine.faults.failsWrites = true
+        log.append(try range(16, 8), data: ByteBuffer(repeating: 3, count: 4096), now: harness.scheduler.now) { _ in }
+        harness.scheduler.runUntilIdle()
+        #expect(log.failure != nil)
+        #expect(log.keyGenerations == nil)
+        harness.machine.faults.failsWrites = false
+        harness.crash(power: false)
+        try harness.open()
+        #expect(try harness.overlay(try range(8, 8)).map { $0?.first } == Array(repeating: 2, count: 8))
+    }
 }
