@@ -44,7 +44,8 @@ enum CacheFile {
 
     /// Nil for what is neither a regular file nor a block device.
     private static func openAlone(_ path: String) throws(FileSystemError) -> OpenFile? {
-        let file = try OpenFile(path, [.write, .create])
+        // A device that is missing is waited for: a file in its place would be memory, and keep its name from it.
+        let file = try OpenFile(path, path.hasPrefix("/dev/") ? [.write] : [.write, .create])
         switch try file.information().kind {
         case .regular:
             try file.lockExclusively()

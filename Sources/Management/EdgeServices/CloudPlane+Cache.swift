@@ -45,6 +45,8 @@ struct CacheOpening {
 extension CloudPlane {
     /// How often new blocks of the cache are made durable, and a disk that took no writes is tried again.
     static let cacheSaveInterval: TimeAmount = .seconds(5)
+    /// How large a cache passes for that only stands in for one, which uses none of it.
+    private static let standInBytes: UInt64 = 16 << 20
     /// How often it is told, at most, that the cache's disk takes no writes.
     static let cacheFailureInterval: TimeAmount = .seconds(60)
 
@@ -53,7 +55,7 @@ extension CloudPlane {
     /// Opens the cache, or one that stands in for it. True when it is the cache.
     func openCache(_ opening: CacheOpening, completion: @escaping (Result<Bool, any Error>) -> Void) {
         guard let file = opening.file else { return standIn(opening, because: opening.failure, completion: completion) }
-        open(opening, file) { [self] result in
+        open(opening, file, byteCount: opening.byteCount) { [self] result in
             switch result {
             case .success(let opened) where !opened.isUnusable && !isStopping:
                 adopt(opened)
@@ -69,11 +71,12 @@ extension CloudPlane {
     }
 
     private func open(
-        _ opening: CacheOpening, _ file: LocalFile, completion: @escaping (Result<SecureCache<LocalDirectory>, CacheError>) -> Void
+        _ opening: CacheOpening, _ file: LocalFile, byteCount: UInt64,
+        completion: @escaping (Result<SecureCache<LocalDirectory>, CacheError>) -> Void
     ) {
         let records = LocalDirectory(opening.directory, eventLoop: eventLoop, threadPool: threadPool)
         SecureCache.open(
-            file: file, directory: records, byteCount: opening.byteCount, key: opening.key, limits: opening.limits, random: .system,
+            file: file, directory: records, byteCount: byteCount, key: opening.key, limits: opening.limits, random: .system,
             completion: completion)
     }
 
@@ -89,7 +92,8 @@ extension CloudPlane {
         cacheTrouble = .unusable(reason)
         if cache != nil { return completion(.success(false)) }
         let file = LocalFile(unavailable: opening.path, because: .failed(reason), eventLoop: eventLoop, threadPool: threadPool)
-        open(opening, file) { [self] result in
+        // Also for a device without a medium, which has no bytes at all.
+        open(opening, file, byteCount: max(opening.byteCount, Self.standInBytes)) { [self] result in
             completion(
                 result.map {
                     cache = $0
