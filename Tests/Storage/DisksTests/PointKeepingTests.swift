@@ -149,7 +149,7 @@ extension JournalWorld {
     }
 
     /// What a power cut brings back of the files of applied points is not taken for received once the position is behind them.
-    @Test(arguments: UInt64(0)..<30) func appliedPointsDoNotComeBackOverThePast(seed: UInt64) throws {
+    @Test(arguments: UInt64(0)..<15) func appliedPointsDoNotComeBackOverThePast(seed: UInt64) throws {
         let world = Self.world(seed: seed)
         let journal = try #require(try world.open()?.get())
         try world.bring(to: 5, journal)
@@ -285,7 +285,7 @@ extension JournalWorld {
     }
 
     /// Crashes at every step, of points and of ways back: what is kept is exact, and a way back that was begun ends.
-    @Test(arguments: UInt64(0)..<20) func whatIsKeptIsExactThroughCrashes(block: UInt64) throws {
+    @Test(arguments: UInt64(0)..<8) func whatIsKeptIsExactThroughCrashes(block: UInt64) throws {
         for seed in (block * 3)..<(block * 3 + 3) { try Self.crash(seed: seed) }
     }
 

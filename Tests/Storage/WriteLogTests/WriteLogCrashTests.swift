@@ -159,7 +159,7 @@ private final class CrashRun {
 }
 
 @Suite struct WriteLogCrashTests {
-    @Test(arguments: 0..<20 as Range<UInt64>)
+    @Test(arguments: 0..<8 as Range<UInt64>)
     func recoversAnExactPrefix(seed: UInt64) throws {
         let run = try CrashRun(seed: seed)
         try run.harness.open()
@@ -175,7 +175,7 @@ private final class CrashRun {
     }
 
     /// A crash in the middle of a recovery, again and again, changes nothing.
-    @Test(arguments: 0..<10 as Range<UInt64>)
+    @Test(arguments: 0..<5 as Range<UInt64>)
     func recoveryItselfMayCrash(seed: UInt64) throws {
         let run = try CrashRun(seed: 1000 + seed)
         try run.harness.open()
