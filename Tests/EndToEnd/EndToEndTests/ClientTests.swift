@@ -1,9 +1,13 @@
 import Foundation
 import Testing
 
-/// Real initiators against a real pair. One lab at a time: there are two cores.
+/// Real initiators against a real pair. One lab at a time here and one in `EndToEndFaults`: there are two cores.
 @Suite(.serialized)
 struct EndToEnd {}
+
+/// What is killed, cut, filled up and lost. Beside the others, because these wait more than they work.
+@Suite(.serialized)
+struct EndToEndFaults {}
 
 extension EndToEnd {
     @Suite(.serialized)

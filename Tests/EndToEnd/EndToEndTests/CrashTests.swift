@@ -2,11 +2,11 @@ import APIModels
 import Foundation
 import Testing
 
-extension EndToEnd {
+extension EndToEndFaults {
     @Suite(.serialized)
     struct Crashes {
         /// `make soak` sets more.
-        static let rounds = Int(ProcessInfo.processInfo.environment["CAUSEWAY_KILLS"] ?? "") ?? 6
+        static let rounds = Int(ProcessInfo.processInfo.environment["CAUSEWAY_KILLS"] ?? "") ?? 4
 
         @Test("SIGKILL of either daemon in turn under verified writes: nothing acknowledged is lost, and home equals the volume")
         func kills() async throws {

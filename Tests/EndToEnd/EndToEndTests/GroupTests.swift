@@ -2,7 +2,7 @@ import APIModels
 import Foundation
 import Testing
 
-extension EndToEnd {
+extension EndToEndFaults {
     @Suite(.serialized)
     struct Groups {
         /// Writes a counter to the first volume, waits, writes it to the second, waits, and counts on: the second is never ahead of

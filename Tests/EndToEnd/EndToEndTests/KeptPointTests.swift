@@ -2,7 +2,7 @@ import APIModels
 import Foundation
 import Testing
 
-extension EndToEnd {
+extension EndToEndFaults {
     @Suite(.serialized)
     struct KeptPoints {
         private func points(_ lab: Lab) async throws -> APIModels.KeptPoints {

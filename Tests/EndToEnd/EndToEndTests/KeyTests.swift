@@ -2,7 +2,7 @@ import APIModels
 import Foundation
 import Testing
 
-extension EndToEnd {
+extension EndToEndFaults {
     @Suite(.serialized)
     struct Keys {
         private func keys(_ lab: Lab) async throws -> [DataKey] {

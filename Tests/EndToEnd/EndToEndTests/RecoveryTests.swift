@@ -2,7 +2,7 @@ import APIModels
 import Foundation
 import Testing
 
-extension EndToEnd {
+extension EndToEndFaults {
     @Suite(.serialized)
     struct Recovery {
         private func keys(_ lab: Lab, _ arguments: [String], to path: String) async throws -> RecoveryKeys {

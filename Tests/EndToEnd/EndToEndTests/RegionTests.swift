@@ -2,7 +2,7 @@ import APIModels
 import Foundation
 import Testing
 
-extension EndToEnd {
+extension EndToEndFaults {
     /// What is cloud-only of a disk: it outlives its daemon, home sees nothing of it, and all of it once it is wanted there.
     @Suite(.serialized)
     struct Regions {
