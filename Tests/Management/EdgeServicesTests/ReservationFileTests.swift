@@ -127,23 +127,26 @@ struct ReservationFileTests {
             DataKeys(try key(1)), try #require(DataKeys([1: key(1), 2: key(2)])), DataKeys(try key(2), generation: 2)
         )
         let written = eventLoop.makePromise(of: Bool.self)
-        let generations = eventLoop.makePromise(of: [UInt64?].self)
+        let generations = eventLoop.makePromise(of: [Set<UInt64>].self)
         eventLoop.execute {
             let file = ReservationFile(
                 directory: directory, volume: volume, keys: first, eventLoop: eventLoop, threadPool: .singleton)
+            var found: [Set<UInt64>] = []
             file.store(encoded) { isWritten in
                 written.succeed(isWritten)
-                var found = [file.keyGeneration]
+                found.append(file.keyGenerations)
                 file.use(both)
                 // Behind the sealing anew in the row.
                 file.store(encoded) { _ in
-                    found.append(file.keyGeneration)
+                    found.append(file.keyGenerations)
                     generations.succeed(found)
                 }
             }
+            // Also while it is on its way: home must not destroy its key before it is there.
+            found.append(file.keyGenerations)
         }
         #expect(try await written.futureResult.get())
-        #expect(try await generations.futureResult.get() == [1, 2])
+        #expect(try await generations.futureResult.get() == [[1], [1], [2]])
         let bytes = ByteBuffer(bytes: try directory.readFile(ReservationFile.name, byteCountMax: 1 << 20))
         #expect(try ReservationFileFormat.open(bytes, volume: volume, keys: second).state.isKeptAs(state()))
         #expect(throws: ReservationFileError.wrongKey) { try ReservationFileFormat.open(bytes, volume: volume, keys: first) }
