@@ -119,6 +119,6 @@ extension Problem {
         Problem(
             status: 409, code: "point_not_kept", title: "The point is not kept",
             detail: "point \(point) of volume \(volume) can't be had again",
-            action: "see `causeway volume points \(volume)` for those that are kept")
+            action: "see `causeway volume point list \(volume)` for those that are kept")
     }
 }

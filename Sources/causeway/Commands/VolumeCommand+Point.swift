@@ -50,19 +50,24 @@ extension VolumeCommand {
             @OptionGroup var connection: ConnectionOptions
 
             func run() async throws {
+                try await CommandFailure.offline { try await export() }
+                if connection.output == .json { return try Terminal.json(["file": file]) }
+                Terminal.print("\(file) is volume \(name) at point \(point)")
+            }
+
+            private func export() async throws {
                 let output = try OutputName(file)
                 if !force, try output.exists() { throw OutputName.exists(file) }
-                let image = try output.create()
                 do {
+                    let image = try output.create()
                     try await write(to: image)
                     try image.synchronizeData()
                     try output.give(replaces: force)
                 } catch {
                     try? output.discard()
+                    if let error = error as? FileSystemError { throw CommandFailure("\(file) can't be written: \(error)") }
                     throw error
                 }
-                if connection.output == .json { return try Terminal.json(["file": file]) }
-                Terminal.print("\(file) is volume \(name) at point \(point)")
             }
 
             private func write(to image: OpenFile) async throws {
