@@ -51,7 +51,7 @@ enum Edge {
                 switch result {
                 case .failure(let error): completion(.failure(error))
                 case .success(let cache):
-                    cache.attach(volume: volume, key: parts.key)
+                    cache.attach(volume: volume, key: parts.key, generation: 1)
                     fill(cache, from: 0, to: UInt64(blockCount)) { result in
                         switch result {
                         case .failure(let error): completion(.failure(error))

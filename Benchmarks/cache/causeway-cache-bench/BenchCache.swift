@@ -58,7 +58,7 @@ final class BenchCache: Sendable {
                     switch result {
                     case .failure(let error): promise.fail(error)
                     case .success(let cache):
-                        cache.attach(volume: volume, key: key)
+                        cache.attach(volume: volume, key: key, generation: 1)
                         box.value = Parts(cache: cache, blocks: blocks, records: records)
                         promise.succeed(BenchCache(eventLoop: eventLoop, parts: box))
                     }

@@ -72,7 +72,7 @@ extension OnPremEdge {
             // Not a pattern in the catch clause: Swift 6.3 crashes on one with a payload of a typed error.
             guard case .conflict(let text) = error else { throw error }
             throw APIError.conflict(
-                "keys_in_use", "The volume has too many keys in use", detail: text,
+                "keys_in_use", "The volume can't have another key now", detail: text,
                 action: "see `causeway key list`; `causeway volume seal \(name) --wait` brings home what is unsent")
         }
         environment.recorder.record("key.rotated", subject: name, "volume \(name) has a new data key, generation \(key.generation)")

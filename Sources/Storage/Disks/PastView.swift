@@ -96,7 +96,7 @@ extension PointJournal {
 
     /// True when every point behind `point` has its undo file.
     func isKept(_ point: PointNumber) -> Bool {
-        if point == position.applied { return record.keptFrom > 0 && record.keptFrom <= point + 1 }
+        if point == position.applied { return record.keptFrom > 0 && record.keptFrom <= point &+ 1 }
         return undos.contains { $0.point <= position.applied && $0.point == point &+ 1 }
     }
 
@@ -111,7 +111,7 @@ extension PointJournal {
             // All of them may have been given up meanwhile.
             return completion(last >= position.applied ? .success(loaded) : .failure(.notKept(point)))
         }
-        guard next.point == last + 1 else { return completion(.failure(.notKept(point))) }
+        guard next.point == last &+ 1 else { return completion(.failure(.notKept(point))) }
         openUndo(next.point) { [self] result in
             switch result {
             case .failure(let error): completion(.failure(error))

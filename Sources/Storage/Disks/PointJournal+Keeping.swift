@@ -21,7 +21,7 @@ extension PointJournal {
     func recordKeeping() -> Bool {
         if isRecordingKeeping { return true }
         guard state == .open, !isRecordingAgreement, (record.keptFrom > 0) != (keeping.pointsMax > 0) else { return false }
-        writeKeptFrom(keeping.pointsMax > 0 ? position.applied + 1 : 0) { [self] in startApplying() }
+        writeKeptFrom(keeping.pointsMax > 0 ? position.applied &+ 1 : 0) { [self] in startApplying() }
         return true
     }
 
@@ -255,7 +255,7 @@ extension PointJournal {
     /// Applies a point of which nothing is kept: no way leads back over it.
     private func goOnWithout(_ application: PointApplication<Directory.File>, _ error: PointJournalError) {
         let point = application.received.index.point
-        writeKeptFrom(point + 1) { [self] in
+        writeKeptFrom(point &+ 1) { [self] in
             onKeepingGivenUp?(point, error)
             beginWriting(application)
         }

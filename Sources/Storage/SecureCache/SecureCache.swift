@@ -155,7 +155,7 @@ public final class SecureCache<Directory: StorageDirectory> {
     ///
     /// Blocks that were sealed under another generation of the key are forgotten: the cache is never the only copy, and they come
     /// again under this one. Should a crash take that back, the next attach forgets them again: the cache needs an older key no more.
-    public func attach(volume identifier: VolumeIdentifier, key: SecretKey, generation: KeyGeneration = 1) {
+    public func attach(volume identifier: VolumeIdentifier, key: SecretKey, generation: KeyGeneration) {
         let volume = volume(identifier)
         if volume.keyGeneration != generation {
             forget(volume, blocks: 0..<CacheFormat.blocksMax)

@@ -129,7 +129,7 @@ public final class SecureCacheTarget: FuzzTarget {
         var seeds: [[UInt8]] = [[]]
         for run in UInt64(0)..<2 {
             guard let cache = try open(directory, queue)?.get() else { continue }
-            cache.attach(volume: fuzzVolume, key: try fuzzKey(7))
+            cache.attach(volume: fuzzVolume, key: try fuzzKey(7), generation: 1)
             for round in UInt64(0)..<8 {
                 for block in 0..<8 {
                     cache.insert(fuzzVolume, block: round * 80 + UInt64(block), data: ByteBuffer(repeating: UInt8(block), count: 4096))
@@ -155,7 +155,7 @@ public final class SecureCacheTarget: FuzzTarget {
         case nil: throw FuzzFinding("the recovery never ended")
         case .failure(let error)?: fingerprint.add(String(describing: error).count)
         case .success(let cache)?:
-            cache.attach(volume: fuzzVolume, key: try fuzzKey(7))
+            cache.attach(volume: fuzzVolume, key: try fuzzKey(7), generation: 1)
             for run in cache.residentRuns(fuzzVolume, blocks: 0..<2048) {
                 fingerprint.add(run.lowerBound)
                 let destination = ReadDestination(byteCount: run.count * BlockGeometry.blockBytes)

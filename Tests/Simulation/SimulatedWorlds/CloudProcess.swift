@@ -113,7 +113,7 @@ final class CloudProcess {
     /// The cache, which knows the volume from now on.
     func cache(for volume: SimulatedVolume) -> SecureCache<SimulatedDirectory> {
         guard let cache else { preconditionFailure("a volume is served when the cache is open") }
-        cache.attach(volume: volume.identifier, key: volume.key)
+        cache.attach(volume: volume.identifier, key: volume.key, generation: 1)
         return cache
     }
 

@@ -43,8 +43,8 @@ final class CacheHarness {
         let cache = try #require(result, "the cache never opened").get()
         self.cache = cache
         if attaching {
-            cache.attach(volume: volume, key: volumeKey)
-            cache.attach(volume: other, key: otherKey)
+            cache.attach(volume: volume, key: volumeKey, generation: 1)
+            cache.attach(volume: other, key: otherKey, generation: 1)
         }
         return cache
     }

@@ -52,7 +52,7 @@ final class VolumeBench {
         ) { if case .success(let opened) = $0 { log = opened } }
         scheduler.runUntilIdle()
         let opened = try #require(cache)
-        opened.attach(volume: identifier, key: key)
+        opened.attach(volume: identifier, key: key, generation: 1)
         (self.scheduler, self.machine) = (scheduler, machine)
         volume = Volume(
             identifier: identifier, routingTag: 1, sectorCount: sectorCount, policy: policy, log: try #require(log), cache: opened,

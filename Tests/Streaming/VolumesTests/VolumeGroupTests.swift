@@ -54,7 +54,7 @@ import WriteLog
                     random: scheduler.random.source, now: scheduler.now
                 ) { if case .success(let opened) = $0 { log = opened } }
                 scheduler.runUntilIdle()
-                opened.attach(volume: identifier, key: key)
+                opened.attach(volume: identifier, key: key, generation: 1)
                 let volume = Core(
                     identifier: identifier, routingTag: UInt16(number + 1), sectorCount: 2_048, policy: VolumePolicy(),
                     log: try #require(log), cache: opened, clock: { scheduler.now })
