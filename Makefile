@@ -20,7 +20,7 @@ PURE = '^(Blocks|CloudOnlyDisk|Disks|LinkProtocol|SCSI|SecureCache|Simulation|Vo
 SOURCES = Package.swift Sources Tests
 
 # What building, testing and the benchmarks need from Debian, and the command or file that shows it is there.
-PACKAGES = pkg-config libssl-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-dev \
+PACKAGES = pkg-config libssl-dev libipsec-mb-dev liblz4-dev libzstd-dev libiscsi-dev libsqlite3-dev \
            libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt \
            libnbd-bin python3-libnbd nbdkit fio openssl valgrind binutils \
            qemu-system-x86 ipxe syslinux syslinux-common mtools dosfstools fdisk cpio xfsprogs \

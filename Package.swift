@@ -59,6 +59,7 @@ let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "
 let platform: [Target] = [
     .systemLibrary(
         name: "CLibCrypto", path: "Sources/Platform/CLibCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(name: "CMultiBuffer", path: "Sources/Platform/CMultiBuffer", providers: [.apt(["libipsec-mb-dev"])]),
     .systemLibrary(name: "CLZ4", path: "Sources/Platform/CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .systemLibrary(name: "CZstd", path: "Sources/Platform/CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(
@@ -67,7 +68,7 @@ let platform: [Target] = [
         name: "CPlatform", path: "Sources/Platform/CPlatform", exclude: ["README.md"],
         cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
     room("Checksums", floor: "Platform", ["CPlatform", nioCore]),
-    room("Ciphers", floor: "Platform", ["CLibCrypto", "CPlatform", nioCore]),
+    room("Ciphers", floor: "Platform", ["CLibCrypto", "CMultiBuffer", "CPlatform", nioCore]),
     room("Compression", floor: "Platform", ["CLZ4", "CZstd", nioCore]),
     room("Files", floor: "Platform", ["CPlatform"]),
     room("Initiator", floor: "Platform", ["CLibISCSI", "CPlatform"]),
@@ -205,7 +206,7 @@ let fuzz: [Target] = [
 ]
 
 let unitTests: [Target] = [
-    tests(of: "Ciphers", floor: "Platform"),
+    tests(of: "Ciphers", floor: "Platform", ["CPlatform", nioCore]),
     tests(of: "Compression", floor: "Platform", [nioCore]),
     tests(of: "Checksums", floor: "Platform", ["CPlatform", nioCore]),
     tests(of: "Files", floor: "Platform"),

@@ -8,7 +8,7 @@ import NIOPosix
 struct CacheBench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "causeway-cache-bench", abstract: "Measures the secure cache by itself.",
-        subcommands: [ReplayCommand.self, IndexCommand.self])
+        subcommands: [ReplayCommand.self, IndexCommand.self, CipherCommand.self])
 }
 
 /// What the commands share.

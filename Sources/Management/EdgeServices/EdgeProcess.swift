@@ -1,4 +1,5 @@
 import APIModels
+import Ciphers
 import EdgeConfiguration
 import Files
 import Foundation
@@ -26,6 +27,7 @@ public struct EdgeProcess: Sendable {
         let format = configuration.log.format
         LoggingSystem.bootstrap { StructuredLog(label: $0, format: format, level: level) }
         let logger = Logger(label: "causewayd")
+        logger.info("data at rest is encrypted with AES-256-GCM by \(BlockCipher.library)")
 
         let directory: OpenDirectory
         do { directory = try OpenDirectory(configuration.stateDirectory, create: true) } catch {

@@ -1,5 +1,5 @@
 // The process as a whole: no core files, and memory that is kept.
-// Where secrets live: pages of 32-byte slots that are locked into memory and left out of core files.
+// Where secrets live: pages of slots of one length that are locked into memory and left out of core files.
 
 #define _GNU_SOURCE
 #include "process.h"
@@ -21,7 +21,7 @@
 #endif
 
 #define PAGE_BYTES 4096
-#define SLOTS_PER_PAGE (PAGE_BYTES / CAUSEWAY_SECRET_BYTES)
+#define SLOTS_PER_PAGE_MAX (PAGE_BYTES / CAUSEWAY_SECRET_BYTES)
 
 int causeway_forbid_core_dumps(void) {
     struct rlimit none = {0, 0};
@@ -54,14 +54,15 @@ void causeway_keep_freed_memory(void) {
 struct secret_page {
     struct secret_page *next;
     uint8_t *bytes;
-    uint64_t used[SLOTS_PER_PAGE / 64];
+    size_t slot_bytes;
+    uint64_t used[SLOTS_PER_PAGE_MAX / 64];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct secret_page *pages;
 static size_t unlocked_pages;
 
-static struct secret_page *add_page(void) {
+static struct secret_page *add_page(size_t slot_bytes) {
     struct secret_page *page = calloc(1, sizeof *page);
     if (page == NULL) {
         return NULL;
@@ -80,30 +81,40 @@ static struct secret_page *add_page(void) {
     if (mlock(page->bytes, PAGE_BYTES) != 0) {
         unlocked_pages++;
     }
+    page->slot_bytes = slot_bytes;
+    // Slots beyond the page's end are taken for ever.
+    for (size_t slot = PAGE_BYTES / slot_bytes; slot < SLOTS_PER_PAGE_MAX; slot++) {
+        page->used[slot / 64] |= UINT64_C(1) << (slot % 64);
+    }
     page->next = pages;
     pages = page;
     return page;
 }
 
 static void *take_slot(struct secret_page *page) {
-    for (size_t word = 0; word < SLOTS_PER_PAGE / 64; word++) {
+    for (size_t word = 0; word < SLOTS_PER_PAGE_MAX / 64; word++) {
         if (page->used[word] != UINT64_MAX) {
             unsigned bit = (unsigned)__builtin_ctzll(~page->used[word]);
             page->used[word] |= UINT64_C(1) << bit;
-            return page->bytes + (word * 64 + bit) * CAUSEWAY_SECRET_BYTES;
+            return page->bytes + (word * 64 + bit) * page->slot_bytes;
         }
     }
     return NULL;
 }
 
-void *causeway_secret_allocate(void) {
+void *causeway_secret_allocate(size_t bytes) {
+    if (bytes < CAUSEWAY_SECRET_BYTES || bytes > PAGE_BYTES || (bytes & (bytes - 1)) != 0) {
+        return NULL;
+    }
     void *slot = NULL;
     pthread_mutex_lock(&lock);
     for (struct secret_page *page = pages; page != NULL && slot == NULL; page = page->next) {
-        slot = take_slot(page);
+        if (page->slot_bytes == bytes) {
+            slot = take_slot(page);
+        }
     }
     if (slot == NULL) {
-        struct secret_page *page = add_page();
+        struct secret_page *page = add_page(bytes);
         if (page != NULL) {
             slot = take_slot(page);
         }
@@ -114,14 +125,14 @@ void *causeway_secret_allocate(void) {
 
 void causeway_secret_free(void *secret) {
     volatile uint8_t *bytes = secret;
-    for (size_t index = 0; index < CAUSEWAY_SECRET_BYTES; index++) {
-        bytes[index] = 0;
-    }
     pthread_mutex_lock(&lock);
     for (struct secret_page *page = pages; page != NULL; page = page->next) {
         uint8_t *first = page->bytes;
         if ((uint8_t *)secret >= first && (uint8_t *)secret < first + PAGE_BYTES) {
-            size_t slot = (size_t)((uint8_t *)secret - first) / CAUSEWAY_SECRET_BYTES;
+            for (size_t index = 0; index < page->slot_bytes; index++) {
+                bytes[index] = 0;
+            }
+            size_t slot = (size_t)((uint8_t *)secret - first) / page->slot_bytes;
             page->used[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
             break;
         }

@@ -12,6 +12,15 @@ public struct CipherNonce: Hashable, Sendable {
         self.sequence = sequence
         self.index = index
     }
+
+    /// Lends the nonce as 12 bytes.
+    @inline(__always)
+    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        let words = (
+            UInt32(truncatingIfNeeded: sequence >> 32).bigEndian, UInt32(truncatingIfNeeded: sequence).bigEndian, index.bigEndian
+        )
+        return withUnsafeBytes(of: words) { body($0) }
+    }
 }
 
 /// What a sealed text is bound to besides its key: up to five numbers that say where it belongs.
@@ -31,33 +40,39 @@ public struct CipherContext: Sendable {
 
 /// AES-256-GCM under one key. A sealed text is the ciphertext, as long as the plaintext, and a tag of 16 bytes.
 ///
-/// The two OpenSSL contexts, with the key's schedule, are kept for the life of the object, so that a
-/// block costs no allocation. Not thread-safe: it belongs to one event loop.
+/// Intel's multi-buffer library does it where the processor is one for it, OpenSSL elsewhere: what they write is the same. The key
+/// is expanded once for the life of the object, so that a block costs no allocation. Not thread-safe: it belongs to one event loop.
 public final class BlockCipher {
     /// The length of the tag behind each ciphertext.
     public static let tagByteCount = 16
 
-    private let key: SecretKey
-    private var sealing: OpaquePointer?
-    private var opening: OpaquePointer?
+    /// What does the work. Both make the same of the same, and a switch between two classes costs a data path nothing.
+    enum Implementation {
+        case multiBuffer(MultiBufferCipher)
+        case openSSL(OpenSSLCipher)
+    }
 
-    public init(key: SecretKey) {
-        self.key = key
+    let implementation: Implementation
+
+    public convenience init(key: SecretKey) {
+        if Self.usesMultiBuffer, let cipher = MultiBufferCipher(key: key) {
+            self.init(.multiBuffer(cipher))
+        } else {
+            self.init(.openSSL(OpenSSLCipher(key: key)))
+        }
+    }
+
+    init(_ implementation: Implementation) {
+        self.implementation = implementation
     }
 
     /// A cipher under the same key for several threads.
-    public func shared() -> SharedBlockCipher { SharedBlockCipher(key: key) }
-
-    deinit {
-        // Both calls wipe what they free, and take nil.
-        EVP_CIPHER_CTX_free(sealing)
-        EVP_CIPHER_CTX_free(opening)
-    }
+    public func shared() -> SharedBlockCipher { SharedBlockCipher(self) }
 
     // MARK: Sealing
 
     /// Seals `plaintext` into `destination`, which has room for it and the tag. They may start at the same byte.
-    /// - Returns: false when OpenSSL refused, which no input brings about; then the destination holds nothing of use.
+    /// - Returns: false when the library refused, which no input brings about; then the destination holds nothing of use.
     public func seal(
         _ plaintext: UnsafeRawBufferPointer, nonce: CipherNonce, context: CipherContext,
         into destination: UnsafeMutableRawBufferPointer
@@ -71,17 +86,15 @@ public final class BlockCipher {
         into destination: UnsafeMutableRawBufferPointer
     ) -> Bool {
         guard destination.count >= plaintext.count + Self.tagByteCount, let output = destination.baseAddress,
-            plaintext.count <= Int(Int32.max), data.count <= Int(Int32.max), let cipher = sealingContext()
+            plaintext.count <= Int(Int32.max), data.count <= Int(Int32.max)
         else { return false }
         let tag = output + plaintext.count
-        var length: Int32 = 0
-        return start(cipher, nonce: nonce) { EVP_EncryptInit_ex(cipher, nil, nil, nil, $0) }
-            && EVP_EncryptUpdate(cipher, nil, &length, data.bytes, Int32(data.count)) == 1
-            && (plaintext.isEmpty
-                || EVP_EncryptUpdate(
-                    cipher, output.assumingMemoryBound(to: UInt8.self), &length, plaintext.bytes, Int32(plaintext.count)) == 1)
-            && EVP_EncryptFinal_ex(cipher, tag.assumingMemoryBound(to: UInt8.self), &length) == 1
-            && EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_AEAD_GET_TAG, Int32(Self.tagByteCount), tag) == 1
+        return nonce.withBytes { nonce in
+            switch implementation {
+            case .multiBuffer(let cipher): cipher.seal(plaintext, nonce: nonce, authenticating: data, into: output, tag: tag)
+            case .openSSL(let cipher): cipher.seal(plaintext, nonce: nonce, authenticating: data, into: output, tag: tag)
+            }
+        }
     }
 
     /// Seals `plaintext` and appends the result to `buffer`.
@@ -118,23 +131,18 @@ public final class BlockCipher {
     ) -> Bool {
         let byteCount = sealed.count - Self.tagByteCount
         guard byteCount >= 0, destination.count >= byteCount, byteCount <= Int(Int32.max), data.count <= Int(Int32.max),
-            let input = sealed.baseAddress, let cipher = openingContext()
+            let tag = sealed.baseAddress.map({ $0 + byteCount })
         else { return false }
-        var length: Int32 = 0
-        // Where the plaintext is empty OpenSSL wants somewhere to point all the same.
-        var nothing: UInt8 = 0
-        let opened = withUnsafeMutablePointer(to: &nothing) { nothing in
-            let output = destination.baseAddress?.assumingMemoryBound(to: UInt8.self) ?? nothing
-            return start(cipher, nonce: nonce) { EVP_DecryptInit_ex(cipher, nil, nil, nil, $0) }
-                && EVP_CIPHER_CTX_ctrl(
-                    cipher, EVP_CTRL_AEAD_SET_TAG, Int32(Self.tagByteCount), UnsafeMutableRawPointer(mutating: input + byteCount))
-                    == 1
-                && EVP_DecryptUpdate(cipher, nil, &length, data.bytes, Int32(data.count)) == 1
-                && (byteCount == 0 || EVP_DecryptUpdate(cipher, output, &length, sealed.bytes, Int32(byteCount)) == 1)
-                && EVP_DecryptFinal_ex(cipher, output + byteCount, &length) == 1
+        let text = UnsafeRawBufferPointer(rebasing: sealed[..<byteCount])
+        let output = destination.baseAddress
+        let opened = nonce.withBytes { nonce in
+            switch implementation {
+            case .multiBuffer(let cipher): cipher.open(text, nonce: nonce, authenticating: data, into: output, tag: tag)
+            case .openSSL(let cipher): cipher.open(text, nonce: nonce, authenticating: data, into: output, tag: tag)
+            }
         }
         // GCM decrypts before it knows; nobody may see what it found.
-        if !opened, byteCount > 0 { OPENSSL_cleanse(destination.baseAddress, byteCount) }
+        if !opened, byteCount > 0 { OPENSSL_cleanse(output, byteCount) }
         return opened
     }
 
@@ -151,42 +159,4 @@ public final class BlockCipher {
         }
         return opened
     }
-
-    // MARK: Contexts
-
-    private func sealingContext() -> OpaquePointer? {
-        if let sealing { return sealing }
-        sealing = makeContext { EVP_EncryptInit_ex($0, EVP_aes_256_gcm(), nil, $1, nil) }
-        return sealing
-    }
-
-    private func openingContext() -> OpaquePointer? {
-        if let opening { return opening }
-        opening = makeContext { EVP_DecryptInit_ex($0, EVP_aes_256_gcm(), nil, $1, nil) }
-        return opening
-    }
-
-    private func makeContext(_ initialise: (OpaquePointer, UnsafePointer<UInt8>?) -> Int32) -> OpaquePointer? {
-        guard let cipher = EVP_CIPHER_CTX_new() else { return nil }
-        // The length of the nonce is 12 bytes unless it is set otherwise.
-        guard key.withUnsafeBytes({ initialise(cipher, $0.bytes) }) == 1 else {
-            EVP_CIPHER_CTX_free(cipher)
-            return nil
-        }
-        return cipher
-    }
-
-    @inline(__always)
-    private func start(_ cipher: OpaquePointer, nonce: CipherNonce, _ initialise: (UnsafePointer<UInt8>?) -> Int32) -> Bool {
-        let words = (
-            UInt32(truncatingIfNeeded: nonce.sequence >> 32).bigEndian, UInt32(truncatingIfNeeded: nonce.sequence).bigEndian,
-            nonce.index.bigEndian
-        )
-        return withUnsafeBytes(of: words) { initialise($0.bytes) } == 1
-    }
-}
-
-extension UnsafeRawBufferPointer {
-    /// The first byte, as C wants it.
-    fileprivate var bytes: UnsafePointer<UInt8>? { baseAddress?.assumingMemoryBound(to: UInt8.self) }
 }

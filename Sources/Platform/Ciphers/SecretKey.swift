@@ -21,7 +21,7 @@ public final class SecretKey: @unchecked Sendable, CustomStringConvertible, Cust
 
     /// Fills a new key by `fill`, which gets exactly 32 bytes to write.
     init(filling fill: (UnsafeMutableRawBufferPointer) throws(CipherError) -> Void) throws(CipherError) {
-        guard let bytes = causeway_secret_allocate() else { throw .unavailable("no memory for a key") }
+        guard let bytes = causeway_secret_allocate(Self.byteCount) else { throw .unavailable("no memory for a key") }
         do throws(CipherError) {
             try fill(UnsafeMutableRawBufferPointer(start: bytes, count: Self.byteCount))
         } catch {

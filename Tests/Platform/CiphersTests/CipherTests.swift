@@ -2,12 +2,12 @@ import Ciphers
 import NIOCore
 import Testing
 
-private func bytes(_ hexadecimal: String) -> [UInt8] {
+func bytes(_ hexadecimal: String) -> [UInt8] {
     let digits = Array(hexadecimal.utf8).map { UInt8(String(UnicodeScalar($0)), radix: 16) ?? 0 }
     return stride(from: 0, to: digits.count, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
 }
 
-private func seal(_ cipher: BlockCipher, _ plaintext: [UInt8], nonce: CipherNonce, authenticating data: [UInt8]) -> [UInt8]? {
+func seal(_ cipher: BlockCipher, _ plaintext: [UInt8], nonce: CipherNonce, authenticating data: [UInt8]) -> [UInt8]? {
     var output = [UInt8](repeating: 0, count: plaintext.count + BlockCipher.tagByteCount)
     let sealed = output.withUnsafeMutableBytes { output in
         plaintext.withUnsafeBytes { plaintext in
@@ -17,7 +17,7 @@ private func seal(_ cipher: BlockCipher, _ plaintext: [UInt8], nonce: CipherNonc
     return sealed ? output : nil
 }
 
-private func open(_ cipher: BlockCipher, _ sealed: [UInt8], nonce: CipherNonce, authenticating data: [UInt8]) -> (Bool, [UInt8]) {
+func open(_ cipher: BlockCipher, _ sealed: [UInt8], nonce: CipherNonce, authenticating data: [UInt8]) -> (Bool, [UInt8]) {
     var output = [UInt8](repeating: 0xee, count: max(0, sealed.count - BlockCipher.tagByteCount))
     let opened = output.withUnsafeMutableBytes { output in
         sealed.withUnsafeBytes { sealed in

@@ -1,26 +1,27 @@
+import CPlatform
 import Ciphers
 import Foundation
 import Testing
 
+/// The flags that the kernel has for the mapping with an address, from `/proc/self/smaps`.
+func mappingFlags(at address: UInt) throws -> [Substring] {
+    var isThere = false
+    let file = try #require(FileHandle(forReadingAtPath: "/proc/self/smaps"))
+    let maps = try file.readToEnd() ?? Data()
+    for line in String(decoding: maps, as: UTF8.self).split(separator: "\n") {
+        let range = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
+        if range.count == 2 { isThere = (range[0]..<range[1]).contains(address) }
+        if isThere, line.hasPrefix("VmFlags:") { return line.split(separator: " ").dropFirst().map { $0 } }
+    }
+    return []
+}
+
 /// Where keys lie in memory, and what is left of them.
 @Suite struct SecretKeyTests {
-    /// The flags that the kernel has for the mapping with an address, from `/proc/self/smaps`.
-    private func flags(at address: UInt) throws -> [Substring] {
-        var isThere = false
-        let file = try #require(FileHandle(forReadingAtPath: "/proc/self/smaps"))
-        let maps = try file.readToEnd() ?? Data()
-        for line in String(decoding: maps, as: UTF8.self).split(separator: "\n") {
-            let range = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
-            if range.count == 2 { isThere = (range[0]..<range[1]).contains(address) }
-            if isThere, line.hasPrefix("VmFlags:") { return line.split(separator: " ").dropFirst().map { $0 } }
-        }
-        return []
-    }
-
     @Test func liesInLockedMemoryThatNoCoreFileHas() throws {
         let key = try SecretKey.random()
         let address = key.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) }
-        let flags = try flags(at: address)
+        let flags = try mappingFlags(at: address)
         #expect(flags.contains("lo"), "locked: \(flags)")
         #expect(flags.contains("dd"), "left out of core files: \(flags)")
         #expect(flags.contains("wf"), "not for child processes: \(flags)")
@@ -34,6 +35,35 @@ import Testing
         #expect(Array(UnsafeRawBufferPointer(start: place, count: 32)) == secret)
         key = nil
         #expect(Array(UnsafeRawBufferPointer(start: place, count: 32)) != secret)
+    }
+
+    /// What a cipher made of a key is as secret as the key.
+    @Test func expandedKeysLieWhereKeysDo() throws {
+        let place = try #require(causeway_secret_allocate(Int(CAUSEWAY_EXPANDED_KEY_BYTES)))
+        let flags = try mappingFlags(at: UInt(bitPattern: place))
+        #expect(flags.contains("lo") && flags.contains("dd") && flags.contains("wf"), "\(flags)")
+        #expect(UInt(bitPattern: place) % UInt(CAUSEWAY_EXPANDED_KEY_BYTES) == 0)
+        let bytes = UnsafeMutableRawBufferPointer(start: place, count: Int(CAUSEWAY_EXPANDED_KEY_BYTES))
+        bytes.initializeMemory(as: UInt8.self, repeating: 0xab)
+        causeway_secret_free(place)
+        // Another may have the place by now, but not with what was in it.
+        #expect(!bytes.allSatisfy { $0 == 0xab })
+    }
+
+    @Test func secretsOfTwoLengthsStayApart() throws {
+        let lengths = (0..<300).map { $0 % 3 == 0 ? Int(CAUSEWAY_EXPANDED_KEY_BYTES) : SecretKey.byteCount }
+        let places = lengths.compactMap { length in
+            causeway_secret_allocate(length).map { UnsafeMutableRawBufferPointer(start: $0, count: length) }
+        }
+        #expect(places.count == lengths.count)
+        for (number, place) in places.enumerated() {
+            place.initializeMemory(as: UInt8.self, repeating: UInt8(truncatingIfNeeded: number))
+        }
+        for (number, place) in places.enumerated() {
+            #expect(place.allSatisfy { $0 == UInt8(truncatingIfNeeded: number) })
+        }
+        for place in places { place.baseAddress.map { causeway_secret_free($0) } }
+        for length in [0, 1, 31, 33, 1008, 4097, 8192] { #expect(causeway_secret_allocate(length) == nil) }
     }
 
     @Test func keysAreCompared() throws {

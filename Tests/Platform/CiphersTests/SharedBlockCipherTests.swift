@@ -15,11 +15,12 @@ import Testing
         return isSealed ? text : []
     }
 
-    /// More tasks than ciphers that are kept, and borrowers that borrow again: each has one for himself.
-    @Test func everyBorrowerHasACipherAlone() async throws {
+    /// More tasks than ciphers that are kept, and borrowers that borrow again.
+    @Test(arguments: CipherLibrary.allCases) func everyBorrowerSealsAsIfAlone(_ library: CipherLibrary) async throws {
         let key = try SecretKey([UInt8](repeating: 9, count: 32))
-        let shared = SharedBlockCipher(key: key)
-        let expected = (0..<64).map { sealed(BlockCipher(key: key), $0) }
+        guard let cipher = library.cipher(key) else { return }
+        let shared = cipher.shared()
+        let expected = (0..<64).map { sealed(BlockCipher(.openSSL(OpenSSLCipher(key: key))), $0) }
         #expect(expected.allSatisfy { !$0.isEmpty })
         await withTaskGroup(of: Bool.self) { group in
             for task in 0..<4 * SharedBlockCipher.ciphersMax {
@@ -35,7 +36,7 @@ import Testing
     }
 
     @Test func borrowersBeyondThoseThatAreKeptGetTheirOwn() throws {
-        let shared = SharedBlockCipher(key: try SecretKey([UInt8](repeating: 9, count: 32)))
+        let shared = BlockCipher(.openSSL(OpenSSLCipher(key: try SecretKey([UInt8](repeating: 9, count: 32))))).shared()
         func borrow(_ depth: Int, _ held: [ObjectIdentifier]) -> Bool {
             shared.withCipher { cipher in
                 let isNew = !held.contains(ObjectIdentifier(cipher))

@@ -14,12 +14,16 @@ int causeway_forbid_core_dumps(void);
 /// write. The bounds of the program's buffers bound what is kept.
 void causeway_keep_freed_memory(void);
 
-/// The length of one secret, in bytes.
+/// The length of a key, in bytes.
 #define CAUSEWAY_SECRET_BYTES 32
+/// Room for a key that a cipher expanded.
+#define CAUSEWAY_EXPANDED_KEY_BYTES 1024
 
-/// Room for one secret in memory that is locked, left out of core files and empty after a fork.
-/// Secrets share pages, so that many fit into a small RLIMIT_MEMLOCK. Returns NULL when there is no memory.
-void *_Nullable causeway_secret_allocate(void);
+/// Room for one secret, aligned to its length, in memory that is locked, left out of core files and empty after a fork.
+/// Secrets of one length share pages, so that many fit into a small RLIMIT_MEMLOCK.
+/// The length is a power of two, from CAUSEWAY_SECRET_BYTES up to a page of 4096. Returns NULL when it is not, and when there is
+/// no memory.
+void *_Nullable causeway_secret_allocate(size_t bytes);
 
 /// Wipes the secret and gives its room back.
 void causeway_secret_free(void *_Nonnull secret);
