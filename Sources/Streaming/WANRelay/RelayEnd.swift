@@ -51,6 +51,8 @@ final class RelayEnd: ChannelInboundHandler {
         early = []
         contents.forEach(deliver)
         flush()
+        // On a line without delay the start may have come before the socket was active.
+        line.readIfThereIsRoom(self)
     }
 
     /// Lets the socket be read from now on.
