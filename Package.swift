@@ -129,7 +129,9 @@ let management: [Target] = [
 /// Tools for measuring, proving and recovering; nothing of the daemon imports them.
 let tools: [Target] = [
     room("LoadGenerator", floor: "Tools", ["CPlatform"]),
-    room("OfflineRecovery", floor: "Tools", ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "Disks", nioCore, nioPosix]),
+    room(
+        "OfflineRecovery", floor: "Tools",
+        ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "SecureCache", "Disks", nioCore, nioPosix]),
 ]
 
 let executables: [Target] = [
@@ -238,7 +240,8 @@ let unitTests: [Target] = [
     tests(of: "Pairing", floor: "Management", ["Files", x509, crypto]),
     tests(of: "StateStore", floor: "Management", ["Files", grdb]),
     tests(of: "LoadGenerator", floor: "Tools"),
-    tests(of: "OfflineRecovery", floor: "Tools", ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", nioCore, nioPosix]),
+    tests(
+        of: "OfflineRecovery", floor: "Tools", ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "SecureCache", nioCore, nioPosix]),
     tests(of: "Initiator", floor: "Platform"),
     tests(of: "ManagementAPI", floor: "Management", [.product(name: "HummingbirdTesting", package: "hummingbird")]),
 ]

@@ -9,8 +9,6 @@ import SecureCache
 
 /// The cache of this edge: opened when home has sent its key, tried again while it can't be, and resized while it serves.
 extension CloudEdge {
-    /// Where the records of the cache are; its blocks are in the file or device that the configuration names.
-    private static var cacheIndexDirectory: String { "cache-index" }
     /// How often a cache that can't be opened is tried again.
     private static var cacheRetryInterval: Duration { .seconds(5) }
     private static var keptSize: KeptSize { KeptSize(fileName: "cache-size", range: Configuration.Cloud.cacheSizes) }
@@ -35,7 +33,7 @@ extension CloudEdge {
     /// True when the cache is open.
     private func tryCache(_ key: SecretKey) async throws -> Bool {
         let (path, environment) = (cloud.cachePath, environment)
-        let directory = try environment.subdirectory(Self.cacheIndexDirectory)
+        let directory = try environment.subdirectory(CacheRecordsDirectory.name)
         var limits = environment.memory.cache
         var byteCount = try Self.keptSize.read(in: environment.directory) ?? cloud.cacheSizeBytes
         var (file, failure): (OpenFile?, String) = (nil, "")

@@ -11,6 +11,11 @@ import NIOCore
 //                            behind them the owners: which block of which volume each slot was filled with
 //     directory      checkpoint.N, journal.N, journal.N+1, ...: records, sealed in fragments under the cache's key
 
+/// Where the records of a cloud edge's cache are, in its state directory.
+public enum CacheRecordsDirectory {
+    public static let name = "cache-index"
+}
+
 /// How a cache's file begins, for those who must not take another one for it.
 public enum CacheSignature {
     /// True when `bytes` begin as the file of a cache's blocks does.
@@ -22,7 +27,9 @@ public enum CacheSignature {
 enum CacheFormat {
     static let headerBytes = 4096
     static let magic: UInt64 = 0x4341_5553_4543_4143  // "CAUSECAC"
-    static let version: UInt16 = 2
+    /// Records of kind 12 are new in version 3. What version 2 has written is read as it stands, and goes on as version 3.
+    static let version: UInt16 = 3
+    static let versions: ClosedRange<UInt16> = 2...version
     static let saltBytes = 32
     static let blockBytes = BlockGeometry.blockBytes
     /// A sealed block, and so the distance between slots.
@@ -95,11 +102,12 @@ struct CacheHeader: Equatable {
     var segmentBytes: UInt32
     /// The name of the cache, random: the records name it too.
     var identifier: UInt64
+    var version = CacheFormat.version
 
     func encoded() -> ByteBuffer {
         var buffer = ByteBuffer()
         buffer.reserveCapacity(CacheFormat.headerBytes)
-        buffer.writeMultipleIntegers(CacheFormat.magic, CacheFormat.version, UInt16(0), segmentBytes, identifier, UInt64(0))
+        buffer.writeMultipleIntegers(CacheFormat.magic, version, UInt16(0), segmentBytes, identifier, UInt64(0))
         buffer.writeInteger(CRC32C.checksum(of: buffer))
         buffer.writeRepeatingByte(0, count: CacheFormat.headerBytes - buffer.readableBytes)
         return buffer
@@ -113,14 +121,15 @@ struct CacheHeader: Equatable {
             CRC32C.checksum(of: covered) == checksum,
             let (magic, version, _, segmentBytes, identifier, _) = buffer.readMultipleIntegers(
                 as: (UInt64, UInt16, UInt16, UInt32, UInt64, UInt64).self),
-            magic == CacheFormat.magic, version == CacheFormat.version, segmentBytes >= CacheFormat.segmentBytesMin,
+            magic == CacheFormat.magic, CacheFormat.versions.contains(version), segmentBytes >= CacheFormat.segmentBytesMin,
             segmentBytes <= 64 << 20
         else { return nil }
-        self.init(segmentBytes: segmentBytes, identifier: identifier)
+        self.init(segmentBytes: segmentBytes, identifier: identifier, version: version)
     }
 
-    init(segmentBytes: UInt32, identifier: UInt64) {
+    init(segmentBytes: UInt32, identifier: UInt64, version: UInt16 = CacheFormat.version) {
         self.segmentBytes = segmentBytes
         self.identifier = identifier
+        self.version = version
     }
 }

@@ -26,8 +26,10 @@ struct RecoveredCache<File: StorageFile> {
     var nextSequence: UInt64
     /// Segments behind the cache's end that were used when it was larger.
     var segmentsBeyond: [UInt32]
-    /// Records were there, and could not be used.
-    var isDamaged: Bool
+    /// Why records that were there could not be used; nil when all was well.
+    var loss: String?
+    /// The files that count: a checkpoint, unless a journal began anew, and the journals, each as far as it counts.
+    var files: (checkpoint: CacheRecordFileExtent?, journals: [CacheRecordFileExtent])
     /// The device failed, so nothing was found, and nothing is to be written.
     var unusable: StorageFileError?
 }
@@ -40,6 +42,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
     private let key: SecretKey
     private let byteCount: UInt64
     private let limits: CacheLimits
+    private let isReadOnly: Bool
     private var random: RandomSource
     private let completion: (Result<RecoveredCache<File>, CacheError>) -> Void
 
@@ -47,12 +50,13 @@ final class CacheRecovery<Directory: StorageDirectory> {
     private var geometry = CacheGeometry(byteCount: 0, segmentBytes: CacheFormat.segmentBytesMin)
     private var checkpoints: Set<UInt64> = []
     private var journals: Set<UInt64> = []
-    private var isDamaged = false
+    private var loss: String?
     private var unusable: StorageFileError?
 
+    /// - Parameter isReadOnly: that nothing is to be changed, for somebody who only looks: what is no cache, or fails, is an error then.
     init(
         file: File, directory: Directory, byteCount: UInt64, key: SecretKey, limits: CacheLimits, random: RandomSource,
-        completion: @escaping (Result<RecoveredCache<File>, CacheError>) -> Void
+        isReadOnly: Bool = false, completion: @escaping (Result<RecoveredCache<File>, CacheError>) -> Void
     ) {
         self.file = file
         self.directory = directory
@@ -60,6 +64,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
         self.key = key
         self.limits = limits
         self.random = random
+        self.isReadOnly = isReadOnly
         self.completion = completion
     }
 
@@ -67,6 +72,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
     /// Only a full file system is told, and may be tried again: nothing is wrong with it.
     private func fail(_ error: StorageFileError) {
         if case .noSpace = error { return completion(.failure(.file(error))) }
+        if isReadOnly { return completion(.failure(.file(error))) }
         let segmentBytes = CacheGeometry.segmentBytes(forCacheOf: byteCount, atMost: limits.segmentBytes)
         header = CacheHeader(segmentBytes: UInt32(segmentBytes), identifier: random.next())
         geometry = CacheGeometry(byteCount: byteCount, segmentBytes: segmentBytes)
@@ -93,8 +99,12 @@ final class CacheRecovery<Directory: StorageDirectory> {
                 let segmentBytes = CacheGeometry.segmentBytes(forCacheOf: byteCount, atMost: limits.segmentBytes)
                 header = known ?? CacheHeader(segmentBytes: UInt32(segmentBytes), identifier: random.next())
                 geometry = CacheGeometry(byteCount: byteCount, segmentBytes: Int(header.segmentBytes))
+                if isReadOnly { return known == nil ? fail(.failed("there is no header of a cache")) : listFiles() }
                 guard isLargeEnough() else { return }
-                if known != nil { return listFiles() }
+                if known?.version == CacheFormat.version { return listFiles() }
+                header.version = CacheFormat.version
+                // An older program that is put back must find a cache that it does not know, or it would take the records before those
+                // that it can't read for the end. `finish` makes the header durable before there is such a record.
                 file.write(header.encoded(), at: 0) { [self] result in
                     if case .failure(let error) = result { return fail(error) }
                     listFiles()
@@ -128,7 +138,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
                 if let journal, isOurs(journal, isBase ? nil : .firstJournal, number) {
                     return followJournals(base: isBase ? checkpoint : nil, [journal])
                 }
-                if isBase { return lost() }
+                if isBase { return lost("\(CacheFileName.checkpoint(number)) is whole, and the journal that begins with it is not") }
                 tryBase(of: numbers.dropFirst())
             }
         }
@@ -150,16 +160,16 @@ final class CacheRecovery<Directory: StorageDirectory> {
             case .failure(.notFound): return next(nil)
             case .failure(let error): return fail(error)
             }
-            // What is in the page cache only must not change any more once something is built on it.
-            file.synchronize { [self] _ in
-                CacheRecordReader(file: file, key: key) { result in
-                    file.close()
-                    switch result {
-                    case .success(let extent): next(extent)
-                    case .failure(let error): self.fail(error)
-                    }
-                }.start()
+            let reader = CacheRecordReader(file: file, key: key) { [self] result in
+                file.close()
+                switch result {
+                case .success(let extent): next(extent)
+                case .failure(let error): fail(error)
+                }
             }
+            if isReadOnly { return reader.start() }
+            // What is in the page cache only must not change any more once something is built on it.
+            file.synchronize { _ in reader.start() }
         }
     }
 
@@ -167,36 +177,38 @@ final class CacheRecovery<Directory: StorageDirectory> {
 
     /// Reads the journals behind the last of `row`, as long as each goes on where the one before ends.
     private func followJournals(base: CacheRecordFileExtent?, _ row: [CacheRecordFileExtent]) {
-        guard let last = row.last else { return lost() }
+        guard let last = row.last else { return lost("there is no journal") }
         let number = last.header.number + 1
         guard journals.contains(number) else { return finish(base, row) }
         read(CacheFileName.journal(number)) { [self] journal in
             var row = row
             guard let journal, isOurs(journal, .journal, number) else {
                 // Its beginning never became durable, so nothing of it did. But then nothing came after it either.
-                return journals.contains(number + 1) ? lost() : finish(base, row)
+                let isLast = !journals.contains(number + 1)
+                return isLast ? finish(base, row) : lost("\(CacheFileName.journal(number)) can't be read, and there are later ones")
             }
             guard row[row.count - 1].cut(to: journal.header.predecessorFragments, chain: journal.header.predecessorTag) else {
-                return lost()
+                return lost("\(CacheFileName.journal(number - 1)) is not whole as far as it counts")
             }
             followJournals(base: base, row + [journal])
         }
     }
 
     /// Changes are missing.
-    private func lost() {
-        isDamaged = true
+    private func lost(_ reason: String) {
+        loss = reason
         finish(nil, [])
     }
 
     // MARK: Ending
 
     private func finish(_ base: CacheRecordFileExtent?, _ row: [CacheRecordFileExtent]) {
+        let highest = checkpoints.union(journals).max() ?? 0
+        let number = (row.last?.header.number ?? highest) + 1
+        if loss == nil, row.isEmpty, highest > 0 { loss = "there is no checkpoint that is whole, and no journal that began anew" }
+        if isReadOnly { return settle(base, row, number: number) }
         file.synchronize { [self] result in
             if case .failure(let error) = result { return fail(error) }
-            let highest = checkpoints.union(journals).max() ?? 0
-            let number = (row.last?.header.number ?? highest) + 1
-            isDamaged = isDamaged || (row.isEmpty && highest > 0)
             // Those behind are of runs that died before they counted; those before the base have had their time.
             remove(numbers: { [first = row.first?.header.number] in $0 >= number || $0 < first ?? number }) { [self] in
                 settle(base, row, number: number)
@@ -244,13 +256,17 @@ final class CacheRecovery<Directory: StorageDirectory> {
                 file.close()
                 if case .failure(let error) = result { return fail(error) }
                 // It was whole a moment ago.
-                guard case .success(let extent?) = result, extent.chains == first.chains else { return lost() }
+                guard case .success(let extent?) = result, extent.chains == first.chains else {
+                    return lost("a file of records is not what it was a moment ago")
+                }
                 replayFiles(files.dropFirst(), onRecords, then: next)
             }.start()
         }
     }
 
     private func end(_ replay: CacheReplay, _ base: CacheRecordFileExtent?, _ row: [CacheRecordFileExtent], number: UInt64) {
+        // What they say could hide what others say.
+        if replay.hasUnreadRecords { return lost("there are records that this version can't read") }
         let salt = replay.salts.nextNumber
         let bytes = random.bytes(CacheFormat.saltBytes)
         replay.salts.add(bytes, number: salt)
@@ -267,8 +283,8 @@ final class CacheRecovery<Directory: StorageDirectory> {
         completion(
             .success(
                 replay.recovered(
-                    identifier: header.identifier, salt: salt, ownersCipher: ownersCipher, journal: journal, isDamaged: isDamaged,
-                    unusable: unusable)))
+                    identifier: header.identifier, salt: salt, ownersCipher: ownersCipher, journal: journal, loss: loss,
+                    files: (base, row), unusable: unusable)))
     }
 }
 

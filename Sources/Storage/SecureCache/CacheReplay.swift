@@ -16,6 +16,8 @@ final class CacheReplay {
     private var events: [UInt32]
     private var seen: [UInt32]
     private var sequenceMax: UInt64 = 0
+    /// Something in a fragment was no record. It was sealed under the cache's key, so another version wrote it.
+    private(set) var hasUnreadRecords = false
     /// Segments that were used when the cache was larger.
     private var segmentsBeyond: Set<UInt32> = []
 
@@ -42,7 +44,13 @@ final class CacheReplay {
     /// Carries out the records of a fragment.
     func apply(_ records: ByteBuffer, isCheckpoint: Bool) {
         var reader = records
-        while let record = CacheRecord(from: &reader) { apply(record, isCheckpoint: isCheckpoint) }
+        while reader.readableBytes > 0 {
+            guard let record = CacheRecord(from: &reader) else {
+                hasUnreadRecords = true
+                return
+            }
+            apply(record, isCheckpoint: isCheckpoint)
+        }
     }
 
     private func apply(_ record: CacheRecord, isCheckpoint: Bool) {
@@ -104,8 +112,8 @@ final class CacheReplay {
 
     /// The state that the records lead to.
     func recovered<File: StorageFile>(
-        identifier: UInt64, salt: Int, ownersCipher: BlockCipher, journal: CacheJournal<File>, isDamaged: Bool,
-        unusable: StorageFileError?
+        identifier: UInt64, salt: Int, ownersCipher: BlockCipher, journal: CacheJournal<File>, loss: String?,
+        files: (checkpoint: CacheRecordFileExtent?, journals: [CacheRecordFileExtent]), unusable: StorageFileError?
     ) -> RecoveredCache<File> {
         var segments = segments
         for volume in index.volumes.values {
@@ -120,7 +128,7 @@ final class CacheReplay {
         return RecoveredCache(
             identifier: identifier, geometry: geometry, index: index, segments: segments, queues: queues, salts: salts, salt: salt,
             ownersCipher: ownersCipher, ownersInMemory: CacheIndex.owners(of: unfinished, in: index, geometry), journal: journal,
-            nextSequence: sequenceMax + 1, segmentsBeyond: segmentsBeyond.sorted(), isDamaged: isDamaged,
-            unusable: unusable)
+            nextSequence: sequenceMax + 1, segmentsBeyond: segmentsBeyond.sorted(), loss: loss,
+            files: files, unusable: unusable)
     }
 }

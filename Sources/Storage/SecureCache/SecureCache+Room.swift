@@ -91,19 +91,7 @@ extension SecureCache {
             let derived = salts[Int(segment.salt)].flatMap { try? key.derive(salt: $0.bytes, purpose: CacheFormat.ownersPurpose) }
             cipher = derived.map { BlockCipher(key: $0) }
         }
-        var plaintext = ByteBuffer()
-        let context = CacheFormat.ownersContext(segment: number, sequence: segment.sequence, count: geometry.slotCount)
-        let isOpen = bytes.withUnsafeReadableBytes {
-            cipher?.open(
-                $0, nonce: CipherNonce(sequence: segment.sequence, index: CacheFormat.ownersNonceIndex), context: context,
-                appendingTo: &plaintext)
-        }
-        guard isOpen == true else { return nil }
-        var owners: [CacheOwner] = []
-        while let (volume, block) = plaintext.readMultipleIntegers(as: (UInt32, UInt64).self) {
-            owners.append(CacheOwner(volume: volume, block: block))
-        }
-        return owners.count == geometry.slotCount ? owners : nil
+        return cipher.flatMap { CacheOwner.open(bytes, of: number, segment, geometry, cipher: $0) }
     }
 
     /// The owners of a segment's slots, as far as the index knows blocks there; the others have none.

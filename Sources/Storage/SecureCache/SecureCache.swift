@@ -121,7 +121,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         uses = CacheUses(slotCount: slots)
         ghosts = CacheGhosts(entries: slots)
         freeSegments = Deque(state.segments.indices.filter { state.segments[$0].state == .free })
-        counters.segmentsSkipped = state.isDamaged ? 1 : 0
+        counters.segmentsSkipped = state.loss == nil ? 0 : 1
         record(.salt(number: UInt32(salt), salts[salt]?.bytes ?? []))
         // What lies behind the end is gone for good: should the cache become larger again, nobody knows what changed meanwhile.
         for segment in state.segmentsBeyond { record(.freed(segment: segment)) }

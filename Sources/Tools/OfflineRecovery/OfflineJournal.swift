@@ -35,6 +35,19 @@ public struct OfflineJournal: Codable, Equatable, Sendable {
     public let damages: [OfflineDamage]
 }
 
+extension StateDirectoryGuard {
+    /// Holds a state directory against daemons, or says that one uses it.
+    static func hold(_ path: String) throws(OfflineError) -> StateDirectoryGuard {
+        let directory: OpenDirectory
+        do throws(FileSystemError) { directory = try OpenDirectory(path) } catch {
+            throw OfflineError("the state directory can't be read: \(error)")
+        }
+        do throws(StateDirectoryError) { return try StateDirectoryGuard(directory: directory) } catch {
+            throw OfflineError("\(error)", action: "What is in use changes while it is read: stop causewayd first.")
+        }
+    }
+}
+
 /// Reads the journals of an on-prem edge whose daemon does not run. Nothing is written.
 public actor JournalVerifier {
     /// Where an on-prem edge keeps the journals of its disks.
@@ -50,7 +63,7 @@ public actor JournalVerifier {
 
     /// Reads the journals of all disks below a state directory, which is held against daemons meanwhile.
     public func verify(state path: String) async throws -> [OfflineJournal] {
-        let guarding = try Self.hold(path)
+        let guarding = try StateDirectoryGuard.hold(path)
         let names: [String]
         do throws(FileSystemError) { names = try OpenDirectory("\(path)/\(Self.place)").list() } catch {
             throw OfflineError("there are no journals in \(path): \(error)", action: "Name the state directory of an on-prem edge.")
@@ -65,17 +78,9 @@ public actor JournalVerifier {
 
     /// Reads one journal. When it lies in a state directory, that is held against daemons meanwhile.
     public func verify(directory path: String) async throws -> OfflineJournal {
-        let guarding = try Self.hold("\(path)/../..")
+        let guarding = try StateDirectoryGuard.hold("\(path)/../..")
         defer { withExtendedLifetime(guarding) {} }
         return try await read(path)
-    }
-
-    private static func hold(_ path: String) throws(OfflineError) -> StateDirectoryGuard {
-        let directory: OpenDirectory
-        do throws(FileSystemError) { directory = try OpenDirectory(path) } catch { throw OfflineError("\(error)") }
-        do throws(StateDirectoryError) { return try StateDirectoryGuard(directory: directory) } catch {
-            throw OfflineError("\(error)", action: "A journal that is in use changes while it is read: stop causewayd first.")
-        }
     }
 
     private func read(_ path: String) async throws(OfflineError) -> OfflineJournal {

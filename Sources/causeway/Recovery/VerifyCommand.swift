@@ -6,7 +6,7 @@ struct VerifyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify", abstract: "Check the files of an edge that is stopped.",
         discussion: "Nothing is written. It ends with status 0 when all is whole, and with 1 when something is damaged.",
-        subcommands: [Journal.self])
+        subcommands: [Cache.self, Journal.self])
 
     struct Journal: AsyncParsableCommand {
         static let configuration = CommandConfiguration(

@@ -113,6 +113,55 @@ extension EndToEndFaults {
             }
         }
 
+        @Test(
+            "a cloud edge's cache is verified while the edge is stopped: whole, then with bytes that were flipped, then by the edge itself")
+        func cacheIsVerified() async throws {
+            try await Lab.with(disks: [("data", 32 << 20)]) { lab in
+                let (url, state) = (lab.url("data"), lab.edge(.cloud).state)
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 1 0 8M", "-c", "flush", url])
+                try await lab.seal("data")
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "read -P 1 0 8M", url])
+                let file = lab.directory.appendingPathComponent("all.keys").path
+                _ = try await keys(lab, ["--all"], to: file)
+                let verify = ["verify", "cache", "--state", state, "--keys", file]
+                let busy = try await Command.run("causeway", verify)
+                #expect(busy.status == 1 && busy.errors.contains("in use"), "\(busy)")
+                // The point came home after its blocks were durable in the cache.
+                try await lab.kill(.cloud)
+
+                let whole = try await Command.run("causeway", verify)
+                #expect(whole.isSuccess && whole.output.contains("data") && whole.output.contains("journal."), "\(whole)")
+                struct Found: Decodable {
+                    struct Volume: Decodable { var blocks, authentic, damaged: UInt64 }
+                    var volumes: [Volume]
+                    var isWhole: Bool
+                }
+                func found(_ result: CommandResult) throws -> Found { try JSONDecoder().decode(Found.self, from: Data(result.output.utf8)) }
+                let before = try found(try await Command.run("causeway", verify + ["--output", "json"]))
+                #expect(before.isWhole && before.volumes.count == 1 && before.volumes[0].blocks > 1_000)
+                #expect(before.volumes[0].authentic == before.volumes[0].blocks)
+
+                let handle = try #require(FileHandle(forUpdatingAtPath: state + "/cache"))
+                for number in 0..<20 as Range<UInt64> {
+                    try handle.seek(toOffset: 4096 + number * 3 * 4112 + 1_000)
+                    let byte = try #require(try handle.read(upToCount: 1)?.first)
+                    try handle.seek(toOffset: 4096 + number * 3 * 4112 + 1_000)
+                    try handle.write(contentsOf: Data([byte ^ 0x40]))
+                }
+                try handle.close()
+                let damaged = try await Command.run("causeway", verify)
+                #expect(damaged.status == 1 && damaged.errors.contains("corrupt") && damaged.errors.contains("damaged"), "\(damaged)")
+                let after = try found(try await Command.run("causeway", verify + ["--output", "json"]))
+                #expect(!after.isWhole && after.volumes[0].damaged > 0 && after.volumes[0].damaged <= 20)
+                #expect(after.volumes[0].authentic + after.volumes[0].damaged == before.volumes[0].blocks)
+
+                // The edge serves what was written all the same.
+                try await lab.restart(.cloud)
+                try await lab.untilServing("data")
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "read -P 1 0 8M", url], seconds: 60)
+            }
+        }
+
         @Test("an on-prem edge with another master key, or none, does not start and says what to do; its journals can be verified")
         func masterKey() async throws {
             try await Lab.with(disks: [("data", 8 << 20)]) { lab in

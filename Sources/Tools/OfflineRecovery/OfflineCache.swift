@@ -1,0 +1,164 @@
+import Blocks
+import Ciphers
+import Files
+import LocalFiles
+import NIOCore
+import SecureCache
+
+/// What the cache of a cloud edge holds, and what of it is as it was written.
+public struct OfflineCache: Codable, Equatable, Sendable {
+    /// What the records say of a volume, and what was found of that.
+    public struct Volume: Codable, Equatable, Sendable {
+        /// The identifier of the attachment.
+        public let identifier: String
+        /// Known from the key; missing without one.
+        public let name: String?
+        public let keyGeneration: UInt64
+        /// The cache has everything of the volume's points up to this one.
+        public let point: UInt64
+        /// Blocks with data, and blocks that are known to be zeroes.
+        public let blocks: UInt64
+        public let zeroBlocks: UInt64
+        /// Of the blocks with data: those that are what was written, those that are not, those that a run that ended had not written
+        /// yet, and those that there is no key for.
+        public let authentic: UInt64
+        public let damaged: UInt64
+        public let unwritten: UInt64
+        public let unjudged: UInt64
+    }
+
+    /// A file of records.
+    public struct RecordFile: Codable, Equatable, Sendable {
+        public let name: String
+        /// `whole`; `torn`, with an end as a crash leaves it; `unfinished`, as a crash leaves it; `unused`; or `damaged`.
+        public let state: CacheReport.RecordFile.State
+        public let fragments: Int
+        public let bytes: UInt64
+    }
+
+    /// A block that is not what was written.
+    public struct BlockDamage: Codable, Equatable, Sendable {
+        public let kind: CacheBlockDamage.Kind
+        /// Where in the file of the blocks, in bytes.
+        public let offset: UInt64
+        public let volume: String
+        public let block: UInt64
+    }
+
+    /// The file or device of the blocks, its size, and the version of its format.
+    public let path: String
+    public let bytes: UInt64
+    public let version: UInt16
+    public let recordFiles: [RecordFile]
+    /// Why the records tell nothing, so that a daemon begins without blocks; missing when they do.
+    public let loss: String?
+    public let volumes: [Volume]
+    /// Segments with blocks.
+    public let segments: Int
+    /// Blocks that are not what was written, by what is wrong with them.
+    public let damagedBlocks: [String: UInt64]
+    /// The first of them, and the first of all else that is wrong.
+    public let blockDamages: [BlockDamage]
+    public let damages: [OfflineDamage]
+    /// False when something is wrong that no crash of the daemon leaves.
+    public let isWhole: Bool
+}
+
+/// Reads the cache of a cloud edge whose daemon does not run. Nothing is written.
+public actor CacheScrub {
+    private nonisolated let loop: OfflineLoop
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { loop.eventLoop.executor.asUnownedSerialExecutor() }
+
+    public init(loop: OfflineLoop = .shared) {
+        self.loop = loop
+    }
+
+    /// Reads every block that the keys open. The state directory and the file are held against daemons meanwhile.
+    /// - Parameters:
+    ///   - state: the state directory of a cloud edge, or a copy of it.
+    ///   - path: the file or device of the cache's blocks.
+    ///   - keys: the keys of caches; the one that fits is taken.
+    ///   - volumes: the keys of volumes.
+    ///   - onProgress: hears now and then how many bytes are left to be read.
+    public func verify(
+        state: String, path: String, keys: [SecretKey], volumes: [RecoveryKey], onProgress: @escaping @Sendable (UInt64) -> Void = { _ in }
+    ) async throws -> OfflineCache {
+        let guarding = try StateDirectoryGuard.hold(state)
+        defer { withExtendedLifetime(guarding) {} }
+        let directory: OpenDirectory
+        let file: OpenFile
+        do throws(FileSystemError) {
+            directory = try OpenDirectory("\(state)/\(CacheRecordsDirectory.name)")
+            file = try Self.openAlone(path)
+        } catch {
+            guard error.isLocked else {
+                throw OfflineError("the cache can't be read: \(error)", action: "Name its file or device with --cache.")
+            }
+            throw OfflineError("the cache \(path) is in use", action: "Stop causewayd first.")
+        }
+        let byIdentifier = Dictionary(volumes.map { ($0.identifier, $0) }) { _, last in last }
+        let records = LocalDirectory(directory, eventLoop: loop.eventLoop, threadPool: loop.threadPool, isReadOnly: true)
+        let blocks = LocalFile(file, eventLoop: loop.eventLoop, threadPool: loop.threadPool)
+        do throws(CacheVerificationError) {
+            let report = try await completed { completion in
+                CacheVerifier(
+                    file: blocks, directory: records, keys: keys, volumeKey: { byIdentifier[$0]?.keys[$1] }, random: .system,
+                    onProgress: onProgress, completion: completion
+                ).start()
+            }
+            return OfflineCache(report, path: path, records: directory.path, names: byIdentifier.mapValues(\.name))
+        } catch {
+            throw OfflineError(error, path: path)
+        }
+    }
+
+    /// Opens the blocks for reading, so that no daemon takes them meanwhile.
+    private static func openAlone(_ path: String) throws(FileSystemError) -> OpenFile {
+        let file = try OpenFile(path)
+        if try file.information().kind == .blockDevice { return try OpenFile(path, [.exclusive]) }
+        try file.lockShared()
+        return file
+    }
+}
+
+extension OfflineError {
+    fileprivate init(_ error: CacheVerificationError, path: String) {
+        switch error {
+        case .noCache: self.init("\(path) is not a cache", action: "Name its file or device with --cache.")
+        case .version(let version):
+            self.init("the cache \(path) has version \(version)", action: "Use the causeway that came with the edge it is from.")
+        case .wrongKey:
+            self.init(
+                "none of the keys opens the records of the cache \(path)",
+                action: "causeway volume recovery-key --all at the on-prem edge writes the keys of its caches, too.")
+        case .file(let error): self.init("the cache \(path) can't be read: \(error)")
+        }
+    }
+}
+
+extension OfflineCache {
+    fileprivate init(_ report: CacheReport, path: String, records: String, names: [VolumeIdentifier: String]) {
+        self.init(
+            path: path, bytes: report.byteCount, version: report.version,
+            recordFiles: report.recordFiles.map {
+                .init(name: $0.name, state: $0.state, fragments: $0.fragmentCount, bytes: $0.byteCount)
+            },
+            loss: report.loss,
+            volumes: report.volumes.map {
+                .init(
+                    identifier: $0.identifier.description, name: names[$0.identifier], keyGeneration: $0.keyGeneration, point: $0.current,
+                    blocks: $0.blockCount, zeroBlocks: $0.zeroBlockCount, authentic: $0.authentic, damaged: $0.damaged,
+                    unwritten: $0.unwritten, unjudged: $0.unjudged)
+            },
+            segments: report.segmentCount,
+            damagedBlocks: Dictionary(uniqueKeysWithValues: report.counts.map { ($0.key.rawValue, $0.value) }),
+            blockDamages: report.blockDamages.map {
+                .init(kind: $0.kind, offset: $0.offset, volume: names[$0.volume] ?? $0.volume.description, block: $0.block)
+            },
+            damages: report.damages.map {
+                OfflineDamage(file: $0.file.map { "\(records)/\($0)" } ?? path, offset: $0.offset, message: $0.text)
+            },
+            isWhole: report.isWhole)
+    }
+}

@@ -1,0 +1,107 @@
+import Blocks
+import Ciphers
+import Files
+import Foundation
+import LocalFiles
+import NIOCore
+import SecureCache
+import Testing
+
+@testable import OfflineRecovery
+
+/// A cache in real files, written as a cloud edge writes it.
+private actor CacheWriter {
+    nonisolated let loop = OfflineLoop.shared
+    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.eventLoop.executor.asUnownedSerialExecutor() }
+
+    /// Fills the cache in a state directory with `blockCount` blocks of each volume, and lets go of it without closing it.
+    func fill(state: String, key: SecretKey, volumes: [RecoveryKey], blockCount: UInt64) async throws {
+        let file = LocalFile(
+            try OpenFile("\(state)/cache", [.write, .create]), eventLoop: loop.eventLoop, threadPool: loop.threadPool)
+        let records = LocalDirectory(
+            try OpenDirectory("\(state)/\(CacheRecordsDirectory.name)", create: true), eventLoop: loop.eventLoop,
+            threadPool: loop.threadPool)
+        let cache: SecureCache<LocalDirectory> = try await completed {
+            SecureCache.open(file: file, directory: records, byteCount: 16 << 20, key: key, random: .system, completion: $0)
+        }
+        for volume in volumes {
+            cache.attach(volume: volume.identifier, key: volume.keys.newestKey, generation: volume.keys.newest)
+            for block in stride(from: UInt64(0), to: blockCount, by: 16) {
+                cache.insert(volume.identifier, block: block, data: ByteBuffer(repeating: UInt8(1 + block % 200), count: 16 * 4096))
+            }
+            try await completed { cache.synchronize(completion: $0) }
+        }
+    }
+}
+
+@Suite struct OfflineCacheTests {
+    private let cacheKey: SecretKey
+    private let world: OfflineWorld
+
+    init() throws {
+        cacheKey = try SecretKey([UInt8](repeating: 9, count: 32))
+        world = try OfflineWorld()
+        try world.add("mail", number: 1)
+        try world.add("web", number: 2)
+    }
+
+    private func fill() async throws {
+        try await CacheWriter().fill(
+            state: world.state, key: cacheKey, volumes: [try world.key("mail"), try world.key("web")], blockCount: 320)
+    }
+
+    private func verify(_ keys: [SecretKey], _ volumes: String..., progress: @escaping @Sendable (UInt64) -> Void = { _ in })
+        async throws -> OfflineCache
+    {
+        try await CacheScrub().verify(
+            state: world.state, path: world.state + "/cache", keys: keys, volumes: try volumes.map { try world.key($0) },
+            onProgress: progress)
+    }
+
+    @Test func aCacheIsReadWithTheKeysThereAreAndNothingIsWritten() async throws {
+        try await fill()
+        let before = try world.snapshot()
+        let found = try await verify([try world.key("mail").keys.newestKey, cacheKey], "mail")
+        #expect(try world.snapshot() == before)
+        #expect(found.isWhole && found.loss == nil && found.version == 3, "\(found)")
+        #expect(found.volumes.map(\.name) == ["mail", nil])
+        #expect(found.volumes.map(\.blocks) == [320, 320])
+        #expect(found.volumes.map(\.authentic) == [320, 0] && found.volumes.map(\.unjudged) == [0, 320])
+        #expect(!found.recordFiles.isEmpty && found.recordFiles.allSatisfy { $0.state == .whole })
+    }
+
+    @Test func flippedBytesAreFound() async throws {
+        try await fill()
+        // Slots follow one another from the first segment's beginning on.
+        let slots: [UInt64] = [4_096, 45_216, 49_328]
+        let places: [Int] = [4_101, 47_216, 53_439]
+        try world.change(world.state + "/cache") { data in for place in places { data[place] ^= 0x10 } }
+        let found = try await verify([cacheKey], "mail", "web")
+        #expect(!found.isWhole && found.damagedBlocks == ["corrupt": 3], "\(found)")
+        #expect(found.blockDamages.map(\.offset) == slots)
+        #expect(found.blockDamages.map(\.block) == [0, 10, 11] && found.blockDamages.allSatisfy { $0.volume == "mail" })
+        #expect(found.volumes.map(\.damaged) == [3, 0] && found.volumes.map(\.authentic) == [317, 320])
+    }
+
+    @Test func refusesWhatIsInUseAndWhatIsNoCache() async throws {
+        try await fill()
+        let directory = try OpenDirectory(world.state)
+        do {
+            let lock = try StateDirectoryLock(directory: directory)
+            await #expect(throws: OfflineError.self) { try await verify([cacheKey], "mail") }
+            withExtendedLifetime(lock) {}
+        }
+        do {
+            let file = try OpenFile(world.state + "/cache", [.write])
+            try file.lockExclusively()
+            await #expect(throws: OfflineError.self) { try await verify([cacheKey], "mail") }
+            withExtendedLifetime(file) {}
+        }
+        await #expect(throws: OfflineError.self) { try await verify([try world.key("mail").keys.newestKey], "mail") }
+        try world.change(world.state + "/cache") { $0 = Data(repeating: 7, count: 1 << 20) }
+        await #expect(throws: OfflineError.self) { try await verify([cacheKey], "mail") }
+        try FileManager.default.removeItem(atPath: world.state + "/cache")
+        await #expect(throws: OfflineError.self) { try await verify([cacheKey], "mail") }
+        #expect(!FileManager.default.fileExists(atPath: world.state + "/cache"))
+    }
+}
