@@ -72,11 +72,16 @@ extension CloudEdge {
                 case nil: now.byteCount == now.byteCountWanted ? .running : .resizing
                 }
             return EdgeCache(
-                path: path, state: state, message: plane.cacheTrouble?.detail, sizeBytes: now.byteCount,
+                path: path, state: state, message: plane.cacheTrouble?.detail ?? Self.lackOfRoom(now), sizeBytes: now.byteCount,
                 wantedSizeBytes: now.byteCountWanted, isOwnSize: own != nil, bytesToEmpty: now.bytesToEmpty, blocks: now.blocksHeld,
                 hits: now.hits, misses: now.misses, evicted: now.evicted, moved: now.moved, corrupt: now.corrupt,
                 indexBytes: UInt64(now.indexBytes))
         }
+    }
+
+    private static func lackOfRoom(_ statistics: CacheStatistics) -> String? {
+        let byteCount = statistics.bytesWithoutRoom
+        return byteCount == 0 ? nil : "its file system has no room for \(byteCount) bytes of it: free some, or make the cache smaller"
     }
 
     /// Gives the cache another size, for good; 0 for the configuration's.

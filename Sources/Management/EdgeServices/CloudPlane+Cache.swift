@@ -59,6 +59,13 @@ extension CloudPlane {
             switch result {
             case .success(let opened) where !opened.isUnusable && !isStopping:
                 adopt(opened)
+                let byteCount = opened.statistics.byteCount
+                if byteCount > opening.byteCount {
+                    recorder.record(
+                        "cache.resize_refused", severity: .warning,
+                        "the cache can't have \(opening.byteCount) bytes, because it was made larger: it has \(byteCount), which is as small as it "
+                            + "can be; configure that, or stop this edge and remove \(opening.path), so that another one is made")
+                }
                 completion(.success(true))
             case .success(let opened):
                 opened.close { _ in }

@@ -133,12 +133,14 @@ struct CacheSegment {
         case closed
         /// Nothing in it counts any more, as soon as that is durable.
         case leaving
-        /// The file system has no room for it.
-        case unusable
+        /// The file system had no room for it; it is tried again by and by.
+        case withoutRoom
     }
 
     var state = State.free
     var queue = CacheQueue.small
+    /// The file has all its bytes: it was full once.
+    var hasRoom = false
     /// 0 while nothing there counts.
     var sequence: UInt64 = 0
     /// The number of the salt that it was written under.

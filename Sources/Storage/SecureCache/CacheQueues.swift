@@ -25,6 +25,8 @@ struct CacheQueues {
     private(set) var end = Int.max
     private(set) var behindEnd: Deque<(segment: Int, queue: CacheQueue)> = []
 
+    var isEmpty: Bool { small.isEmpty && main.isEmpty && behindEnd.isEmpty }
+
     /// Adds a segment that is full.
     mutating func append(_ segment: Int, to queue: CacheQueue) {
         if segment >= end {
@@ -81,7 +83,12 @@ struct CachePages {
     init(count: Int) { resize(to: count) }
 
     /// The memory that it takes once all pages are made.
-    var byteCount: Int { count * 8 + pages.count * Self.pageOverhead }
+    var byteCount: Int { Self.byteCount(of: count) }
+
+    /// The memory that so many words take.
+    static func byteCount(of count: Int) -> Int { count * 8 + pageCount(of: count) * pageOverhead }
+
+    private static func pageCount(of count: Int) -> Int { (count + wordsPerPage - 1) / wordsPerPage }
 
     subscript(index: Int) -> UInt64 {
         get {
@@ -101,12 +108,18 @@ struct CachePages {
     /// Ends it elsewhere. Words that come back in may have any value.
     mutating func resize(to newCount: Int) {
         count = newCount
-        let pagesWanted = (newCount + Self.wordsPerPage - 1) / Self.wordsPerPage
+        let pagesWanted = Self.pageCount(of: newCount)
         if pagesWanted < pages.count {
             pages.removeLast(pages.count - pagesWanted)
         } else {
             pages.append(contentsOf: repeatElement([], count: pagesWanted - pages.count))
         }
+    }
+
+    /// Gives the memory of the pages back that lie in a range whole. Their words are zero then.
+    mutating func clear(_ range: Range<Int>) {
+        let first = Self.pageCount(of: range.lowerBound)
+        for page in first..<max(first, range.upperBound / Self.wordsPerPage) where !pages[page].isEmpty { pages[page] = [] }
     }
 }
 
@@ -130,24 +143,39 @@ struct CacheUses {
 }
 
 /// The names of blocks that left the small queue a while ago: a byte each, in buckets of eight, of which each forgets its oldest.
+///
+/// Where memory is short the table is halved, a step at a time, because a gibibyte takes a second: two neighbours become one, from
+/// the first on. Meanwhile the first buckets are those of the smaller table, and those behind the ones that they were made of are still
+/// the larger one's.
 struct CacheGhosts {
     /// The table is halved so often at most.
     static let halvingsMax = 3
+    /// Buckets that a step makes.
+    static let stepBuckets = 1 << 14
 
     /// In each, the youngest name in the lowest byte; zero is no name.
     private var buckets: CachePages
-    private var halvings = 0
+    private(set) var halvings = 0
+    /// How many buckets of the smaller table there are; nil when none is in the making.
+    private var halvedBuckets: Int?
 
     /// - Parameter entries: how many names are remembered.
-    init(entries: Int) { buckets = CachePages(count: max(1, (entries + 7) / 8)) }
+    init(entries: Int) { buckets = CachePages(count: Self.bucketCount(entries: entries, halvings: 0)) }
 
-    var byteCount: Int { buckets.byteCount }
+    private static func bucketCount(entries: Int, halvings: Int) -> Int {
+        (0..<halvings).reduce(max(1, (entries + 7) / 8)) { count, _ in half(of: count) }
+    }
 
-    /// Remembers so many names from now on. Those that it has stand for other blocks then, which is no more harm than any mistake, until
-    /// they have made place.
+    private static func half(of count: Int) -> Int { (count + 1) / 2 }
+
+    /// The memory that it takes; while it is halved, what it will take.
+    var byteCount: Int { halvedBuckets == nil ? buckets.byteCount : CachePages.byteCount(of: Self.half(of: buckets.count)) }
+
+    /// Remembers so many names from now on, or as much less as it was halved. Those that it has stand for other blocks then, which is no more
+    /// harm than any mistake, until they have made place.
     mutating func resize(entries: Int) {
-        halvings = 0
-        buckets.resize(to: max(1, (entries + 7) / 8))
+        halvedBuckets = nil
+        buckets.resize(to: Self.bucketCount(entries: entries, halvings: halvings))
     }
 
     private func place(_ ordinal: UInt32, _ block: UInt64) -> (bucket: Int, name: UInt8) {
@@ -157,7 +185,9 @@ struct CacheGhosts {
         mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
         mixed ^= mixed >> 31
         // The bucket comes from the high bits, so that two neighbours become one when the table is halved.
-        return (Int(mixed.multipliedFullWidth(by: UInt64(buckets.count)).high), UInt8(mixed % 255) + 1)
+        var bucket = Int(mixed.multipliedFullWidth(by: UInt64(buckets.count)).high)
+        if let halvedBuckets, bucket / 2 < halvedBuckets { bucket /= 2 }
+        return (bucket, UInt8(mixed % 255) + 1)
     }
 
     /// Remembers a block that leaves.
@@ -178,12 +208,22 @@ struct CacheGhosts {
         return false
     }
 
-    /// Gives half of the memory back, and with it the older half of the names; false when that was done often enough.
+    /// Begins to give half of the memory back, and with it the older half of the names; false when that was done often enough, or is still
+    /// being done.
     mutating func halve() -> Bool {
-        guard halvings < Self.halvingsMax, buckets.count > 1 else { return false }
+        guard halvedBuckets == nil, halvings < Self.halvingsMax, buckets.count > 1 else { return false }
         halvings += 1
-        let half = (buckets.count + 1) / 2
-        for index in 0..<half {
+        halvedBuckets = 0
+        goOnHalving()
+        return true
+    }
+
+    /// Takes the next step of a halving, if there is one.
+    mutating func goOnHalving() {
+        guard let start = halvedBuckets else { return }
+        let half = Self.half(of: buckets.count)
+        let end = min(half, start + Self.stepBuckets)
+        for index in start..<end {
             // The younger half of each, in turns.
             let first = buckets[2 * index]
             let second = 2 * index + 1 < buckets.count ? buckets[2 * index + 1] : 0
@@ -194,7 +234,13 @@ struct CacheGhosts {
             }
             buckets[index] = names
         }
-        buckets.resize(to: half)
-        return true
+        if end == half {
+            halvedBuckets = nil
+            buckets.resize(to: half)
+        } else {
+            halvedBuckets = end
+            // What is behind the smaller table, and was taken.
+            if 2 * end > half { buckets.clear(max(half, 2 * start)..<2 * end) }
+        }
     }
 }

@@ -95,10 +95,12 @@ final class CacheRecovery<Directory: StorageDirectory> {
             switch result {
             case .failure(let error): fail(error)
             case .success(let bytes):
-                let known = CacheHeader(parsing: bytes)
+                let known = usable(CacheHeader(parsing: bytes))
                 let segmentBytes = CacheGeometry.segmentBytes(forCacheOf: byteCount, atMost: limits.segmentBytes)
                 header = known ?? CacheHeader(segmentBytes: UInt32(segmentBytes), identifier: random.next())
                 geometry = CacheGeometry(byteCount: byteCount, segmentBytes: Int(header.segmentBytes))
+                // A cache that was made larger has segments of which it needs some, whatever size it is given.
+                if known != nil { geometry.segmentCount = max(geometry.segmentCount, CacheFormat.segmentsMin) }
                 if isReadOnly { return known == nil ? fail(.failed("there is no header of a cache")) : listFiles() }
                 guard isLargeEnough() else { return }
                 if known?.version == CacheFormat.version { return listFiles() }
@@ -111,6 +113,13 @@ final class CacheRecovery<Directory: StorageDirectory> {
                 }
             }
         }
+    }
+
+    /// The header of a cache that can be as small as its device; another one begins anew.
+    private func usable(_ header: CacheHeader?) -> CacheHeader? {
+        guard let header, let device = limits.deviceBytes else { return header }
+        let isLargeEnough = CacheGeometry(byteCount: device, segmentBytes: Int(header.segmentBytes)).segmentCount >= CacheFormat.segmentsMin
+        return isLargeEnough ? header : nil
     }
 
     // MARK: The base

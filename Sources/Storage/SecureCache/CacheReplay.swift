@@ -121,6 +121,7 @@ final class CacheReplay {
         }
         // A crash came before these were full: nobody wrote down which blocks they have.
         let unfinished = Set(segments.indices.filter { segments[$0].state == .open })
+        for number in segments.indices where segments[number].state == .closed { segments[number].hasRoom = true }
         for number in unfinished { segments[number].state = .closed }
         var queues = CacheQueues()
         let closed = segments.indices.filter { segments[$0].state == .closed }.sorted { segments[$0].sequence < segments[$1].sequence }

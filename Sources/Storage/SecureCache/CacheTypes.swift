@@ -36,6 +36,9 @@ public struct CacheLimits: Sendable {
     public var fragmentBytesMax = CacheFragments.recordBytesMax
     /// Runs of zeroes that are known of one volume. Beyond it such runs are not kept.
     public var zeroExtentsMax = 1 << 18
+    /// Ranges that are noted of all volumes together while the cache can't be opened. Beyond it all is forgotten of those volumes that
+    /// have some.
+    public var missedRangesMax = 1 << 20
     /// The memory of the index is at most this share of the cache's size, and this where that is little. Beyond it the names of
     /// blocks that left are forgotten, then blocks leave.
     static let cacheBytesPerIndexByte: UInt64 = 1024
@@ -86,6 +89,8 @@ public struct CacheStatistics: Equatable, Sendable {
     /// The size that it is coming to, and how much behind that end is still to be emptied.
     public var byteCountWanted: UInt64 = 0
     public var bytesToEmpty: UInt64 = 0
+    /// How much of the cache the file system has no room for.
+    public var bytesWithoutRoom: UInt64 = 0
     public var unwrittenBytes: Int = 0
     /// True while the device takes no writes; the cache still serves what it has.
     public var isDegraded = false

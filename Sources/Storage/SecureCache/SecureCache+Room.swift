@@ -22,8 +22,10 @@ final class CacheEviction {
 
 // Where room comes from.
 extension SecureCache {
+    /// Segments that blocks can be in.
+    private var usableCount: Int { end - withoutRoom.count }
     /// Segments that are kept free ahead of need.
-    private var reserve: Int { max(2, min(8, end / 16)) }
+    private var reserve: Int { max(2, min(8, usableCount / 16)) }
     /// How many of the segments that are leaving will take blocks again.
     private var leavingBeforeEnd: Int { leaving.count { $0.segment < end } }
     /// Blocks that are read for being written again at a time.
@@ -39,7 +41,8 @@ extension SecureCache {
         }
         let segment = FillingSegment(segment: number, sequence: nextSequence, queue: queue)
         nextSequence += 1
-        segments[number] = CacheSegment(state: .open, queue: queue, sequence: segment.sequence, salt: UInt32(salt))
+        segments[number] = CacheSegment(
+            state: .open, queue: queue, hasRoom: segments[number].hasRoom, sequence: segment.sequence, salt: UInt32(salt))
         filling.append(segment)
         record(.opened(segment: UInt32(number), sequence: segment.sequence, salt: UInt32(salt), queue))
         makeRoom()
@@ -72,7 +75,11 @@ extension SecureCache {
         let leavingBefore = leavingBeforeEnd
         let leavingBehind = leaving.count - leavingBefore
         if freeSegments.count < reserve, leavingBefore > 0 { wantsSynchronization = true }
-        if isIndexFull || freeSegments.count + leavingBefore < reserve, let victim = queues.takeVictim(segmentCount: end) { return victim }
+        if isIndexFull || freeSegments.count + leavingBefore < reserve,
+            let victim = queues.takeVictim(segmentCount: usableCount)
+        {
+            return victim
+        }
         if leavingBehind >= reserve || (leavingBehind > 0 && queues.behindEnd.isEmpty) {
             // Some at a time: each round of the writer takes a sync.
             wantsSynchronization = true
@@ -200,11 +207,59 @@ extension SecureCache {
         pump()
     }
 
+    // MARK: A full file system
+
+    /// Segments that are filled between two tries of one that had no room.
+    static var segmentsPerTrial: Int { 16 }
+
+    /// The file system has no room for a segment, so it has none for others that the file does not have yet: the cache goes on with
+    /// those that it has, rather than lose some blocks to each of the others.
+    func setAside(_ segment: FillingSegment) {
+        let number = segment.segment
+        filledSinceTrial = 0
+        if segment.writtenSlots == 0 {
+            queues.remove(number)
+            ownersInMemory[number] = nil
+            record(.freed(segment: UInt32(number)))
+            segments[number].sequence = 0
+            if number < end {
+                segments[number].state = .withoutRoom
+                withoutRoom.append(number)
+            } else {
+                segments[number].state = .free
+                countBehindEnd -= 1
+            }
+        }
+        let without = freeSegments.filter { !segments[$0].hasRoom }
+        for number in without { segments[number].state = .withoutRoom }
+        withoutRoom += without
+        freeSegments.removeAll { !segments[$0].hasRoom }
+    }
+
+    /// One of the segments that had no room is the next to be filled: when others were filled meanwhile, or there are no others.
+    func tryForRoom() {
+        let hasOthers = freeSegments.count > 1 || !filling.isEmpty || !leaving.isEmpty || eviction != nil || !queues.isEmpty
+        guard filledSinceTrial >= Self.segmentsPerTrial || !hasOthers, let number = withoutRoom.popFirst() else { return }
+        filledSinceTrial = 0
+        segments[number].state = .free
+        freeSegments.prepend(number)
+    }
+
+    /// A segment is full. When the file had no room for it before, there may be room for others, too.
+    func wasFilled(_ number: Int) {
+        filledSinceTrial += 1
+        if segments[number].hasRoom { return tryForRoom() }
+        segments[number].hasRoom = true
+        for number in withoutRoom { segments[number].state = .free }
+        freeSegments += withoutRoom
+        withoutRoom = []
+    }
+
     /// Frees what has left for good.
     func reclaim(through durable: UInt64) {
         while let first = leaving.first, first.through <= durable {
             leaving.removeFirst()
-            segments[first.segment] = CacheSegment()
+            segments[first.segment] = CacheSegment(hasRoom: segments[first.segment].hasRoom)
             if first.segment < end { freeSegments.append(first.segment) } else { countBehindEnd -= 1 }
         }
         endIfEmptied()

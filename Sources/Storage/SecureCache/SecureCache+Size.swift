@@ -59,6 +59,8 @@ extension SecureCache {
             freeSegments.append(contentsOf: (oldEnd..<newEnd).filter { segments[$0].state == .free })
         } else {
             freeSegments.removeAll { $0 >= newEnd }
+            for number in withoutRoom where number >= newEnd { segments[number].state = .free }
+            withoutRoom.removeAll { $0 >= newEnd }
         }
         countBehindEnd = segments[newEnd...].count { [.open, .closed, .leaving].contains($0.state) }
         for segment in filling where segment.segment >= newEnd { segment.isFull = true }
@@ -82,7 +84,11 @@ extension SecureCache {
 
     /// Gives the room behind the end back to the file system. A failure costs that room, until the cache is opened again.
     func cutFile() {
-        guard !isCutting, !isClosed else { return }
+        if isClosed { return }
+        if isCutting {
+            mustCutAgain = true
+            return
+        }
         isCutting = true
         if unusable != nil || limits.deviceBytes != nil { return fileWasCut(.success(())) }
         file.size { [self] result in
@@ -97,6 +103,11 @@ extension SecureCache {
         isCutting = false
         if case .failure = result { counters.writeErrors += 1 }
         if isClosed { return }
+        if mustCutAgain {
+            // Before the cache becomes larger again.
+            mustCutAgain = false
+            return cutFile()
+        }
         approachSize()
         makeRoom()
         pump()

@@ -15,7 +15,11 @@ struct MissedChanges {
     mutating func add(_ blocks: Range<UInt64>, rangesMax: Int) {
         if isEverything { return }
         ranges.insert(blocks.sectors, ZeroMark())
-        if ranges.count <= rangesMax { return }
+        if ranges.count > rangesMax { giveUp() }
+    }
+
+    /// Keeps no ranges any more: any block may have changed.
+    mutating func giveUp() {
         isEverything = true
         ranges = ExtentMap()
     }
@@ -27,7 +31,13 @@ extension SecureCache {
 
     /// Notes that blocks changed which the cache behind the failure may have as they were.
     func noteMissed(_ identifier: VolumeIdentifier, _ blocks: Range<UInt64>) {
-        index[identifier]?.missed.add(blocks, rangesMax: limits.zeroExtentsMax)
+        guard let volume = index[identifier] else { return }
+        missedRanges -= volume.missed.ranges.count
+        volume.missed.add(blocks, rangesMax: limits.zeroExtentsMax)
+        missedRanges += volume.missed.ranges.count
+        if missedRanges <= limits.missedRangesMax { return }
+        for volume in index.volumes.values where !volume.missed.ranges.isEmpty { volume.missed.giveUp() }
+        missedRanges = 0
     }
 
     /// Takes the place of a cache that could not be opened, whose volumes it gets. In the same turn of the event loop their owners go on

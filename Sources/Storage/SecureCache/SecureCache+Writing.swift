@@ -157,6 +157,7 @@ extension SecureCache {
             segments[segment.segment].state = .closed
             queues.append(segment.segment, to: segment.queue)
             record(.closed(segment: UInt32(segment.segment)))
+            wasFilled(segment.segment)
             makeRoom()
         } failed: { [self] error in
             cutShort(segment, error)
@@ -167,17 +168,13 @@ extension SecureCache {
     private func cutShort(_ segment: FillingSegment, _ error: StorageFileError) {
         filling.removeAll { $0 === segment }
         cutOff(segment)
-        if segment.writtenSlots == 0, case .noSpace = error {
-            // The device has no room for it. Other segments have theirs already, and are used on.
-            let number = segment.segment
-            queues.remove(number)
-            segments[number].state = .unusable
-            ownersInMemory[number] = nil
-            record(.freed(segment: UInt32(number)))
-            if number >= end { countBehindEnd -= 1 }
-        }
         counters.writeErrors += 1
-        consecutiveFailures += 1
+        if case .noSpace = error, !segments[segment.segment].hasRoom {
+            // Nothing is wrong with the device.
+            setAside(segment)
+        } else {
+            consecutiveFailures += 1
+        }
         if consecutiveFailures >= Self.failuresMax { degrade(error) } else { makeRoom() }
         endIfEmptied()
     }
@@ -350,6 +347,7 @@ extension SecureCache {
             consecutiveFailures = Self.failuresMax - 1
             mustProbe = true
         }
+        tryForRoom()
         guard journal.durable < journal.appended || journal.isDirty || mustProbe else { return completion(.success(())) }
         waiters.append((journal.appended, completion))
         pump()

@@ -45,6 +45,9 @@ public final class SecureCache<Directory: StorageDirectory> {
     var freeSegments: Deque<Int>
     /// Segments that are free when the records up to a number are durable.
     var leaving: Deque<(segment: Int, through: UInt64)> = []
+    /// Segments before the end that the file system had no room for, and how many others were filled since one of them was tried.
+    var withoutRoom: Deque<Int> = []
+    var filledSinceTrial = 0
     /// Owners that are not in the file: of segments that a crash or a failed write cut short.
     var ownersInMemory: [Int: [CacheOwner]]
     var eviction: CacheEviction?
@@ -59,6 +62,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// The file is cut at the end when the records up to a number are durable; and it is being cut.
     var cutDue: UInt64?
     var isCutting = false
+    /// The tables have ended elsewhere while the file was being cut.
+    var mustCutAgain = false
     /// Another size was asked for, and is not in force or has not been told.
     var isResizing = false
     /// Called when the cache has come to the size that was asked for, with that size in bytes.
@@ -85,6 +90,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     var mustProbe = false
     /// What kept the cache from being opened: it has no blocks and takes none, until it is opened again.
     let unusable: StorageFileError?
+    /// Ranges of all volumes that changed meanwhile.
+    var missedRanges = 0
     var isClosed = false
     /// After so many failed writes in a row the cache writes no more.
     static var failuresMax: Int { 3 }
@@ -138,6 +145,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         statistics.indexBytes = indexBytes
         statistics.byteCount = geometry.byteCount
         statistics.byteCountWanted = geometry.offset(ofSegment: segmentCountWanted)
+        statistics.bytesWithoutRoom = UInt64(withoutRoom.count) * UInt64(geometry.segmentBytes)
         statistics.bytesToEmpty = UInt64(countBehindEnd) * UInt64(geometry.segmentBytes)
         return statistics
     }
@@ -180,6 +188,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         guard let volume = index[identifier] else { return }
         volume.key = nil
         volume.map.forEach { _, slot in segments[geometry.segment(of: slot)].liveCount -= 1 }
+        missedRanges -= volume.missed.ranges.count
         index.remove(identifier)
         record(.volumeRemoved(ordinal: volume.ordinal))
         pump()
@@ -225,6 +234,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         guard count > 0, let blocks = checked(block, count) else { return }
         if unusable != nil { return noteMissed(identifier, blocks) }
         guard let volume = index[identifier], volume.key != nil else { return invalidate(identifier, blocks: blocks) }
+        ghosts.goOnHalving()
         let hasMemory = hasMemory(for: blocks.count)
         var position = data.readerIndex
         for block in blocks {

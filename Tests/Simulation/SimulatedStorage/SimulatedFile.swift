@@ -239,7 +239,8 @@ public final class SimulatedFile: DiskFile {
             return .failure(.failed("simulated: file too large, \(name)"))
         }
         if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count {
-            let room = max(0, machine.faults.capacityBytes - machine.usedBytes)
+            let lacksRoom = machine.faults.lacksRoomFor.map(name.contains) == true
+            let room = lacksRoom ? 0 : max(0, machine.faults.capacityBytes - machine.usedBytes)
             if offset + bytes.count - node.visible.count > room {
                 // As a real file does, this one takes what fits before it says so.
                 let fitting = node.visible.count - offset + room
