@@ -13,9 +13,9 @@ def fail(message):
     sys.exit(f"benchmark: {message}")
 
 
-def run_checked(command, timeout):
+def run_checked(command, timeout, environment=None):
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)
     except FileNotFoundError:
         fail(f"{command[0]} is missing")
     except subprocess.TimeoutExpired:
@@ -160,10 +160,15 @@ class Lab:
             raise
         volume = next(volume for volume in lab["volumes"] if volume["name"] == "bench")
         pid = lab["cloud"]["pid"]
-        self.home = lab["onprem"]["pid"]
+        self.environment = {**os.environ, "CAUSEWAY_API": lab["cloud"]["api"], "CAUSEWAY_TOKEN": lab["cloud"]["token"]}
         self.server = Server("causeway", volume["url"], pid)
         block_url = volume.get("nbd")
         self.block_server = Server("causeway", block_url, pid) if block_url else None
+
+    def misses(self):
+        """The blocks that reads have not found in the cache so far."""
+        shown = run_checked([self.causeway, "volume", "show", "bench", "--output", "json"], 30, self.environment)
+        return json.loads(shown)["cache"]["misses"]
 
     def stop(self):
         # What was written is noise: it need not come home.
