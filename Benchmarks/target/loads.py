@@ -74,6 +74,13 @@ def warm(binaries, url, size):
         fail(f"warming read {read} of {blocks << 20} bytes")
 
 
+def use_log(binaries, url, size, byte_count):
+    """Writes so much that the log has files to write to again, as it has in the life of a volume."""
+    blocks = byte_count // (1 << 20)
+    command = [os.path.join(binaries, "causeway-load"), "run", url, "--write", "--pattern", "sequential", "--block-size", "1MiB", "--queue-depth", "8", "--range", f"0-{size}", "--operations", str(blocks), "--no-final-flush", "--json"]
+    run_checked(command, 1800)
+
+
 def measure(tool, binaries, server, workload, seconds, size):
     """Operations a second, latencies where the tool gives them, and the server's processor time for each operation."""
     before = processor_seconds(server.pid)

@@ -9,6 +9,10 @@ import time
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
+# A log that holds nothing has the header of a file, or of some.
+LOG_EMPTY_BYTES = 1 << 20
+
+
 def fail(message):
     sys.exit(f"benchmark: {message}")
 
@@ -158,6 +162,7 @@ class Lab:
         except BaseException:
             self.stop()
             raise
+        self.relay = lab.get("relay", {}).get("control")
         volume = next(volume for volume in lab["volumes"] if volume["name"] == "bench")
         pid = lab["cloud"]["pid"]
         self.environment = {**os.environ, "CAUSEWAY_API": lab["cloud"]["api"], "CAUSEWAY_TOKEN": lab["cloud"]["token"]}
@@ -165,10 +170,30 @@ class Lab:
         block_url = volume.get("nbd")
         self.block_server = Server("causeway", block_url, pid) if block_url else None
 
+    def volume(self):
+        return json.loads(run_checked([self.causeway, "volume", "show", "bench", "--output", "json"], 30, self.environment))
+
     def misses(self):
         """The blocks that reads have not found in the cache so far."""
-        shown = run_checked([self.causeway, "volume", "show", "bench", "--output", "json"], 30, self.environment)
-        return json.loads(shown)["cache"]["misses"]
+        return self.volume()["cache"]["misses"]
+
+    def bring_home(self):
+        """Returns when all that was written is on the disk at home, and in the cache: the log holds nothing any more."""
+        run_checked([self.causeway, "volume", "seal", "bench", "--wait", "--timeout", "600s"], 620, self.environment)
+        deadline = time.monotonic() + 60
+        while self.volume()["writeLog"]["usedBytes"] > LOG_EMPTY_BYTES:
+            if time.monotonic() > deadline:
+                fail("the log did not become empty")
+            time.sleep(0.1)
+
+    def set_line(self, round_trip, rate):
+        """Changes the emulated WAN."""
+        host, port = self.relay.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), 5) as connection:
+            connection.sendall(f"set rtt={round_trip} rate={rate}\n".encode())
+            answer = connection.makefile().readline().strip()
+        if answer != "ok":
+            fail(f"the relay answered '{answer}'")
 
     def stop(self):
         # What was written is noise: it need not come home.
