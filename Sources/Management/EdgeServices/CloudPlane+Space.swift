@@ -83,7 +83,7 @@ extension CloudPlane {
     private func compareSpace(free: UInt64) {
         let needed = served.values.reduce(UInt64(0)) { sum, entry in
             let fill = entry.volume.logFill
-            return sum &+ fill.sizeBytes - min(fill.sizeBytes, fill.usedBytes)
+            return sum &+ fill.sizeBytes - min(fill.sizeBytes, max(fill.usedBytes, fill.fileBytes))
         }
         let change = stateSpace.watch.observe(used: needed, bound: free)
         switch change {

@@ -134,7 +134,8 @@ enum VolumeReport {
                 gauge("unsent_points", "Sealed points that home has not received.", Double(volume.unsent?.points ?? 0)),
                 gauge(
                     "unsent_oldest_seconds", "The age of the oldest write that is not durable at home.", volume.unsent?.oldestSeconds ?? 0),
-                gauge("log_used_bytes", "Bytes that the write log takes on disk.", Double(volume.writeLog?.usedBytes ?? 0)),
+                gauge(
+                    "log_used_bytes", "Bytes of writes in the write log, as they stand on disk.", Double(volume.writeLog?.usedBytes ?? 0)),
                 gauge("log_size_bytes", "Bytes that the write log may take.", Double(volume.writeLog?.sizeBytes ?? 0)),
                 counter(
                     "log_waited_writes", "Writes that had to wait because the write log was full or nearly so.",

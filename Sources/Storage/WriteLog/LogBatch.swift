@@ -167,6 +167,7 @@ final class LogEpoch {
         dataSectors = dataSectors - replaced + (isData ? range.count : 0)
     }
 
-    /// The bytes of the epoch's files.
+    /// The bytes of the epoch's files, and how many of them are headers and batches.
     var fileBytes: UInt64 { files.reduce(0) { $0 + $1.byteCount } }
+    var contentBytes: UInt64 { files.reduce(0) { $0 + $1.writeOffset } }
 }

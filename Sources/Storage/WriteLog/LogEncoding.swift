@@ -15,10 +15,11 @@ struct LogEncoding {
     // MARK: Encoding
 
     /// Writes a batch into an empty buffer as it stands in the file; false when the cipher refused.
-    func encode(_ batch: LogBatchContent, cipher: BlockCipher, into buffer: inout ByteBuffer) -> Bool {
+    func encode(_ batch: LogBatchContent, cipher: BlockCipher, binding: LogBinding, into buffer: inout ByteBuffer) -> Bool {
         let header = LogBatchHeader(
             epoch: batch.epoch, sequence: batch.sequence, durableThrough: batch.durableThrough,
-            descriptorBytes: UInt32(batch.descriptorBytes), dataBytes: UInt32(batch.sealedBytes))
+            descriptorBytes: UInt32(batch.descriptorBytes), dataBytes: UInt32(batch.sealedBytes),
+            version: binding.version)
         buffer.reserveCapacity(header.byteCount)
         header.encodeBound(into: &buffer)
         buffer.writeInteger(UInt64(0))  // the two checksums
@@ -39,11 +40,10 @@ struct LogEncoding {
         var checksum = CRC32C()
         buffer.withUnsafeReadableBytes { checksum.update(UnsafeRawBufferPointer(rebasing: $0[LogFormat.batchHeaderBytes...])) }
         buffer.setInteger(checksum.value, at: LogFormat.batchHeaderBoundBytes)
-        var headerChecksum = CRC32C()
-        buffer.withUnsafeReadableBytes {
-            headerChecksum.update(UnsafeRawBufferPointer(rebasing: $0[..<(LogFormat.batchHeaderBytes - 4)]))
+        let headerChecksum = buffer.withUnsafeReadableBytes {
+            binding.checksum(of: UnsafeRawBufferPointer(rebasing: $0[..<(LogFormat.batchHeaderBytes - 4)]))
         }
-        buffer.setInteger(headerChecksum.value, at: LogFormat.batchHeaderBytes - 4)
+        buffer.setInteger(headerChecksum, at: LogFormat.batchHeaderBytes - 4)
         buffer.writeRepeatingByte(0, count: header.byteCount - buffer.readableBytes)
         return true
     }

@@ -11,19 +11,26 @@ final class LogFile {
     /// The generation of the data key that `cipher` is derived from.
     let keyGeneration: KeyGeneration
     let cipher: BlockCipher
+    /// What ties the batches to this file.
+    let binding: LogBinding
+    /// It held another epoch before; see LogSpare.swift.
+    let isRecycled: Bool
     /// Known by its protocol, so that batches, epochs and maps have no type parameter: generic collections cost a write more
     /// than sealing it does, and a file is called once a batch.
     private let file: any StorageFile
     /// Where the next batch goes.
     var writeOffset = UInt64(LogFormat.headerBytes)
-    /// The end of the zeroes that were written ahead of the batches, if they reach beyond `writeOffset`; see `bytesAhead`.
-    var zeroedThrough: UInt64 = 0
+    /// The end of what the file has behind its batches, if that is beyond `writeOffset`: zeroes that were written ahead of them, see
+    /// `bytesAhead`, or what an epoch has left that had the file before.
+    var roomThrough: UInt64 = 0
     /// There was no room for zeroes, so none are written ahead any more.
     var takesNoZeroes = false
+    /// A spare has the open file from now on, and closes it.
+    var isKept = false
     /// Where the batches ended when the file was synchronized last; nil when it never was.
     var flushedThrough: UInt64?
     /// What the file takes.
-    var byteCount: UInt64 { max(writeOffset, zeroedThrough) }
+    var byteCount: UInt64 { max(writeOffset, roomThrough) }
     /// Something was written that no sync has covered.
     var isDirty = false
     /// For the threads that seal batches.
@@ -39,12 +46,23 @@ final class LogFile {
         part = header.part
         keyGeneration = header.keyGeneration
         self.cipher = cipher
+        binding = LogBinding(header)
+        isRecycled = header.isRecycled
     }
 
     /// True when no batch was written to it.
     var isEmpty: Bool { writeOffset == UInt64(LogFormat.headerBytes) }
 
-    deinit { file.close() }
+    deinit {
+        // On whichever thread lets go last; nobody else has it any more.
+        if !isKept { file.close() }
+    }
+
+    /// The file without its epoch, under another name. It may be read through this object as long as somebody has that.
+    func becomeSpare(named name: String) -> LogSpare {
+        isKept = true
+        return LogSpare(file: file, name: name, byteCount: byteCount, reader: self)
+    }
 
     func readIfResident(at offset: UInt64, byteCount: Int, into buffer: inout ByteBuffer) -> Bool {
         file.readIfResident(at: offset, byteCount: byteCount, into: &buffer)
@@ -73,7 +91,10 @@ final class LogFile {
 
     func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) { file.synchronize(completion: completion) }
 
+    /// Nothing else becomes of the file until that is done.
     func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
-        file.truncate(to: byteCount, completion: completion)
+        file.truncate(to: byteCount) { [self] result in
+            withExtendedLifetime(self) { completion(result) }
+        }
     }
 }

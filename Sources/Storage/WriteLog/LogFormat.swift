@@ -7,6 +7,7 @@ import NIOCore
 //
 //     0      file header, 4096 bytes, of which 144 are used
 //     4096   batch | batch | ... each begins at a multiple of 512
+//            what the file held before it became this epoch's
 //
 //     batch: header, 48 bytes, plaintext
 //            descriptors, sealed: 17 bytes for each record, and the tag
@@ -19,7 +20,9 @@ enum LogFormat {
     static let headerBytes = 4096
     static let headerMagic: UInt64 = 0x4341_5553_454c_4f47  // "CAUSELOG"
     static let batchMagic: UInt32 = 0x434c_4f42  // "CLOB"
-    static let version: UInt16 = 1
+    /// The version that is written. Files of version 1, whose batches are not bound to their file's salt, are read as well.
+    static let version: UInt16 = 2
+    static let versions: ClosedRange<UInt16> = 1...version
     static let alignment = 512
     static let saltBytes = 32
     static let batchHeaderBytes = 48
@@ -36,6 +39,10 @@ enum LogFormat {
     static let atOnceBytesMax = 160 << 10
     /// The zeroes that are written ahead of flushed batches: as many as the file has bytes, within these bounds.
     static let bytesAhead = 64 << 10...1 << 20
+    /// Files without an epoch are kept for the next ones, at most so many, and see `WriteLog.idleBytesMax`.
+    static let sparesMax = 8
+    /// Of a file that is too large to be kept, the first part is, if that has so many bytes.
+    static let spareBytesMin: UInt64 = 1 << 20
     /// No batch has more records.
     static let batchRecordsMax = 65_536
     static let keyPurpose = "causeway write log 1"
@@ -72,6 +79,20 @@ enum LogFormat {
         guard let part, self.fileName(epoch: epoch, part: part) == fileName else { return nil }
         return (epoch, part)
     }
+
+    /// `spare-<16 hex>.log`: a file whose epoch is gone, and which waits for another.
+    static func spareName(_ number: UInt64) -> String {
+        let digits = String(number, radix: 16)
+        return "spare-\(String(repeating: "0", count: 16 - digits.count))\(digits).log"
+    }
+
+    /// The number of a spare file's name; nil for every other name.
+    static func parse(spareName: String) -> UInt64? {
+        guard spareName.hasPrefix("spare-"), spareName.hasSuffix(".log"), spareName.utf8.count == 26,
+            let number = UInt64(spareName.dropFirst(6).dropLast(4), radix: 16), self.spareName(number) == spareName
+        else { return nil }
+        return number
+    }
 }
 
 /// The header of one file.
@@ -90,14 +111,17 @@ struct LogFileHeader: Equatable {
     /// The generation of the volume's data key that the file's key is derived from.
     var keyGeneration: KeyGeneration
     var salt: [UInt8]
+    /// The file held another epoch before, and what is behind its batches may be left of that.
+    var isRecycled = false
+    var version = LogFormat.version
 
     /// The whole header with its tag and checksum; nil when the cipher refuses.
     func encoded(cipher: BlockCipher) -> ByteBuffer? {
         var buffer = ByteBuffer()
         buffer.reserveCapacity(LogFormat.headerBytes)
         buffer.writeInteger(LogFormat.headerMagic)
-        buffer.writeInteger(LogFormat.version)
-        buffer.writeInteger(UInt16(0))
+        buffer.writeInteger(version)
+        buffer.writeInteger(UInt16(isRecycled ? 1 : 0))
         buffer.writeInteger(UInt32(LogFormat.headerBytes))
         buffer.writeInteger(volume.high)
         buffer.writeInteger(volume.low)
@@ -140,8 +164,8 @@ struct LogFileHeader: Equatable {
             buffer.readInteger(as: UInt64.self) == LogFormat.headerMagic, CRC32C.checksum(of: covered) == checksum,
             let version = buffer.readInteger(as: UInt16.self)
         else { throw .incomplete }
-        guard version == LogFormat.version else { throw .unknownVersion(version) }
-        guard buffer.readInteger(as: UInt16.self) != nil, buffer.readInteger(as: UInt32.self) == UInt32(LogFormat.headerBytes),
+        guard LogFormat.versions.contains(version) else { throw .unknownVersion(version) }
+        guard let flags = buffer.readInteger(as: UInt16.self), buffer.readInteger(as: UInt32.self) == UInt32(LogFormat.headerBytes),
             let (volumeHigh, volumeLow) = buffer.readMultipleIntegers(as: (UInt64, UInt64).self),
             let (logHigh, logLow) = buffer.readMultipleIntegers(as: (UInt64, UInt64).self),
             let (epoch, part) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self),
@@ -152,12 +176,13 @@ struct LogFileHeader: Equatable {
             volume: VolumeIdentifier(high: volumeHigh, low: volumeLow), log: LogIdentifier(high: logHigh, low: logLow),
             epoch: epoch, part: part, firstBatch: first, epochFirstBatch: epochFirst, durableThrough: durable,
             // Files from before keys had generations say 0.
-            keyGeneration: max(generation, 1), salt: salt)
+            keyGeneration: max(generation, 1), salt: salt, isRecycled: version > 1 && flags & 1 != 0, version: version)
     }
 
     init(
         volume: VolumeIdentifier, log: LogIdentifier, epoch: PointNumber, part: UInt32, firstBatch: UInt64,
-        epochFirstBatch: UInt64, durableThrough: UInt64, keyGeneration: KeyGeneration, salt: [UInt8]
+        epochFirstBatch: UInt64, durableThrough: UInt64, keyGeneration: KeyGeneration, salt: [UInt8], isRecycled: Bool = false,
+        version: UInt16 = LogFormat.version
     ) {
         self.volume = volume
         self.log = log
@@ -168,6 +193,8 @@ struct LogFileHeader: Equatable {
         self.durableThrough = durableThrough
         self.keyGeneration = keyGeneration
         self.salt = salt
+        self.isRecycled = isRecycled
+        self.version = version
     }
 
     /// True when the header's tag was made under the key of `cipher`.
@@ -185,6 +212,30 @@ struct LogFileHeader: Equatable {
     }
 }
 
+/// What ties a batch to the file that it was written to.
+///
+/// The space behind the batches of a file may hold those of an epoch that had the file before, whole and with the numbers that come
+/// next: numbers are given out again after a crash. The checksum of a batch's header goes over the file's salt too, so such a batch is
+/// none in this file, and nobody has to prove that it can't be met.
+struct LogBinding: Sendable {
+    let version: UInt16
+    /// The checksum over what stands, as it were, before a batch's header.
+    let checksum: CRC32C
+
+    init(_ header: LogFileHeader) {
+        version = header.version
+        var checksum = CRC32C()
+        if version > 1 { header.salt.withUnsafeBytes { checksum.update($0) } }
+        self.checksum = checksum
+    }
+
+    func checksum(of head: UnsafeRawBufferPointer) -> UInt32 {
+        var checksum = checksum
+        checksum.update(head)
+        return checksum.value
+    }
+}
+
 /// The plaintext header of one batch.
 struct LogBatchHeader: Equatable {
     var epoch: PointNumber
@@ -197,6 +248,8 @@ struct LogBatchHeader: Equatable {
     var dataBytes: UInt32
     /// CRC-32C of descriptors and data as they stand in the file.
     var payloadChecksum: UInt32 = 0
+    /// The version of the file.
+    let version: UInt16
 
     /// The length of the whole batch in the file.
     var byteCount: Int { LogFormat.batchBytes(descriptors: Int(descriptorBytes), data: Int(dataBytes)) }
@@ -204,7 +257,7 @@ struct LogBatchHeader: Equatable {
     var recordCount: Int { (Int(descriptorBytes) - BlockCipher.tagByteCount) / LogFormat.descriptorBytes }
 
     /// Magic, version and two bytes of zero, as one number.
-    private var start: UInt64 { UInt64(LogFormat.batchMagic) << 32 | UInt64(LogFormat.version) << 16 }
+    private var start: UInt64 { UInt64(LogFormat.batchMagic) << 32 | UInt64(version) << 16 }
     private var lengths: UInt64 { UInt64(descriptorBytes) << 32 | UInt64(dataBytes) }
 
     /// Writes the first 40 bytes, which the descriptors are bound to.
@@ -221,14 +274,15 @@ struct LogBatchHeader: Equatable {
         return withUnsafeBytes(of: words, body)
     }
 
-    /// Parses a header at the reader index; nil for anything that is none.
-    init?(parsing bytes: ByteBuffer) {
+    /// Parses a header at the reader index; nil for anything that is none of a file with this binding.
+    init?(parsing bytes: ByteBuffer, binding: LogBinding) {
         var buffer = bytes
         let checked = LogFormat.batchHeaderBytes - 4
         guard let covered = buffer.getSlice(at: buffer.readerIndex, length: checked),
             let checksum = buffer.getInteger(at: buffer.readerIndex + checked, as: UInt32.self),
-            CRC32C.checksum(of: covered) == checksum, buffer.readInteger(as: UInt32.self) == LogFormat.batchMagic,
-            let (version, _) = buffer.readMultipleIntegers(as: (UInt16, UInt16).self), version == LogFormat.version,
+            covered.withUnsafeReadableBytes({ binding.checksum(of: $0) }) == checksum,
+            buffer.readInteger(as: UInt32.self) == LogFormat.batchMagic,
+            let (version, _) = buffer.readMultipleIntegers(as: (UInt16, UInt16).self), version == binding.version,
             let (epoch, sequence, durable) = buffer.readMultipleIntegers(as: (UInt64, UInt64, UInt64).self),
             let (descriptors, data, payload) = buffer.readMultipleIntegers(as: (UInt32, UInt32, UInt32).self)
         else { return nil }
@@ -237,15 +291,20 @@ struct LogBatchHeader: Equatable {
             records / LogFormat.descriptorBytes <= LogFormat.batchRecordsMax,
             Int(data) <= LogFormat.batchDataBytesMax
         else { return nil }
-        self.init(epoch: epoch, sequence: sequence, durableThrough: durable, descriptorBytes: descriptors, dataBytes: data)
+        self.init(
+            epoch: epoch, sequence: sequence, durableThrough: durable, descriptorBytes: descriptors, dataBytes: data, version: version)
         payloadChecksum = payload
     }
 
-    init(epoch: PointNumber, sequence: UInt64, durableThrough: UInt64, descriptorBytes: UInt32, dataBytes: UInt32) {
+    init(
+        epoch: PointNumber, sequence: UInt64, durableThrough: UInt64, descriptorBytes: UInt32, dataBytes: UInt32,
+        version: UInt16 = LogFormat.version
+    ) {
         self.epoch = epoch
         self.sequence = sequence
         self.durableThrough = durableThrough
         self.descriptorBytes = descriptorBytes
         self.dataBytes = dataBytes
+        self.version = version
     }
 }

@@ -27,6 +27,7 @@ extension LogRecovery {
 
     private func cutTornEnd(then next: @escaping () -> Void) {
         guard let last = lastParts.last, last.size > last.file.writeOffset else { return next() }
+        last.file.roomThrough = 0
         last.file.truncate(to: last.file.writeOffset) { [self] in step($0, next) }
     }
 
@@ -74,7 +75,9 @@ extension LogRecovery {
         let log = LogIdentifier(high: random.next(), low: random.next())
         let epoch = LogEpoch(number: firstEpoch)
         epochs = [epoch]
-        remove(discarded[...]) { [self] in
+        // The spares too, which are of a log that had other numbers.
+        remove((discarded + spareNames)[...]) { [self] in
+            spareNames = []
             makeFile(log: log, epoch: epoch, part: 0, sequence: 1) { [self] in finish(log: log, at: 1) }
         }
     }
@@ -109,7 +112,29 @@ extension LogRecovery {
     }
 
     private func finish(log: LogIdentifier, at sequence: UInt64) {
-        succeed(RecoveredLog(volume: volume, logIdentifier: log, epochs: epochs, map: map, nextSequence: sequence))
+        openSpares(spareNames[...], []) { [self] spares in
+            let number = spareNames.compactMap { LogFormat.parse(spareName: $0) }.max() ?? 0
+            succeed(
+                RecoveredLog(
+                    volume: volume, logIdentifier: log, epochs: epochs, map: map, nextSequence: sequence, spares: spares,
+                    spareNumber: number))
+        }
+    }
+
+    /// Takes over the files that wait for an epoch. One that can't be opened stays where it is: the log does without it.
+    private func openSpares(_ names: ArraySlice<String>, _ found: [LogSpare], then next: @escaping ([LogSpare]) -> Void) {
+        guard let name = names.first else { return next(found) }
+        if found.count >= LogFormat.sparesMax {
+            return directory.remove(name) { [self] _ in openSpares(names.dropFirst(), found, then: next) }
+        }
+        directory.open(name, create: false) { [self] result in
+            guard case .success(let file) = result else { return openSpares(names.dropFirst(), found, then: next) }
+            file.size { [self] size in
+                var spares = found
+                if case .success(let byteCount) = size { spares.append(LogSpare(file: file, name: name, byteCount: byteCount)) }
+                openSpares(names.dropFirst(), spares, then: next)
+            }
+        }
     }
 }
 

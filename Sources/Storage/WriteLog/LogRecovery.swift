@@ -9,7 +9,7 @@ import NIOCore
 //                    ▼
 //          what comes later is discarded; only its claims about durability are looked at
 //     settle ──► cut the torn end off ──► sync what stays ──► remove what is discarded
-//            ──► make the file that goes on, with a new salt ──► remove parts without batches
+//            ──► make the file that goes on, with a new salt ──► remove parts without batches ──► take over the spares
 //
 // Nothing of this may run twice with a different result, so each step is durable before the next.
 //
@@ -23,6 +23,9 @@ struct RecoveredLog<Directory: StorageDirectory> {
     let epochs: [LogEpoch]
     let map: ExtentMap<LogExtent>
     let nextSequence: UInt64
+    /// Files that wait for an epoch, and the highest number in the name of one.
+    let spares: [LogSpare]
+    let spareNumber: UInt64
 }
 
 /// What a log is found for.
@@ -53,6 +56,8 @@ final class LogRecovery<Directory: StorageDirectory> {
     private let purpose: LogRecoveryPurpose<Directory>
 
     var names: [Name] = []
+    /// Files that wait for an epoch.
+    var spareNames: [String] = []
     var logIdentifier: LogIdentifier?
     var epochs: [LogEpoch] = []
     var map = ExtentMap<LogExtent>()
@@ -97,6 +102,7 @@ final class LogRecovery<Directory: StorageDirectory> {
                 self.names = names.compactMap { name in
                     LogFormat.parse(fileName: name).map { (name, $0.epoch, $0.part) }
                 }
+                self.spareNames = names.filter { LogFormat.parse(spareName: $0) != nil }.sorted()
                 self.names.sort { ($0.epoch, $0.part) < ($1.epoch, $1.part) }
                 self.examine(at: 0)
             }
@@ -203,6 +209,7 @@ final class LogRecovery<Directory: StorageDirectory> {
         var part = found
         let ends = { [self] (offset: UInt64) in
             part.file.writeOffset = offset
+            part.file.roomThrough = part.size
             rowEnd = (part.file.name, offset)
             knownDurable = max(knownDurable, header.durableThrough, batches.durableThrough)
             if batches.endsTorn {

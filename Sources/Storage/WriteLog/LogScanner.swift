@@ -24,7 +24,8 @@ final class LogScanner {
     private let verifiesData: Bool
     /// The last batch that those of the row say was durable.
     private(set) var durableThrough: UInt64 = 0
-    /// What stands at the end of the row is neither nothing nor zeroes: a batch that was torn, or that has decayed.
+    /// What stands at the end of the row is neither nothing nor zeroes: a batch that was torn, or that has decayed. In a file that held
+    /// another epoch before, only a batch whose header is whole is known from what that has left.
     private(set) var endsTorn = false
 
     private var expected: UInt64 = 0
@@ -70,10 +71,12 @@ final class LogScanner {
                 return readWindow(byteCount: Self.windowBytes, handler)
             }
             // A header that does not parse is the end of everything: where the next one would be is not known.
-            guard let header = LogBatchHeader(parsing: window), header.epoch == file.epoch,
+            guard let header = LogBatchHeader(parsing: window, binding: file.binding), header.epoch == file.epoch,
                 end == nil ? header.sequence == expected : header.sequence > expected
             else {
-                if end == nil { endsTorn = window.readableBytesView.prefix(LogFormat.batchHeaderBytes).contains { $0 != 0 } }
+                if end == nil, !file.isRecycled {
+                    endsTorn = window.readableBytesView.prefix(LogFormat.batchHeaderBytes).contains { $0 != 0 }
+                }
                 return finish(.end(end ?? offset), handler)
             }
             if end == nil, window.readableBytes < header.byteCount {

@@ -73,7 +73,8 @@ public struct LogIdentifier: Hashable, Sendable, CustomStringConvertible {
 public struct WriteLogLimits: Sendable {
     /// Bytes of writes in memory that no file holds yet. Beyond it appends wait, unordered, for the file.
     public var unwrittenBytesMax: Int
-    /// Bytes in files and on their way to them. Beyond it appends wait, unordered, until points are released;
+    /// Bytes in files and on their way to them. Room that files have without holding anything is given back as those need it.
+    /// Beyond it appends wait, unordered, until points are released;
     /// after `failWaiting` they fail.
     public var logBytesMax: UInt64
     /// The share of `logBytesMax`, in percent, from which on appends are slowed by and by; 100 for never. See `AdmissionPace`.
@@ -143,9 +144,9 @@ public struct LogLocation {
 public struct WriteLogStatistics: Equatable, Sendable {
     /// Bytes of data that were not released, after overlaps within each point were removed.
     public var unsentBytes: UInt64 = 0
-    /// Bytes in files.
+    /// Bytes in files: also of those that wait for an epoch, and the room that files have behind their batches.
     public var fileBytes: UInt64 = 0
-    /// Bytes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`.
+    /// Bytes of writes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`.
     public var usedBytes: UInt64 = 0
     /// Bytes of writes in memory that no file holds yet.
     public var unwrittenBytes: Int = 0

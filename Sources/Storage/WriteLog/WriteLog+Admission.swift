@@ -10,6 +10,7 @@ extension WriteLog {
     public func resize(logBytesMax: UInt64) {
         limits.logBytesMax = logBytesMax
         guard refusal == nil else { return }
+        tendSpares()
         admitHeld()
     }
 
@@ -18,6 +19,7 @@ extension WriteLog {
         timeSeen = max(timeSeen, now)
         pace.observe(released: releasedBytes, isReleasing: epochs.count > 1 || !releases.isEmpty, now: now)
         releasedBytes = 0
+        tendSpares()
         admitDue(now: now)
     }
 

@@ -153,10 +153,11 @@ extension WriteLog {
     }
 
     /// Drops what keeps the files open.
-    private func finishClosing(_ result: Result<Void, WriteLogError>) {
+    func finishClosing(_ result: Result<Void, WriteLogError>) {
+        failure = failure ?? .closed
+        if changesOfRoom > 0 { return closingResult = result }
         guard let completion = closeCompletion else { return }
         closeCompletion = nil
-        failure = failure ?? .closed
         let waiting = writeWaiters.map(\.completion)
         writeWaiters.removeAll()
         map.removeAll()
@@ -165,6 +166,8 @@ extension WriteLog {
             epoch.files.removeAll()
         }
         emptyFiles.removeAll()
+        for spare in spares { spare.close() }
+        spares.removeAll()
         for completion in waiting { completion(result) }
         completion(result)
     }

@@ -21,7 +21,8 @@ extension WriteLog {
     }
 
     /// The generations under which any file of the log is sealed: none other is needed to open it, now or after a crash. Nil when
-    /// that is not known any more, because the log has failed or is closed: files that were to be removed may still be there.
+    /// that is not known any more, because the log has failed or is closed: files that were to be removed may still be there. Spares
+    /// count nothing: they are not opened, and what they hold can't be.
     public var keyGenerations: Set<KeyGeneration>? {
         if failure != nil || isClosed { return nil }
         var generations = Set((epochs.flatMap(\.files) + releases.flatMap(\.files) + emptyFiles).map(\.keyGeneration))
@@ -59,7 +60,7 @@ extension WriteLog {
                 if case .failure(let error) = synchronized { return poison(.file(error)) }
                 removing.succeeded()
                 emptyFiles.removeFirst()
-                fileBytes -= file.byteCount
+                forget(file)
                 removeEmptyUnderOlderKeys()
             }
         }

@@ -58,7 +58,7 @@ extension WriteLog {
         epoch.map.removeAll()
     }
 
-    /// Removes the files of released epochs, once the log's name and numbers are durable in a file that stays.
+    /// Removes the files of released epochs from the row, once the log's name and numbers are durable in a file that stays.
     func removeReleased() {
         guard failure == nil, !isReleasing, !removing.rests, let release = releases.first else { return }
         guard release.files.isEmpty || epochs[0].files.first?.isEstablished == true else { return }
@@ -79,18 +79,21 @@ extension WriteLog {
     /// of files. Where nothing can be removed for now, the next tick goes on.
     private func removeFiles(then done: @escaping () -> Void) {
         guard let file = releases.first?.files.first else { return done() }
-        directory.remove(file.name) { [self] removed in
+        takeOutOfRow(file) { [self] removed, spareName in
             guard failure == nil else { return }
             if case .failure(let error) = removed {
                 isReleasing = false
                 guard let obstacle = LogObstacle(error) else { return poison(.file(error)) }
                 return removing.met(obstacle)
             }
+            let isHasty = isPlanted(.blanksBeforeTheNameIsGone)
+            if isHasty, let spareName { keep(file, as: spareName) }
             directory.synchronize { [self] synchronized in
                 guard failure == nil else { return }
                 if case .failure(let error) = synchronized { return poison(.file(error)) }
-                fileBytes -= file.byteCount
-                releasedBytes += file.byteCount
+                releasedBytes += file.writeOffset
+                forget(file)
+                if let spareName, !isHasty { keep(file, as: spareName) }
                 // A close has taken the releases away; what is left of their files the next process finds released again.
                 if !releases.isEmpty { releases[0].files.removeFirst() }
                 removeFiles(then: done)

@@ -47,7 +47,10 @@ extension WriteLog {
         guard encoded == nil, batch.sealedBytes <= LogFormat.atOnceBytesMax else { return false }
         let offset = file.writeOffset
         atOnce.clear()
-        guard encoding.encode(LogBatchContent(batch, durableThrough: durableThrough), cipher: file.cipher, into: &atOnce) else {
+        guard
+            encoding.encode(
+                LogBatchContent(batch, durableThrough: durableThrough), cipher: file.cipher, binding: file.binding, into: &atOnce)
+        else {
             poison(.cipher("AES-256-GCM refused to seal a batch"))
             return true
         }
@@ -69,15 +72,16 @@ extension WriteLog {
     /// How many bytes of zeroes are to be written behind a batch, so that the next ones overwrite what the file has already.
     ///
     /// To make a file durable that has grown, the file system commits its own journal too. That takes as long again as the
-    /// batch itself, so a file whose small batches are flushed as they come grows ahead of them, by and by in longer steps.
+    /// batch itself, so a file whose small batches are flushed as they come grows ahead of them, by and by in longer steps. A file
+    /// that held another epoch does so behind what that has left.
     private func bytesAhead(of batch: LogBatch, in file: LogFile) -> Int {
         guard let flushed = file.flushedThrough, !file.takesNoZeroes, batch.records.last?.kind != .seal,
             file.writeOffset &- flushed <= UInt64(LogFormat.atOnceBytesMax),
-            batch.sealedBytes <= LogFormat.atOnceBytesMax, file.writeOffset + UInt64(batch.byteCount) > file.zeroedThrough
+            batch.sealedBytes <= LogFormat.atOnceBytesMax, file.writeOffset + UInt64(batch.byteCount) > file.roomThrough
         else { return 0 }
         let bounds = LogFormat.bytesAhead
         let ahead = min(max(Int(clamping: file.writeOffset), bounds.lowerBound), bounds.upperBound)
-        // Not where room is short: the zeroes count as the log's bytes until the epoch is sealed.
+        // Not where room is short: the zeroes take it until the epoch is sealed.
         return usedBytes + UInt64(ahead) <= limits.logBytesMax / 2 ? ahead : 0
     }
 
@@ -87,10 +91,10 @@ extension WriteLog {
         let offset = file.writeOffset
         let content = LogBatchContent(batch, durableThrough: durableThrough)
         // Sealing takes longer than all the rest, so it is done where the write is.
-        let produce: @Sendable () -> ByteBuffer? = { [encoding, encoded, cipher = file.sharedCipher] in
+        let produce: @Sendable () -> ByteBuffer? = { [encoding, encoded, cipher = file.sharedCipher, binding = file.binding] in
             if let encoded { return encoded }
             var buffer = ByteBuffer()
-            guard cipher.withCipher({ encoding.encode(content, cipher: $0, into: &buffer) }) else { return nil }
+            guard cipher.withCipher({ encoding.encode(content, cipher: $0, binding: binding, into: &buffer) }) else { return nil }
             buffer.writeRepeatingByte(0, count: ahead)
             return buffer
         }
@@ -109,8 +113,9 @@ extension WriteLog {
                     encoded = alone
                     file.takesNoZeroes = true
                     isWriting = true
-                    return file.truncate(to: offset) { [self] _ in
+                    return file.truncate(to: offset) { [self] result in
                         isWriting = false
+                        if case .success = result { resize(file) { file.roomThrough = 0 } }
                         pump()
                     }
                 }
@@ -129,12 +134,13 @@ extension WriteLog {
     private func wrote(_ batch: LogBatch, to file: LogFile, ahead: Int) {
         encoded = nil
         writing.succeeded()
-        let (offset, before) = (file.writeOffset, file.byteCount)
-        file.writeOffset = offset + UInt64(batch.byteCount)
-        if ahead > 0 { file.zeroedThrough = file.writeOffset + UInt64(ahead) }
-        fileBytes += file.byteCount - before
+        let offset = file.writeOffset
+        resize(file) {
+            file.writeOffset = offset + UInt64(batch.byteCount)
+            if ahead > 0 { file.roomThrough = file.writeOffset + UInt64(ahead) }
+        }
         file.isDirty = true
-        if file.zeroedThrough > file.writeOffset, epochs.contains(where: { $0.sealBatch == batch.sequence }) { cutZeroes(of: file) }
+        if file.roomThrough > file.writeOffset, epochs.contains(where: { $0.sealBatch == batch.sequence }) { cutZeroes(of: file) }
         unwrittenBytes -= batch.unwrittenBytes
         batch.place(in: file, dataOffset: offset + UInt64(LogFormat.batchHeaderBytes + batch.descriptorBytes))
         queue.removeFirst()
@@ -143,13 +149,13 @@ extension WriteLog {
         completeWritten()
         synchronizeIfNeeded()
         admitHeld()
+        if hasTooMuchRoom { tendSpares() }
     }
 
-    /// Gives back what was zeroed ahead in a file that takes no more batches. Should it fail, the zeroes go with the file.
+    /// Gives back what was zeroed ahead in a file that takes no more batches. Should it fail, the zeroes go with the file. What is left
+    /// of another epoch stays, for the next one.
     private func cutZeroes(of file: LogFile) {
-        fileBytes -= file.byteCount - file.writeOffset
-        file.zeroedThrough = 0
-        file.truncate(to: file.writeOffset) { _ in }
+        if !file.isRecycled { cutRoom(of: file) }
     }
 
     // MARK: Files
@@ -166,7 +172,7 @@ extension WriteLog {
         if overflow { return poison(.corrupt("part numbers of an epoch have run out")) }
         let name = LogFormat.fileName(epoch: epoch.number, part: part)
         isWriting = true
-        directory.open(name, create: true) { [self] result in
+        openFile(name) { [self] result in
             isWriting = false
             guard failure == nil else { return }
             switch result {
@@ -179,17 +185,18 @@ extension WriteLog {
         }
     }
 
-    private func startFile(_ opened: Directory.File, name: String, part: UInt32, epoch: LogEpoch) {
+    private func startFile(_ opened: OpenedFile, name: String, part: UInt32, epoch: LogEpoch) {
         // Batches are written in the order of their sequence: this one is next, whether it has been begun or not.
         let first = part == 0 ? epoch.firstBatch ?? nextSequence : writtenThrough + 1
         let header = LogFileHeader(
             volume: volume, log: logIdentifier, epoch: epoch.number, part: part, firstBatch: first,
             epochFirstBatch: epoch.firstBatch ?? first, durableThrough: durableThrough, keyGeneration: keys.newest,
-            salt: random.bytes(LogFormat.saltBytes))
+            salt: random.bytes(LogFormat.saltBytes), isRecycled: opened.byteCount > 0)
         do throws(CipherError) {
             let cipher = BlockCipher(key: try keys.newestKey.derive(salt: header.salt, purpose: LogFormat.keyPurpose))
             guard let bytes = header.encoded(cipher: cipher) else { throw .unavailable("AES-256-GCM refused to seal a header") }
-            let file = LogFile(file: opened, name: name, header: header, cipher: cipher)
+            let file = LogFile(file: opened.file, name: name, header: header, cipher: cipher)
+            file.roomThrough = opened.byteCount
             fileInTheMaking = (file, bytes)
             writeHeader(bytes, to: file, of: epoch)
         } catch {
@@ -207,8 +214,9 @@ extension WriteLog {
                 fileInTheMaking = nil
                 writing.succeeded()
                 file.isDirty = true
-                fileBytes += file.writeOffset
-                if let last = epoch.files.last, last.zeroedThrough > last.writeOffset { cutZeroes(of: last) }
+                fileBytes += file.byteCount
+                contentBytes += file.writeOffset
+                if let last = epoch.files.last, last.roomThrough > last.writeOffset { cutZeroes(of: last) }
                 epoch.files.append(file)
                 admitHeld()
                 synchronizeIfNeeded()

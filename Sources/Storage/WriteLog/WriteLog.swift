@@ -99,10 +99,22 @@ public final class WriteLog<Directory: StorageDirectory> {
     var isRemovingEmpty = false
     var isClosed = false
     var closeCompletion: LogCompletion?
+    /// How the log was closed, while it waits for changes of room.
+    var closingResult: Result<Void, WriteLogError>?
 
     var unwrittenBytes = 0
-    /// Bytes of all files that stand in the directory.
+    /// Bytes of all files that stand in the directory, and how many of them are headers and batches of epochs. The others are room
+    /// that the files have already; see WriteLog+Spares.swift.
     var fileBytes: UInt64
+    var contentBytes: UInt64
+    /// Files without an epoch, which the next ones take.
+    var spares: [LogSpare]
+    var spareNumber: UInt64
+    /// Something is being done to a spare, or to the room behind an epoch's batches; it can't be done for now; all of it is given back.
+    var isTendingSpares = false
+    var changesOfRoom = 0
+    var sparesRest = false
+    var givesAllBack = false
     var appendedBytes: UInt64 = 0
     var waitedAppends: UInt64 = 0
     var waitedTime = TimeAmount.zero
@@ -127,7 +139,10 @@ public final class WriteLog<Directory: StorageDirectory> {
         encoding = LogEncoding(volume: state.volume)
         epochs = state.epochs
         map = state.map
-        fileBytes = state.epochs.reduce(0) { $0 + $1.fileBytes }
+        contentBytes = state.epochs.reduce(0) { $0 + $1.contentBytes }
+        fileBytes = state.epochs.reduce(0) { $0 + $1.fileBytes } + state.spares.reduce(0) { $0 + $1.byteCount }
+        spares = state.spares
+        spareNumber = state.spareNumber
         nextSequence = state.nextSequence
         writtenThrough = state.nextSequence - 1
         durableThrough = state.nextSequence - 1
@@ -157,11 +172,12 @@ public final class WriteLog<Directory: StorageDirectory> {
     public var wantsSeal: Bool {
         guard failure == nil, current.hasWrites else { return false }
         if isFull && writing.obstacle == nil { return true }
-        return usedBytes >= limits.logBytesMax / 2 && current.fileBytes >= limits.logBytesMax / 16
+        return usedBytes >= limits.logBytesMax / 2 && current.contentBytes >= limits.logBytesMax / 16
     }
 
-    /// Bytes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`.
-    public var usedBytes: UInt64 { fileBytes + UInt64(unwrittenBytes) }
+    /// Bytes of writes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`. Room that the files have
+    /// beyond that does not, for it is given back before writers want it.
+    public var usedBytes: UInt64 { contentBytes + UInt64(unwrittenBytes) }
 
     /// What the log has done and holds.
     public var statistics: WriteLogStatistics {
@@ -331,6 +347,7 @@ public final class WriteLog<Directory: StorageDirectory> {
 
     /// Tries again what the file system did not take. The owner calls it about once a second.
     public func tick(now: NIODeadline) {
+        sparesRest = false
         guard failure == nil, obstacle != nil else { return }
         writing.retry()
         removing.retry()
@@ -357,6 +374,7 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// closed there is none, and the owner hears it.
     func couldNotWrite(_ error: StorageFileError) {
         guard let obstacle = LogObstacle(error) else { return poison(.file(error)) }
+        if obstacle == .noSpace, givesRoomBack() { return }
         if !isClosed { return writing.met(obstacle) }
         if case .noSpace(let text) = error { poison(.noSpace(text)) } else { poison(.file(error)) }
     }

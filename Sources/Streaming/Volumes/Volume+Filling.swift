@@ -5,9 +5,11 @@ import WriteLog
 
 /// How full a volume's write log is.
 public struct LogFill: Equatable, Sendable {
-    /// Bytes that it takes on disk, and how many it may.
+    /// Bytes that what was written takes in it, and how many it may.
     public let usedBytes: UInt64
     public let sizeBytes: UInt64
+    /// Bytes of its files, also of those that wait to be used again.
+    public let fileBytes: UInt64
     /// The age of the oldest write in it; nil when there is none.
     public let oldestAge: TimeAmount?
     /// When it will be full if all goes on as in the last minutes; nil while it does not fill, or nobody knows.
@@ -24,7 +26,8 @@ extension Volume {
         let (statistics, now) = (log.statistics, clock())
         let bound = log.limits.logBytesMax
         return LogFill(
-            usedBytes: statistics.usedBytes, sizeBytes: bound, oldestAge: statistics.oldestUnsentAppendAt.map { now - $0 },
+            usedBytes: statistics.usedBytes, sizeBytes: bound, fileBytes: statistics.fileBytes,
+            oldestAge: statistics.oldestUnsentAppendAt.map { now - $0 },
             timeUntilFull: logFillEstimate.timeUntilFull(used: statistics.usedBytes, bound: bound, now: now), step: logFillWatch.step,
             isSlowing: log.isSlowing)
     }

@@ -48,6 +48,10 @@ public final class WriteLogTarget: FuzzTarget {
         return (try? result.get())?.damages.count
     }
 
+    private static func input(of directory: MemoryDirectory) -> [UInt8] {
+        FileInput.encode(directory.files.sorted { $0.key < $1.key }.map { ($0.key, $0.value.bytes) })
+    }
+
     public static func seeds() throws -> [[UInt8]] {
         let queue = MemoryQueue()
         let directory = MemoryDirectory(queue: queue)
@@ -60,7 +64,20 @@ public final class WriteLogTarget: FuzzTarget {
             opened.appendZeroes(SectorRange(from: 100, to: 108), now: .uptimeNanoseconds(2)) { _ in }
             opened.flush { _ in }
             try queue.run()
-            seeds.append(FileInput.encode(directory.files.sorted { $0.key < $1.key }.map { ($0.key, $0.value.bytes) }))
+            seeds.append(input(of: directory))
+            opened.seal(now: .uptimeNanoseconds(3)) { _ in }
+            try queue.run()
+        }
+        // The files of points that are home take the next epochs: older batches are behind the last ones then, and a file waits.
+        for round in UInt64(4)..<6 {
+            opened.release(through: opened.lastSealedPoint) { _ in }
+            try queue.run()
+            opened.append(
+                SectorRange(from: round, to: round + 1), data: ByteBuffer(repeating: UInt8(round), count: 512), now: .uptimeNanoseconds(2)
+            ) { _ in }
+            opened.flush { _ in }
+            try queue.run()
+            seeds.append(input(of: directory))
             opened.seal(now: .uptimeNanoseconds(3)) { _ in }
             try queue.run()
         }
@@ -337,13 +354,28 @@ enum ChecksumRepair {
         (Array("CWPOSN01".utf8), 52), (Array("CAUSECAC".utf8), 32), (Array("CAUSEDSK".utf8), 96), (Array("CAUSECRD".utf8), 104),
     ]
 
+    private static let batchOfLog = Array("CLOB".utf8)
+
+    /// The salt in the header of the log's file that `position` is in; none when there is no such header.
+    private static func salt(before position: Int, in input: [UInt8]) -> ArraySlice<UInt8> {
+        let word = Array("CAUSELOG".utf8)
+        for start in (0..<position).reversed() where input[start] == word[0] && input[start...].starts(with: word) {
+            if start + 124 <= input.count { return input[start + 92..<start + 124] }
+        }
+        return []
+    }
+
     static func repair(_ input: inout [UInt8], _ lengths: Set<Int>) {
         for (word, covered) in words where lengths.contains(covered) {
             guard input.count > covered + 4 else { continue }
             var position = 0
             while position + covered + 4 <= input.count {
                 if input[position] == word[0], input[position..<position + word.count].elementsEqual(word) {
-                    let checksum = CRC32C.checksum(of: ByteBuffer(bytes: input[position..<position + covered]))
+                    var crc = CRC32C()
+                    // That of a batch of the log goes over the salt of its file too.
+                    if word == batchOfLog, input[position + 5] == 2 { crc.update(ByteBuffer(bytes: salt(before: position, in: input))) }
+                    crc.update(ByteBuffer(bytes: input[position..<position + covered]))
+                    let checksum = crc.value
                     for byte in 0..<4 { input[position + covered + byte] = UInt8(truncatingIfNeeded: checksum >> UInt32(24 - 8 * byte)) }
                 }
                 position += 1

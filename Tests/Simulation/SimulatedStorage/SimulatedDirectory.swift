@@ -241,6 +241,7 @@ public final class SimulatedDirectory: StorageDirectory {
     ) {
         later { [self] in
             if node.visible[name] == nil { return completion(.failure(.notFound("\(path)/\(name)"))) }
+            if machine.faults.refusesNames { return completion(.failure(.denied("simulated: cannot rename \(path)/\(name)"))) }
             record(.rename(name, newName))
             completion(.success(()))
         }

@@ -50,9 +50,13 @@ final class FileNode {
 
     /// Notes what is going to be written. False when other bytes were at its place, or on their way there.
     ///
-    /// Zeroes that end a write, from the next sector on, are room for what is to come and no content.
+    /// Zeroes that end a write, from the next sector on, are room for what is to come and no content. A file whose beginning is set to
+    /// zeroes begins a new life: what gives all else in it its meaning is gone, the salt of a log's file too.
     func expose(_ bytes: [UInt8], at offset: Int) -> Bool {
-        guard let last = bytes.lastIndex(where: { $0 != 0 }) else { return true }
+        guard let last = bytes.lastIndex(where: { $0 != 0 }) else {
+            if offset == 0, bytes.count >= Self.sectorBytes { (exposed, isExposed) = ([], []) }
+            return true
+        }
         let end = min(offset + bytes.count, (offset + last) / Self.sectorBytes * Self.sectorBytes + Self.sectorBytes)
         if end > exposed.count {
             exposed.append(contentsOf: repeatElement(0, count: end - exposed.count))

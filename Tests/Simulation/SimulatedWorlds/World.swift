@@ -251,11 +251,14 @@ public final class World {
         if let failure { throw failure }
     }
 
+    /// A file's path is that under which it was opened: a file of an epoch may have been a spare then.
+    private func isOfLog(_ path: String) -> Bool {
+        path.hasPrefix("log-") && (path.contains("/epoch-") || path.contains("/spare-"))
+    }
+
     private func checkNonces() {
         for edge in edges {
-            guard let file = edge.machine.overwrittenFiles.filter({ $0.hasPrefix("log-") && $0.contains("/epoch-") }).min() else {
-                continue
-            }
+            guard let file = edge.machine.overwrittenFiles.filter({ isOfLog($0) }).min() else { continue }
             fail("bytes of \(file) were replaced by others: a nonce has sealed two texts")
         }
     }

@@ -8,12 +8,24 @@ import Testing
 @testable import WriteLog
 
 enum LogTestTools {
+    /// That of a file with such a salt.
+    static func binding(salt: UInt8, version: UInt16 = LogFormat.version) -> LogBinding { LogBinding(header(salt: salt, version: version)) }
+
+    static func header(salt: UInt8, version: UInt16 = LogFormat.version, isRecycled: Bool = false) -> LogFileHeader {
+        LogFileHeader(
+            volume: VolumeIdentifier(high: 1, low: 2), log: LogIdentifier(high: 3, low: 4), epoch: 5, part: 6, firstBatch: 7,
+            epochFirstBatch: 8, durableThrough: 9, keyGeneration: 11, salt: [UInt8](repeating: salt, count: 32), isRecycled: isRecycled,
+            version: version)
+    }
+
     /// The batch at the start of `bytes` with checksums that fit.
-    static func withChecksums(_ bytes: ByteBuffer, _ header: LogBatchHeader) -> [UInt8] {
+    static func withChecksums(_ bytes: ByteBuffer, _ header: LogBatchHeader, _ binding: LogBinding) -> [UInt8] {
         var bytes = bytes
         let length = Int(header.descriptorBytes) + Int(header.dataBytes)
         if let payload = bytes.getSlice(at: 48, length: length) { bytes.setInteger(CRC32C.checksum(of: payload), at: 40) }
-        if let head = bytes.getSlice(at: 0, length: 44) { bytes.setInteger(CRC32C.checksum(of: head), at: 44) }
+        if let head = bytes.getSlice(at: 0, length: 44) {
+            bytes.setInteger(head.withUnsafeReadableBytes { binding.checksum(of: $0) }, at: 44)
+        }
         return Array(bytes.readableBytesView)
     }
 }
@@ -29,17 +41,27 @@ enum LogTestTools {
         for name in [
             "epoch-1.log", "epoch-000000000000001F.log", "epoch-000000000000001f-0.log", "epoch-000000000000001f-01.log",
             "epoch-000000000000001f-.log", "epoch-000000000000001fx.log", "epoch-+00000000000001f.log", "other", "",
-            "epoch-000000000000001f.log.old", "epoch-000000000000001f-99999999999.log",
+            "epoch-000000000000001f.log.old", "epoch-000000000000001f-99999999999.log", "spare-000000000000001f.log",
         ] {
             #expect(LogFormat.parse(fileName: name) == nil, "\(name)")
+        }
+        #expect(LogFormat.parse(spareName: "spare-000000000000001f.log") == 0x1f)
+        for name in [
+            "spare-1.log", "spare-000000000000001F.log", "spare-+00000000000001f.log", "epoch-000000000000001f.log", "spare-.log", "",
+        ] {
+            #expect(LogFormat.parse(spareName: name) == nil, "\(name)")
         }
     }
 
     @Test func headersRoundTrip() throws {
         let cipher = BlockCipher(key: try SecretKey([UInt8](repeating: 1, count: 32)))
-        let header = LogFileHeader(
-            volume: VolumeIdentifier(high: 1, low: 2), log: LogIdentifier(high: 3, low: 4), epoch: 5, part: 6, firstBatch: 7,
-            epochFirstBatch: 8, durableThrough: 9, keyGeneration: 11, salt: [UInt8](repeating: 10, count: 32))
+        for (version, isRecycled) in [(1, false), (2, true)] as [(UInt16, Bool)] {
+            let other = LogTestTools.header(salt: 9, version: version, isRecycled: isRecycled)
+            #expect(try LogFileHeader(parsing: try #require(other.encoded(cipher: cipher))) == other)
+        }
+        let unknown = try #require(LogTestTools.header(salt: 9, version: 3).encoded(cipher: cipher))
+        #expect(throws: LogFileHeader.ParseError.unknownVersion(3)) { try LogFileHeader(parsing: unknown) }
+        let header = LogTestTools.header(salt: 10)
         let bytes = try #require(header.encoded(cipher: cipher))
         #expect(bytes.readableBytes == 4096)
         #expect(try LogFileHeader(parsing: bytes) == header)
@@ -61,9 +83,13 @@ enum LogTestTools {
         _ = batch.add(.data, start: 7, count: 17, data: ByteBuffer(repeating: 2, count: 17 * 512))
         _ = batch.add(.seal, start: 4, count: 0, data: nil)
         var bytes = ByteBuffer()
-        #expect(encoding.encode(LogBatchContent(batch, durableThrough: 8), cipher: cipher, into: &bytes))
+        let binding = LogTestTools.binding(salt: 3)
+        #expect(encoding.encode(LogBatchContent(batch, durableThrough: 8), cipher: cipher, binding: binding, into: &bytes))
         #expect(bytes.readableBytes % 512 == 0)
-        let header = try #require(LogBatchHeader(parsing: bytes))
+        let header = try #require(LogBatchHeader(parsing: bytes, binding: binding))
+        for other in [LogTestTools.binding(salt: 4), LogTestTools.binding(salt: 3, version: 1)] {
+            #expect(LogBatchHeader(parsing: bytes, binding: other) == nil, "it is a batch of another file")
+        }
         #expect(header.byteCount == bytes.readableBytes)
         let decoded = try encoding.decode(header, from: bytes, cipher: cipher)
         #expect(decoded.records.map(\.kind) == batch.records.map(\.kind))
@@ -126,7 +152,9 @@ enum LogTestTools {
             var header = LogBatchHeader(epoch: random.below(4), sequence: 1, durableThrough: 0, descriptorBytes: 33, dataBytes: 0)
             header.dataBytes = UInt32(truncatingIfNeeded: random.below(40_000))
             if encoding.parse(&descriptors, of: header) != nil { accepted += 1 }
-            _ = LogBatchHeader(parsing: ByteBuffer(bytes: (0..<48).map { _ in UInt8(truncatingIfNeeded: random.next()) }))
+            _ = LogBatchHeader(
+                parsing: ByteBuffer(bytes: (0..<48).map { _ in UInt8(truncatingIfNeeded: random.next()) }),
+                binding: LogTestTools.binding(salt: 1))
         }
         #expect(accepted < 5000)
     }
@@ -147,11 +175,11 @@ enum LogFuzzer {
                 start..., with: (0..<random.within(0...6000)).map { _ in UInt8(truncatingIfNeeded: random.next()) })
         default:
             // Fields of a batch header with a checksum that fits.
-            guard content.count >= 4096 + 512 else { return }
+            guard content.count >= 4096 + 512, let header = try? LogFileHeader(parsing: ByteBuffer(bytes: content[..<4096])) else { return }
             let position = 4096 + random.within(0...39)
             content[position] = UInt8(truncatingIfNeeded: random.next())
             var head = ByteBuffer(bytes: content[4096..<4096 + 44])
-            head.writeInteger(CRC32C.checksum(of: head))
+            head.writeInteger(head.withUnsafeReadableBytes { LogBinding(header).checksum(of: $0) })
             content.replaceSubrange(4096..<4096 + 48, with: Array(head.readableBytesView))
         }
     }

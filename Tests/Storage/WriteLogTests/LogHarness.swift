@@ -151,6 +151,13 @@ final class LogHarness {
     }
 }
 
+extension SimulatedDirectory {
+    /// What its files take.
+    var byteCount: UInt64 { names.reduce(0) { $0 + UInt64(file($1)?.content.count ?? 0) } }
+    /// The files that wait for an epoch.
+    var spares: [String] { names.filter { $0.hasPrefix("spare-") } }
+}
+
 func range(_ start: UInt64, _ count: UInt64) -> SectorRange { SectorRange(from: start, to: start + count) }
 
 extension Result {

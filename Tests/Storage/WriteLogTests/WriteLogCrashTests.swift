@@ -243,11 +243,12 @@ private final class CrashRun {
         let file = try #require(harness.directory.file(name))
         // An attacker repairs the checksums, which need no key.
         var batch = ByteBuffer(bytes: file.content[4096...])
-        let header = try #require(LogBatchHeader(parsing: batch))
+        let binding = LogBinding(try LogFileHeader(parsing: ByteBuffer(bytes: file.content[..<4096])))
+        let header = try #require(LogBatchHeader(parsing: batch, binding: binding))
         let position = 48 + offset
         let old = batch.getInteger(at: position, as: UInt8.self) ?? 0
         batch.setInteger(old ^ 1, at: position)
-        let repaired = LogTestTools.withChecksums(batch, header)
+        let repaired = LogTestTools.withChecksums(batch, header, binding)
         try harness.write(file.content.prefix(4096) + repaired, to: name)
         harness.crash(power: true)
         if offset < Int(header.descriptorBytes) {

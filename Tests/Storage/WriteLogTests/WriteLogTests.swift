@@ -136,7 +136,8 @@ import Testing
         #expect(after < before && after < 20 * 5_120 + 8_192, "\(before), \(after)")
         #expect(log.statistics.fileBytes == sizeOfFile(1, in: harness) + after + sizeOfFile(2, in: harness))
         try harness.release(through: 1)
-        #expect(log.statistics.fileBytes == sizeOfFile(2, in: harness))
+        #expect(log.statistics.fileBytes == harness.directory.byteCount)
+        #expect(log.usedBytes == sizeOfFile(2, in: harness))
     }
 
     @Test func nothingIsZeroedAheadWithoutFlushesOrWithoutRoom() throws {
@@ -198,7 +199,7 @@ import Testing
             try harness.append(range(number, 3), fill: UInt8(number))
             #expect(try harness.seal() == number)
             try harness.release(through: number)
-            #expect(harness.directory.names.count == 1)
+            #expect(harness.directory.names.filter { LogFormat.parse(fileName: $0) != nil }.count == 1)
             harness.crash(power: number % 2 == 0)
             let log = try harness.open()
             #expect(log.logIdentifier == identifier)
@@ -206,7 +207,7 @@ import Testing
             #expect(log.currentEpoch == number + 1)
             #expect(log.oldestEpoch == number + 1)
             #expect(!log.hasUnsent(overlapping: range(0, 1000)))
-            #expect(harness.directory.names.count == 1, "restarts leave no files behind")
+            #expect(harness.directory.names.filter { LogFormat.parse(fileName: $0) != nil }.count == 1, "restarts leave no files behind")
         }
     }
 
