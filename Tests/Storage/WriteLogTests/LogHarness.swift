@@ -163,3 +163,31 @@ func range(_ start: UInt64, _ count: UInt64) -> SectorRange { SectorRange(from: 
 extension Result {
     var isSuccess: Bool { if case .success = self { true } else { false } }
 }
+
+extension LogHarness {
+    /// Writes `count` blocks of one point, seals and releases it.
+    @discardableResult
+    func point(blocks count: UInt64, fill: UInt8) throws -> PointNumber {
+        for number in 0..<count { try append(range(number * 8, 8), fill: fill) }
+        let number = try seal()
+        try release(through: number)
+        return number
+    }
+
+    /// Lets the log do what it does now and then.
+    func tend() throws {
+        try #require(log).observe(now: scheduler.now)
+        scheduler.runUntilIdle()
+    }
+
+    func header(_ name: String) throws -> LogFileHeader {
+        try LogFileHeader(parsing: ByteBuffer(bytes: try #require(directory.file(name)).content.prefix(4096)))
+    }
+
+    /// What the log says that its files take is what they take.
+    func checkAccounts(_ log: Log) throws {
+        #expect(log.statistics.fileBytes == directory.byteCount)
+        let content = (log.epochs.flatMap(\.files) + log.releases.flatMap(\.files)).reduce(UInt64(0)) { $0 + $1.writeOffset }
+        #expect(log.usedBytes == content + UInt64(log.statistics.unwrittenBytes))
+    }
+}

@@ -8,51 +8,27 @@ import Testing
 
 /// Files that take another epoch when theirs is home.
 @Suite struct WriteLogSpareTests {
-    /// Writes `count` blocks of one point, seals and releases it.
-    @discardableResult
-    private func point(_ harness: LogHarness, blocks count: UInt64, fill: UInt8) throws -> PointNumber {
-        for number in 0..<count { try harness.append(range(number * 8, 8), fill: fill) }
-        let number = try harness.seal()
-        try harness.release(through: number)
-        return number
-    }
-
-    private func tend(_ harness: LogHarness) throws {
-        try #require(harness.log).observe(now: harness.scheduler.now)
-        harness.scheduler.runUntilIdle()
-    }
-
-    private func header(_ name: String, in harness: LogHarness) throws -> LogFileHeader {
-        try LogFileHeader(parsing: ByteBuffer(bytes: try #require(harness.directory.file(name)).content.prefix(4096)))
-    }
-
-    private func checkAccounts(_ log: Log, _ harness: LogHarness) throws {
-        #expect(log.statistics.fileBytes == harness.directory.byteCount)
-        let content = (log.epochs.flatMap(\.files) + log.releases.flatMap(\.files)).reduce(UInt64(0)) { $0 + $1.writeOffset }
-        #expect(log.usedBytes == content + UInt64(log.statistics.unwrittenBytes))
-    }
-
     @Test func aReleasedFileTakesTheNextEpoch() throws {
         let harness = try LogHarness()
         let log = try harness.open()
-        try point(harness, blocks: 40, fill: 1)
+        try harness.point(blocks: 40, fill: 1)
         #expect(harness.directory.spares.count == 1)
         let spare = try #require(harness.directory.file(harness.directory.spares[0]))
         let size = spare.content.count
         #expect(spare.content.prefix(4096).allSatisfy { $0 == 0 }, "nobody needs its salt any more")
-        try checkAccounts(log, harness)
+        try harness.checkAccounts(log)
         // The file of epoch 2 was made while that of epoch 1 was there.
         try harness.append(range(0, 8), fill: 2)
         #expect(try harness.seal() == 2)
         #expect(harness.directory.spares.isEmpty)
         let next = try #require(harness.directory.file("epoch-0000000000000003.log"))
         #expect(next.content.count == size)
-        #expect(try header("epoch-0000000000000003.log", in: harness).isRecycled)
-        try checkAccounts(log, harness)
+        #expect(try harness.header("epoch-0000000000000003.log").isRecycled)
+        try harness.checkAccounts(log)
         #expect(log.usedBytes < 20_000)
         for number in 0..<60 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: UInt8(number + 1)) }
         try harness.flush()
-        try checkAccounts(log, harness)
+        try harness.checkAccounts(log)
         #expect(try harness.seal() == 3)
         harness.crash(power: true)
         #expect(try harness.readOffline(range(0, 480)).map { $0?.first } == (0..<480).map { UInt8($0 / 8 + 1) })
@@ -65,7 +41,7 @@ import Testing
     @Test func flushesOverwriteWhatIsThere() throws {
         let harness = try LogHarness()
         let log = try harness.open()
-        try point(harness, blocks: 100, fill: 1)
+        try harness.point(blocks: 100, fill: 1)
         try harness.append(range(0, 8), fill: 2)
         #expect(try harness.seal() == 2)
         let file = try #require(harness.directory.file("epoch-0000000000000003.log"))
@@ -77,7 +53,7 @@ import Testing
         }
         #expect(try harness.seal() == 3)
         #expect(file.content.count == size)
-        try checkAccounts(log, harness)
+        try harness.checkAccounts(log)
     }
 
     /// Points are larger and smaller than those before them, and every crash shows what was flushed and nothing else.
@@ -109,7 +85,7 @@ import Testing
             #expect(shown == (0..<300).map { $0 < blocks * 8 ? round : nil })
             let number = try harness.seal()
             try harness.release(through: number)
-            if random.chance(percent: 50) { try tend(harness) }
+            if random.chance(percent: 50) { try harness.tend() }
         }
         #expect(harness.machine.overwrittenFiles.isEmpty, "a nonce has sealed two texts")
     }
@@ -119,7 +95,7 @@ import Testing
     func aCrashAtAnyStepLeavesARow(power: Bool, steps: Int) throws {
         let harness = try LogHarness(seed: UInt64(steps))
         let log = try harness.open()
-        try point(harness, blocks: 4, fill: 1)
+        try harness.point(blocks: 4, fill: 1)
         for number in 0..<3 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 2) }
         #expect(try harness.seal() == 2)
         try harness.append(range(0, 8), fill: 3)
@@ -139,7 +115,7 @@ import Testing
         #expect(shown[0] == 3 || !isSealed && (shown[0] == 2 || shown[0] == nil))
         if isFlushed { #expect(shown[8] == 4) }
         // And it goes on, over what it has.
-        for fill in 5...7 as ClosedRange<UInt8> { try point(harness, blocks: 3, fill: fill) }
+        for fill in 5...7 as ClosedRange<UInt8> { try harness.point(blocks: 3, fill: fill) }
         #expect(harness.machine.overwrittenFiles.isEmpty)
     }
 
@@ -158,7 +134,7 @@ import Testing
         let first = try #require(harness.directory.file("epoch-0000000000000001.log"))
         let second = try #require(harness.directory.file("epoch-0000000000000001-1.log"))
         // The first file is made recycled, with the batch of the other behind its own; the other one never was.
-        var old = try header("epoch-0000000000000001.log", in: harness)
+        var old = try harness.header("epoch-0000000000000001.log")
         old.isRecycled = true
         let cipher = BlockCipher(key: try harness.keys.newestKey.derive(salt: old.salt, purpose: LogFormat.keyPurpose))
         let head = Array(try #require(old.encoded(cipher: cipher)).readableBytesView)
@@ -180,7 +156,7 @@ import Testing
     @Test func aHoleBeforeADurableBatchIsNoticedInARecycledFile() throws {
         let harness = try LogHarness()
         try harness.open()
-        try point(harness, blocks: 30, fill: 1)
+        try harness.point(blocks: 30, fill: 1)
         try harness.append(range(0, 8), fill: 2)
         #expect(try harness.seal() == 2)
         for number in 0..<6 as Range<UInt64> {
@@ -188,7 +164,7 @@ import Testing
             try harness.flush()
         }
         let name = "epoch-0000000000000003.log"
-        #expect(try header(name, in: harness).isRecycled)
+        #expect(try harness.header(name).isRecycled)
         try #require(harness.directory.file(name)).flipBit(at: 4096 + 2 * 4608 + 700)
         harness.crash(power: true)
         guard case .corrupt = harness.openError() else {
@@ -206,8 +182,8 @@ import Testing
         let number = try harness.seal()
         try harness.release(through: number)
         let spare = try #require(harness.directory.spares.first)
-        try point(harness, blocks: 20, fill: 2)
-        try point(harness, blocks: 20, fill: 3)
+        try harness.point(blocks: 20, fill: 2)
+        try harness.point(blocks: 20, fill: 3)
         #expect(harness.directory.spares.contains(spare), "it waits for its readers")
         for segment in held {
             let bytes = try harness.wait { log.read(segment, completion: $0) }
@@ -231,155 +207,11 @@ import Testing
         held = log.segments(in: range(0, 160))
         try harness.release(through: try harness.seal())
         let spare = try #require(harness.directory.spares.first)
-        try point(harness, blocks: 1, fill: 2)
+        try harness.point(blocks: 1, fill: 2)
         #expect(held.count == 20 && harness.directory.spares.contains(spare))
         held = []
-        try point(harness, blocks: 1, fill: 2)
+        try harness.point(blocks: 1, fill: 2)
         #expect(!harness.directory.spares.contains(spare))
-    }
-
-    // MARK: Room
-
-    @Test func sparesTakeAQuarterAndGiveWayToWriters() throws {
-        let harness = try LogHarness()
-        harness.limits.logBytesMax = 1 << 20
-        let log = try harness.open()
-        for round in 0..<20 as Range<UInt8> {
-            // Several points at once, so that their files come back together.
-            for _ in 0..<3 {
-                for number in 0..<10 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: round) }
-                _ = try harness.seal()
-            }
-            try harness.release(through: log.lastSealedPoint)
-            try tend(harness)
-            try checkAccounts(log, harness)
-            #expect(log.spares.count <= LogFormat.sparesMax)
-            #expect(log.fileBytes - log.contentBytes <= 1 << 18)
-        }
-        #expect(!log.spares.isEmpty)
-        // Writers get all of the log, and nobody waits before it is full.
-        var written: UInt64 = 0
-        while log.usedBytes + 2 * 5_120 + 4096 <= 1 << 20 {
-            try harness.append(range(written * 8, 8), fill: 7)
-            written += 1
-            try tend(harness)
-            #expect(harness.directory.byteCount <= 1 << 20)
-        }
-        #expect(written > 190 && log.spares.isEmpty && !log.isWaitingForSpace)
-        try checkAccounts(log, harness)
-    }
-
-    @Test func aSmallerLogHasLessRoomForThem() throws {
-        let harness = try LogHarness()
-        harness.limits.logBytesMax = 4 << 20
-        let log = try harness.open()
-        for _ in 0..<4 {
-            for number in 0..<40 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 1) }
-            _ = try harness.seal()
-        }
-        try harness.release(through: 4)
-        #expect(harness.directory.spares.count == 4)
-        log.resize(logBytesMax: 1 << 20)
-        harness.scheduler.runUntilIdle()
-        #expect(harness.directory.spares.count == 1)
-        log.resize(logBytesMax: 8 << 10)
-        harness.scheduler.runUntilIdle()
-        #expect(harness.directory.spares.isEmpty)
-        try checkAccounts(log, harness)
-    }
-
-    /// A file that is larger than all the room keeps its first part.
-    @Test func aLargeFileIsCut() throws {
-        let harness = try LogHarness()
-        harness.limits.logBytesMax = 8 << 20
-        let log = try harness.open()
-        for number in 0..<12 as Range<UInt64> { try harness.append(range(number * 512, 512), fill: 1) }
-        try harness.release(through: try harness.seal())
-        try tend(harness)
-        #expect(log.spares.map(\.byteCount) == [2 << 20])
-        try checkAccounts(log, harness)
-    }
-
-    @Test(arguments: [0, 100] as [UInt64]) func aFullFileSystemGetsThemBackFirst(atOncePercent: UInt64) throws {
-        let harness = try LogHarness()
-        harness.machine.faults.atOncePercent = atOncePercent
-        let log = try harness.open()
-        for _ in 0..<4 {
-            for number in 0..<40 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 1) }
-            _ = try harness.seal()
-        }
-        try harness.release(through: 4)
-        #expect(harness.directory.spares.count == 4)
-        // Room for none but what is there: four files of 200 KiB wait.
-        harness.machine.faults.capacityBytes = harness.machine.usedBytes
-        var obstacles = 0
-        for number in 0..<150 as Range<UInt64> {
-            try harness.append(range(number * 8, 8), fill: 2)
-            if log.obstacle != nil { obstacles += 1 }
-        }
-        try harness.flush()
-        #expect(obstacles == 0)
-        try checkAccounts(log, harness)
-        // Then it is full, as it would be without them, and goes on with what a release brings.
-        var written: Result<Void, WriteLogError>?
-        log.append(range(0, 512), data: ByteBuffer(repeating: 3, count: 256 << 10), now: harness.scheduler.now) { written = $0 }
-        harness.scheduler.runUntilIdle()
-        #expect(written == nil && log.obstacle == .noSpace && harness.directory.spares.isEmpty)
-        harness.machine.faults.capacityBytes += 512 << 10
-        log.tick(now: harness.scheduler.now)
-        harness.scheduler.runUntilIdle()
-        #expect(throws: Never.self) { try #require(written).get() }
-        harness.crash(power: false)
-        try harness.open()
-        #expect(try harness.overlay(range(0, 512)).allSatisfy { $0?.first == 3 })
-    }
-
-    /// Room behind the batches of points that are sealed is given back too.
-    @Test func aFullFileSystemGetsTheRoomOfSealedPoints() throws {
-        let harness = try LogHarness()
-        let log = try harness.open()
-        try point(harness, blocks: 100, fill: 1)
-        try point(harness, blocks: 1, fill: 2)
-        // Epoch 3 has the large file now, and hardly uses it.
-        try harness.append(range(0, 8), fill: 3)
-        #expect(try harness.seal() == 3)
-        #expect(log.fileBytes - log.contentBytes > 100 * 4096)
-        harness.machine.faults.capacityBytes = harness.machine.usedBytes
-        for number in 0..<80 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 4) }
-        #expect(log.obstacle == nil)
-        try harness.flush()
-        try checkAccounts(log, harness)
-        harness.crash(power: true)
-        try harness.open()
-        #expect(try harness.overlay(range(0, 640)).allSatisfy { $0?.first == 4 })
-    }
-
-    @Test func whatCannotBeRenamedOrRemovedHoldsUpNobody() throws {
-        let harness = try LogHarness()
-        let log = try harness.open()
-        try point(harness, blocks: 20, fill: 1)
-        harness.machine.faults.deniesNames = true
-        log.resize(logBytesMax: 20 << 10)
-        harness.scheduler.runUntilIdle()
-        #expect(harness.directory.spares.count == 1 && log.failure == nil)
-        harness.machine.faults.deniesNames = false
-        log.tick(now: harness.scheduler.now)
-        try tend(harness)
-        #expect(harness.directory.spares.isEmpty)
-        try checkAccounts(log, harness)
-    }
-
-    @Test func aSpareThatSomebodyRemovedIsDoneWithout() throws {
-        let harness = try LogHarness()
-        let log = try harness.open()
-        try point(harness, blocks: 20, fill: 1)
-        harness.directory.remove(harness.directory.spares[0]) { _ in }
-        harness.scheduler.runUntilIdle()
-        try harness.append(range(0, 8), fill: 2)
-        #expect(try harness.seal() == 2)
-        try harness.append(range(0, 8), fill: 3)
-        try harness.flush()
-        try checkAccounts(log, harness)
     }
 
     // MARK: Restarts, keys, versions
@@ -399,21 +231,21 @@ import Testing
         // More than a log keeps, and one that is nothing but a name.
         for number in 40..<50 as Range<UInt64> { try harness.write([1, 2, 3], to: LogFormat.spareName(number)) }
         let log = try harness.open()
-        try tend(harness)
+        try harness.tend()
         #expect(log.spares.count == LogFormat.sparesMax && harness.directory.spares.count == LogFormat.sparesMax)
         #expect(log.spares.allSatisfy { $0.state == .ready })
-        try checkAccounts(log, harness)
-        try point(harness, blocks: 5, fill: 2)
-        try point(harness, blocks: 5, fill: 3)
+        try harness.checkAccounts(log)
+        try harness.point(blocks: 5, fill: 2)
+        try harness.point(blocks: 5, fill: 3)
         #expect(log.spareNumber > 49 && Set(log.spares.map(\.name)).count == log.spares.count)
-        try checkAccounts(log, harness)
+        try harness.checkAccounts(log)
     }
 
     /// A log that is lost and made anew has nothing to do with the files of the other.
     @Test func aNewLogTakesNone() throws {
         let harness = try LogHarness()
         try harness.open()
-        try point(harness, blocks: 20, fill: 1)
+        try harness.point(blocks: 20, fill: 1)
         harness.crash(power: true)
         for name in harness.directory.names where name.hasPrefix("epoch-") { harness.directory.remove(name) { _ in } }
         harness.scheduler.runUntilIdle()
@@ -424,7 +256,7 @@ import Testing
     @Test func sparesNeedNoKey() throws {
         let harness = try LogHarness()
         let log = try harness.open()
-        try point(harness, blocks: 20, fill: 1)
+        try harness.point(blocks: 20, fill: 1)
         #expect(harness.directory.spares.count == 1)
         harness.keys = try #require(DataKeys([1: harness.keys.newestKey, 2: try .random()]))
         log.use(harness.keys)
@@ -449,8 +281,8 @@ import Testing
         try harness.wait { log.close(completion: $0) }
         #expect(log.changesOfRoom == 0)
         try harness.open()
-        try point(harness, blocks: 3, fill: 2)
-        try point(harness, blocks: 3, fill: 3)
+        try harness.point(blocks: 3, fill: 2)
+        try harness.point(blocks: 3, fill: 3)
         try harness.append(range(0, 8), fill: 4)
         try harness.flush()
         harness.crash(power: true)
@@ -487,14 +319,14 @@ import Testing
         let log = try harness.open()
         #expect(log.logIdentifier == identifier && log.sealedPoints.map(\.number) == [1])
         #expect(try harness.overlay(range(8, 32)).map { $0?.first } == expected)
-        #expect(try header("epoch-0000000000000002-1.log", in: harness).version == 2)
+        #expect(try harness.header("epoch-0000000000000002-1.log").version == 2)
         try harness.append(range(40, 8), fill: 5)
         _ = try harness.seal()
         try harness.release(through: 2)
         // The files of the older version take epochs as the others do.
         #expect(!harness.directory.spares.isEmpty)
-        try point(harness, blocks: 10, fill: 6)
-        try point(harness, blocks: 1, fill: 7)
+        try harness.point(blocks: 10, fill: 6)
+        try harness.point(blocks: 1, fill: 7)
         try harness.append(range(0, 8), fill: 8)
         try harness.flush()
         harness.crash(power: true)
