@@ -97,6 +97,9 @@ public protocol StorageFile: AnyObject {
     /// The size in bytes.
     func size(completion: @escaping (Result<UInt64, StorageFileError>) -> Void)
 
+    /// How many names the file has: more than one when somebody linked it, or a file system lost half of a rename in a crash.
+    func nameCount(completion: @escaping (Result<UInt64, StorageFileError>) -> Void)
+
     /// Sets the size in bytes (regular files only).
     func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void)
 
@@ -122,6 +125,11 @@ extension StorageFile {
             read(reads.dropFirst(), pieceByteCount: pieceByteCount, done: done + [taken], completion: completion)
         }
     }
+}
+
+extension StorageFile {
+    /// For files whose directories know no links.
+    public func nameCount(completion: @escaping (Result<UInt64, StorageFileError>) -> Void) { completion(.success(1)) }
 }
 
 extension StorageFile {

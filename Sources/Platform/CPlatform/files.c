@@ -116,6 +116,7 @@ int causeway_information(int descriptor, struct causeway_file_information *infor
     if (fstat(descriptor, &status) < 0) return -errno;
     information->size = (uint64_t)status.st_size;
     information->permissions = status.st_mode & 07777;
+    information->links = (uint64_t)status.st_nlink;
     if (S_ISREG(status.st_mode)) {
         information->kind = CAUSEWAY_KIND_REGULAR;
         information->allocated = (uint64_t)status.st_blocks * 512;

@@ -38,10 +38,12 @@ public struct FileInformation: Sendable, Equatable {
     public let directAlignment: (memory: Int, offset: Int)?
     /// The permission bits.
     public let permissions: UInt32
+    /// How many names the file has.
+    public let nameCount: UInt64
 
     public static func == (left: FileInformation, right: FileInformation) -> Bool {
         left.kind == right.kind && left.size == right.size && left.allocatedBytes == right.allocatedBytes
-            && left.permissions == right.permissions
+            && left.permissions == right.permissions && left.nameCount == right.nameCount
             && left.directAlignment?.memory == right.directAlignment?.memory
             && left.directAlignment?.offset == right.directAlignment?.offset
     }
@@ -117,7 +119,7 @@ public final class OpenFile: Sendable {
             kind: kind, size: raw.size, allocatedBytes: raw.allocated,
             directAlignment: raw.direct_alignment_known == 0
                 ? nil : (Int(raw.direct_memory_alignment), Int(raw.direct_offset_alignment)),
-            permissions: raw.permissions)
+            permissions: raw.permissions, nameCount: raw.links)
     }
 
     /// Sets the permission bits.

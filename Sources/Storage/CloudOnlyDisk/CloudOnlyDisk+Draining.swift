@@ -244,7 +244,10 @@ extension CloudOnlyDisk {
     private func stop(_ error: WriteLogError) {
         isDraining = false
         switch error {
-        case .file(.noSpace), .file(.denied): drainRetryAt = clock() + Self.drainRetryDelay
+        case .file(.noSpace), .file(.denied):
+            // What the journal keeps for later may be what is missing.
+            journal.giveRoomBack()
+            drainRetryAt = clock() + Self.drainRetryDelay
         default: fail(error)
         }
     }

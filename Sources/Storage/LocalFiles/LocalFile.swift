@@ -121,6 +121,10 @@ public final class LocalFile: StorageFile {
         run(completion) { file throws(FileSystemError) in try file.information().size }
     }
 
+    public func nameCount(completion: @escaping (Result<UInt64, StorageFileError>) -> Void) {
+        run(completion) { file throws(FileSystemError) in try file.information().nameCount }
+    }
+
     public func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
         run(completion) { file throws(FileSystemError) in try file.truncate(to: byteCount) }
     }

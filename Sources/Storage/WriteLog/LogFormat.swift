@@ -43,6 +43,8 @@ enum LogFormat {
     static let sparesMax = 8
     /// Of a file that is too large to be kept, the first part is, if that has so many bytes.
     static let spareBytesMin: UInt64 = 1 << 20
+    /// No file of a log is as large; a size beyond it is somebody's who wants sums to overflow.
+    static let fileBytesMax: UInt64 = 1 << 44
     /// No batch has more records.
     static let batchRecordsMax = 65_536
     static let keyPurpose = "causeway write log 1"

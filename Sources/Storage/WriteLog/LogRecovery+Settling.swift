@@ -27,8 +27,7 @@ extension LogRecovery {
 
     private func cutTornEnd(then next: @escaping () -> Void) {
         guard let last = lastParts.last, last.size > last.file.writeOffset else { return next() }
-        last.file.roomThrough = 0
-        last.file.truncate(to: last.file.writeOffset) { [self] in step($0, next) }
+        cutRoom(of: [last.file], then: next)
     }
 
     private func synchronize(_ files: ArraySlice<LogFile>, then next: @escaping () -> Void) {
@@ -96,14 +95,48 @@ extension LogRecovery {
         }
         guard let bytes = header.encoded(cipher: cipher) else { return fail(.cipher("AES-256-GCM refused to seal a header")) }
         let name = LogFormat.fileName(epoch: epoch.number, part: part)
-        directory.open(name, create: true) { [self] result in
-            step(result) { opened in
-                let file = LogFile(file: opened, name: name, header: header, cipher: cipher)
+        let finish: (Result<LogFile, StorageFileError>) -> Void = { [self] in
+            step($0) { file in
                 epoch.files.append(file)
-                opened.write(bytes, at: 0) { result in
-                    self.step(result) { _ in
-                        self.synchronize([file]) {
-                            self.directory.synchronize { result in self.step(result) { _ in next() } }
+                next()
+            }
+        }
+        write(bytes, of: header, cipher: cipher, to: name) { [self] result in
+            let withRoom = epochs.flatMap(\.files).filter { $0.byteCount > $0.writeOffset }
+            guard case .failure(.noSpace) = result, !spareNames.isEmpty || !withRoom.isEmpty else { return finish(result) }
+            // The file system is full, and what holds nothing takes room.
+            let names = spareNames
+            spareNames = []
+            remove(names[...]) { [self] in
+                cutRoom(of: withRoom[...]) { [self] in write(bytes, of: header, cipher: cipher, to: name, completion: finish) }
+            }
+        }
+    }
+
+    private func cutRoom(of files: ArraySlice<LogFile>, then next: @escaping () -> Void) {
+        guard let file = files.first else { return next() }
+        file.roomThrough = 0
+        file.truncate(to: file.writeOffset) { [self] result in step(result) { cutRoom(of: files.dropFirst(), then: next) } }
+    }
+
+    /// Makes the file, its header and its name durable. What failed may be tried again with the same bytes.
+    private func write(
+        _ bytes: ByteBuffer, of header: LogFileHeader, cipher: BlockCipher, to name: String,
+        completion: @escaping (Result<LogFile, StorageFileError>) -> Void
+    ) {
+        directory.open(name, create: true) { [directory] opened in
+            opened.then(or: completion) { opened in
+                opened.write(bytes, at: 0) { written in
+                    written.then(or: completion) {
+                        opened.synchronize { synchronized in
+                            synchronized.then(or: completion) {
+                                directory.synchronize { named in
+                                    let file = LogFile(file: opened, name: name, header: header, cipher: cipher)
+                                    file.isHeaderDurable = true
+                                    file.isEstablished = true
+                                    completion(named.map { file })
+                                }
+                            }
                         }
                     }
                 }
@@ -131,7 +164,9 @@ extension LogRecovery {
             guard case .success(let file) = result else { return openSpares(names.dropFirst(), found, then: next) }
             file.size { [self] size in
                 var spares = found
-                if case .success(let byteCount) = size { spares.append(LogSpare(file: file, name: name, byteCount: byteCount)) }
+                if case .success(let byteCount) = size {
+                    spares.append(LogSpare(file: file, name: name, byteCount: min(byteCount, LogFormat.fileBytesMax)))
+                }
                 openSpares(names.dropFirst(), spares, then: next)
             }
         }
@@ -156,5 +191,15 @@ extension WriteLog {
                     result.map { WriteLog(recovered: $0, directory: directory, keys: keys, limits: limits, random: random) })
             })
         recovery.start()
+    }
+}
+
+extension Result where Failure == StorageFileError {
+    /// Goes on with a success; a failure is the end.
+    fileprivate func then<Value>(or completion: (Result<Value, StorageFileError>) -> Void, _ next: (Success) -> Void) {
+        switch self {
+        case .success(let value): next(value)
+        case .failure(let error): completion(.failure(error))
+        }
     }
 }

@@ -209,7 +209,7 @@ final class LogRecovery<Directory: StorageDirectory> {
         var part = found
         let ends = { [self] (offset: UInt64) in
             part.file.writeOffset = offset
-            part.file.roomThrough = part.size
+            part.file.roomThrough = min(part.size, LogFormat.fileBytesMax)
             rowEnd = (part.file.name, offset)
             knownDurable = max(knownDurable, header.durableThrough, batches.durableThrough)
             if batches.endsTorn {

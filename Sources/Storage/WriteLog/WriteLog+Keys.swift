@@ -47,7 +47,9 @@ extension WriteLog {
         }
         guard !isRemovingEmpty, !removing.rests, let file = emptyFiles.first else { return }
         isRemovingEmpty = true
-        directory.remove(file.name) { [self] removed in
+        changing { [directory] done in
+            directory.remove(file.name, completion: done)
+        } then: { [self] removed in
             guard failure == nil else { return }
             if case .failure(let error) = removed {
                 isRemovingEmpty = false

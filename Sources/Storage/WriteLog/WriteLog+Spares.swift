@@ -43,33 +43,27 @@ extension WriteLog {
         contentBytes -= file.writeOffset
     }
 
-    /// Does something to a file or name that the next epoch may get. A log that is being closed waits for that: what came late would do it
-    /// to a file of whoever opens the log next.
-    private func changingRoom(
-        _ change: (@escaping (Result<Void, StorageFileError>) -> Void) -> Void,
-        then next: @escaping (Result<Void, StorageFileError>) -> Void
-    ) {
-        changesOfRoom += 1
-        change { [self] result in
-            changesOfRoom -= 1
-            next(result)
-            if changesOfRoom == 0, let result = closingResult { finishClosing(result) }
-        }
-    }
-
     // MARK: From an epoch to the next
 
     /// Takes a released file out of the row: under the name of a spare, which the completion gets, or from the directory.
     func takeOutOfRow(_ file: LogFile, completion: @escaping (Result<Void, StorageFileError>, _ spareName: String?) -> Void) {
-        guard isWorthKeeping(file) else { return directory.remove(file.name) { completion($0, nil) } }
+        guard isWorthKeeping(file) else { return removeFromRow(file, completion) }
         let name = nextSpareName()
-        changingRoom { [directory] done in
+        changing { [directory] done in
             directory.rename(file.name, to: name, completion: done)
         } then: { [self] result in
             switch result {
             case .success: completion(result, name)
-            case .failure: directory.remove(file.name) { completion($0, nil) }
+            case .failure: removeFromRow(file, completion)
             }
+        }
+    }
+
+    private func removeFromRow(_ file: LogFile, _ completion: @escaping (Result<Void, StorageFileError>, _ spareName: String?) -> Void) {
+        changing { [directory] done in
+            directory.remove(file.name, completion: done)
+        } then: {
+            completion($0, nil)
         }
     }
 
@@ -99,10 +93,14 @@ extension WriteLog {
         let ready = spares.indices.filter { spares[$0].isReady }
         // The largest has the most to save.
         guard let index = ready.max(by: { spares[$0].byteCount < spares[$1].byteCount }) else {
-            return directory.open(name, create: true) { completion($0.map { OpenedFile(file: $0, byteCount: 0) }) }
+            changesInFlight += 1
+            return directory.open(name, create: true) { [self] opened in
+                completion(opened.map { OpenedFile(file: $0, byteCount: 0) })
+                endChange()
+            }
         }
         let spare = spares.remove(at: index)
-        changingRoom { [directory] done in
+        changing { [directory] done in
             directory.rename(spare.name, to: name, completion: done)
         } then: { [self] result in
             guard failure == nil else { return spare.close() }
@@ -132,32 +130,51 @@ extension WriteLog {
     /// the headers from files that had an epoch.
     func tendSpares() {
         guard failure == nil, !isTendingSpares else { return }
-        // First, for it makes of a file that somebody may have read until now one that can be cut.
+        // Writers have come to the bound faster than this: what they want goes at once.
+        if !sparesRest, fileBytes + UInt64(unwrittenBytes) > limits.logBytesMax, giveRoomBack() { return }
+        // Before what is too much goes, for it makes of a file that somebody may have read until now one that can be cut.
         if !sparesRest, !givesAllBack, let spare = spares.first(where: { $0.state == .used }) { return blank(spare) }
         if !sparesRest, giveRoomBack() { return }
         guard givesAllBack else { return }
         // There is no more of it: the writer tries again what the file system had no room for.
         givesAllBack = false
+        guard writerAwaitsRoom else { return }
+        writerAwaitsRoom = false
         isWriting = false
         pump()
     }
 
+    /// Gives back what files take beyond their batches: something else on the file system has no room. What is released later is kept
+    /// again.
+    public func giveRoomBack() {
+        guard failure == nil, !isClosed, !givesAllBack, idleBytes > 0 else { return }
+        givesAllBack = true
+        tendSpares()
+    }
+
     /// The file system has no room for what is to be written. True when files are given back for it first, and it is tried again.
     func givesRoomBack() -> Bool {
-        guard !sparesRest, !givesAllBack, idleBytes > 0, !spares.isEmpty || fileWithRoom != nil else { return false }
+        guard !sparesRest, !writerAwaitsRoom, idleBytes > 0, !spares.isEmpty || fileWithRoom != nil else { return false }
         givesAllBack = true
+        writerAwaitsRoom = true
         isWriting = true
         tendSpares()
         return true
     }
 
     /// Removes the header that ties a file to the epoch that it held.
+    ///
+    /// Not of a file that has another name besides: a backup may be linked to it, and a file system without a journal may bring both names of a
+    /// rename through a crash, of which one is an epoch's.
     private func blank(_ spare: LogSpare) {
         isTendingSpares = true
-        changingRoom { done in
-            spare.file.write(ByteBuffer(repeating: 0, count: LogFormat.headerBytes), at: 0) { result in
-                guard case .success = result, !isPlanted(.takesSpareBeforeItIsBlank) else { return done(result) }
-                spare.file.synchronize(completion: done)
+        changing { done in
+            spare.file.nameCount { names in
+                guard case .success(1) = names else { return done(.failure(.failed("\(spare.name) has other names"))) }
+                spare.file.write(ByteBuffer(repeating: 0, count: LogFormat.headerBytes), at: 0) { result in
+                    guard case .success = result, !isPlanted(.takesSpareBeforeItIsBlank) else { return done(result) }
+                    spare.file.synchronize(completion: done)
+                }
             }
         } then: { [self] result in
             isTendingSpares = false
@@ -207,7 +224,7 @@ extension WriteLog {
     /// Gives back what a file has behind its last batch. Should that fail, it goes with the file.
     func cutRoom(of file: LogFile, then next: @escaping () -> Void = {}) {
         resize(file) { file.roomThrough = 0 }
-        changingRoom { done in
+        changing { done in
             file.truncate(to: file.writeOffset, completion: done)
         } then: { _ in
             next()
@@ -217,7 +234,7 @@ extension WriteLog {
     private func cut(_ spare: LogSpare, to byteCount: UInt64) {
         isTendingSpares = true
         spares.removeAll { $0 === spare }
-        changingRoom { done in
+        changing { done in
             spare.file.truncate(to: byteCount, completion: done)
         } then: { [self] result in
             isTendingSpares = false
@@ -237,7 +254,7 @@ extension WriteLog {
     private func remove(_ spare: LogSpare) {
         isTendingSpares = true
         spares.removeAll { $0 === spare }
-        changingRoom { [directory] done in
+        changing { [directory] done in
             directory.remove(spare.name, completion: done)
         } then: { [self] result in
             isTendingSpares = false

@@ -98,7 +98,9 @@ extension WriteLog {
             buffer.writeRepeatingByte(0, count: ahead)
             return buffer
         }
+        changesInFlight += 1
         file.write(at: offset, produce: produce) { [self] bytes, result in
+            defer { endChange() }
             isWriting = false
             guard failure == nil else { return }
             switch result {
@@ -113,7 +115,9 @@ extension WriteLog {
                     encoded = alone
                     file.takesNoZeroes = true
                     isWriting = true
-                    return file.truncate(to: offset) { [self] result in
+                    return changing { done in
+                        file.truncate(to: offset, completion: done)
+                    } then: { [self] result in
                         isWriting = false
                         if case .success = result { resize(file) { file.roomThrough = 0 } }
                         pump()
@@ -206,7 +210,9 @@ extension WriteLog {
 
     private func writeHeader(_ header: ByteBuffer, to file: LogFile, of epoch: LogEpoch) {
         isWriting = true
-        file.write(header, at: 0) { [self] result in
+        changing { done in
+            file.write(header, at: 0, completion: done)
+        } then: { [self] result in
             isWriting = false
             guard failure == nil else { return }
             switch result {

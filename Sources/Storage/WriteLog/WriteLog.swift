@@ -99,7 +99,7 @@ public final class WriteLog<Directory: StorageDirectory> {
     var isRemovingEmpty = false
     var isClosed = false
     var closeCompletion: LogCompletion?
-    /// How the log was closed, while it waits for changes of room.
+    /// How the log was closed, while it waits for changes in flight.
     var closingResult: Result<Void, WriteLogError>?
 
     var unwrittenBytes = 0
@@ -110,11 +110,14 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// Files without an epoch, which the next ones take.
     var spares: [LogSpare]
     var spareNumber: UInt64
-    /// Something is being done to a spare, or to the room behind an epoch's batches; it can't be done for now; all of it is given back.
+    /// Something is being done to a spare, or to the room behind an epoch's batches; it can't be done for now; all of it is given back, and
+    /// the writer waits for that.
     var isTendingSpares = false
-    var changesOfRoom = 0
     var sparesRest = false
     var givesAllBack = false
+    var writerAwaitsRoom = false
+    /// Changes of files and names that a close waits for.
+    var changesInFlight = 0
     var appendedBytes: UInt64 = 0
     var waitedAppends: UInt64 = 0
     var waitedTime = TimeAmount.zero

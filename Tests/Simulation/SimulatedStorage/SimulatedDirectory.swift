@@ -24,6 +24,8 @@ public struct StorageFaults: Sendable {
     public var capacityBytes = Int.max
     /// There is no room for more of a file in whose path this text is, while others grow: a file system of its own, or a quota.
     public var lacksRoomFor: String?
+    /// Files in whose path this text is have another name besides.
+    public var linkedName: String?
     /// The largest file that the file system takes, in bytes.
     public var fileBytesMax = Int.max
     /// How long an operation takes, in microseconds.

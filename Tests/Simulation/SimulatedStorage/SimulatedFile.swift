@@ -275,5 +275,9 @@ public final class SimulatedFile: DiskFile {
         later { [self] in completion(.success(UInt64(node.visible.count))) }
     }
 
+    public func nameCount(completion: @escaping (Result<UInt64, StorageFileError>) -> Void) {
+        later { [self] in completion(.success(machine.faults.linkedName.map(name.contains) == true ? 2 : 1)) }
+    }
+
     public func close() {}
 }
