@@ -33,6 +33,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case dropsTombstones
     /// A cache is trusted even when it is older than the volume: an old copy that was put back brings older blocks.
     case trustsOldCache
+    /// A segment behind the end that the cache is to have is emptied without a record of it.
+    case emptiesWithoutRecord
 
     // The volume at the cloud edge.
     /// Reads look into the cache before they look for unsent writes.

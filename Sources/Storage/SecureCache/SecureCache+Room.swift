@@ -58,7 +58,7 @@ extension SecureCache {
         let eviction = CacheEviction(segment: number, queue: queue, sequence: segment.sequence)
         self.eviction = eviction
         // What is not recorded as moved from here on is gone after a crash, and nothing that leaves needs a record of its own.
-        record(.freed(segment: UInt32(number)))
+        if number < end || !isPlanted(.emptiesWithoutRecord) { record(.freed(segment: UInt32(number))) }
         if segment.liveCount == 0 { return finish(eviction) }
         if let owners = ownersInMemory[number] { return sort(owners, eviction) }
         let byteCount = geometry.slotCount * CacheFormat.ownerBytes + BlockCipher.tagByteCount

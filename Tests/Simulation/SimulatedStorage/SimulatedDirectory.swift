@@ -20,6 +20,8 @@ public struct StorageFaults: Sendable {
     public var deniesNames = false
     /// Every read that waits fails.
     public var failsReads = false
+    /// Every read of a file that waits fails in whose path this text is.
+    public var failsReadsOf: String?
     /// The room of the file system in bytes.
     public var capacityBytes = Int.max
     /// There is no room for more of a file in whose path this text is, while others grow: a file system of its own, or a quota.

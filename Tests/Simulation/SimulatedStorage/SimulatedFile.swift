@@ -173,7 +173,9 @@ public final class SimulatedFile: DiskFile {
 
     public func read(at offset: UInt64, byteCount: Int, completion: @escaping (Result<ByteBuffer, StorageFileError>) -> Void) {
         later { [self] in
-            if machine.faults.failsReads { return completion(.failure(.failed("simulated read error in \(name)"))) }
+            if machine.faults.failsReads || machine.faults.failsReadsOf.map(name.contains) == true {
+                return completion(.failure(.failed("simulated read error in \(name)")))
+            }
             let start = min(Int(clamping: offset), node.visible.count)
             let end = min(start + byteCount, node.visible.count)
             completion(.success(ByteBuffer(bytes: node.visible[start..<end])))

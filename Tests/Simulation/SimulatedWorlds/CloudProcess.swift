@@ -39,19 +39,48 @@ final class CloudProcess {
 
     private func openCache(_ file: SimulatedFile) {
         SecureCache.open(
-            file: file, directory: edge.machine.directory("cache"), byteCount: world.cacheBytes, key: world.cacheKey,
+            file: file, directory: edge.machine.directory("cache"), byteCount: edge.cacheBytes, key: world.cacheKey,
             limits: world.cacheLimits, random: world.scheduler.random.source
         ) { [weak self] result in
             guard let self, !isDead else { return }
             switch result {
-            case .success(let cache): start(cache)
-            case .failure(.file(.noSpace)):
-                // The file system is full: the daemon tries again until it is not.
-                world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
-                    if self?.isDead == false { self?.openCache(file) }
-                }
+            case .success(let opened):
+                take(opened)
+                if opened.isUnusable { openCacheLater(file) }
+            // The file system is full.
+            case .failure(.file(.noSpace)): openCacheLater(file)
             case .failure(let error): world.fail("the cache did not open: \(error)")
             }
+        }
+    }
+
+    /// The daemon tries again until it can be opened.
+    private func openCacheLater(_ file: SimulatedFile) {
+        world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
+            if self?.isDead == false { self?.openCache(file) }
+        }
+    }
+
+    /// Begins with a cache, or with one that stands in for it; goes on with the one that was stood in for.
+    private func take(_ opened: SecureCache<SimulatedDirectory>) {
+        guard let standIn = cache else { return start(opened) }
+        if opened.isUnusable { return opened.close { _ in } }
+        opened.takeOver(from: standIn)
+        for served in volumes { served.core?.replaceCache(opened) }
+        standIn.close { _ in }
+        cache = opened
+        world.tally.standIns += 1
+    }
+
+    /// False when there is no cache to be resized.
+    func resizeCache(to byteCount: UInt64) -> Bool {
+        guard let cache, !cache.isUnusable else { return false }
+        do throws(CacheError) {
+            try cache.resize(to: byteCount)
+            return true
+        } catch {
+            world.fail("the cache can't get \(byteCount) bytes: \(error)")
+            return false
         }
     }
 

@@ -95,8 +95,11 @@ final class ServedVolume {
             policy: volume.policy,
             log: log, cache: process.cache(for: volume), clock: { [scheduler = world.scheduler] in scheduler.now })
         core.uplink = { [end = process.end] message, trafficClass, isBulk in end.send(message, trafficClass, isBulk: isBulk) }
-        core.gatherTurns { [weak core, scheduler = world.scheduler] in
-            scheduler.schedule(microseconds: 0...200) { core?.writeGathered() }
+        core.gatherTurns { [weak self, weak core, scheduler = world.scheduler] in
+            scheduler.schedule(microseconds: 0...200) {
+                // What waits for a dead process's disk may hold the core for a while.
+                if self?.isDead == false { core?.writeGathered() }
+            }
         }
         if let disk, let regions = volume.regions { core.attach(disk, table: regions.table) }
         core.onEvent = { [weak self] event in self?.handle(event) }

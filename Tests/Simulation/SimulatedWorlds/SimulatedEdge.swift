@@ -9,12 +9,15 @@ final class SimulatedEdge {
     private(set) var process: CloudProcess?
     /// The volume of the group that the next process can't open for a while.
     var lateVolume: Int?
+    /// The size that the cache is to have, as the state directory keeps it.
+    private(set) var cacheBytes: UInt64
     private unowned let world: World
     private var copyOfCache: StorageCopy?
 
     init(number: Int, world: World) {
         self.number = number
         self.world = world
+        cacheBytes = world.cacheBytes
         machine = SimulatedMachine(scheduler: world.scheduler)
         line = SimulatedLine(scheduler: world.scheduler)
     }
@@ -51,6 +54,16 @@ final class SimulatedEdge {
         self.process = nil
         line.cloudDied()
         if power { machine.cutPower() } else { machine.killProcess() }
+    }
+
+    // MARK: The cache's size
+
+    /// Gives the cache another size, which is kept a while later: an edge that dies before starts with the size that there was.
+    func resizeCache(to byteCount: UInt64) {
+        guard let process, process.resizeCache(to: byteCount) else { return }
+        world.scheduler.schedule(microseconds: 0...400_000) { [weak self] in
+            if self?.process === process { self?.cacheBytes = byteCount }
+        }
     }
 
     // MARK: Old copies

@@ -34,6 +34,8 @@ final class SimulatedVolume {
     /// The last cut that may lack the volume: the one there was when the cloud edge heard that it is in the group; the largest number
     /// until then.
     var joinedAfter: UInt64 = 0
+    /// The volume was out of the group for a while, with points of its own: before there was any cut, perhaps.
+    var hasLeftGroup = false
     /// What the edge that has the volume has written.
     private(set) var history: WriteHistory
     /// What an edge has written that had the volume before.

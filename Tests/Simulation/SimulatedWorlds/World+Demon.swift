@@ -47,6 +47,7 @@ extension World {
     private func leaveAndJoin(_ volume: SimulatedVolume) {
         guard volume.isInGroup, !isHandingGroupOver else { return }
         volume.isInGroup = false
+        volume.hasLeftGroup = true
         home?.settleGroup()
         tellMembership(of: volume)
         scheduleJoin(of: volume)
@@ -194,6 +195,39 @@ extension World {
             edge.machine.faults.failsSyncsOf = "cache"
             scheduler.schedule(microseconds: 1_000...300_000) { edge.machine.faults.failsSyncsOf = nil }
         }
+    }
+
+    // MARK: The cache
+
+    /// A demon of its own, in some worlds.
+    func scheduleCacheDemon() {
+        scheduler.schedule(microseconds: 20_000...600_000) { [self] in
+            if isCalm || failure != nil { return }
+            let edge = edges[volumes[0].edge]
+            if scheduler.random.chance(percent: 75) { resizeCache(of: edge) } else { hideCache(of: edge) }
+            scheduleCacheDemon()
+        }
+    }
+
+    /// Any size; or the smallest, and a while later the largest, and the edge dies before that is worth much.
+    private func resizeCache(of edge: SimulatedEdge) {
+        tally.resizes += 1
+        let (sizes, random) = (Self.cacheSegments, scheduler.random)
+        guard random.chance(percent: 60) else { return edge.resizeCache(to: Self.cacheBytes(segments: random.within(sizes))) }
+        edge.resizeCache(to: Self.cacheBytes(segments: sizes.lowerBound))
+        scheduler.schedule(microseconds: 100_000...1_200_000) { [self] in
+            edge.resizeCache(to: Self.cacheBytes(segments: sizes.upperBound))
+            scheduler.schedule(microseconds: 0...200_000) { [self] in
+                if !isCalm { crash(edge, power: random.chance(percent: 50)) }
+            }
+        }
+    }
+
+    /// The cache's device gives nothing for a while. An edge that starts meanwhile has one that stands in.
+    private func hideCache(of edge: SimulatedEdge) {
+        edge.machine.faults.failsReadsOf = "state/cache"
+        if scheduler.random.chance(percent: 80) { crash(edge, power: scheduler.random.chance(percent: 50)) }
+        scheduler.schedule(microseconds: 50_000...1_500_000) { edge.machine.faults.failsReadsOf = nil }
     }
 
     // MARK: Leases and copies

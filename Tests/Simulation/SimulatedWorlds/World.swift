@@ -11,7 +11,7 @@ import WriteLog
 //
 // The initiators write, read, flush and seal. The demon kills processes and cuts the power of machines, also while they recover,
 // fills file systems, slows disks down, cuts lines, resets connections, makes disks larger, damages the cache's file while nobody
-// has it open, gives volumes from one cloud edge to the other, and puts old copies of a disk and its journal back (World+Demon.swift).
+// has it open, gives the cache other sizes while it serves and makes it unreadable for a while, so that another one stands in, gives volumes from one cloud edge to the other, and puts old copies of a disk and its journal back (World+Demon.swift).
 // What is checked:
 //
 //   invariant 1   each read shows, for each sector, the last acknowledged write or a later one, and only bytes of this volume
@@ -45,6 +45,9 @@ public struct WorldTally: Sendable {
     public var refusedCopies = 0
     /// Times at which the disks of a group were compared.
     public var cuts = 0
+    /// Sizes that a cache was given while it served, and caches that took over from one that had stood in.
+    public var resizes = 0
+    public var standIns = 0
 
     public init() {}
 
@@ -53,6 +56,8 @@ public struct WorldTally: Sendable {
         left.fencings += right.fencings
         left.refusedCopies += right.refusedCopies
         left.cuts += right.cuts
+        left.resizes += right.resizes
+        left.standIns += right.standIns
     }
 }
 
@@ -77,6 +82,14 @@ public final class World {
     let logLimits: WriteLogLimits
     let cacheBytes: UInt64
     let cacheLimits: CacheLimits
+    /// The cache gets other sizes, and is gone for a while.
+    private let hasCacheDemon: Bool
+    /// The sizes that it gets.
+    static let cacheSegments = 6...20
+    private static let cacheSegmentBytes = 64 << 10
+
+    static func cacheBytes(segments: Int) -> UInt64 { 4096 + UInt64(segments * cacheSegmentBytes) }
+
     private(set) var failure: WorldFailure?
     /// The end of the faults and of new requests.
     private(set) var isCalm = false
@@ -92,9 +105,14 @@ public final class World {
         homeMachine = SimulatedMachine(scheduler: scheduler)
         let random = scheduler.random
         logLimits = WriteLogLimits(unwrittenBytesMax: random.chance(percent: 30) ? 16 << 10 : 256 << 10, logBytesMax: 4 << 20)
-        var limits = CacheLimits(segmentBytes: 64 << 10)
+        var limits = CacheLimits(segmentBytes: Self.cacheSegmentBytes)
         limits.journalBytes = 16 << 10
         limits.fragmentBytesMax = 4 << 10
+        // The other worlds are what they were before. A device is not cut when the cache ends before it.
+        hasCacheDemon = seed % 5 < 2
+        if hasCacheDemon, SeededRandom(seed: seed &* 0x9e37_79b9_7f4a_7c15).chance(percent: 60) {
+            limits.deviceBytes = Self.cacheBytes(segments: Self.cacheSegments.upperBound)
+        }
         cacheLimits = limits
         cacheBytes = random.chance(percent: 50) ? 512 << 10 : 1 << 20
         edges = (0..<2).map { SimulatedEdge(number: $0, world: self) }
@@ -135,6 +153,7 @@ public final class World {
         scheduleDemon()
         scheduleGrowth()
         if volumes.contains(where: { $0.regions != nil }) { scheduleRegions() }
+        if hasCacheDemon { scheduleCacheDemon() }
         let end = scheduler.now + .milliseconds(Self.faultSeconds * 2_000 / Int64(volumes.count + 1))
         _ = scheduler.run(until: end) { self.failure != nil }
         if let failure { throw failure }
@@ -183,7 +202,7 @@ public final class World {
     /// Nothing is being applied to any disk of the group: all of them must be at one cut, and it must be one.
     func checkGroup(_ disks: [(volume: SimulatedVolume, applied: PointNumber, cut: GroupPoint?)]) {
         guard let last = disks.compactMap(\.cut).max(by: { $0.number < $1.number }) else {
-            guard let early = disks.first(where: { $0.applied > 0 && $0.volume.joinedAfter == 0 }) else { return }
+            guard let early = disks.first(where: { $0.applied > 0 && !$0.volume.hasLeftGroup }) else { return }
             return fail("invariant 3: disk \(early.volume.identifier) of the group is at \(early.applied), and there was no cut")
         }
         // One that has joined since goes with the others from the first cut on that was made with it.

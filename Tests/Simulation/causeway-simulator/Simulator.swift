@@ -70,7 +70,7 @@ struct Simulator: AsyncParsableCommand {
         let tally = outcome.tally
         print(
             "simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused, "
-                + "\(tally.cuts) cuts of groups looked at")
+                + "\(tally.cuts) cuts of groups looked at, \(tally.resizes) sizes of caches, \(tally.standIns) caches that came back")
         if !outcome.failures.isEmpty { throw ExitCode.failure }
     }
 }
