@@ -19,8 +19,6 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case reusesNonceForRetry
     /// Recovery leaves a torn batch out and takes the batches behind it.
     case recoversBeyondHole
-    /// The file of a released point takes the next epoch while somebody still reads from it.
-    case recyclesWhileRead
     /// The header of a released file is removed before the directory knows that the file is no longer the epoch's.
     case blanksBeforeTheNameIsGone
     /// A released file becomes the next epoch's before its old header is durably gone.

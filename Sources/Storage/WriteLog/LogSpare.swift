@@ -43,7 +43,7 @@ final class LogSpare {
     /// Somebody still reads what it held.
     var isRead: Bool { reader != nil }
     /// It may become the file of an epoch.
-    var isReady: Bool { state == .ready && (!isRead || isPlanted(.recyclesWhileRead)) }
+    var isReady: Bool { state == .ready && !isRead }
 
     /// Gives the open file back, now or when nobody reads it any more.
     func close() {
