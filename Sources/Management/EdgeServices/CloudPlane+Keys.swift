@@ -13,6 +13,17 @@ extension CloudPlane {
     /// How often it is looked which keys are still needed, and how often home is told until it has taken one back.
     private static let keyRetireInterval: TimeAmount = .seconds(1)
 
+    /// Keys lie in locked memory as far as the system lets us.
+    func watchLockedMemory() {
+        let count = SecretKey.unlockedPageCount
+        guard count > unlockedPagesTold else { return }
+        unlockedPagesTold = count
+        recorder.record(
+            "key.unlocked", severity: .warning,
+            "\(count) pages of keys are not locked in memory and may reach swap: raise RLIMIT_MEMLOCK (LimitMEMLOCK of the systemd unit, 64M) and "
+                + "restart this edge")
+    }
+
     /// Takes over the keys that home grants now.
     func take(_ keys: DataKeys, for entry: Served) {
         let isRotated = keys.newest != entry.keys.newest

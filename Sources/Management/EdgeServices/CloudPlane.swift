@@ -110,6 +110,8 @@ final class CloudPlane {
     var marksKeptAt = NIODeadline.now()
     /// When it was last looked which keys are needed; see CloudPlane+Keys.swift.
     var keysLookedAt = NIODeadline.now()
+    /// How many pages of keys could not be locked in memory when that was told last.
+    var unlockedPagesTold = 0
     /// What the file system of the state directory has room for; see CloudPlane+Space.swift.
     var stateSpace = StateSpace()
     /// Called when a session with home has begun, and when home says that the grants have changed.
@@ -173,6 +175,7 @@ final class CloudPlane {
         saveCache()
         keepMarks()
         retireKeys()
+        watchLockedMemory()
         watchSpace()
     }
 

@@ -27,6 +27,7 @@ extension BlockCipher {
         else { return false }
         let reference = BlockCipher(.openSSL(OpenSSLCipher(key: key)))
         guard let sealed = candidate.sealed(text, nonce, data), sealed.suffix(tagByteCount) == tag[...] else { return false }
+        guard candidate.tagOfNothing(nonce, data) == reference.tagOfNothing(nonce, data) else { return false }
         // Lengths on both sides of what is done at once: 16 blocks, and 48.
         return [0, 1, 16, 60, 255, 256, 257, 512, 767, 768, 769, 4096].allSatisfy { count in
             let text = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31) }
@@ -35,6 +36,15 @@ extension BlockCipher {
             damaged[count / 2] ^= 1
             return candidate.opened(sealed, nonce, data) == text && candidate.opened(damaged, nonce, data) == nil
         }
+    }
+
+    /// The tag of an empty text that is nowhere, as headers have it.
+    private func tagOfNothing(_ nonce: CipherNonce, _ data: [UInt8]) -> [UInt8]? {
+        var tag = [UInt8](repeating: 0, count: Self.tagByteCount)
+        let isSealed = tag.withUnsafeMutableBytes { tag in
+            data.withUnsafeBytes { seal(UnsafeRawBufferPointer(start: nil, count: 0), nonce: nonce, authenticating: $0, into: tag) }
+        }
+        return isSealed ? tag : nil
     }
 
     private func sealed(_ text: [UInt8], _ nonce: CipherNonce, _ data: [UInt8]) -> [UInt8]? {

@@ -244,10 +244,11 @@ extension CloudOnlyDisk {
     private func stop(_ error: WriteLogError) {
         isDraining = false
         switch error {
-        case .file(.noSpace), .file(.denied):
+        case .file(.noSpace):
             // What the journal keeps for later may be what is missing.
             journal.giveRoomBack()
             drainRetryAt = clock() + Self.drainRetryDelay
+        case .file(.denied): drainRetryAt = clock() + Self.drainRetryDelay
         default: fail(error)
         }
     }

@@ -154,7 +154,10 @@ extension WriteLog {
 
     /// The file system has no room for what is to be written. True when files are given back for it first, and it is tried again.
     func givesRoomBack() -> Bool {
-        guard !sparesRest, !writerAwaitsRoom, idleBytes > 0, !spares.isEmpty || fileWithRoom != nil else { return false }
+        // What is being given back just now is listed no more.
+        guard !sparesRest, !writerAwaitsRoom, isTendingSpares || idleBytes > 0 && (!spares.isEmpty || fileWithRoom != nil) else {
+            return false
+        }
         givesAllBack = true
         writerAwaitsRoom = true
         isWriting = true

@@ -102,6 +102,25 @@ import Testing
         #expect(try harness.overlay(range(0, 512)).allSatisfy { $0?.first == 3 })
     }
 
+    /// What is on its way back is waited for, also by a log that is being closed.
+    @Test(arguments: 0..<20 as Range<UInt64>) func roomThatIsBeingGivenBackIsWaitedFor(seed: UInt64) throws {
+        let harness = try LogHarness(seed: seed)
+        let log = try harness.open()
+        for number in 0..<40 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 1) }
+        try harness.release(through: try harness.seal())
+        try harness.tend()
+        #expect(harness.directory.spares.count == 1)
+        harness.machine.faults.capacityBytes = harness.machine.usedBytes
+        log.giveRoomBack()
+        var written: Result<Void, WriteLogError>?
+        log.append(range(0, 160), data: ByteBuffer(repeating: 2, count: 80 << 10), now: harness.scheduler.now) { written = $0 }
+        for _ in 0..<seed % 4 { _ = harness.scheduler.step() }
+        try harness.wait { log.close(completion: $0) }
+        #expect(throws: Never.self) { try #require(written).get() }
+        try harness.open()
+        #expect(try harness.overlay(range(0, 160)).allSatisfy { $0?.first == 2 })
+    }
+
     /// Room behind the batches of points that are sealed is given back too.
     @Test func aFullFileSystemGetsTheRoomOfSealedPoints() throws {
         let harness = try LogHarness()
