@@ -37,8 +37,7 @@ extension Configuration {
         lines += ["  connections: \(cloud.linkConnections)", "target:", "  listen:"]
         lines += cloud.targetListen.map { "    - \(quote($0.description))" }
         lines += [
-            "  busyPoll: \(TimeSpan.text(cloud.targetBusyPoll))",
-            "  discoveryAuthentication: \(cloud.discoveryAuthentication.rawValue)",
+            "  discoveryAuthentication: \(cloud.discoveryAuthentication.rawValue)"
         ]
         if let nbd = cloud.nbd { lines += render(nbd) }
         lines += [

@@ -78,8 +78,6 @@ public struct Configuration: Sendable, Equatable {
         public var targetListen: [NetworkAddress]
         /// `target.discoveryAuthentication`: what discovery asks for.
         public var discoveryAuthentication: DiscoveryAuthentication
-        /// `target.busyPoll`: how long the data path stays awake after a command, where that pays; zero turns it off.
-        public var targetBusyPoll: Duration
         /// `nbd`: the NBD listeners; nil when there is no such section.
         public var nbd: NBD?
         /// `cache.path`: the file or block device of the cache.
@@ -101,7 +99,7 @@ public struct Configuration: Sendable, Equatable {
         public init(
             linkConnect: NetworkAddress? = nil, linkConnections: Int = 2,
             targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)],
-            discoveryAuthentication: DiscoveryAuthentication = .optional, targetBusyPoll: Duration = .microseconds(50), nbd: NBD? = nil,
+            discoveryAuthentication: DiscoveryAuthentication = .optional, nbd: NBD? = nil,
             cachePath: String,
             cacheSizeBytes: UInt64 = 10 << 30,
             writeLogSizeBytes: UInt64 = 4 << 30, writeLogMemoryBytes: UInt64 = 32 << 20,
@@ -112,7 +110,6 @@ public struct Configuration: Sendable, Equatable {
             self.linkConnections = linkConnections
             self.targetListen = targetListen
             self.discoveryAuthentication = discoveryAuthentication
-            self.targetBusyPoll = targetBusyPoll
             self.nbd = nbd
             self.cachePath = cachePath
             self.cacheSizeBytes = cacheSizeBytes

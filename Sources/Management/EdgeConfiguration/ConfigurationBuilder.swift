@@ -6,7 +6,6 @@ struct ConfigurationBuilder {
     enum Limit {
         static let connections = 1...16
         static let portals = 16
-        static let busyPoll: ClosedRange<Duration> = .zero...(.milliseconds(1))
         static let disks = 1_024
         static let cacheSize = Configuration.Cloud.cacheSizes
         static let writeLogSize = Configuration.Cloud.writeLogSizes
@@ -128,7 +127,6 @@ struct ConfigurationBuilder {
         }
         if let target = section("target") {
             if let node = target.values["listen"] { cloud.targetListen = addresses(node, key: "target.listen") ?? cloud.targetListen }
-            cloud.targetBusyPoll = target.duration("busyPoll", default: cloud.targetBusyPoll, in: Limit.busyPoll)
             cloud.discoveryAuthentication = target.choice("discoveryAuthentication", default: cloud.discoveryAuthentication)
         }
         cloud.nbd = section("nbd").map { nbd($0) }

@@ -62,8 +62,7 @@ actor CloudEdge: EdgeController {
         let environment = environment
         let isPaired = identity != nil
         let security = try cloud.nbd.map { try Self.networkBlockSecurity($0) }
-        var limits = environment.memory.target
-        limits.busyPollTime = .nanoseconds(cloud.targetBusyPoll.components.attoseconds / 1_000_000_000)
+        let limits = environment.memory.target
         let discovery: DiscoveryAuthentication =
             switch cloud.discoveryAuthentication {
             case .optional: .optional

@@ -62,11 +62,13 @@ extension CloudPlane {
                 let byteCount = opened.statistics.byteCount
                 if byteCount > opening.byteCount {
                     let anew =
-                        opening.limits.deviceBytes == nil ? "remove \(opening.path)" : "write zeroes over the first 4096 bytes of \(opening.path)"
+                        opening.limits.deviceBytes == nil
+                        ? "remove \(opening.path)" : "write zeroes over the first 4096 bytes of \(opening.path)"
                     recorder.record(
                         "cache.resize_refused", severity: .warning,
                         "the cache can't have \(opening.byteCount) bytes with the segments that it was made with: it has \(byteCount), which is as "
-                            + "small as it can be. Set that with `causeway cache resize`, or stop this edge and \(anew), so that another one is made")
+                            + "small as it can be. Set that with `causeway cache resize`, or stop this edge and \(anew), so that another one is made"
+                    )
                 }
                 completion(.success(true))
             case .success(let opened):

@@ -21,9 +21,6 @@ public final class StorageTargetServer {
     let dataOut: DataBudget
     let dataIn: DataBudget
     var batchBuffers = BatchBuffers()
-    private var busyPoll: BusyPoll
-    /// One turn of a poll; made once, so that a turn allocates nothing.
-    private var pollTurn: @Sendable () -> Void = {}
     var targets: [String: ServedTarget] = [:]
     var connections: [ObjectIdentifier: TargetConnection] = [:]
     private(set) var isStopped = false
@@ -47,10 +44,6 @@ public final class StorageTargetServer {
         self.isReady = isReady
         dataOut = DataBudget(limit: limits.dataOutByteCount)
         dataIn = DataBudget(limit: limits.dataInByteCount)
-        busyPoll = BusyPoll(duration: limits.busyPollTime)
-        let poll: () -> Void = { [weak self] in self?.poll() }
-        let bound = NIOLoopBound(poll, eventLoop: eventLoop)
-        pollTurn = { bound.value() }
     }
 
     // MARK: Listening
@@ -174,15 +167,6 @@ public final class StorageTargetServer {
     }
 
     // MARK: Time
-
-    /// Commands came: the loop stays awake for a moment, where that pays.
-    func sawTraffic() {
-        if busyPoll.sawTraffic(now: eventLoop.now) { eventLoop.execute(pollTurn) }
-    }
-
-    private func poll() {
-        if busyPoll.goesOn(now: eventLoop.now) { eventLoop.execute(pollTurn) }
-    }
 
     /// One timer looks after all connections.
     private func startSweep() {

@@ -122,7 +122,6 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
         sawTraffic = true
         decoder.append(unwrapInboundIn(data))
         process()
-        if session != nil { server.sawTraffic() }
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {

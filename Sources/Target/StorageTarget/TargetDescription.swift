@@ -85,8 +85,6 @@ public struct StorageTargetLimits: Sendable {
     public var dataInByteCount = 64 << 20
     /// Bytes of answers that wait in one connection's socket before nothing more is read from it.
     public var outboundByteCount = 1 << 20
-    /// How long the loop stays awake after a command, as long as that pays (see `BusyPoll`); zero turns it off.
-    public var busyPollTime = TimeAmount.zero
     /// What a session may have in flight.
     public var session = SessionLimits()
     /// What is offered in logins.

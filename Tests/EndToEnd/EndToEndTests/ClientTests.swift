@@ -66,7 +66,8 @@ extension EndToEnd {
                 let expected = try await Command.check("sha256sum", [original]).prefix(64)
                 for state in ["cold", "warm", "restarted"] {
                     if state == "restarted" {
-                        try await lab.kill(.cloud)
+                        // A cache that is killed has what was saved in the last seconds; one that is stopped has all.
+                        try await lab.kill(.cloud, by: SIGTERM)
                         try await lab.restart(.cloud)
                         try await lab.untilServing("image")
                     }

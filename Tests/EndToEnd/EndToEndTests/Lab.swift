@@ -137,9 +137,9 @@ final class Lab {
     }
 
     /// Kills a daemon with SIGKILL and waits until it is gone.
-    func kill(_ side: Side) async throws {
+    func kill(_ side: Side, by signal: Int32 = SIGKILL) async throws {
         let pid = edge(side).pid
-        _ = Glibc.kill(pid, SIGKILL)
+        _ = Glibc.kill(pid, signal)
         if let own = restarted.first(where: { $0.processIdentifier == pid }) {
             _ = try? await own.wait(seconds: 20)
             return
