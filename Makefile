@@ -64,11 +64,12 @@ bench: bench-target ## The benchmarks against peers, as ratios.
 bench-target: build ## The target against tgtd, qemu-nbd and nbdkit, interleaved: the table of docs/benchmarks.md.
 	Benchmarks/target/run --output .build/bench-target
 
-bench-cache: deps ## The cache and policies of eviction on recorded block traces, against the clairvoyant optimum; its memory; a restart.
+bench-cache: build ## The cache and policies of eviction on recorded block traces, against the clairvoyant optimum; its memory; a restart; flushed writes.
 	$(RELEASE) --product causeway-cache-bench
 	.build/release/causeway-cache-bench index --pattern sequential
 	.build/release/causeway-cache-bench index --pattern random
 	Benchmarks/cache/study
+	Benchmarks/log/run
 
 budget: deps ## What the data path may cost, in allocations and instructions.
 	$(RELEASE) --product causeway-budget

@@ -136,7 +136,7 @@ final class Lab {
         try await Command.check("python3", ["-c", script, String(parts[0]), String(parts[1]), line], seconds: 20)
     }
 
-    /// Kills a daemon with SIGKILL and waits until it is gone.
+    /// Ends a daemon by a signal, and waits until it is gone.
     func kill(_ side: Side, by signal: Int32 = SIGKILL) async throws {
         let pid = edge(side).pid
         _ = Glibc.kill(pid, signal)
