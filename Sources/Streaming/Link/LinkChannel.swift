@@ -11,7 +11,7 @@ enum LinkChannel {
         guard let options = channel.syncOptions else { return }
         // One byte that waits makes a channel not writable: the session holds everything else back, in its order.
         try options.setOption(.writeBufferWaterMark, value: .init(low: 1, high: 1))
-        try options.setOption(ChannelOptions.socketOption(.tcp_nodelay), value: 1)
+        try options.setOption(.tcpOption(.tcp_nodelay), value: 1)
         #if os(Linux)
             let notSentLowWater = ChannelOptions.Types.SocketOption(level: .tcp, name: NIOBSDSocket.Option(rawValue: 25))
             try? options.setOption(notSentLowWater, value: unsentBytes)

@@ -1,0 +1,21 @@
+import NIOCore
+import NIOPosix
+import Testing
+
+@testable import Link
+
+@Suite(.timeLimit(.minutes(1)))
+struct LinkChannelTests {
+    /// TCP_NODELAY has the number that SO_DEBUG has on another level, which only a privileged process may set.
+    @Test func aFrameDoesNotWaitForAnAcknowledgement() async throws {
+        let group = MultiThreadedEventLoopGroup.singleton
+        let server = try await ServerBootstrap(group: group).bind(host: "127.0.0.1", port: 0).get()
+        let client = try await ClientBootstrap(group: group)
+            .channelInitializer { channel in channel.eventLoop.makeCompletedFuture { try LinkChannel.configure(channel) } }
+            .connect(to: try #require(server.localAddress)).get()
+        #expect(try await client.getOption(.tcpOption(.tcp_nodelay)).get() != 0)
+        #expect(try await client.getOption(.socketOption(NIOBSDSocket.Option(rawValue: 1))).get() == 0)
+        try await client.close()
+        try await server.close()
+    }
+}
