@@ -131,10 +131,10 @@ extension WriteLog {
     func tendSpares() {
         guard failure == nil, !isTendingSpares else { return }
         // Writers have come to the bound faster than this: what they want goes at once.
-        if !sparesRest, fileBytes + UInt64(unwrittenBytes) > limits.logBytesMax, giveRoomBack() { return }
+        if !sparesRest, fileBytes + UInt64(unwrittenBytes) > limits.logBytesMax, giveBackExcess() { return }
         // Before what is too much goes, for it makes of a file that somebody may have read until now one that can be cut.
         if !sparesRest, !givesAllBack, let spare = spares.first(where: { $0.state == .used }) { return blank(spare) }
-        if !sparesRest, giveRoomBack() { return }
+        if !sparesRest, giveBackExcess() { return }
         guard givesAllBack else { return }
         // There is no more of it: the writer tries again what the file system had no room for.
         givesAllBack = false
@@ -190,7 +190,7 @@ extension WriteLog {
     }
 
     /// Starts to give something back when there is too much; false when there is not, or nothing that can be given.
-    private func giveRoomBack() -> Bool {
+    private func giveBackExcess() -> Bool {
         let (idle, bound) = (idleBytes, idleBytesMax(usedBytes: usedBytes))
         let excess = idle - min(idle, bound)
         // The smallest has the least to save.
