@@ -83,7 +83,7 @@ extension LoadRunner {
     private func start(_ slot: LoadSlot, now: UInt64, isFirst: Bool) {
         if isFirst {
             slot.startedAt = now
-            slot.retryDeadline = now &+ plan.reconnectNanoseconds
+            slot.retryPeriod = RetryPeriod(nanoseconds: plan.reconnectNanoseconds)
             inFlight += 1
             if slot.kind != .flush {
                 issuedOperations += 1
@@ -138,7 +138,7 @@ extension LoadRunner {
             return
         }
         let now = monotonicNanoseconds()
-        if outcome.isTransient && now < slot.retryDeadline {
+        if outcome.isTransient && slot.retryPeriod.allowsRetry(now: now) {
             retryCount += 1
             slot.retryAt = now &+ Self.retryPauseNanoseconds
             delayed.append(slot)

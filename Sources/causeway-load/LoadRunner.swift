@@ -141,7 +141,7 @@ final class LoadRunner {
         let command = InitiatorCommand(byteCount: 0)
         var outcome: CommandOutcome?
         command.handler = { _, result in outcome = result }
-        let deadline = monotonicNanoseconds() &+ plan.reconnectNanoseconds
+        var period = RetryPeriod(nanoseconds: plan.reconnectNanoseconds)
         while failure == nil {
             maintainSessions(now: monotonicNanoseconds())
             let ticket = store.ledger.beginFlush()
@@ -161,7 +161,7 @@ final class LoadRunner {
                 return
             }
             let mayRetry = outcome == .lost || outcome?.isTransient == true
-            if !mayRetry || monotonicNanoseconds() > deadline {
+            if !mayRetry || !period.allowsRetry(now: monotonicNanoseconds()) {
                 errorCount += 1
                 failure = failure ?? "the flush at the end failed: \(outcome?.description ?? "no answer")"
             } else if outcome != .lost {

@@ -15,9 +15,9 @@ final class LoadSlot {
     var durable = false
     var expectation = ReadExpectation()
     var ticket = WriteLedger.FlushTicket(sequence: 0, epoch: 0)
-    /// When to try again after a transient error, and until when.
+    /// When to try again after a transient error, and for how long.
     var retryAt: UInt64 = 0
-    var retryDeadline: UInt64 = 0
+    var retryPeriod = RetryPeriod(nanoseconds: 0)
 
     init(connection: LoadConnection, byteCount: Int) {
         self.connection = connection

@@ -63,6 +63,9 @@ struct ConfigurationKey: Sendable {
         .init(section: "points", name: "recoveryPointObjective", roles: .cloud),
         .init(section: "points", name: "sealSize", roles: .cloud),
     ]
+
+    /// Keys of earlier versions, by their paths, and what has become of them.
+    static let gone = ["target.busyPoll": "this key is gone, because it had no effect: delete the line"]
 }
 
 /// Finds the word that somebody meant.

@@ -53,7 +53,9 @@ final class ConfigurationReader {
         }
         let known = keys.filter { key in role.map { key.roles.contains($0) } ?? true }.map(\.name)
         let hint: String
-        if let near = Nearest.word(to: name, in: known) {
+        if let gone = ConfigurationKey.gone[path] {
+            hint = gone
+        } else if let near = Nearest.word(to: name, in: known) {
             hint = "did you mean “\(near)”?"
         } else if let elsewhere = ConfigurationKey.all.first(where: { $0.name == name && (role.map($0.roles.contains) ?? true) }) {
             hint = "“\(name)” belongs at \(elsewhere.path)"

@@ -75,7 +75,8 @@ extension Schema {
                     .required("isOwnSize", .flag("True when the size was set for this volume, and is not the edge's own.")),
                     .optional(
                         "fullInSeconds",
-                        .number("How long until it is full if all goes on as in the last minutes; missing while it does not fill.")),
+                        .number(
+                            "How long until it is full if all goes on as in the last minutes; missing while it does not fill, or is full.")),
                     .required("waitedWrites", .count("Writes that had to wait because it was full or nearly so.")),
                     .required("waitSeconds", .number("How long they waited, all together.")),
                 ])

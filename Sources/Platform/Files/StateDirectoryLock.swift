@@ -3,7 +3,7 @@ import Glibc
 
 /// Why a state directory could not be taken.
 public enum StateDirectoryError: Error, Equatable, Sendable, CustomStringConvertible {
-    /// Another process has it; its identifier, when it could be read.
+    /// Another process has it; its identifier, when that is known.
     case inUse(path: String, processIdentifier: Int?)
     /// The lock file could not be opened or written.
     case failed(FileSystemError)
@@ -69,10 +69,24 @@ public final class StateDirectoryGuard: Sendable {
 }
 
 extension StateDirectoryError {
-    /// The error that names who has the lock, as far as the lock's file tells.
+    /// The error that names who has the lock. The lock's file tells who took it last to write, which may be somebody who is long gone,
+    /// when those who only read hold it now: so that process must have the file open.
     fileprivate static func inUse(_ directory: OpenDirectory) -> StateDirectoryError {
         let text = (try? directory.readFile(StateDirectoryLock.fileName, byteCountMax: 32)) ?? []
         let digits = text.prefix { $0 >= 0x30 && $0 <= 0x39 }
-        return .inUse(path: directory.path, processIdentifier: Int(String(decoding: digits, as: UTF8.self)))
+        let last = Int(String(decoding: digits, as: UTF8.self))
+        return .inUse(path: directory.path, processIdentifier: last.flatMap { hasLockOpen($0, directory) ? $0 : nil })
+    }
+
+    /// False, too, for a process of another user, of which nobody tells.
+    private static func hasLockOpen(_ process: Int, _ directory: OpenDirectory) -> Bool {
+        var lock = stat()
+        guard stat("\(directory.path)/\(StateDirectoryLock.fileName)", &lock) == 0 else { return false }
+        let descriptors = "/proc/\(process)/fd"
+        let names = (try? OpenDirectory(descriptors).list()) ?? []
+        return names.contains { name in
+            var file = stat()
+            return stat("\(descriptors)/\(name)", &file) == 0 && file.st_dev == lock.st_dev && file.st_ino == lock.st_ino
+        }
     }
 }

@@ -117,6 +117,8 @@ public enum CacheVerificationError: Error, Equatable, Sendable {
     case noCache
     /// The format is of a version that this one does not know.
     case version(UInt16)
+    /// There are no records, so nobody knows what the segments hold.
+    case noRecords(segmentCount: Int)
     /// There are records, and none of the keys opens one.
     case wrongKey
     /// The file system or the device failed.

@@ -101,6 +101,9 @@ public final class CacheVerifier<Directory: StorageDirectory> {
         }
     }
 
+    /// How many segments the file or device has room for.
+    private var segmentCount: Int { CacheGeometry(byteCount: report.byteCount, segmentBytes: report.segmentBytes).segmentCount }
+
     // MARK: Records
 
     private func open(_ name: String, then next: @escaping (File) -> Void) {
@@ -112,9 +115,7 @@ public final class CacheVerifier<Directory: StorageDirectory> {
     /// Takes the key that has sealed the header of one of the files.
     private func findKey(_ names: ArraySlice<String>) {
         guard let name = names.last else {
-            // Without records a cache has no blocks, whatever the key.
-            guard self.names.isEmpty else { return completion(.failure(.wrongKey)) }
-            return completion(.success(report))
+            return completion(.failure(self.names.isEmpty ? .noRecords(segmentCount: segmentCount) : .wrongKey))
         }
         open(name) { [self] file in
             file.read(at: 0, byteCount: CacheRecordFileHeader.byteCount) { [self] result in

@@ -12,7 +12,7 @@ public struct LogFill: Equatable, Sendable {
     public let fileBytes: UInt64
     /// The age of the oldest write in it; nil when there is none.
     public let oldestAge: TimeAmount?
-    /// When it will be full if all goes on as in the last minutes; nil while it does not fill, or nobody knows.
+    /// When it will be full if all goes on as in the last minutes; nil while it does not fill, is full, or nobody knows.
     public let timeUntilFull: TimeAmount?
     /// The step that it has reached; nil below the lowest.
     public let step: FillStep?
@@ -28,7 +28,9 @@ extension Volume {
         return LogFill(
             usedBytes: statistics.usedBytes, sizeBytes: bound, fileBytes: statistics.fileBytes,
             oldestAge: statistics.oldestUnsentAppendAt.map { now - $0 },
-            timeUntilFull: logFillEstimate.timeUntilFull(used: statistics.usedBytes, bound: bound, now: now), step: logFillWatch.step,
+            // Of a log whose writers wait already, because its file system is full, the bound tells nothing.
+            timeUntilFull: isLogFull ? nil : logFillEstimate.timeUntilFull(used: statistics.usedBytes, bound: bound, now: now),
+            step: logFillWatch.step,
             isSlowing: log.isSlowing)
     }
 

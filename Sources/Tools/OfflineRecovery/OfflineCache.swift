@@ -90,8 +90,10 @@ public actor CacheScrub {
         let file: OpenFile
         do throws(FileSystemError) {
             directory = try OpenDirectory("\(state)/\(CacheRecordsDirectory.name)")
-            file = try Self.openAlone(path)
         } catch {
+            throw OfflineError("\(state) has no records of a cache: \(error)", action: "Name the state directory of a cloud edge.")
+        }
+        do throws(FileSystemError) { file = try Self.openAlone(path) } catch {
             guard error.isLocked else {
                 throw OfflineError("the cache can't be read: \(error)", action: "Name its file or device with --cache.")
             }
@@ -109,7 +111,7 @@ public actor CacheScrub {
             }
             return OfflineCache(report, path: path, records: directory.path, names: byIdentifier.mapValues(\.name))
         } catch {
-            throw OfflineError(error, path: path)
+            throw OfflineError(error, path: path, records: directory.path)
         }
     }
 
@@ -123,8 +125,12 @@ public actor CacheScrub {
 }
 
 extension OfflineError {
-    fileprivate init(_ error: CacheVerificationError, path: String) {
+    fileprivate init(_ error: CacheVerificationError, path: String, records: String) {
         switch error {
+        case .noRecords(let segmentCount):
+            self.init(
+                "nothing was checked: \(path) is a cache of \(segmentCount) segments, and no records in \(records) say what they hold",
+                action: "Put the records back. causewayd begins without blocks, and fetches them again.")
         case .noCache: self.init("\(path) is not a cache", action: "Name its file or device with --cache.")
         case .version(let version):
             self.init("the cache \(path) has version \(version)", action: "Use the causeway that came with the edge it is from.")

@@ -10,7 +10,8 @@ extension VolumeCommand {
             abstract: "Export the key that opens a volume's unsent writes without the on-prem edge.",
             discussion: """
                 The file is for causeway recover, should the on-prem edge be lost. Who has it can read what a cloud edge stores of the \
-                volume: keep it away from both edges. A volume that is attached anew gets a new key, so export it again then. Each \
+                volume: keep it away from both edges. With --all the keys of the cloud edges' caches are in it, too, which causeway \
+                verify cache needs. A volume that is attached anew gets a new key, so export it again then. Each \
                 export leaves an event.
                 """)
 
@@ -40,7 +41,13 @@ extension VolumeCommand {
             let keys: RecoveryKeys = try await client.post(path, nil as String?)
             try place.write(Array(try APICoding.encoder(pretty: true).encode(keys)) + [UInt8(ascii: "\n")])
             let volumes = keys.volumes.count == 1 ? "volume \(keys.volumes[0].volume)" : "\(keys.volumes.count) volumes"
-            Terminal.print("exported the recovery keys of \(volumes) to \(output)")
+            let caches =
+                switch keys.caches.count {
+                case 0: ""
+                case 1: ", and the key of the cloud edge's cache,"
+                case let count: ", and those of \(count) cloud edges' caches,"
+                }
+            Terminal.print("exported the recovery keys of \(volumes)\(caches) to \(output)")
         }
     }
 }

@@ -26,8 +26,7 @@ struct LabBuilder {
 
     /// Everything, unless a signal comes first.
     func up(interruptedBy stop: SignalStream) async throws -> LabRecord {
-        try FileManager.default.createDirectory(
-            atPath: lab.path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        try lab.make()
         return try await lab.locked {
             try refuseIfLive()
             // A relay outlives daemons that were killed.

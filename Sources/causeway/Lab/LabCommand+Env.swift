@@ -17,10 +17,7 @@ extension LabCommand {
         var side: Side = .cloud
 
         func run() async throws {
-            let lab = LabDirectory(directory)
-            guard let record = try lab.readRecord() else {
-                throw CommandFailure("no lab is up in \(lab.path)", action: "Start one with causeway lab up --directory \(directory).")
-            }
+            let record = try LabDirectory(directory).recordOfLabThatIsUp()
             let edge = side == .cloud ? record.cloud : record.onprem
             Terminal.print("export CAUSEWAY_API=\(edge.api) CAUSEWAY_TOKEN=\(edge.token)")
         }

@@ -137,10 +137,7 @@ struct LabCommand: AsyncParsableCommand {
 
         func run() async throws {
             let lab = LabDirectory(directory)
-            guard let record = try lab.readRecord() else {
-                throw CommandFailure(
-                    "no lab is up in \(lab.path)", action: "Start one with causeway lab up --directory \(directory).")
-            }
+            let record = try lab.recordOfLabThatIsUp()
             let outcome = try await LabTeardown(lab: lab, record: record, timeout: timeout, force: force).run()
             LabReport.down(outcome, to: outputOptions.output)
         }
@@ -157,10 +154,7 @@ struct LabCommand: AsyncParsableCommand {
 
         func run() async throws {
             let lab = LabDirectory(directory)
-            guard let record = try lab.readRecord() else {
-                throw CommandFailure(
-                    "no lab is up in \(lab.path)", action: "Start one with causeway lab up --directory \(directory).")
-            }
+            let record = try lab.recordOfLabThatIsUp()
             try await LabReport.status(record, to: outputOptions.output)
         }
     }

@@ -62,14 +62,44 @@ struct LabDirectory: Sendable {
     func state(_ role: String) -> String { "\(path)/\(role)" }
     func log(_ role: String) -> String { "\(path)/\(role).log" }
 
+    /// Makes the directory, unless it is there.
+    func make() throws {
+        do {
+            try FileManager.default.createDirectory(
+                atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        } catch {
+            let reason = ((error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError).map {
+                ": \(String(cString: strerror(Int32($0.code))))"
+            }
+            var isDirectory: ObjCBool = false
+            let isFile = FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory) && !isDirectory.boolValue
+            throw CommandFailure(
+                "\(path) \(isFile ? "is no directory" : "can't be made\(reason ?? "")")", action: "Name a directory with --directory.")
+        }
+    }
+
     /// What the lab left about itself; nil when none is there.
     func readRecord() throws -> LabRecord? {
-        guard let data = FileManager.default.contents(atPath: record) else { return nil }
+        guard let data = FileManager.default.contents(atPath: record) else {
+            let reason = access(record, R_OK) == 0 ? 0 : errno
+            // Without rights for the directory nobody can say whether there is one.
+            if reason == 0 || reason == ENOENT || reason == ENOTDIR { return nil }
+            throw CommandFailure(
+                "\(record) can't be read: \(String(cString: strerror(reason)))", action: "Use the account that started the lab.")
+        }
         do {
             return try JSONDecoder().decode(LabRecord.self, from: data)
         } catch {
             throw CommandFailure("\(record) is not what a lab leaves", action: "Remove it, after ending what it names.")
         }
+    }
+
+    /// What the lab left about itself; an error when none is up.
+    func recordOfLabThatIsUp() throws -> LabRecord {
+        guard let record = try readRecord() else {
+            throw CommandFailure("no lab is up in \(path)", action: "Start one with causeway lab up --directory \(path).")
+        }
+        return record
     }
 
     func write(_ value: some Encodable, to path: String) throws {

@@ -24,6 +24,27 @@ extension EndToEnd {
             }
         }
 
+        @Test("a lab in a file, and in a directory that one may not read")
+        func labDirectories() async throws {
+            let directory = try Lab.makeDirectory()
+            defer { try? FileManager.default.removeItem(at: directory) }
+            let file = directory.appendingPathComponent("file").path
+            try Data("mine".utf8).write(to: URL(fileURLWithPath: file))
+            for place in [file, file + "/below"] {
+                let refused = try await Command.run("causeway", ["lab", "up", "--directory", place, "--detach"], seconds: 20)
+                #expect(refused.status == 1 && refused.errors.contains("directory"), "\(refused)")
+                #expect(!refused.errors.contains("NSCocoa") && !refused.errors.contains("Error Domain"), "\(refused)")
+            }
+            #expect(try Data(contentsOf: URL(fileURLWithPath: file)) == Data("mine".utf8))
+            // The file's account may not read what is in a directory of root's: that is not the same as no lab.
+            guard getuid() == 0 else { return }
+            try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: directory.path)
+            let down = Command.path(of: "causeway")
+            let refused = try await Command.run(
+                "setpriv", ["--reuid=65534", "--clear-groups", down, "lab", "down", "--directory", directory.path], seconds: 20)
+            #expect(refused.status == 1 && refused.errors.contains("Permission denied"), "\(refused)")
+        }
+
         @Test("another file in the disk's place, while the daemon is down, is refused until the right one is back")
         func swappedDisk() async throws {
             try await Lab.with(disks: [("data", 16 << 20)]) { lab in

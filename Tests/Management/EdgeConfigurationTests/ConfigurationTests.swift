@@ -173,6 +173,10 @@ import Testing
             "role: cloud\nname: n\nstate: /s\nsealSize: 1GiB\n",
             "4:1: unknown key “sealSize” — “sealSize” belongs at points.sealSize"
         ),
+        (
+            "role: cloud\nname: n\nstate: /s\ntarget:\n  busyPoll: 50us\n",
+            "5:3: unknown key “target.busyPoll” — this key is gone, because it had no effect: delete the line"
+        ),
         ("? [a]\n: b\nrole: cloud\n", "expected the name of a key, found a list"),
     ])
     func oneError(text: String, message: String) {

@@ -137,4 +137,18 @@ import Testing
         lock = nil
         _ = try StateDirectoryLock(directory: directory)
     }
+
+    /// Whoever only reads writes nothing, so the lock's file still names the last one who wrote: that one is not who is in the way.
+    @Test func theProcessOfAnEarlierHolderIsNotNamed() throws {
+        let temporary = try TemporaryDirectory()
+        let directory = try OpenDirectory(temporary.path)
+        // One that there is not, and one that does something else.
+        for last in [1 << 30, 1] {
+            try directory.replaceFile(StateDirectoryLock.fileName, with: Array("\(last)\n".utf8))
+            let reader = try StateDirectoryGuard(directory: directory)
+            let refused = #expect(throws: StateDirectoryError.self) { try StateDirectoryLock(directory: directory) }
+            #expect(refused == .inUse(path: temporary.path, processIdentifier: nil))
+            withExtendedLifetime(reader) {}
+        }
+    }
 }

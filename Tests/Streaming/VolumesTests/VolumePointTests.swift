@@ -149,6 +149,25 @@ import WriteLog
         #expect(time > bench.volume.policy.writeTimeout && time < bench.volume.policy.writeTimeout + .seconds(6))
     }
 
+    @Test("of a log whose file system is full nobody says when it will be")
+    func noEstimateWhileFull() throws {
+        let bench = try VolumeBench(limits: WriteLogLimits(logBytesMax: 64 << 20))
+        for block in 0..<40 as Range<UInt64> {
+            bench.write(block: block)
+            bench.pass(.milliseconds(200))
+        }
+        #expect(bench.volume.logFill.timeUntilFull != nil)
+        bench.machine.faults.capacityBytes = 0
+        let range = SectorRange(block: 99)
+        bench.volume.write(range, data: ByteBuffer(repeating: 2, count: range.byteCount), durability: .ordered) { _ in }
+        bench.pass(.seconds(1))
+        #expect(bench.volume.isLogFull && bench.volume.logFill.usedBytes < 1 << 20)
+        #expect(bench.volume.logFill.timeUntilFull == nil)
+        bench.machine.faults.capacityBytes = .max
+        bench.pass(.seconds(2))
+        #expect(bench.volume.logFill.timeUntilFull != nil)
+    }
+
     @Test("a point whose seal took too long goes home when the file system takes changes again, though nothing more is written")
     func sealTooLate() throws {
         let bench = try VolumeBench()

@@ -83,6 +83,29 @@ private actor CacheWriter {
         #expect(found.volumes.map(\.damaged) == [3, 0] && found.volumes.map(\.authentic) == [317, 320])
     }
 
+    private func error(verifying state: String) async -> OfflineError? {
+        do {
+            _ = try await CacheScrub().verify(state: state, path: state + "/cache", keys: [cacheKey], volumes: [])
+            return nil
+        } catch { return error as? OfflineError }
+    }
+
+    /// It is told that nothing was looked at, and what is missing: the records, or the whole state.
+    @Test func saysWhenThereIsNothingToCheck() async throws {
+        try await fill()
+        let records = "\(world.state)/\(CacheRecordsDirectory.name)"
+        for name in try FileManager.default.contentsOfDirectory(atPath: records) {
+            try FileManager.default.removeItem(atPath: "\(records)/\(name)")
+        }
+        let noRecords = await error(verifying: world.state)
+        #expect(noRecords?.description.contains("nothing was checked") == true, "\(String(describing: noRecords))")
+        let empty = world.state + ".empty"
+        try FileManager.default.createDirectory(atPath: empty, withIntermediateDirectories: false)
+        defer { try? FileManager.default.removeItem(atPath: empty) }
+        let noState = await error(verifying: empty)
+        #expect(noState?.action == "Name the state directory of a cloud edge.", "\(String(describing: noState))")
+    }
+
     @Test func refusesWhatIsInUseAndWhatIsNoCache() async throws {
         try await fill()
         let directory = try OpenDirectory(world.state)
