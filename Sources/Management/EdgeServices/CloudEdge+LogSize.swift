@@ -35,7 +35,7 @@ extension CloudEdge {
         try await plane.run { plane in
             guard let entry = plane.served[identifier] else { return }
             entry.ownLogBytes = own
-            entry.volume.resizeLog(to: size)
+            plane.resizeLog(of: entry, to: size)
         }
         environment.recorder.record(
             "log.resized", subject: name, logSubject: identifier.description, "the write log may take \(size) bytes now")
@@ -51,7 +51,7 @@ extension CloudEdge {
         guard size != cloud.writeLogSizeBytes else { return }
         cloud.writeLogSizeBytes = size
         plane?.send { plane in
-            for entry in plane.served.values where entry.ownLogBytes == nil { entry.volume.resizeLog(to: size) }
+            for entry in plane.served.values where entry.ownLogBytes == nil { plane.resizeLog(of: entry, to: size) }
         }
         environment.recorder.record("log.resized", "write logs without a size of their own may take \(size) bytes now")
     }

@@ -8,14 +8,18 @@ import WriteLog
 
 /// What the file system of the state directory has room for, against what the write logs may still take of it.
 struct StateSpace {
-    /// How often it is looked at.
+    /// How often it is looked at; and while it can't hold the logs at full size.
     static let interval: TimeAmount = .seconds(5)
+    static let shortInterval: TimeAmount = .seconds(1)
 
     /// Opened by the control plane; nil until then.
     var directory: OpenDirectory?
     fileprivate var watch = FillWatch()
-    fileprivate var lookedAt: NIODeadline?
+    /// When it was looked at last; nil to have it looked at soon.
+    var lookedAt: NIODeadline?
     fileprivate var isLooking = false
+    /// The logs have less than their size, so that some room is left.
+    fileprivate var isShort = false
 
     /// How far what the logs may still take has come towards what there is; nil when it is well below half.
     var step: FillStep? { watch.step }
@@ -68,7 +72,7 @@ extension CloudPlane {
     func watchSpace() {
         let now = NIODeadline.now()
         guard let directory = stateSpace.directory, !stateSpace.isLooking,
-            stateSpace.lookedAt.map({ now - $0 >= StateSpace.interval }) ?? true
+            stateSpace.lookedAt.map({ now - $0 >= (stateSpace.isShort ? StateSpace.shortInterval : StateSpace.interval) }) ?? true
         else { return }
         stateSpace.isLooking = true
         stateSpace.lookedAt = now
@@ -81,21 +85,41 @@ extension CloudPlane {
     }
 
     private func compareSpace(free: UInt64) {
-        let needed = served.values.reduce(UInt64(0)) { sum, entry in
-            let fill = entry.volume.logFill
-            return sum &+ fill.sizeBytes - min(fill.sizeBytes, max(fill.usedBytes, fill.fileBytes))
-        }
+        let needed = shareSpace(free: free)
         let change = stateSpace.watch.observe(used: needed, bound: free)
         switch change {
         case .reached(let step):
             recorder.record(
                 "state.filling", severity: step == .half ? .info : .warning,
                 "the file system of the state directory has \(free) bytes free, and the write logs may still take \(needed): "
-                    + (needed > free ? "it can't hold them at full size" : "\(step.percent) % of that or more"))
+                    + (needed > free ? "it can't hold them at full size, so they are kept smaller" : "\(step.percent) % of that or more"))
         case .over:
             recorder.record(
                 "state.eased", "the file system of the state directory has room for the write logs again: \(free) bytes are free")
         case nil: break
         }
+    }
+
+    /// Bounds the logs by what the file system has room for, and tells how much they may still take by their sizes.
+    private func shareSpace(free: UInt64) -> UInt64 {
+        let entries = Array(served.values)
+        let logs = entries.map { entry in
+            let fill = entry.volume.logFill
+            return LogShares.Log(sizeBytes: entry.logSizeBytes, takenBytes: max(fill.usedBytes, fill.fileBytes))
+        }
+        let shares = LogShares(logs: logs, freeBytes: free)
+        stateSpace.isShort = shares.pointBytesMax != nil
+        for (entry, bound) in zip(entries, shares.bounds) {
+            entry.volume.pointBytesMax = shares.pointBytesMax
+            entry.volume.resizeLog(to: bound)
+        }
+        return logs.reduce(0) { $0 &+ $1.sizeBytes - min($1.sizeBytes, $1.takenBytes) }
+    }
+
+    /// Gives a log another size; what the file system has no room for comes off it at the next look.
+    func resizeLog(of entry: Served, to byteCount: UInt64) {
+        entry.logSizeBytes = byteCount
+        entry.volume.resizeLog(to: byteCount)
+        stateSpace.lookedAt = nil
     }
 }

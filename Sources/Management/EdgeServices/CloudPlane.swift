@@ -48,8 +48,10 @@ final class CloudPlane {
         var delayTold: (refusal: PointRefusal, at: NIODeadline)?
         /// Home has been asked to open the volume and has not answered.
         var isOpening = false
-        /// The size of the write log that was set for this volume; nil for the edge's.
+        /// The size of the write log that was set for this volume; nil for the edge's. And the one that it is to have: its bound is
+        /// less where the file system has no room for it.
         var ownLogBytes: UInt64?
+        var logSizeBytes: UInt64 = 0
         /// Where its log is, and what is kept beside it.
         let directory: OpenDirectory
         /// Its write policy is being changed or kept; it has to be kept once more then.
@@ -282,6 +284,9 @@ final class CloudPlane {
         entry.cloudOnlyKeyGeneration = disk?.2
         reservations.file.use(keys)
         entry.ownLogBytes = logSize.ownBytes
+        entry.logSizeBytes = logSize.limits.logBytesMax
+        // Before its first point is larger than the file system has room for.
+        stateSpace.lookedAt = nil
         entry.openWaiters.append(completion)
         volume.onEvent = { [weak self, weak entry] event in
             guard let self, let entry else { return }

@@ -33,7 +33,10 @@ enum VolumeReport {
             case .noSpace:
                 message = "the file system of this edge's state directory is full: free space there; nothing that was acknowledged is lost"
             case nil where volume.isLogFull:
-                message = volume.state == .linkDown ? "the write log is full, and the link is down" : "the write log is full: writers wait"
+                message =
+                    (volume.logFill.sizeBytes < entry.logSizeBytes
+                        ? "the write log is full, and its file system has no room for a larger one" : "the write log is full")
+                    + (volume.state == .linkDown ? ", and the link is down" : ": writers wait")
             case nil: break
             }
         }

@@ -87,7 +87,7 @@ extension Volume {
         let factor = hasPointWaiting ? Self.mergeFactor : 1
         let age = policy.recoveryPointObjective * factor
         let isOld = log.currentEpochStartedAt.map { now - $0 >= age } ?? false
-        let isLarge = log.currentEpochBytes >= Self.mergedBytes(policy.sealBytes, factor: factor)
+        let isLarge = log.currentEpochBytes >= min(Self.mergedBytes(policy.sealBytes, factor: factor), pointBytesMax ?? .max)
         // Each sealed point holds a file open: in a long outage of the link, points grow by size, not in number.
         let maySealByTime = log.sealedPoints.count < Self.pointsSealedByTimeMax
         guard

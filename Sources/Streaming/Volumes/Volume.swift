@@ -115,6 +115,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     public var policy: VolumePolicy
     public internal(set) var state: State = .linkDown
     public internal(set) var statistics = Statistics()
+    /// A point is sealed when it is as large as this, whatever the policy says; nil for as large as that lets it become.
+    public var pointBytesMax: UInt64?
     /// Hands a message to the link; false when its class takes no more, then `linkWritable` will be called.
     public var uplink: (LinkMessage, TrafficClass, Bool) -> Bool = { _, _, _ in false }
     /// How long a piece of a point should be on this line: at most what one frame carries, less where a frame takes long.

@@ -135,7 +135,8 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         let oldest = volumes.compactMap(\.log.currentEpochStartedAt).min()
         let isOld = oldest.map { now - $0 >= policy.recoveryPointObjective * factor } ?? false
         let byteCount = volumes.reduce(0) { $0 + $1.log.currentEpochBytes }
-        let isLarge = byteCount >= Volume<Directory>.mergedBytes(policy.sealBytes, factor: factor)
+        let byteCountMax = volumes.compactMap(\.pointBytesMax).min() ?? .max
+        let isLarge = byteCount >= min(Volume<Directory>.mergedBytes(policy.sealBytes, factor: factor), byteCountMax)
         let maySealByTime = volumes.allSatisfy { $0.log.sealedPoints.count < Volume<Directory>.pointsSealedByTimeMax }
         let isWanted = volumes.contains { $0.log.wantsSeal || $0.log.currentEpochExtents >= Volume<Directory>.extentsPerPointMax }
         if isOld && maySealByTime || isLarge || isWanted || needsCut && !volumes.isEmpty { cut(carrying: nil) { _ in } }

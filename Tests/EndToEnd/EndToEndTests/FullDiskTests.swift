@@ -88,6 +88,18 @@ extension EndToEndFaults {
         }
 
         @Test(
+            "one full file system under both edges: the log leaves home the room that points need",
+            .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+        func sharedFileSystem() async throws {
+            let options = ["--rtt", "10ms", "--rate", "40mbit", "--log-size", "256MiB", "--cache-size", "16MiB"]
+            try await Lab.with(disks: [("data", 64 << 20)], options: options, cloudMebibytes: 96, isShared: true) { lab in
+                let load = try startLoad(lab, bytes: "160MiB", depth: 16)
+                try await untilTold("state.filling", in: lab)
+                try await checkAllIsThere(lab, after: load)
+            }
+        }
+
+        @Test(
             "a file system that takes no changes: writers wait, and go on when it takes them again",
             .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
         func readOnly() async throws {

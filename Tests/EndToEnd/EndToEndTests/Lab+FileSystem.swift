@@ -1,6 +1,6 @@
 import Foundation
 
-/// A small ext4 file system under the state directory of a lab's cloud edge, behind a loop device. It is mounted in a namespace that
+/// A small ext4 file system under the state directory of a lab's cloud edge, or of both edges, behind a loop device. It is mounted in a namespace that
 /// only the lab's processes see, so it goes when they do.
 struct LabFileSystem {
     /// What a test does to it. Linux does not remount a file system read-only while a file is open for writing, so what refuses
@@ -23,9 +23,9 @@ struct LabFileSystem {
     let mountPoint: String
 
     /// Makes one in a directory of a test; `start` mounts it.
-    init(in directory: URL, mebibytes: Int) async throws {
+    init(in directory: URL, mebibytes: Int, isShared: Bool = false) async throws {
         image = directory.appendingPathComponent("state.ext4").path
-        mountPoint = directory.appendingPathComponent("lab/cloud").path
+        mountPoint = directory.appendingPathComponent(isShared ? "lab" : "lab/cloud").path
         try FileManager.default.createDirectory(atPath: mountPoint, withIntermediateDirectories: true)
         try await Command.check("truncate", ["-s", "\(mebibytes)M", image])
         try await Command.check("mkfs.ext4", ["-q", "-F", "-m", "0", image])

@@ -63,10 +63,10 @@ final class Lab {
     }
 
     /// Runs `body` with a lab, which serves disks of holes and copies of images, and takes it down whatever happens.
-    /// With `cloudMebibytes` the cloud edge's state has a file system of that size.
+    /// With `cloudMebibytes` the cloud edge's state has a file system of that size, which is home's too when it is shared.
     static func with(
         disks: [(name: String, bytes: Int)], copies: [(name: String, image: String)] = [], options: [String] = [],
-        cloudMebibytes: Int? = nil, _ body: (Lab) async throws -> Void
+        cloudMebibytes: Int? = nil, isShared: Bool = false, _ body: (Lab) async throws -> Void
     ) async throws {
         let directory = try makeDirectory()
         var paths: [(name: String, path: String)] = []
@@ -82,7 +82,7 @@ final class Lab {
             paths.append((copy.name, path))
         }
         var fileSystem: LabFileSystem?
-        if let cloudMebibytes { fileSystem = try await LabFileSystem(in: directory, mebibytes: cloudMebibytes) }
+        if let cloudMebibytes { fileSystem = try await LabFileSystem(in: directory, mebibytes: cloudMebibytes, isShared: isShared) }
         let lab = try await up(in: directory, disks: paths, options: options, fileSystem: fileSystem)
         do {
             try await body(lab)
