@@ -37,7 +37,8 @@ extension Configuration {
         lines += ["  connections: \(cloud.linkConnections)", "target:", "  listen:"]
         lines += cloud.targetListen.map { "    - \(quote($0.description))" }
         lines += [
-            "  discoveryAuthentication: \(cloud.discoveryAuthentication.rawValue)"
+            "  discoveryAuthentication: \(cloud.discoveryAuthentication.rawValue)",
+            "  keepProcessorsAwake: \(cloud.keepsProcessorsAwake)",
         ]
         if let nbd = cloud.nbd { lines += render(nbd) }
         lines += [

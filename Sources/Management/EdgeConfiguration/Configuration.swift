@@ -78,6 +78,8 @@ public struct Configuration: Sendable, Equatable {
         public var targetListen: [NetworkAddress]
         /// `target.discoveryAuthentication`: what discovery asks for.
         public var discoveryAuthentication: DiscoveryAuthentication
+        /// `target.keepProcessorsAwake`: processors don't halt while initiators wait for one answer after the other.
+        public var keepsProcessorsAwake: Bool
         /// `nbd`: the NBD listeners; nil when there is no such section.
         public var nbd: NBD?
         /// `cache.path`: the file or block device of the cache.
@@ -99,7 +101,7 @@ public struct Configuration: Sendable, Equatable {
         public init(
             linkConnect: NetworkAddress? = nil, linkConnections: Int = 2,
             targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)],
-            discoveryAuthentication: DiscoveryAuthentication = .optional, nbd: NBD? = nil,
+            discoveryAuthentication: DiscoveryAuthentication = .optional, keepsProcessorsAwake: Bool = true, nbd: NBD? = nil,
             cachePath: String,
             cacheSizeBytes: UInt64 = 10 << 30,
             writeLogSizeBytes: UInt64 = 4 << 30, writeLogMemoryBytes: UInt64 = 32 << 20,
@@ -110,6 +112,7 @@ public struct Configuration: Sendable, Equatable {
             self.linkConnections = linkConnections
             self.targetListen = targetListen
             self.discoveryAuthentication = discoveryAuthentication
+            self.keepsProcessorsAwake = keepsProcessorsAwake
             self.nbd = nbd
             self.cachePath = cachePath
             self.cacheSizeBytes = cacheSizeBytes

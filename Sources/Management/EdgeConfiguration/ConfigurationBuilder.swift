@@ -128,6 +128,7 @@ struct ConfigurationBuilder {
         if let target = section("target") {
             if let node = target.values["listen"] { cloud.targetListen = addresses(node, key: "target.listen") ?? cloud.targetListen }
             cloud.discoveryAuthentication = target.choice("discoveryAuthentication", default: cloud.discoveryAuthentication)
+            cloud.keepsProcessorsAwake = target.flag("keepProcessorsAwake", default: cloud.keepsProcessorsAwake)
         }
         cloud.nbd = section("nbd").map { nbd($0) }
         if let cache = section("cache") {

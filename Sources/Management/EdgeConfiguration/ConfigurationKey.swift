@@ -44,6 +44,7 @@ struct ConfigurationKey: Sendable {
         .init(section: "", name: "target", roles: .cloud),
         .init(section: "target", name: "listen", roles: .cloud),
         .init(section: "target", name: "discoveryAuthentication", roles: .cloud),
+        .init(section: "target", name: "keepProcessorsAwake", roles: .cloud),
         .init(section: "", name: "nbd", roles: .cloud),
         .init(section: "nbd", name: "listen", roles: .cloud),
         .init(section: "nbd", name: "allowPlain", roles: .cloud),

@@ -69,14 +69,19 @@ actor CloudEdge: EdgeController {
             case .required: .required
             case .none: .none
             }
+        let keepsProcessorsAwake = cloud.keepsProcessorsAwake
         let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self, limits] in
+            let wakefulness =
+                keepsProcessorsAwake
+                ? ProcessorWakefulness(eventLoop: environment.eventLoop, keep: ProcessorsAwake(recorder: environment.recorder).keep) : nil
             // Until home has told the grants, an unknown target is one that may be there soon.
             let target = StorageTargetServer(
-                eventLoop: environment.eventLoop, limits: limits, logger: environment.logger, isReady: !isPaired, discovery: discovery)
+                eventLoop: environment.eventLoop, limits: limits, logger: environment.logger, isReady: !isPaired, discovery: discovery,
+                wakefulness: wakefulness)
             let networkBlock = security.map {
                 NetworkBlockServer(
                     eventLoop: environment.eventLoop, limits: environment.memory.networkBlock, security: $0, logger: environment.logger,
-                    isReady: !isPaired)
+                    isReady: !isPaired, wakefulness: wakefulness)
             }
             let plane = CloudPlane(
                 eventLoop: environment.eventLoop, threadPool: environment.threadPool, target: target, networkBlock: networkBlock,

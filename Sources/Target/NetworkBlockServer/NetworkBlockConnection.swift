@@ -135,6 +135,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
+        server.wakefulness?.arrived()
         flush()
     }
 

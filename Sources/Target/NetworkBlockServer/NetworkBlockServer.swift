@@ -14,6 +14,8 @@ public final class NetworkBlockServer {
     let security: NetworkBlockSecurity
     /// False while exports may be missing that will be there soon: who asks for an unknown one is then told so.
     public var isReady: Bool
+    /// Keeps the processors awake for clients that wait; nil leaves them alone.
+    let wakefulness: ProcessorWakefulness?
 
     let writes: DataBudget
     let reads: DataBudget
@@ -32,13 +34,15 @@ public final class NetworkBlockServer {
 
     public init(
         eventLoop: any EventLoop, limits: NetworkBlockLimits = NetworkBlockLimits(),
-        security: NetworkBlockSecurity = NetworkBlockSecurity(), logger: Logger, isReady: Bool = true
+        security: NetworkBlockSecurity = NetworkBlockSecurity(), logger: Logger, isReady: Bool = true,
+        wakefulness: ProcessorWakefulness? = nil
     ) {
         self.eventLoop = eventLoop
         self.limits = limits
         self.security = security
         self.logger = logger
         self.isReady = isReady
+        self.wakefulness = wakefulness
         writes = DataBudget(limit: limits.writeByteCount)
         reads = DataBudget(limit: limits.readByteCount)
         running = DataBudget(limit: limits.runningRequests)

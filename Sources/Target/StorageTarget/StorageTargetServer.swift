@@ -16,6 +16,8 @@ public final class StorageTargetServer {
     /// False while targets may be missing that will be there soon: a login to an unknown one is then answered
     /// with "service unavailable", which initiators try again, instead of "not found".
     public var isReady: Bool
+    /// Keeps the processors awake for initiators that wait; nil leaves them alone.
+    let wakefulness: ProcessorWakefulness?
 
     var random: RandomSource
     let dataOut: DataBudget
@@ -34,7 +36,8 @@ public final class StorageTargetServer {
 
     public init(
         eventLoop: any EventLoop, limits: StorageTargetLimits = StorageTargetLimits(), logger: Logger,
-        random: RandomSource = .system, isReady: Bool = true, discovery: DiscoveryAuthentication = .optional
+        random: RandomSource = .system, isReady: Bool = true, discovery: DiscoveryAuthentication = .optional,
+        wakefulness: ProcessorWakefulness? = nil
     ) {
         self.discovery = discovery
         self.eventLoop = eventLoop
@@ -42,6 +45,7 @@ public final class StorageTargetServer {
         self.logger = logger
         self.random = random
         self.isReady = isReady
+        self.wakefulness = wakefulness
         dataOut = DataBudget(limit: limits.dataOutByteCount)
         dataIn = DataBudget(limit: limits.dataInByteCount)
     }

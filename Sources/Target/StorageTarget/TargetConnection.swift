@@ -125,6 +125,7 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
+        server.wakefulness?.arrived()
         flush()
     }
 

@@ -47,6 +47,7 @@ import Testing
             target:
               listen: [0.0.0.0:3260, "[::]:3260"]
               discoveryAuthentication: required
+              keepProcessorsAwake: false
             cache: {path: /dev/nvme1n1, size: 100GB}
             writeLog: {size: 8GiB, memory: 64MiB}
             points: {recoveryPointObjective: 500ms, sealSize: 16MiB}
@@ -54,7 +55,7 @@ import Testing
         let part = Configuration.Cloud(
             linkConnect: .init(host: "home.example.com", port: 7_481), linkConnections: 4,
             targetListen: [.init(host: "0.0.0.0", port: 3_260), .init(host: "::", port: 3_260)], discoveryAuthentication: .required,
-            cachePath: "/dev/nvme1n1",
+            keepsProcessorsAwake: false, cachePath: "/dev/nvme1n1",
             cacheSizeBytes: 100_000_000_000, writeLogSizeBytes: 8 << 30, writeLogMemoryBytes: 64 << 20,
             recoveryPointObjective: .milliseconds(500), sealSizeBytes: 16 << 20)
         #expect(
