@@ -9,32 +9,47 @@ import Testing
 
     @Test func oneWindowWithManyArrivalsWakes() {
         var policy = WakefulnessPolicy()
-        #expect(policy.arrived())
-        #expect(!policy.arrived())
+        let answer1 = policy.arrived()
+        #expect(answer1)
+        let answer2 = policy.arrived()
+        #expect(!answer2)
         arrive(WakefulnessPolicy.arrivalsMin - 2, &policy)
-        #expect(policy.windowEnded() == .wake)
+        let answer3 = policy.windowEnded()
+        #expect(answer3 == .wake)
         #expect(policy.isWatching)
     }
 
     @Test func fewArrivalsLeaveNoTimer() {
         var policy = WakefulnessPolicy()
         arrive(WakefulnessPolicy.arrivalsMin - 1, &policy)
-        #expect(policy.windowEnded() == .nothing)
+        let answer4 = policy.windowEnded()
+        #expect(answer4 == .nothing)
         #expect(!policy.isWatching)
         // The next one begins a window of its own, with a count of its own.
-        #expect(policy.arrived())
-        #expect(policy.windowEnded() == .nothing)
+        let answer5 = policy.arrived()
+        #expect(answer5)
+        let answer6 = policy.windowEnded()
+        #expect(answer6 == .nothing)
     }
 
     @Test func onlyQuietWindowsInARowEndIt() {
         var policy = WakefulnessPolicy()
         arrive(WakefulnessPolicy.arrivalsMin, &policy)
-        #expect(policy.windowEnded() == .wake)
-        for _ in 1..<WakefulnessPolicy.quietWindowsMax { #expect(policy.windowEnded() == .nothing) }
+        let answer7 = policy.windowEnded()
+        #expect(answer7 == .wake)
+        for _ in 1..<WakefulnessPolicy.quietWindowsMax {
+            let action = policy.windowEnded()
+            #expect(action == .nothing)
+        }
         arrive(WakefulnessPolicy.arrivalsMin, &policy)
-        #expect(policy.windowEnded() == .nothing)
-        for _ in 1..<WakefulnessPolicy.quietWindowsMax { #expect(policy.windowEnded() == .nothing) }
-        #expect(policy.windowEnded() == .rest)
+        let answer8 = policy.windowEnded()
+        #expect(answer8 == .nothing)
+        for _ in 1..<WakefulnessPolicy.quietWindowsMax {
+            let action = policy.windowEnded()
+            #expect(action == .nothing)
+        }
+        let answer9 = policy.windowEnded()
+        #expect(answer9 == .rest)
         #expect(!policy.isWatching && !policy.isAwake)
     }
 }
