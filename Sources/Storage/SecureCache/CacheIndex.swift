@@ -2,7 +2,7 @@ import Blocks
 import Ciphers
 import NIOCore
 
-/// That something holds for a run of blocks, as that they are zeroes.
+/// That a run of blocks holds zeroes.
 struct ZeroMark: ExtentValue {
     func dropping(sectors: UInt64) -> ZeroMark { self }
 }
@@ -20,10 +20,6 @@ final class CacheVolume {
     }
     var map: CacheMap
     var zeroes = ExtentMap<ZeroMark>()
-    /// The pool that new blocks come into.
-    var pool = 0
-    /// Blocks that are to stay once they are here.
-    var pins = ExtentMap<ZeroMark>()
     /// The cache has everything of the volume's points up to this one.
     var current: PointNumber = 0
     /// What changed while the cache could not be opened.
@@ -39,7 +35,6 @@ final class CacheVolume {
         map = CacheMap(width: slotWidth)
     }
 
-    func isPinned(_ block: UInt64) -> Bool { !pins.isEmpty && pins.overlaps(SectorRange(block: block)) }
     func isZero(_ block: UInt64) -> Bool { !zeroes.isEmpty && zeroes.overlaps(SectorRange(block: block)) }
     func contains(_ block: UInt64) -> Bool { map.slot(of: block) != nil || isZero(block) }
 
@@ -144,8 +139,6 @@ struct CacheSegment {
 
     var state = State.free
     var queue = CacheQueue.small
-    /// Whose it is: the number of one of the queues' pools.
-    var pool: UInt8 = 0
     /// The file has all its bytes: it was full once.
     var hasRoom = false
     /// 0 while nothing there counts.
@@ -166,9 +159,7 @@ struct CacheOwner: Equatable {
 final class FillingSegment {
     let segment: Int
     let sequence: UInt64
-    var queue: CacheQueue
-    /// Whose it is.
-    var pool: Int
+    let queue: CacheQueue
     var owners: [CacheOwner] = []
     /// The plaintext of slots that were not written; nil for those that were.
     var buffers: [ByteBuffer?] = []
@@ -178,10 +169,9 @@ final class FillingSegment {
     /// No more blocks are taken.
     var isFull = false
 
-    init(segment: Int, sequence: UInt64, queue: CacheQueue, pool: Int) {
+    init(segment: Int, sequence: UInt64, queue: CacheQueue) {
         self.segment = segment
         self.sequence = sequence
         self.queue = queue
-        self.pool = pool
     }
 }

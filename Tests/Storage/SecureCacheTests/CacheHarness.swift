@@ -19,7 +19,6 @@ final class CacheHarness {
     var edgeKey: SecretKey
     var limits = CacheLimits(unwrittenBytesMax: 1 << 20, segmentBytes: 128 << 10, writeBytes: 32 << 10)
     var byteCount = 8 * (128 << 10)
-    var division = CacheDivision()
     var cache: Cache?
 
     init(seed: UInt64 = 1) throws {
@@ -38,8 +37,7 @@ final class CacheHarness {
     func open(attaching: Bool = true) throws -> Cache {
         var result: Result<Cache, CacheError>?
         Cache.open(
-            file: file, directory: directory, byteCount: UInt64(byteCount), key: edgeKey, limits: limits, division: division,
-            random: random.source
+            file: file, directory: directory, byteCount: UInt64(byteCount), key: edgeKey, limits: limits, random: random.source
         ) { result = $0 }
         scheduler.runUntilIdle()
         let cache = try #require(result, "the cache never opened").get()
