@@ -38,6 +38,7 @@ struct Daemon: AsyncParsableCommand {
         }
         causeway_forbid_core_dumps()
         causeway_keep_freed_memory()
+        causeway_raise_file_limit()
         do {
             try await EdgeProcess(configuration: configuration, configurationPath: config).run()
         } catch let failure as EdgeFailure {

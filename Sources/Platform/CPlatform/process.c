@@ -1,4 +1,4 @@
-// The process as a whole: no core files, and memory that is kept.
+// The process as a whole: no core files, memory that is kept, and open files.
 // Where secrets live: pages of slots of one length that are locked into memory and left out of core files.
 
 #define _GNU_SOURCE
@@ -49,6 +49,15 @@ void causeway_keep_freed_memory(void) {
     // Threads of the pool free what the loop allocated and the other way round: few heaps find their holes again.
     mallopt(M_ARENA_MAX, 4);
 #endif
+}
+
+int causeway_raise_file_limit(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) {
+        return errno;
+    }
+    files.rlim_cur = files.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &files) == 0 ? 0 : errno;
 }
 
 struct secret_page {

@@ -39,8 +39,9 @@ enum LogFormat {
     static let atOnceBytesMax = 160 << 10
     /// The zeroes that are written ahead of flushed batches: as many as the file has bytes, within these bounds.
     static let bytesAhead = 64 << 10...1 << 20
-    /// Files without an epoch are kept for the next ones, at most so many, and see `WriteLog.idleBytesMax`.
-    static let sparesMax = 8
+    /// Files without an epoch are kept for the next ones, at most so many, and see `WriteLog.idleBytesMax`. Each stays open. A long
+    /// write fills a point's 64 MiB in less than a tenth of a second, so a few are soon used up.
+    static let sparesMax = 64
     /// Of a file that is too large to be kept, the first part is, if that has so many bytes.
     static let spareBytesMin: UInt64 = 1 << 20
     /// No file of a log is as large; a size beyond it is somebody's who wants sums to overflow.

@@ -35,7 +35,11 @@ extension EndToEnd {
                         try await guest.untilTrue(Self.paths("active", are: 1), seconds: 120)
                         try await guest.untilWritten(50, to: dm)
                         try await relay.say("restore")
-                        try await guest.untilTrue(Self.paths("active", are: 2), seconds: 120)
+                        do {
+                            try await guest.untilTrue(Self.paths("active", are: 2), seconds: 120)
+                        } catch {
+                            throw CommandFailure(description: "cut \(cut): \(error)\n\(try await Self.state(of: guest))")
+                        }
                     }
                     let result = try await guest.endVerifiedWrites(writes)
                     #expect(result.isSuccess && result.output.contains("err= 0"), "\(result)")
@@ -72,6 +76,11 @@ extension EndToEnd {
             ]
             _ = try await guest.logIn(to: target, digests: false, settings: settings)
             try await guest.untilTrue(paths("active", are: 2), seconds: 30)
+        }
+
+        /// What guest, initiator and multipathd say of the paths.
+        static func state(of guest: Guest) async throws -> String {
+            try await guest.run("multipathd show paths; iscsiadm -m session -P 1; ss -tnp; dmesg | tail -n 40").output
         }
 
         /// A condition in the guest: so many paths are in a state of the device mapper.

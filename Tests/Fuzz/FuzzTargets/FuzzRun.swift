@@ -8,7 +8,7 @@ public struct FuzzReport {
     public let seconds: Double
     /// Inputs that had an outcome of their own.
     public let outcomes: Int
-    /// How much resident memory grew after the first tenth of the inputs, in bytes.
+    /// How much resident memory grew after the first tenth of the inputs, in bytes, without the inputs that the run itself keeps.
     public let growthBytes: Int
     /// The highest resident memory of the process so far, in bytes.
     public let peakBytes: Int
@@ -61,17 +61,18 @@ public struct FuzzRun {
             random: SeededGenerator(seed: seed ^ name.value), dictionary: type.dictionary, inputBytesMax: type.inputBytesMax)
         let count = max(seeds.count, inputs / type.cost)
         let began = ContinuousClock.now
-        var base = Memory.now.resident
+        var base = Memory.now.resident - pool.byteCount
         for number in 0..<count {
             let input = number < seeds.count ? seeds[number] : next(&mutator, pool, target)
             let outcome = try run(target, input, number)
             pool.take(input, outcome, &mutator.random)
-            if number == count / 10 { base = Memory.now.resident }
+            if number == count / 10 { base = Memory.now.resident - pool.byteCount }
         }
         let seconds = (ContinuousClock.now - began) / .seconds(1)
         let memory = Memory.now
         let report = FuzzReport(
-            parser: type.name, inputs: count, seconds: seconds, outcomes: pool.outcomes, growthBytes: memory.resident - base,
+            parser: type.name, inputs: count, seconds: seconds, outcomes: pool.outcomes,
+            growthBytes: memory.resident - pool.byteCount - base,
             peakBytes: memory.peak)
         if report.growthBytes > Self.growthBytesMax || report.peakBytes > Self.peakBytesMax {
             throw FuzzFinding("\(type.name): the memory grew by \(report.growthBytes >> 20) MiB, its peak is \(report.peakBytes >> 20) MiB")
@@ -111,10 +112,13 @@ private struct Pool {
     private var inputs: [[UInt8]]
     private let corpusCount: Int
     private var seen: Set<UInt64> = []
+    /// What the inputs take.
+    private(set) var byteCount = 0
 
     init(_ seeds: [[UInt8]]) {
         inputs = seeds
         corpusCount = seeds.count
+        byteCount = seeds.reduce(0) { $0 + $1.count }
     }
 
     var outcomes: Int { seen.count }
@@ -127,10 +131,13 @@ private struct Pool {
     mutating func take(_ input: [UInt8], _ outcome: UInt64, _ random: inout SeededGenerator) {
         // The number of outcomes is bounded too: a parser that is alive has enough of them by then.
         guard seen.count < 100 * FuzzRun.poolMax, seen.insert(outcome).inserted else { return }
+        byteCount += input.count
         if inputs.count - corpusCount < FuzzRun.poolMax {
             inputs.append(input)
         } else {
-            inputs[corpusCount + random.below(FuzzRun.poolMax)] = input
+            let index = corpusCount + random.below(FuzzRun.poolMax)
+            byteCount -= inputs[index].count
+            inputs[index] = input
         }
     }
 }

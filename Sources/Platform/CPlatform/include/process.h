@@ -14,6 +14,11 @@ int causeway_forbid_core_dumps(void);
 /// write. The bounds of the program's buffers bound what is kept.
 void causeway_keep_freed_memory(void);
 
+/// Lets this process have as many open files as it may: the soft RLIMIT_NOFILE becomes the hard one. Each volume's log keeps
+/// some open for its next points, and 1024, which is the usual soft limit, is made for programs that call select(2).
+/// Returns 0, or the errno of the call that failed.
+int causeway_raise_file_limit(void);
+
 /// The length of a key, in bytes.
 #define CAUSEWAY_SECRET_BYTES 32
 /// Room for a key that a cipher expanded.
