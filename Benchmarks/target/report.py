@@ -24,7 +24,7 @@ def conditions(arguments, repository):
         "causeway": commit.stdout.strip() or "unknown",
         "versions": {name: version_of(name) for name in ("tgt", "libiscsi-bin", "qemu-utils", "nbdkit", "fio")},
         "volumeBytes": arguments.size, "rounds": arguments.rounds, "secondsEach": arguments.seconds, "line": f"{arguments.rtt} ms, {arguments.rate} Mbit/s",
-        "content": "random bytes", "network": "loopback", "encryptionAtRest": True, "loadAverageBefore": os.getloadavg()[0],
+        "content": "random bytes", "network": "loopback", "encryptionAtRest": True, "awake": arguments.awake, "loadAverageBefore": os.getloadavg()[0],
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -89,7 +89,7 @@ def markdown(report):
         f"{about['memoryBytes'] / (1 << 30):.0f} GiB, Linux {about['kernel']}; Causeway {about['causeway']}, "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         + f"; volume of {about['volumeBytes'] / (1 << 20):.0f} MiB of random bytes, loopback, encryption at rest on; while writes were measured, a line of "
-        f"{about['line']} carried them home. {about['date']}."
+        f"{about['line']} carried them home{'; processors kept from halting for all' if about['awake'] else ''}. {about['date']}."
     )
     lines += [f"\n**Doubtful:** {warning}" for warning in report["warnings"]]
     return "\n".join(lines) + "\n"

@@ -50,9 +50,13 @@ extension Lab {
 }
 
 extension Guest {
+    /// Where open-iscsi's daemon says what it does.
+    static let initiatorLog = "/run/iscsid.log"
+
     /// Starts open-iscsi's daemon.
     func startInitiator() async throws {
-        try await check("iscsid")
+        try await check("nohup iscsid -f -d 4 </dev/null >\(Self.initiatorLog) 2>&1 &")
+        try await untilTrue("iscsiadm -m iface", seconds: 30)
     }
 
     /// Logs in to a target through its portals and returns the names of its disks, one a portal.

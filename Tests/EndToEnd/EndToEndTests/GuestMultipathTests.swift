@@ -13,7 +13,8 @@ extension EndToEnd {
                 var target = try await lab.target("data")
                 #expect(target.ports.count == 2)
                 // The second path leads through a relay, which can be cut.
-                let relay = try await PortalRelay(to: target.ports[1])
+                let relay = try PortalRelay(to: target.ports[1])
+                try await relay.start()
                 defer { relay.end() }
                 target.ports[1] = relay.port
                 try await Guest.with(lifetimeSeconds: 600 + Double(Self.cuts) * 120) { guest in
@@ -30,15 +31,16 @@ extension EndToEnd {
                         .trimmingCharacters(in: .whitespacesAndNewlines)
                     for cut in 0..<Self.cuts {
                         try await guest.untilWritten(50, to: dm)
-                        // A reset connection, then a silent one, which only NOP-Out notices.
-                        try await relay.say(cut.isMultiple(of: 2) ? "cut" : "cut blackhole")
+                        // A portal that is gone, then a silent one, which only NOP-Out notices.
+                        let isGone = cut.isMultiple(of: 2)
+                        if isGone { relay.end() } else { try await relay.say("cut blackhole") }
                         try await guest.untilTrue(Self.paths("active", are: 1), seconds: 120)
                         try await guest.untilWritten(50, to: dm)
-                        try await relay.say("restore")
+                        if isGone { try await relay.start() } else { try await relay.say("restore") }
                         do {
                             try await guest.untilTrue(Self.paths("active", are: 2), seconds: 120)
                         } catch {
-                            throw CommandFailure(description: "cut \(cut): \(error)\n\(try await Self.state(of: guest))")
+                            throw CommandFailure(description: "cut \(cut): \(error)\n\(try await Self.state(of: guest, port: relay.port))")
                         }
                     }
                     let result = try await guest.endVerifiedWrites(writes)
@@ -79,8 +81,13 @@ extension EndToEnd {
         }
 
         /// What guest, initiator and multipathd say of the paths.
-        static func state(of guest: Guest) async throws -> String {
-            try await guest.run("multipathd show paths; iscsiadm -m session -P 1; ss -tnp; dmesg | tail -n 40").output
+        static func state(of guest: Guest, port: Int) async throws -> String {
+            try await guest.run(
+                """
+                multipathd show paths; iscsiadm -m session -P 1; ss -tnp; dmesg | tail -n 40; tail -n 120 \(Guest.initiatorLog)
+                timeout 3 bash -c 'exec 3<>/dev/tcp/\(Guest.host)/\(port)' && echo "the portal can be reached"
+                """
+            ).output
         }
 
         /// A condition in the guest: so many paths are in a state of the device mapper.
@@ -91,27 +98,38 @@ extension EndToEnd {
 }
 
 /// A portal's way through a process that can lose it: `causeway relay`.
-struct PortalRelay {
+///
+/// A relay that is cut takes connections and ends them at once. Open-iscsi never logs in again when that happens
+/// to it in the middle of a login (its issue 387: "can't bind conn, retcode -107" from then on), so a portal that is gone has no relay.
+final class PortalRelay {
     let port: Int
+    private let portal: Int
     private let control: String
-    private let running: RunningCommand
+    private var running: RunningCommand?
 
-    init(to portal: Int) async throws {
+    init(to portal: Int) throws {
+        self.portal = portal
         let (port, control) = (try Self.freePort(), try Self.freePort())
         self.port = port
         self.control = "127.0.0.1:\(control)"
+    }
+
+    func start() async throws {
         running = try Command.start(
             "causeway",
             [
-                "relay", "--listen", "127.0.0.1:\(port)", "--connect", "127.0.0.1:\(portal)", "--control", self.control, "--rtt", "0ms",
+                "relay", "--listen", "127.0.0.1:\(port)", "--connect", "127.0.0.1:\(portal)", "--control", control, "--rtt", "0ms",
             ])
-        let address = self.control
+        let address = control
         try await Lab.untilTrue(seconds: 20, "the portal's relay") { (try? await Lab.say("stats", to: address)) != nil }
     }
 
     func say(_ line: String) async throws { try await Lab.say(line, to: control) }
 
-    func end() { running.signal(SIGKILL) }
+    func end() {
+        running?.signal(SIGKILL)
+        running = nil
+    }
 
     /// A port that the system says is free now.
     private static func freePort() throws -> Int {
