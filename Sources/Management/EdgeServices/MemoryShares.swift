@@ -11,11 +11,12 @@ struct MemoryShares: Sendable {
 
     init(limitBytes: UInt64) { self.limitBytes = limitBytes }
 
-    /// Data from and to initiators: an eighth each.
+    /// Data from and to initiators: an eighth each, and of that a quarter at most for one session.
     var target: StorageTargetLimits {
         var limits = StorageTargetLimits()
         limits.dataOutByteCount = min(limits.dataOutByteCount, Int(clamping: limitBytes / 8))
         limits.dataInByteCount = min(limits.dataInByteCount, Int(clamping: limitBytes / 8))
+        limits.sessionByteCount = min(limits.sessionByteCount, limits.dataInByteCount / 4)
         return limits
     }
 

@@ -52,6 +52,9 @@ public struct PDUFrame: Equatable, Sendable {
         self.data = data
         self.isDataDigestWrong = false
     }
+
+    /// True for a PDU with data of a write.
+    public var isDataOut: Bool { header.opcode == InitiatorOpcode.dataOut.rawValue }
 }
 
 /// Cuts a stream of bytes into frames.

@@ -1,4 +1,5 @@
 import NIOCore
+import StorageTarget
 
 // How a connection ends: in order (`retire`, which is also the answer to DISC), after an answer (`closeAfterFlush`), or at
 // once (`closeNow`). Each way ends in `finishEnd`, when the last request has left the logical unit.
@@ -24,11 +25,7 @@ extension NetworkBlockConnection {
     func closeAfterFlush() {
         guard phase != .ending else { return }
         flush()
-        // The last answer must not be lost to a reset because of bytes that nobody read: the peer closes first, or time does.
-        let channel = channel
-        channel.close(mode: .output).whenComplete { _ in
-            channel.eventLoop.scheduleTask(in: .milliseconds(200)) { channel.close(promise: nil) }
-        }
+        FrontEnd.closeAfterAnswers(channel)
         end()
     }
 
@@ -62,7 +59,7 @@ extension NetworkBlockConnection {
         guard requestCount == 0, !isEnded else { return }
         isEnded = true
         if unreleasedByteCount > 0 {
-            releaseReads(unreleasedByteCount)
+            reads.release(unreleasedByteCount)
             unreleasedByteCount = 0
         }
         server.closed(self)

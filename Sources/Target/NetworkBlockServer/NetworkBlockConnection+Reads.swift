@@ -14,7 +14,7 @@ extension NetworkBlockConnection {
     func answerInPlace(_ request: NBDRequest, _ unit: LogicalUnit) -> Bool {
         let byteCount = Int(request.byteCount)
         let sectors = sectors(of: request)
-        guard byteCount > 0, byteCount <= Self.inPlaceByteCount, sectors.byteCount == byteCount, reserveNow(byteCount) else {
+        guard byteCount > 0, byteCount <= Self.inPlaceByteCount, sectors.byteCount == byteCount, reads.reserve(byteCount) else {
             return false
         }
         let start = out.writerIndex
@@ -22,12 +22,12 @@ extension NetworkBlockConnection {
         let dataStart = out.writerIndex
         guard unit.readIfResident(sectors, into: &out) else {
             out.moveWriterIndex(to: start)
-            releaseReads(byteCount)
+            reads.release(byteCount)
             return false
         }
         if replies.usesStructuredReplies, out.isZero(at: dataStart - out.readerIndex, byteCount: byteCount) {
             out.moveWriterIndex(to: start)
-            releaseReads(byteCount)
+            reads.release(byteCount)
             replies.writeHole(request.handle, offset: request.offset, byteCount: byteCount, isLast: true, into: &out)
         } else {
             unreleasedByteCount += byteCount
@@ -65,7 +65,7 @@ extension NetworkBlockConnection {
                     switch result {
                     case .failure(let error):
                         finish(request, error)
-                        releaseReads(piece.byteCount)
+                        reads.release(piece.byteCount)
                     case .success(let data):
                         let isLast = piece.end == whole.end
                         chunk(request, piece, data, isLast: isLast)
@@ -78,11 +78,11 @@ extension NetworkBlockConnection {
 
     /// Sends the data of a piece, of which the sectors may hold more than the client wants.
     private func chunk(_ request: NBDRequest, _ piece: SectorRange, _ data: ByteBuffer, isLast: Bool) {
-        guard isOpen else { return releaseReads(piece.byteCount) }
+        guard isOpen else { return reads.release(piece.byteCount) }
         let (offset, wanted) = wanted(by: request, of: piece, data)
         if wanted.isZero(at: 0, byteCount: wanted.readableBytes) {
             replies.writeHole(request.handle, offset: offset, byteCount: wanted.readableBytes, isLast: isLast, into: &out)
-            return releaseReads(piece.byteCount)
+            return reads.release(piece.byteCount)
         }
         replies.writeReadHeader(request.handle, offset: offset, byteCount: wanted.readableBytes, isLast: isLast, into: &out)
         write(wanted)
@@ -100,12 +100,12 @@ extension NetworkBlockConnection {
                 switch result {
                 case .failure(let error):
                     finish(request, error)
-                    releaseReads(whole.byteCount)
+                    reads.release(whole.byteCount)
                 case .success(let data):
                     gathered.append(wanted(by: request, of: piece, data).data)
                     if piece.end < whole.end { return loop.next() }
                     guard isOpen else {
-                        releaseReads(whole.byteCount)
+                        reads.release(whole.byteCount)
                         return settle {}
                     }
                     settle {
@@ -131,7 +131,7 @@ extension NetworkBlockConnection {
 
     /// Runs `body` when there is memory for a read; a request whose client has gone meanwhile ends.
     private func reserve(_ byteCount: Int, _ body: @escaping () -> Void) {
-        waitForReads(byteCount) { [self] in
+        reads.wait(for: byteCount) { [self] in
             guard isOpen else {
                 settle {}
                 return false
@@ -151,7 +151,7 @@ extension NetworkBlockConnection {
             position = piece.end
             reserve(piece.byteCount) { [self] in
                 perform(.read(piece)) { [self] error in
-                    releaseReads(piece.byteCount)
+                    reads.release(piece.byteCount)
                     if let error { finish(request, error) } else { loop.next() }
                 }
             }

@@ -63,8 +63,8 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
 
     /// The batch of answers.
     var out: ByteBuffer
-    /// The connection's own share of the server's budget for reads.
-    private let reads: DataBudget
+    /// The connection's share of the server's memory for reads.
+    let reads: BudgetShare
     /// Bytes of reads that are in the batch or in the channel, to be given back once they have left.
     var unreleasedByteCount = 0
     private var isActive = false
@@ -86,7 +86,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
         nexus = server.makeNexus()
         client = NetworkBlockClient(address: channel.remoteAddress)
         out = channel.allocator.buffer(capacity: 1024)
-        reads = DataBudget(limit: min(server.limits.connectionReadByteCount, server.limits.readByteCount))
+        reads = BudgetShare(of: server.reads, limit: server.limits.connectionReadByteCount)
     }
 
     // MARK: Channel events
@@ -284,7 +284,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
             let byteCount = unreleasedByteCount
             unreleasedByteCount = 0
             let promise = channel.eventLoop.makePromise(of: Void.self)
-            promise.futureResult.assumeIsolated().whenComplete { [self] _ in releaseReads(byteCount) }
+            promise.futureResult.assumeIsolated().whenComplete { [reads] _ in reads.release(byteCount) }
             handOver(promise: promise)
         } else {
             handOver()
@@ -301,34 +301,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
         channel.eventLoop.execute { bound.value() }
     }
 
-    // MARK: Memory of reads
-
-    /// Takes memory for a read if there is some now and nobody waits.
-    func reserveNow(_ byteCount: Int) -> Bool {
-        guard reads.reserve(byteCount) else { return false }
-        if server.reads.reserve(byteCount) { return true }
-        reads.release(byteCount)
-        return false
-    }
-
-    /// Runs `grant` when there is memory for a read; it returns false when that is no longer wanted. The connection's share
-    /// comes first: what waits for it waits out of the others' way.
-    func waitForReads(_ byteCount: Int, grant: @escaping () -> Bool) {
-        reads.wait(for: byteCount) { [self] in
-            server.reads.wait(for: byteCount) { [self] in
-                if grant() { return true }
-                reads.release(byteCount)
-                return false
-            }
-            return true
-        }
-    }
-
-    /// Gives memory of reads back.
-    func releaseReads(_ byteCount: Int) {
-        server.reads.release(byteCount)
-        reads.release(byteCount)
-    }
+    // MARK: Memory
 
     /// A payload has room now, and its client's time begins.
     func roomWasGranted() {
@@ -350,7 +323,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
             let payloadTime = server.writes.waitingByteCount > 0 ? server.limits.contendedTime : server.limits.payloadTime
             if incoming != nil, !isPaused, now - lastTraffic >= payloadTime {
                 fail("the payload of a write did not come")
-            } else if let unwritableSince, server.reads.waitingByteCount > 0, now - unwritableSince >= server.limits.contendedTime {
+            } else if let unwritableSince, reads.isContended, now - unwritableSince >= server.limits.contendedTime {
                 fail("the answers are not taken, and others wait for their memory")
             }
         case .retiring, .ending: break

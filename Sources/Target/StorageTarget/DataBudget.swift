@@ -53,3 +53,50 @@ package final class DataBudget {
         }
     }
 }
+
+/// What one connection may hold of a budget that it shares with others. Who waits for the connection's own part waits out of the
+/// others' way, so that a peer which takes no answers, or sends no data, holds up itself before it holds up anybody else.
+package final class BudgetShare {
+    /// What all connections have together.
+    package let whole: DataBudget
+    private let own: DataBudget
+    /// What the connection's requests wait for.
+    package private(set) var waitingByteCount = 0
+
+    /// - Parameter limit: of the connection alone; at most that of the whole counts.
+    package init(of whole: DataBudget, limit: Int) {
+        self.whole = whole
+        own = DataBudget(limit: min(limit, whole.limit))
+    }
+
+    /// True while another connection waits for what this one may be holding.
+    package var isContended: Bool { whole.waitingByteCount > 0 }
+
+    /// Takes the bytes if there is room now and nobody waits.
+    package func reserve(_ byteCount: Int) -> Bool {
+        guard own.reserve(byteCount) else { return false }
+        if whole.reserve(byteCount) { return true }
+        own.release(byteCount)
+        return false
+    }
+
+    /// Takes the bytes when there is room. `grant` runs then, and returns false when they are no longer wanted.
+    package func wait(for byteCount: Int, grant: @escaping () -> Bool) {
+        waitingByteCount += byteCount
+        own.wait(for: byteCount) { [self] in
+            whole.wait(for: byteCount) { [self] in
+                waitingByteCount -= byteCount
+                if grant() { return true }
+                own.release(byteCount)
+                return false
+            }
+            return true
+        }
+    }
+
+    /// Gives bytes back.
+    package func release(_ byteCount: Int) {
+        own.release(byteCount)
+        whole.release(byteCount)
+    }
+}

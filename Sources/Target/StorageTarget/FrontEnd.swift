@@ -48,6 +48,21 @@ package enum FrontEnd {
             }
     }
 
+    /// How long the last answers of a connection may take to leave.
+    private static let closingTime = TimeAmount.seconds(5)
+    /// How long the peer has then to close first.
+    private static let lingerTime = TimeAmount.milliseconds(200)
+
+    /// Closes a channel when what was written has left it. The last answer must not be lost to a reset because of bytes that nobody
+    /// read, so the peer closes first, or time does; and a peer that takes nothing keeps neither socket nor memory.
+    package static func closeAfterAnswers(_ channel: any Channel) {
+        let end = channel.eventLoop.scheduleTask(in: closingTime) { channel.close(promise: nil) }
+        channel.close(mode: .output).whenComplete { _ in
+            end.cancel()
+            channel.eventLoop.scheduleTask(in: lingerTime) { channel.close(promise: nil) }
+        }
+    }
+
     /// Ends connections in the orderly way, and by force those that take longer than `time`.
     package static func retire(
         _ ending: [some FrontEndConnection], within time: TimeAmount, on eventLoop: any EventLoop, completion: @escaping () -> Void

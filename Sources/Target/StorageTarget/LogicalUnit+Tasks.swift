@@ -122,18 +122,21 @@ extension LogicalUnit {
     func abortTasks(_ selection: SCSITaskSelection, except spared: UInt64?, completion: @escaping () -> Void) {
         if selection == .all { clearCount &+= 1 }
         let abortion = LogicalUnitAbortion(completion: completion)
-        abortWaiting(selection)
-        for running in runningTasks.values.sorted(by: { $0.identifier < $1.identifier })
-        where running.isAbortable && running.identifier != spared && selection.names(running.nexus, tag: running.tag) {
+        let chosen = runningTasks.values.sorted { $0.identifier < $1.identifier }.filter {
+            $0.isAbortable && $0.identifier != spared && selection.names($0.nexus, tag: $0.tag)
+        }
+        let waiting = chosen.filter { $0.body != nil }
+        for running in chosen {
             running.isAborted = true
-            if running.body != nil {
-                running.body = nil
-                finish(running, SCSIResponse(status: .taskAborted))
-            } else {
+            if running.body == nil {
                 abortion.remaining += 1
                 running.waiters.append(abortion)
             }
+            running.body = nil
         }
+        // Only now: a task that ends gives its range to others, and none of those that are aborted may begin with it.
+        abortWaiting(selection)
+        for running in waiting { finish(running, SCSIResponse(status: .taskAborted)) }
         abortion.countDown()
     }
 

@@ -8,7 +8,7 @@ struct CommandContext {
     var unit: LogicalUnit
     var task: SCSITask
     var transfer: DataTransfer
-    /// Bytes of the budget that the command holds, and whose budget.
+    /// Bytes that the command holds of the connection's share of memory.
     var reservedByteCount = 0
     /// True while a logical unit has it.
     var isRunning = false
@@ -46,14 +46,14 @@ extension TargetConnection {
     ) -> Bool {
         let byteCount = Int(read.blockCount) &* LogicalUnit.blockBytes
         guard byteCount <= Self.inPlaceByteCount, session?.canAnswerInPlace(task, byteCount: byteCount) ?? false,
-            server.dataIn.reserve(byteCount)
+            dataIn.reserve(byteCount)
         else { return false }
         beginBatch()
         let start = encoder.reserveHeader(in: &out)
         guard unit.readIfResident(read, nexus: nexus, into: &out), let header = session?.completeInPlace(handle, byteCount: byteCount)
         else {
             out.moveWriterIndex(to: start)
-            server.dataIn.release(byteCount)
+            dataIn.release(byteCount)
             return false
         }
         encoder.finish(header, reservedAt: start, in: &out)
@@ -67,25 +67,25 @@ extension TargetConnection {
         let transfer = unit.expectedTransfer(of: task.command)
         commands[handle] = CommandContext(unit: unit, task: task, transfer: transfer)
         let wanted = transfer.direction == .fromInitiator ? transfer.byteCount : 0
-        let byteCount: Int
-        let budget: DataBudget
-        if case .read = task.command {
-            byteCount = transfer.byteCount
-            budget = server.dataIn
-        } else {
-            byteCount = (session?.heldByteCount(handle, wanted: wanted) ?? 0) + heldByCopy(task.command)
-            budget = server.dataOut
-        }
-        if byteCount == 0 || budget.reserve(byteCount) { return proceed(handle, byteCount, wanted) }
-        guard budget.waitingByteCount <= budget.limit else {
+        let share = share(of: task.command)
+        let byteCount =
+            share === dataIn
+            ? transfer.byteCount : (session?.heldByteCount(handle, wanted: wanted) ?? 0) + heldByCopy(task.command)
+        if byteCount == 0 || share.reserve(byteCount) { return proceed(handle, byteCount, wanted) }
+        guard share.waitingByteCount <= share.whole.limit else {
             return answer(handle, SCSIResponse(status: .busy), transferByteCount: 0)
         }
-        budget.wait(for: byteCount) { [self] in
+        share.wait(for: byteCount) { [self] in
             guard commands[handle] != nil, session != nil else { return false }
             proceed(handle, byteCount, wanted)
             drain()
             return true
         }
+    }
+
+    /// Whose memory the data of a command is.
+    private func share(of command: SCSICommand) -> BudgetShare {
+        if case .read = command { dataIn } else { dataOut }
     }
 
     /// A copy has a piece of data in memory that no PDU carries.
@@ -130,14 +130,11 @@ extension TargetConnection {
         // A task that no unit has executed gives up its place there.
         if !command.isRunning { command.unit.withdraw(command.task) }
         guard command.reservedByteCount > 0 else { return }
-        if case .read = command.task.command {
-            if session != nil {
-                unreleasedByteCount += command.reservedByteCount
-            } else {
-                server.dataIn.release(command.reservedByteCount)
-            }
+        let share = share(of: command.task.command)
+        if share === dataIn, session != nil {
+            unreleasedByteCount += command.reservedByteCount
         } else {
-            server.dataOut.release(command.reservedByteCount)
+            share.release(command.reservedByteCount)
         }
     }
 

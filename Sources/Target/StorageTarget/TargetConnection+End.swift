@@ -76,11 +76,7 @@ extension TargetConnection {
         guard phase != .ending else { return }
         phase = .ending
         flush()
-        // The last answer must not be lost to a reset because of bytes that nobody read: the peer closes first, or time does.
-        let channel = channel
-        channel.close(mode: .output).whenComplete { _ in
-            channel.eventLoop.scheduleTask(in: .milliseconds(200)) { channel.close(promise: nil) }
-        }
+        FrontEnd.closeAfterAnswers(channel)
         end()
     }
 
@@ -124,7 +120,7 @@ extension TargetConnection {
         guard runningCount == 0, !isEnded, !hasNexus else { return }
         isEnded = true
         if unreleasedByteCount > 0 {
-            server.dataIn.release(unreleasedByteCount)
+            dataIn.release(unreleasedByteCount)
             unreleasedByteCount = 0
         }
         server.closed(self)

@@ -52,6 +52,9 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     var encoder = PDUEncoder()
     /// The batch of answers; without memory of its own while there is none.
     var out = ByteBuffer()
+    /// The connection's shares of the memory for data in both directions.
+    let dataIn: BudgetShare
+    let dataOut: BudgetShare
     /// Bytes of Data-In that are in the batch or in the channel, to be given back once they have left.
     var unreleasedByteCount = 0
 
@@ -74,6 +77,11 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     private var isReadPending = false
     private var sawTraffic = true
     private var lastTraffic = NIODeadline.uptimeNanoseconds(0)
+    /// The same for the data of writes.
+    private var sawDataOut = false
+    private var lastDataOut = NIODeadline.uptimeNanoseconds(0)
+    /// What the channel held at the last look while it took nothing more; nil while it does.
+    private var outboundByteCount: Int?
     private var openedAt = NIODeadline.uptimeNanoseconds(0)
     var endWaiters: [() -> Void] = []
     var isEnded = false
@@ -83,6 +91,8 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
         self.channel = channel
         self.portalGroupTag = portalGroupTag
         nexus = server.makeNexus()
+        dataIn = BudgetShare(of: server.dataIn, limit: server.limits.sessionByteCount)
+        dataOut = BudgetShare(of: server.dataOut, limit: server.limits.sessionByteCount)
         decoder = PDUDecoder(maximumDataByteCount: LoginNegotiator.maximumTextByteCount)
     }
 
@@ -177,6 +187,7 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
                 switch phase {
                 case .login: try negotiate(frame)
                 case .fullFeature, .retiring:
+                    if frame.isDataOut { sawDataOut = true }
                     session?.receive(frame)
                     drain()
                 case .replacing, .ending: break
@@ -249,19 +260,18 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
             channel.pipeline.syncOperations.flush()
             return releaseWhenSent()
         }
-        channel.pipeline.syncOperations.write(NIOAny(out), promise: nil)
+        // The channel calls back while it sends, when it can be written to again. What is added then is a batch of its own.
+        var batch = out
+        out = ByteBuffer()
+        channel.pipeline.syncOperations.write(NIOAny(batch), promise: nil)
         channel.pipeline.syncOperations.flush()
         // Nearly always the socket has taken all of it by now, and neither a promise nor new memory is needed.
-        guard out.clearIfSent() else {
-            out = ByteBuffer()
-            return releaseWhenSent()
-        }
-        server.batchBuffers.give(out)
-        out = ByteBuffer()
+        guard batch.clearIfSent() else { return releaseWhenSent() }
+        server.batchBuffers.give(batch)
         guard unreleasedByteCount > 0 else { return }
         let byteCount = unreleasedByteCount
         unreleasedByteCount = 0
-        server.dataIn.release(byteCount)
+        dataIn.release(byteCount)
     }
 
     /// Gives the memory of answers back when all that was written before has left.
@@ -270,8 +280,8 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
         let byteCount = unreleasedByteCount
         unreleasedByteCount = 0
         let promise = channel.eventLoop.makePromise(of: Void.self)
-        let server = server
-        promise.futureResult.assumeIsolated().whenComplete { _ in server.dataIn.release(byteCount) }
+        let dataIn = dataIn
+        promise.futureResult.assumeIsolated().whenComplete { _ in dataIn.release(byteCount) }
         channel.pipeline.syncOperations.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
     }
 
@@ -287,17 +297,18 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     // MARK: Time
 
     func lookAtClock(_ now: NIODeadline) {
-        if sawTraffic {
-            sawTraffic = false
-            lastTraffic = now
-        }
+        noteProgress(now)
         switch phase {
-        case .login, .replacing:
-            if now - openedAt >= server.limits.loginTime, phase == .login { fail("no login in time") }
+        case .login: if now - openedAt >= server.limits.loginTime { fail("no login in time") }
         case .fullFeature:
             guard let session else { return }
             let silence = now - lastTraffic
-            if session.identity.sessionType == .discovery {
+            let dataTime = dataOut.isContended ? server.limits.contendedTime : server.limits.dataTime
+            if now - lastDataOut >= dataTime {
+                fail("the data of a write did not come")
+            } else if outboundByteCount != nil, dataIn.isContended, silence >= server.limits.contendedTime {
+                fail("the answers are not taken, and others wait for their memory")
+            } else if session.identity.sessionType == .discovery {
                 // Nothing but SendTargets may be said there, so there is no ping.
                 if silence >= server.limits.idleTime { fail("a silent discovery session") }
             } else if session.isPingOutstanding {
@@ -306,8 +317,24 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
                 self.session?.ping()
                 drain()
             }
-        case .retiring, .ending: break
+        // Who replaces a session waits for its commands, which may wait for the other site.
+        case .replacing, .retiring, .ending: break
         }
+    }
+
+    /// Notes what the initiator did since the last look: it sent something, or took some of the answers that fill the channel. Nothing is
+    /// read from it meanwhile, so that it may have sent what nobody has seen.
+    private func noteProgress(_ now: NIODeadline) {
+        let held = channel.isWritable ? nil : try? channel.syncOptions?.getOption(.bufferedWritableBytes)
+        if sawTraffic || held != outboundByteCount { lastTraffic = now }
+        outboundByteCount = held
+        if sawDataOut || held != nil || !isAwaitingData { lastDataOut = now }
+        (sawTraffic, sawDataOut) = (false, false)
+    }
+
+    /// True while a command has the memory for its data, and the data is still to come.
+    private var isAwaitingData: Bool {
+        commands.values.contains { !$0.isRunning && $0.reservedByteCount > 0 && $0.transfer.direction == .fromInitiator }
     }
 
     /// The session for operators.

@@ -83,6 +83,13 @@ public struct StorageTargetLimits: Sendable {
     public var dataOutByteCount = 64 << 20
     /// Bytes of Data-In in memory. Beyond it reads wait.
     public var dataInByteCount = 64 << 20
+    /// How much of either one session holds. Beyond it its own commands wait, and nobody else's.
+    public var sessionByteCount = 16 << 20
+    /// How long the data of a write may stand still that the target has asked for; then the connection is closed.
+    public var dataTime = TimeAmount.seconds(60)
+    /// How long an initiator may stand still while others wait for the memory that it keeps: one whose data does not come, or who takes
+    /// no answers. Then the connection is closed.
+    public var contendedTime = TimeAmount.seconds(10)
     /// Bytes of answers that wait in one connection's socket before nothing more is read from it.
     public var outboundByteCount = 1 << 20
     /// What a session may have in flight.

@@ -108,6 +108,22 @@ struct LogicalUnitOrderTests {
         #expect(execute(first, data: sector(1)).response?.status == .good)
         #expect(boxes.dropLast().allSatisfy { $0.response?.status == .good } && bench.unit.order.taskCount == 0)
     }
+
+    @Test("What is aborted does not begin because another aborted task gave up its range, and the abortion ends")
+    func abortedTogether() throws {
+        bench.device.isHolding = true
+        let write = bench.send(CDB.write(0, 1), data: sector(1))
+        let comparison = bench.send(CDB.compareAndWrite(0, 1), data: sector(1) + sector(2))
+        // Such a read would end at once, as one of the write log's memory does.
+        let read = bench.send(CDB.read(0, 1))
+        let calls = bench.device.calls.count
+        var isDone = false
+        bench.unit.removeNexus(bench.one) { isDone = true }
+        #expect(comparison.response?.status == .taskAborted && read.response?.status == .taskAborted)
+        #expect(bench.device.calls.count == calls && !isDone)
+        bench.device.answerAll()
+        #expect(isDone && write.response?.status == .taskAborted)
+    }
 }
 
 @Suite("Unit attentions have their precedence")

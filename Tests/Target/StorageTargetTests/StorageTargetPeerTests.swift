@@ -122,4 +122,90 @@ import Testing
         try await fixture.until { server, _ in server.connectionCount == 0 }
         try await fixture.stop()
     }
+
+    @Test func answersLeaveOnceWhenTheChannelCanBeWrittenAgainAmidAFlush() async throws {
+        // The digest of the last Data-In is all that is left in the batch when the channel has too much already.
+        let fixture = try await ServerFixture { $0.outboundByteCount = 65_536 }
+        let initiator = try await TestInitiator.session(
+            fixture, [TextPair("DataDigest", "CRC32C"), TextPair("MaxRecvDataSegmentLength", "262144")])
+        for _ in 0..<8 {
+            try await initiator.read(0, 256)
+            #expect(try await initiator.readData()?.readableBytes == 256 * 512)
+        }
+        try await fixture.stop()
+    }
+
+    @Test func anInitiatorThatTakesNoAnswersKeepsNoMemory() async throws {
+        let fixture = try await ServerFixture {
+            $0.outboundByteCount = 65_536
+            $0.idleTime = .milliseconds(100)
+            $0.pingTime = .milliseconds(100)
+        }
+        let initiator = try await TestInitiator.session(fixture, receivesByItself: false)
+        try await fillChannel(of: initiator, fixture)
+        #expect(try await fixture.run { server, _ in server.dataIn.heldByteCount } > 0)
+        // It is hung up on, and its socket closed while it still holds what nobody takes.
+        try await fixture.until { server, _ in server.connectionCount == 0 && server.dataIn.heldByteCount == 0 }
+        try await fixture.stop()
+    }
+
+    @Test func anInitiatorThatTakesItsAnswersSlowlyIsNotHungUpOn() async throws {
+        let fixture = try await ServerFixture {
+            $0.outboundByteCount = 65_536
+            $0.idleTime = .seconds(2)
+            $0.pingTime = .seconds(2)
+        }
+        let initiator = try await TestInitiator.session(fixture, receivesByItself: false)
+        // More than it takes in that time, all at once.
+        let reads = 32
+        try await fixture.run { _, device in device.isHolding = true }
+        for _ in 0..<reads { try await initiator.read(0, 512) }
+        try await fixture.until { _, device in device.pendingCount == reads }
+        try await fixture.run { _, device in device.answerAll() }
+        try await initiator.channel.setOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 32_768)).get()
+        try await initiator.channel.setOption(.maxMessagesPerRead, value: 1).get()
+        // For longer than a silent one is given, and without a word of its own that anybody reads.
+        for _ in 0..<80 {
+            initiator.channel.read()
+            try await Task.sleep(for: .milliseconds(75))
+        }
+        try await initiator.channel.setOption(.autoRead, value: true).get()
+        var answers = 0
+        while answers < reads, try await initiator.readData() != nil { answers += 1 }
+        #expect(answers == reads)
+        try await fixture.stop()
+    }
+
+    /// Reads until the channel takes no more.
+    private func fillChannel(of initiator: TestInitiator, _ fixture: ServerFixture) async throws {
+        for _ in 0..<1000 {
+            try await initiator.read(0, 512)
+            // An answer that is not there yet may still fill it.
+            try await fixture.until { server, _ in
+                server.connections.values.allSatisfy { !$0.channel.isWritable || $0.commands.isEmpty }
+            }
+            if try await fixture.run({ server, _ in server.connections.values.contains { !$0.channel.isWritable } }) { return }
+        }
+        Issue.record("an initiator that takes nothing must fill its channel")
+    }
+
+    @Test func writesWithoutTheirDataHoldUpTheirSenderOnlyAndNotForEver() async throws {
+        let fixture = try await ServerFixture {
+            $0.dataOutByteCount = 262_144
+            $0.sessionByteCount = 65_536
+            $0.dataTime = .seconds(1)
+        }
+        let silent = try await TestInitiator.session(fixture, isid: 1)
+        for _ in 0..<8 { try await silent.write(0, 128) }
+        try await fixture.until { server, _ in server.dataOut.heldByteCount == 65_536 }
+        let other = try await TestInitiator.session(fixture, isid: 2)
+        try await other.write(0, 1, immediate: ByteBuffer(repeating: 7, count: 512))
+        guard case .scsiResponse(let response)? = try await other.receive() else {
+            Issue.record("no response")
+            return
+        }
+        #expect(response.status == 0)
+        try await fixture.until { server, _ in server.sessionCount == 1 && server.dataOut.heldByteCount == 0 }
+        try await fixture.stop()
+    }
 }

@@ -98,7 +98,7 @@ private let bothDigests = [TextPair("HeaderDigest", "CRC32C"), TextPair("DataDig
         #expect(r2t.initiatorTaskTag == first)
         try await initiator.answer(r2t, from: bytes)
         try await fixture.until { _, device in device.pendingCount == 1 }
-        #expect(try await fixture.run { server, _ in server.dataOut.waitingByteCount } == 65_536)
+        #expect(try await fixture.run { server, _ in server.connections.values.map { $0.dataOut.waitingByteCount } } == [65_536])
         // Beyond as much again, the target is busy.
         let third = try await initiator.write(256, 128)
         let fourth = try await initiator.write(384, 128)
@@ -126,14 +126,16 @@ private let bothDigests = [TextPair("HeaderDigest", "CRC32C"), TextPair("DataDig
         // target would answer BUSY.
         let isStopped: @Sendable (StorageTargetServer) -> Bool = { server in
             server.connections.values.contains { !$0.channel.isWritable }
-                || server.dataIn.waitingByteCount > 0 && server.dataIn.heldByteCount + 512 * 512 > limit
+                || server.connections.values.contains { $0.dataIn.waitingByteCount > 0 } && server.dataIn.heldByteCount + 512 * 512 > limit
         }
         var reads = 0
         var isStuck = false
         while !isStuck, reads < 1000 {
             try await initiator.read(0, 512)
             reads += 1
-            try await fixture.until { server, _ in server.dataIn.waitingByteCount == 0 || isStopped(server) }
+            try await fixture.until { server, _ in
+                server.connections.values.allSatisfy { $0.dataIn.waitingByteCount == 0 } || isStopped(server)
+            }
             isStuck = try await fixture.run { server, _ in isStopped(server) }
         }
         #expect(isStuck, "a reader that does not read must stop the target")
