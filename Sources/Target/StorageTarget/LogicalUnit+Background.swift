@@ -10,7 +10,7 @@ import SCSI
 //     +--- EXIT FAILURE MODE (with AUSE) or another command that succeeds <-------------------+
 //
 // A reset, a lost session or an abort of the command ends none of this; only the answer is given up. A link that is down or a
-// log that is full makes it wait.
+// log that is full makes it wait. When the unit is served no more, it stops where it is.
 
 /// What one pass over the disk does.
 enum LogicalUnitPass {
@@ -180,6 +180,7 @@ extension LogicalUnit {
         _ step: @escaping (@escaping (Result<Void, BlockDeviceError>) -> Void) -> Void,
         orFail fail: @escaping (BlockDeviceError?) -> Void, then next: @escaping () -> Void
     ) {
+        if isRetired { return fail(.stopped("the unit is served no more")) }
         step { result in
             switch result {
             case .success: next()

@@ -145,16 +145,20 @@ extension LogicalUnit {
         }
     }
 
+    /// Answers a command with IMMED, which goes on as a task that somebody may have to wait for.
+    /// - Returns: what the end of that task is told.
+    private func answerAtOnce(_ completion: (SCSIResponse) -> Void) -> (SCSIResponse) -> Void {
+        completion(.good)
+        return { _ in }
+    }
+
     func synchronizeCache(
         _ task: SCSITask, isImmediate: Bool, _ completion: @escaping (SCSIResponse) -> Void
     ) {
-        // All of the cache is flushed, whatever the range: that is allowed, and the log has only one tail.
-        runOnMedium(task, SectorRange(from: 0, to: 0), .shared, completion: completion) { running in
-            if isImmediate {
-                // IMMED: the answer does not wait; an error of the flush comes with the next one.
-                self.device.flush { _ in }
-                return self.finish(running, .good)
-            }
+        // All of the cache is flushed, whatever the range: that is allowed, and the log has only one tail. With IMMED the answer does not
+        // wait; an error of the flush comes with the next one.
+        let ended = isImmediate ? answerAtOnce(completion) : completion
+        runOnMedium(task, SectorRange(from: 0, to: 0), .shared, completion: ended) { running in
             self.device.flush { result in self.finish(running, self.response(to: result)) }
         }
     }
@@ -170,14 +174,11 @@ extension LogicalUnit {
         let range = SectorRange(from: transfer.logicalBlockAddress, to: end)
         if isPrefetching || range.isEmpty { return completion(.good) }
         isPrefetching = true
-        if isImmediate {
-            prefetchPieces(of: range, isStopped: { false }, then: { _ in self.isPrefetching = false })
-            return completion(.good)
-        }
         let isWhole = range.count == min(wanted, device.sectorCount &- transfer.logicalBlockAddress)
+        let answer = isImmediate ? answerAtOnce(completion) : completion
         let ended: (SCSIResponse) -> Void = { response in
             self.isPrefetching = false
-            completion(response)
+            answer(response)
         }
         runOnMedium(task, range, .shared, completion: ended) { running in
             self.prefetchPieces(of: range, isStopped: { running.isAborted }) { isRead in

@@ -60,11 +60,20 @@ extension LogicalUnit {
         abortTasks(.nexus(identifier), completion: completion)
     }
 
-    /// Forgets all sessions, as when the unit is taken away from its target.
-    func removeAllNexuses(completion: @escaping () -> Void) {
+    /// Ends the unit's service, as when it is taken away from its target: forgets all sessions, and stops what nobody waits for, a SANITIZE
+    /// for example. `completion` runs when nothing of the unit touches its device any more; it is not used again.
+    func retire(completion: @escaping () -> Void) {
+        isRetired = true
         let latch = Countdown(nexuses.count + 1, completion: completion)
         for identifier in Array(nexuses.keys) { removeNexus(identifier) { latch.arrive() } }
-        latch.arrive()
+        abortTasks(.all) { [self] in
+            let background = LogicalUnitAbortion { latch.arrive() }
+            for running in runningTasks.values {
+                background.remaining += 1
+                running.waiters.append(background)
+            }
+            background.countDown()
+        }
     }
 
     /// Tells every initiator that the disk has another size now.

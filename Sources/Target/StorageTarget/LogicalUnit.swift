@@ -56,6 +56,8 @@ public final class LogicalUnit {
 
     /// A SANITIZE or FORMAT UNIT that is under way or has failed.
     var backgroundOperation: LogicalUnitBackgroundOperation?
+    /// Set when the unit is served no more: what runs without a command begins no further step.
+    var isRetired = false
     /// False while the medium of a removable unit is ejected.
     var isMediumLoaded = true
     /// Who said PREVENT and not yet ALLOW.

@@ -34,7 +34,7 @@ extension StorageTargetServer {
         guard let target = targets[name.lowercased()], let unit = target.remove(number: number) else { return completion() }
         for other in target.units.values { other.reportedNumbersDidChange() }
         let affected = connections.values.filter { $0.target === target }
-        let latch = Countdown(affected.count + 1) { unit.removeAllNexuses(completion: completion) }
+        let latch = Countdown(affected.count + 1) { unit.retire(completion: completion) }
         for connection in affected { connection.leave(unit) { latch.arrive() } }
         latch.arrive()
     }

@@ -101,7 +101,7 @@ public final class StorageTargetServer {
     public func removeTarget(_ name: String, completion: @escaping () -> Void = {}) {
         eventLoop.preconditionInEventLoop()
         guard let target = targets.removeValue(forKey: name.lowercased()) else { return completion() }
-        retire(connections.values.filter { $0.target === target }, completion: completion)
+        retire(connections.values.filter { $0.target === target }) { Self.retire([target], completion: completion) }
     }
 
     /// The names of the targets.
@@ -128,9 +128,18 @@ public final class StorageTargetServer {
         retire(Array(connections.values)) { [self] in
             sweep?.cancel()
             sweep = nil
+            let ending = Array(targets.values)
             targets.removeAll()
-            completion()
+            Self.retire(ending, completion: completion)
         }
+    }
+
+    /// Ends the service of all units of targets that have no more sessions.
+    private static func retire(_ targets: [ServedTarget], completion: @escaping () -> Void) {
+        let units = targets.flatMap { $0.units.values }
+        let latch = Countdown(units.count + 1, completion: completion)
+        for unit in units { unit.retire { latch.arrive() } }
+        latch.arrive()
     }
 
     /// Ends connections in the orderly way, and by force those that take longer than `stopTime`.

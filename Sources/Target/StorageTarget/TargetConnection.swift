@@ -75,13 +75,10 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     var isLogoutRequested = false
     var hasNexus = false
     private var isReadPending = false
+    /// What came since the last look at the clock.
     private var sawTraffic = true
-    private var lastTraffic = NIODeadline.uptimeNanoseconds(0)
-    /// The same for the data of writes.
     private var sawDataOut = false
-    private var lastDataOut = NIODeadline.uptimeNanoseconds(0)
-    /// What the channel held at the last look while it took nothing more; nil while it does.
-    private var outboundByteCount: Int?
+    private var progress = PeerProgress(now: .uptimeNanoseconds(0))
     private var openedAt = NIODeadline.uptimeNanoseconds(0)
     var endWaiters: [() -> Void] = []
     var isEnded = false
@@ -111,7 +108,7 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
         guard !isActive else { return }
         isActive = true
         openedAt = channel.eventLoop.now
-        lastTraffic = openedAt
+        progress = PeerProgress(now: openedAt)
         guard server.open(self) else {
             phase = .ending
             server.note("a connection was refused: there are too many", from: channel.remoteAddress)
@@ -302,11 +299,11 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
         case .login: if now - openedAt >= server.limits.loginTime { fail("no login in time") }
         case .fullFeature:
             guard let session else { return }
-            let silence = now - lastTraffic
+            let silence = progress.silence(now)
             let dataTime = dataOut.isContended ? server.limits.contendedTime : server.limits.dataTime
-            if now - lastDataOut >= dataTime {
+            if progress.dataSilence(now) >= dataTime {
                 fail("the data of a write did not come")
-            } else if outboundByteCount != nil, dataIn.isContended, silence >= server.limits.contendedTime {
+            } else if progress.isFull, dataIn.isContended, silence >= server.limits.contendedTime {
                 fail("the answers are not taken, and others wait for their memory")
             } else if session.identity.sessionType == .discovery {
                 // Nothing but SendTargets may be said there, so there is no ping.
@@ -322,13 +319,9 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
         }
     }
 
-    /// Notes what the initiator did since the last look: it sent something, or took some of the answers that fill the channel. Nothing is
-    /// read from it meanwhile, so that it may have sent what nobody has seen.
     private func noteProgress(_ now: NIODeadline) {
         let held = channel.isWritable ? nil : try? channel.syncOptions?.getOption(.bufferedWritableBytes)
-        if sawTraffic || held != outboundByteCount { lastTraffic = now }
-        outboundByteCount = held
-        if sawDataOut || held != nil || !isAwaitingData { lastDataOut = now }
+        progress.look(now, sawTraffic: sawTraffic, sawData: sawDataOut, outboundByteCount: held, awaitsData: isAwaitingData)
         (sawTraffic, sawDataOut) = (false, false)
     }
 

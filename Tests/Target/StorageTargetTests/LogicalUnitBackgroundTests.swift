@@ -53,6 +53,33 @@ struct LogicalUnitBackgroundTests {
         #expect(SenseData(parsing: ByteBuffer(bytes: bench.dataIn([0x03, 0, 0, 0, 252, 0]))) == SenseData.none)
     }
 
+    @Test("A unit that is taken away stops a SANITIZE, and has ended when its last step has left the disk")
+    func retiring() {
+        bench.unit.delay = clock.delay
+        bench.device.isHolding = true
+        let command = overwrite([7], action: 0x81)
+        #expect(bench.status(command.cdb, data: command.data) == .good && bench.device.pendingCount == 1)
+        var isDone = false
+        bench.unit.retire { isDone = true }
+        #expect(!isDone)
+        bench.device.answerAll()
+        let calls = bench.device.calls.count
+        clock.runAll()
+        #expect(isDone && bench.device.calls.count == calls)
+    }
+
+    @Test(
+        "A unit that is taken away has ended when a flush and a PRE-FETCH have that were answered at once", arguments: [UInt8(0x35), 0x34])
+    func retiringBehindAnAnswer(code: UInt8) {
+        bench.device.isHolding = true
+        #expect(bench.status(CDB.ten(code, 2, at: 0, 16)) == .good && bench.device.pendingCount == 1)
+        var isDone = false
+        bench.unit.retire { isDone = true }
+        #expect(!isDone)
+        bench.device.answerAll()
+        #expect(isDone)
+    }
+
     @Test("A reset, an abort and a lost session give up the answer, not the operation")
     func outliving() {
         bench.unit.delay = clock.delay

@@ -149,33 +149,6 @@ import Testing
         try await fixture.stop()
     }
 
-    @Test func anInitiatorThatTakesItsAnswersSlowlyIsNotHungUpOn() async throws {
-        let fixture = try await ServerFixture {
-            $0.outboundByteCount = 65_536
-            $0.idleTime = .seconds(2)
-            $0.pingTime = .seconds(2)
-        }
-        let initiator = try await TestInitiator.session(fixture, receivesByItself: false)
-        // More than it takes in that time, all at once.
-        let reads = 32
-        try await fixture.run { _, device in device.isHolding = true }
-        for _ in 0..<reads { try await initiator.read(0, 512) }
-        try await fixture.until { _, device in device.pendingCount == reads }
-        try await fixture.run { _, device in device.answerAll() }
-        try await initiator.channel.setOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 32_768)).get()
-        try await initiator.channel.setOption(.maxMessagesPerRead, value: 1).get()
-        // For longer than a silent one is given, and without a word of its own that anybody reads.
-        for _ in 0..<80 {
-            initiator.channel.read()
-            try await Task.sleep(for: .milliseconds(75))
-        }
-        try await initiator.channel.setOption(.autoRead, value: true).get()
-        var answers = 0
-        while answers < reads, try await initiator.readData() != nil { answers += 1 }
-        #expect(answers == reads)
-        try await fixture.stop()
-    }
-
     /// Reads until the channel takes no more.
     private func fillChannel(of initiator: TestInitiator, _ fixture: ServerFixture) async throws {
         for _ in 0..<1000 {
@@ -193,7 +166,7 @@ import Testing
         let fixture = try await ServerFixture {
             $0.dataOutByteCount = 262_144
             $0.sessionByteCount = 65_536
-            $0.dataTime = .seconds(1)
+            $0.dataTime = .seconds(5)
         }
         let silent = try await TestInitiator.session(fixture, isid: 1)
         for _ in 0..<8 { try await silent.write(0, 128) }
