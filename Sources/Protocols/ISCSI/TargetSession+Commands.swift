@@ -4,9 +4,10 @@ import NIOCore
 
 extension TargetSession {
     mutating func receive(_ command: SCSICommandPDU, _ frame: PDUFrame) {
-        // The connection is about to end; the initiator sends the command again in its next session.
-        if isRetiring { return }
         guard isInOrder(command.cmdSN, isImmediate: command.isImmediate) else { return }
+        // The connection is about to end; the initiator sends the command again in its next session. Its number is used up all the same, so
+        // that what comes behind it is in order.
+        if isRetiring { return }
         guard identity.sessionType == .normal else { return reject(frame, .protocolError) }
         guard pendingLogout == nil else { return reject(frame, .waitingForLogout) }
         guard tasks.handle(tag: command.initiatorTaskTag) == nil, command.initiatorTaskTag != BasicHeader.reservedTag else {
@@ -142,7 +143,7 @@ extension TargetSession {
         response.initiatorTaskTag = task.initiatorTaskTag
         response.residual = residual
         if let expected = task.bidirectionalReadByteCount, expected > 0, task.writes {
-            let sent = UInt32(clamping: limit - (limit - min(limit, completion.dataIn.readableBytes)))
+            let sent = UInt32(clamping: min(limit, completion.dataIn.readableBytes))
             response.bidirectionalReadResidual = expected > sent ? .underflow(expected - sent) : .none
         }
         response.expDataSN = task.writes ? task.r2tSN : dataSN

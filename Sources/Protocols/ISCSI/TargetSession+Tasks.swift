@@ -20,14 +20,14 @@ extension TargetSession {
         guard let function = request.function, function.rawValue <= 8 || parameters.protocolLevel >= 2 else {
             return answerTaskManagement(request, .functionNotSupported)
         }
-        if function.namesUnit, !isUnit(request.lun) { return answerTaskManagement(request, .lunDoesNotExist) }
+        if function.namesUnit, unitNumber(request.lun) == nil { return answerTaskManagement(request, .lunDoesNotExist) }
         switch function {
         case .abortTask: abortTask(request)
         case .abortTaskSet: answer(request, after: abortTasks(onLUN: request.lun))
         case .queryTask:
             answerTaskManagement(request, referencedTask(request) == nil ? .functionComplete : .functionSucceeded)
         case .queryTaskSet:
-            let isThere = tasks.handles.contains { tasks[$0]?.lun == request.lun }
+            let isThere = tasks.handles.contains { isTask($0, onLUN: request.lun) }
             answerTaskManagement(request, isThere ? .functionSucceeded : .functionComplete)
         case .clearTaskSet, .logicalUnitReset, .targetWarmReset, .targetColdReset, .nexusReset, .queryAsynchronousEvent:
             act(.taskManagement(request))
@@ -37,8 +37,14 @@ extension TargetSession {
     }
 
     private func referencedTask(_ request: TaskManagementRequest) -> TaskHandle? {
-        guard let handle = tasks.handle(tag: request.referencedTaskTag), tasks[handle]?.lun == request.lun else { return nil }
+        guard let handle = tasks.handle(tag: request.referencedTaskTag), isTask(handle, onLUN: request.lun) else { return nil }
         return handle
+    }
+
+    /// True when a task is on the unit that `lun` means, by whichever LUN it was sent there.
+    private func isTask(_ handle: TaskHandle, onLUN lun: UInt64) -> Bool {
+        guard let own = tasks[handle]?.lun else { return false }
+        return own == lun || unitNumber(own).map { $0 == unitNumber(lun) } ?? false
     }
 
     /// ABORT TASK (section 11.6.1): a task that is not there has not come yet, when its CmdSN is in the window and before that
@@ -86,7 +92,7 @@ extension TargetSession {
     /// Aborts the tasks on one LUN, or all tasks.
     /// - Returns: a token that `aborted` names when the last of them is gone; nil when none runs any more.
     public mutating func abortTasks(onLUN lun: UInt64?) -> UInt32? {
-        abort(tasks.handles.filter { lun == nil || tasks[$0]?.lun == lun })
+        abort(tasks.handles.filter { handle in lun.map { isTask(handle, onLUN: $0) } ?? true })
     }
 
     private mutating func abort(_ handles: [TaskHandle]) -> UInt32? {

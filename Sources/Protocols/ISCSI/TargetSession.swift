@@ -80,7 +80,7 @@ public struct TargetSession {
     /// Answers SendTargets: all targets that this initiator may see, or the one that is named.
     let discover: (String?) -> [DiscoveredTarget]
     /// Whether there is a logical unit behind a LUN.
-    let isUnit: (UInt64) -> Bool
+    let unitNumber: (UInt64) -> Int?
     var statSN: UInt32
     var expCmdSN: UInt32
     var tasks = SessionTaskTable()
@@ -110,10 +110,10 @@ public struct TargetSession {
     private var nextAction = 0
 
     /// - Parameters:
-    ///   - isUnit: Says whether there is a logical unit behind a LUN.
+    ///   - unitNumber: Says which logical unit is behind a LUN; nil when there is none. Several LUNs may mean the same one (SAM-5, 4.7).
     ///   - discover: Answers SendTargets: all targets that this initiator may see, or the one that is named.
     public init(
-        _ login: LoginResult, limits: SessionLimits, isUnit: @escaping (UInt64) -> Bool = { _ in true },
+        _ login: LoginResult, limits: SessionLimits, unitNumber: @escaping (UInt64) -> Int? = { Int(exactly: $0) },
         discover: @escaping (String?) -> [DiscoveredTarget]
     ) {
         identity = login.identity
@@ -123,7 +123,7 @@ public struct TargetSession {
         statSN = login.statSN
         expCmdSN = login.cmdSN
         self.limits = limits
-        self.isUnit = isUnit
+        self.unitNumber = unitNumber
         self.discover = discover
     }
 

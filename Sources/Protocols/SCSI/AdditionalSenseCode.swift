@@ -54,7 +54,6 @@ public struct AdditionalSenseCode: Hashable, Sendable, CustomStringConvertible {
     public static let reservationsReleased = Self(0x2A, 0x04)
     public static let registrationsPreempted = Self(0x2A, 0x05)
     public static let capacityDataHasChanged = Self(0x2A, 0x09)
-    public static let commandsClearedByAnotherInitiator = Self(0x2F, 0x00)
     public static let formatCommandFailed = Self(0x31, 0x01)
     public static let sanitizeCommandFailed = Self(0x31, 0x03)
     public static let savingParametersNotSupported = Self(0x39, 0x00)

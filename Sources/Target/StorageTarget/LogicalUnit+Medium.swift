@@ -3,8 +3,8 @@ import NIOCore
 import SCSI
 
 extension LogicalUnit {
-    /// The most blocks that one read of a PRE-FETCH asks for: 1 MiB.
-    private static var prefetchBlocks: UInt64 { 2048 }
+    /// The most blocks that one read of a PRE-FETCH or a verification asks for: 1 MiB.
+    private static var pieceBlocks: UInt64 { 2048 }
 
     /// Carries out a command that reads, writes or flushes the medium. The range was checked by admission.
     func executeOnMedium(_ task: SCSITask, completion: @escaping (SCSIResponse) -> Void) {
@@ -111,23 +111,41 @@ extension LogicalUnit {
         }
     }
 
-    /// Reads a range and compares it with `data`; a difference ends the task with MISCOMPARE.
+    /// Reads a range, piece by piece, and compares it with `data`; a difference ends the task with MISCOMPARE.
+    /// - Parameter offset: how many bytes before `range` were compared already.
     func compare(
-        _ running: LogicalUnitRunningTask, _ range: SectorRange, with data: ByteBuffer?, _ check: ByteCheck,
+        _ running: LogicalUnitRunningTask, _ range: SectorRange, with data: ByteBuffer?, _ check: ByteCheck, offset: Int = 0,
         then next: @escaping () -> Void
     ) {
-        device.read(range) { result in
+        if range.isEmpty { return next() }
+        let piece = SectorRange(from: range.start, to: min(range.end, range.start + Self.pieceBlocks))
+        device.read(piece) { result in
             if running.isAborted { return self.finish(running, SCSIResponse(status: .taskAborted)) }
             switch result {
             case .failure(let error): self.finish(running, self.response(to: error, isWrite: false))
             case .success(let medium):
-                guard let data, let offset = medium.firstDifference(from: data, repeating: check == .oneBlock) else {
-                    return next()
+                let isRepeating = check == .oneBlock
+                let expected =
+                    isRepeating ? data : data.map { $0.getSlice(at: $0.readerIndex + offset, length: piece.byteCount) ?? ByteBuffer() }
+                if let expected, let difference = medium.firstDifference(from: expected, repeating: isRepeating) {
+                    let sense = SenseData(
+                        .miscompare, .miscompareDuringVerifyOperation, information: UInt64(offset + difference))
+                    return self.finish(running, .checkCondition(sense))
                 }
-                let sense = SenseData(
-                    .miscompare, .miscompareDuringVerifyOperation, information: UInt64(offset))
-                self.finish(running, .checkCondition(sense))
+                let rest = SectorRange(from: piece.end, to: range.end)
+                self.compare(running, rest, with: data, check, offset: offset + piece.byteCount, then: next)
             }
+        }
+    }
+
+    /// What a command holds in memory of the medium, besides the data that comes with it.
+    func heldOfMedium(_ command: SCSICommand) -> Int {
+        switch command {
+        case .verify(let transfer, _), .writeAndVerify(let transfer, _), .compareAndWrite(let transfer):
+            Int(min(UInt64(transfer.blockCount), Self.pieceBlocks)) * Self.blockBytes
+        case .orWrite(let transfer): expectedTransfer(of: .orWrite(transfer)).byteCount
+        case .extendedCopy: Self.copyPieceByteCount
+        default: 0
         }
     }
 
@@ -189,7 +207,7 @@ extension LogicalUnit {
 
     private func prefetchPieces(of range: SectorRange, isStopped: @escaping () -> Bool, then done: @escaping (Bool) -> Void) {
         if range.isEmpty || isStopped() { return done(range.isEmpty) }
-        let piece = SectorRange(from: range.start, to: min(range.end, range.start + Self.prefetchBlocks))
+        let piece = SectorRange(from: range.start, to: min(range.end, range.start + Self.pieceBlocks))
         device.read(piece) { result in
             // An error here is nobody's: the read that wants the blocks will meet it.
             guard case .success = result else { return done(false) }

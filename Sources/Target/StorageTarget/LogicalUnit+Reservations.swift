@@ -72,8 +72,11 @@ extension LogicalUnit {
             case .sense(let sense): return finish(running, .checkCondition(sense))
             }
         }
-        guard let store = reservationStore, !next.isKeptAs(reservations) else { return adopt(next, effects, running) }
+        guard let store = reservationStore, isReservationStoreInDoubt || !next.isKeptAs(reservations) else {
+            return adopt(next, effects, running)
+        }
         store(next.isPersistent ? next.encoded() : nil) { isDurable in
+            self.isReservationStoreInDoubt = !isDurable
             if isDurable {
                 self.adopt(next, effects, running)
             } else {

@@ -44,6 +44,9 @@ public final class LogicalUnit {
     /// Keeps what APTPL asks to be kept; without it, APTPL is refused.
     public var reservationStore: ReservationStore?
     var reservationUpdates: [LogicalUnitReservationUpdate] = []
+    /// A store has failed, so that nobody knows whether the old state is kept or the one that was refused: the next change is
+    /// stored whatever it is.
+    var isReservationStoreInDoubt = false
     var isUpdatingReservations = false
     /// Who holds the unit by RESERVE (6).
     var legacyHolder: NexusIdentifier? { didSet { accessDidChange() } }

@@ -70,7 +70,7 @@ extension TargetConnection {
         let share = share(of: task.command)
         let byteCount =
             share === dataIn
-            ? transfer.byteCount : (session?.heldByteCount(handle, wanted: wanted) ?? 0) + heldByCopy(task.command)
+            ? transfer.byteCount : (session?.heldByteCount(handle, wanted: wanted) ?? 0) + unit.heldOfMedium(task.command)
         if byteCount == 0 || share.reserve(byteCount) { return proceed(handle, byteCount, wanted) }
         guard share.waitingByteCount <= share.whole.limit else {
             return answer(handle, SCSIResponse(status: .busy), transferByteCount: 0)
@@ -86,11 +86,6 @@ extension TargetConnection {
     /// Whose memory the data of a command is.
     private func share(of command: SCSICommand) -> BudgetShare {
         if case .read = command { dataIn } else { dataOut }
-    }
-
-    /// A copy has a piece of data in memory that no PDU carries.
-    private func heldByCopy(_ command: SCSICommand) -> Int {
-        if case .extendedCopy = command { LogicalUnit.copyPieceByteCount } else { 0 }
     }
 
     private func proceed(_ handle: TaskHandle, _ byteCount: Int, _ wanted: Int) {

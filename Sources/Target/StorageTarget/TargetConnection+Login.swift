@@ -54,7 +54,7 @@ extension TargetConnection {
         encoder.digests = result.parameters.digests
         let (server, target, address, tag) = (server, target, channel.localAddress, portalGroupTag)
         session = TargetSession(
-            result, limits: server.limits.session, isUnit: { target?.unit($0) != nil },
+            result, limits: server.limits.session, unitNumber: { target?.unit($0) == nil ? nil : LogicalUnitNumber(rawValue: $0).index },
             discover: { server.discover($0, by: result, reaching: address, portalGroupTag: tag) })
         login = nil
     }

@@ -32,16 +32,23 @@ extension TargetConnection {
         for peer in peers { peer.abortTasks(onLUN: lun) { latch.arrive() } }
     }
 
-    /// CLEAR TASK SET (SAM-5, 7.4): the one task set of the unit, and the others whose tasks were in it are told.
+    /// CLEAR TASK SET (SAM-5, 7.4): the one task set of the unit. The control mode page says TAS, so that the commands of other sessions
+    /// end with TASK ABORTED and no unit attention (SAM-5, 5.6).
     private func clearTaskSet(_ request: TaskManagementRequest) {
         guard let unit = target?.unit(request.lun) else { return finish(request, .lunDoesNotExist) }
-        let peers = peers
-        for peer in peers where peer !== self && peer.commands.values.contains(where: { $0.unit === unit }) {
-            if let other = unit.nexuses[peer.nexus] { unit.establish(.commandsClearedByAnotherInitiator, for: other) }
-        }
-        let latch = Countdown(1 + peers.count) { [self] in finish(request, .functionComplete) }
+        let latch = Countdown(2) { [self] in finish(request, .functionComplete) }
+        for peer in peers where peer !== self { peer.answerAborted(on: unit) }
+        // Those that the unit has end by its answer.
         unit.abortTasks(.all) { latch.arrive() }
-        for peer in peers { peer.abortTasks(onLUN: request.lun) { latch.arrive() } }
+        abortTasks(onLUN: request.lun) { latch.arrive() }
+    }
+
+    /// Ends commands that no unit has executed yet, because another session aborts them.
+    private func answerAborted(on unit: LogicalUnit) {
+        for (handle, command) in commands where command.unit === unit && !command.isRunning {
+            answer(handle, SCSIResponse(status: .taskAborted), transferByteCount: 0)
+        }
+        drain()
     }
 
     /// I_T NEXUS RESET (SAM-5, 7.6; RFC 7144): the session's tasks end, and its units treat it as a loss of the nexus.

@@ -22,7 +22,9 @@ final class SessionHarness {
             isid: InitiatorSessionIdentifier(1))
         let login = LoginResult(
             identity: identity, parameters: parameters, tsih: 1, connectionIdentifier: 5, cmdSN: 10, statSN: 50)
-        session = TargetSession(login, limits: limits, isUnit: { $0 < 4 << 48 }) { name in
+        session = TargetSession(
+            login, limits: limits, unitNumber: { lun in (0..<4).first { lun == UInt64($0) << 48 || lun == UInt64(0x4000 | $0) << 48 } }
+        ) { name in
             (0..<3).map { "iqn.2026-11.test:t\($0 == 0 ? "" : String($0))" }.filter { name == nil || name == $0 }
                 .map { DiscoveredTarget(name: $0, addresses: ["127.0.0.1:3260,1"]) }
         }

@@ -263,7 +263,8 @@ import Testing
         _ = harness.actions()
         harness.session.retire()
         #expect(harness.actions() == [.dropped(collecting)])
-        #expect(harness.command() == nil)
+        // What it does not begin uses up its number, so that the next one is no gap.
+        for _ in 0..<2 { #expect(harness.command() == nil) }
         #expect(harness.actions().isEmpty)
         harness.session.complete(running, .init(status: 0, dataIn: pattern(512)))
         #expect(harness.sent().count == 1)

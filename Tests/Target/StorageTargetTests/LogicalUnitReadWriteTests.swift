@@ -126,6 +126,16 @@ struct LogicalUnitReadWriteTests {
         #expect(bench.sectors(8, 1) == sector(9))
     }
 
+    @Test("A long verification holds a piece of the medium at a time, and still says where the difference is")
+    func longVerification() {
+        var data = sector(0, 3000)
+        #expect(bench.status(CDB.ten(0x2F, 0x02, at: 0, 3000), data: data) == .good)
+        #expect(bench.device.calls == [.read(SectorRange(from: 0, to: 2048)), .read(SectorRange(from: 2048, to: 3000))])
+        data[2500 * 512 + 7] = 1
+        #expect(bench.sense(CDB.ten(0x2F, 0x02, at: 0, 3000), data: data)?.information == 2500 * 512 + 7)
+        #expect(bench.status(CDB.ten(0x2F, 0x06, at: 0, 3000), data: sector(0)) == .good)
+    }
+
     @Test("PRE-FETCH reads in pieces, and no error of it is told")
     func prefetching() {
         let bench = Bench(sectorCount: 20000)

@@ -76,6 +76,19 @@ struct LogicalUnitReservationTests {
         #expect(bench.dataIn([0x5E, 2, 0, 0, 0, 0, 0, 0, 8, 0]) == [0, 8, 0x1D, 0x81, 0xEA, 1, 0, 0])
     }
 
+    @Test("After a store that failed the next change is stored, also one that needs no storing by itself")
+    func storeInDoubt() {
+        let store = Store()
+        bench.unit.reservationStore = store.take
+        store.isWorking = false
+        #expect(bench.sense(CDB.persistentReserveOut(0), data: keys(0, 1, flags: 1)) == SenseData(.hardwareError, .internalTargetFailure))
+        store.isWorking = true
+        // What failed may be in the file all the same, so a registration that is not to be kept has to empty it.
+        #expect(bench.status(CDB.persistentReserveOut(0), data: keys(0, 1)) == .good)
+        #expect(store.stored.count == 2 && store.stored.last == .some(nil))
+        #expect(bench.status(CDB.persistentReserveOut(0), data: keys(1, 2)) == .good && store.stored.count == 2)
+    }
+
     @Test("What waits for the store is bounded")
     func boundedUpdates() {
         let store = Store()

@@ -315,7 +315,7 @@ private func fail(_ what: String, sourceLocation: SourceLocation = #_sourceLocat
         try await fixture.stop()
     }
 
-    @Test func aClearedTaskSetIsToldToTheOthersWhoseTasksWereInIt() async throws {
+    @Test func commandsOfOthersInAClearedTaskSetEndWithTaskAborted() async throws {
         let fixture = try await ServerFixture()
         let one = try await TestInitiator.session(fixture, isid: 1)
         let two = try await TestInitiator.session(fixture, isid: 2)
@@ -323,14 +323,37 @@ private func fail(_ what: String, sourceLocation: SourceLocation = #_sourceLocat
         try await fixture.run { _, device in device.isHolding = true }
         try await two.write(0, 1, immediate: ByteBuffer(repeating: 1, count: 512))
         try await fixture.until { _, device in device.pendingCount == 1 }
+        // And one whose data has not come, sent to the other name of the unit.
+        two.lun = 0x4000 << 48
+        try await two.write(8, 128)
+        guard case .readyToTransfer? = try await two.receive() else { return fail("no R2T") }
         try await one.manage(.clearTaskSet)
-        try await fixture.until { server, _ in server.connections.values.contains { !$0.abortWaiters.isEmpty } }
+        guard case .scsiResponse(let collecting)? = try await two.receive() else { return fail("no response") }
         try await fixture.run { _, device in device.answerAll() }
+        guard case .scsiResponse(let running)? = try await two.receive() else { return fail("no response") }
+        #expect(collecting.initiatorTaskTag == running.initiatorTaskTag + 1)
+        #expect([collecting, running].allSatisfy { $0.status == SCSIStatus.taskAborted.rawValue })
         guard case .taskManagementResponse(let response)? = try await one.receive() else { return fail("no answer") }
         #expect(response.responseCode == 0)
-        #expect(try await two.outcome([0x00]).sense == 0x2F00)
+        // There is no unit attention besides.
         #expect(try await two.outcome([0x00]).status == 0)
         #expect(try await idle.outcome([0x00]).status == 0)
+        try await fixture.stop()
+    }
+
+    @Test func aResetEndsCommandsThatWereSentToTheUnitsOtherName() async throws {
+        let fixture = try await ServerFixture()
+        let one = try await TestInitiator.session(fixture, isid: 1)
+        let two = try await TestInitiator.session(fixture, isid: 2)
+        try await two.write(0, 128)
+        guard case .readyToTransfer(let r2t)? = try await two.receive() else { return fail("no R2T") }
+        one.lun = 0x4000 << 48
+        #expect(try await Self.response(one, .logicalUnitReset)?.responseCode == 0)
+        // Its data finds no command any more.
+        let before = try await fixture.run { _, device in device.calls.count }
+        try await two.answer(r2t, from: ByteBuffer(repeating: 0xEE, count: 65_536))
+        #expect(try await two.outcome([0x00]).status == 2)
+        #expect(try await fixture.run { _, device in device.calls.count } == before)
         try await fixture.stop()
     }
 
