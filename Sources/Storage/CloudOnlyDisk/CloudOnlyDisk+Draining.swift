@@ -119,7 +119,7 @@ extension CloudOnlyDisk {
         if journal.readIfResident(piece, into: &data) { return store(data, range, drain) }
         journal.read(piece) { [self] result in
             switch result {
-            case .success(let data): store(data, range, drain)
+            case .success(let data): if isClosed { ended(.failure(.closed), drain) } else { store(data, range, drain) }
             case .failure(let error): ended(.failure(error), drain)
             }
         }
@@ -137,11 +137,15 @@ extension CloudOnlyDisk {
             box.seals.withLock { $0 = sealed.seals }
             return sealed.blocks
         }
+        changesInFlight += 1
         blocks.write(at: CloudOnlyFormat.blockOffset(range.start), produce: produce) { [self] bytes, result in
+            defer { endChange() }
             if case .failure(let error) = result { return ended(.failure(.file(error)), drain) }
             if bytes == nil { return ended(.failure(.cipher("AES-256-GCM refused to seal a sector")), drain) }
             let seals = box.seals.withLock { $0 }
-            self.seals.write(seals, at: CloudOnlyFormat.sealOffset(range.start)) { [self] result in
+            changing { done in
+                self.seals.write(seals, at: CloudOnlyFormat.sealOffset(range.start), completion: done)
+            } then: { [self] result in
                 ended(result.mapError { .file($0) }, drain)
             }
         }
@@ -154,11 +158,16 @@ extension CloudOnlyDisk {
         guard let first = held.first, let last = held.last else { return completion(.success(())) }
         let part = range.intersection(
             SectorRange(from: first * PresencePage.sectorCount, to: (last + 1) * PresencePage.sectorCount))
-        blocks.writeZeroes(at: CloudOnlyFormat.blockOffset(part.start), byteCount: UInt64(part.byteCount)) { [self] result in
+        changing { done in
+            blocks.writeZeroes(at: CloudOnlyFormat.blockOffset(part.start), byteCount: UInt64(part.byteCount), completion: done)
+        } then: { [self] result in
             if case .failure(let error) = result { return completion(.failure(.file(error))) }
-            seals.writeZeroes(
-                at: CloudOnlyFormat.sealOffset(part.start), byteCount: part.count * UInt64(CloudOnlyFormat.sealBytes)
-            ) { completion($0.mapError { .file($0) }) }
+            changing { done in
+                seals.writeZeroes(
+                    at: CloudOnlyFormat.sealOffset(part.start), byteCount: part.count * UInt64(CloudOnlyFormat.sealBytes), completion: done)
+            } then: {
+                completion($0.mapError { .file($0) })
+            }
         }
     }
 
@@ -196,14 +205,16 @@ extension CloudOnlyDisk {
             return stop(.cipher("AES-256-GCM refused to seal a page"))
         }
         let offset = CloudOnlyFormat.pageOffset(first) + UInt64((page.slot ^ 1) * CloudOnlyFormat.slotBytes)
-        presenceFile.write(slot, at: offset, completion: goOn)
+        changing({ presenceFile.write(slot, at: offset, completion: $0) }, then: goOn)
     }
 
     private func writeRoot(of drain: CloudOnlyDrain) {
         guard let slot = encoding.encode(presence.root, epoch: drain.epoch, ciphers: presenceCiphers) else {
             return stop(.cipher("AES-256-GCM refused to seal the root of the pages"))
         }
-        presenceFile.write(slot, at: UInt64((rootSlot ^ 1) * CloudOnlyFormat.slotBytes)) { [self] result in
+        changing { done in
+            presenceFile.write(slot, at: UInt64((rootSlot ^ 1) * CloudOnlyFormat.slotBytes), completion: done)
+        } then: { [self] result in
             if case .failure(let error) = result { return stop(.file(error)) }
             synchronizeFiles(drain)
         }
@@ -234,7 +245,9 @@ extension CloudOnlyDisk {
     private func synchronize(_ files: ArraySlice<Directory.File>, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
         guard let file = files.first else { return completion(.success(())) }
         if isClosed { return }
-        file.synchronize { [self] result in
+        changing { done in
+            file.synchronize(completion: done)
+        } then: { [self] result in
             if case .failure = result { return completion(result) }
             synchronize(files.dropFirst(), completion: completion)
         }

@@ -117,6 +117,9 @@ public final class SimulatedMachine {
         }
     }
 
+    /// How many changes of files were asked for and have not completed.
+    public var changesInFlight: Int { nodes.reduce(0) { $0 + $1.inFlight.count } }
+
     /// Every byte of every file, for those who look for what must not be there.
     public var allBytes: [[UInt8]] {
         directories.values.flatMap { $0.visible.values.map(\.visible) } + disks.values.map(\.visible)
@@ -149,7 +152,7 @@ public final class SimulatedMachine {
 }
 
 /// What a disk and a directory held at one time.
-public struct StorageCopy {
+public struct StorageCopy: Equatable {
     fileprivate var disks: [String: [UInt8]] = [:]
     fileprivate var directories: [String: [String: [UInt8]]] = [:]
 }

@@ -57,6 +57,24 @@ import WriteLog
         #expect(disk.statistics.drainedEpochs == 1)
     }
 
+    /// What comes late would do it to a file of whoever opens the disk next, and has drained more meanwhile.
+    @Test(arguments: 0..<40) func aCloseWaitsForWhatADrainHasUnderWay(steps: Int) throws {
+        let harness = try DiskHarness(seed: UInt64(steps))
+        harness.machine.faults.atOncePercent = 0
+        let disk = try harness.open()
+        for start in stride(from: UInt64(0), to: 3_000, by: 64) { try harness.write(range(start, 8), fill: 1) }
+        try harness.wait { disk.writeZeroes(range(2, 4), completion: $0) }
+        disk.sealJournal()
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(10)) { disk.isDraining }
+        for _ in 0..<steps * 8 { _ = harness.scheduler.step() }
+        try harness.wait { disk.close(completion: $0) }
+        #expect(harness.machine.changesInFlight == 0)
+        let files = harness.machine.copy(directories: ["cloud-only"])
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(10))
+        #expect(harness.machine.copy(directories: ["cloud-only"]) == files, "something was written after the close")
+        #expect(try harness.openResult().get().failure == nil)
+    }
+
     /// An epoch whose seal was told to take too long is drained as soon as that is possible: the room it takes comes back in no other way.
     @Test func anEpochWhoseSealWasGivenUpIsDrained() throws {
         let harness = try DiskHarness()
