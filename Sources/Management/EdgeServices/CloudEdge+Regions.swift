@@ -15,13 +15,13 @@ extension CloudEdge {
     }
 
     func changeRegions(ofVolume name: String, _ change: RegionChange) async throws -> VolumeRegions {
-        _ = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+        let identifier = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<String, any Error>) -> Void) in
             guard let entry = plane.entry(named: name) else { return completion(.failure(APIError.notFound("volume", name))) }
-            plane.changeRegions(entry, change) { completion($0.map { true }) }
+            plane.changeRegions(entry, change) { completion($0.map { entry.grant.identifier }) }
         }
         let place = change.startBytes.map { "\(change.sizeBytes ?? 0) bytes from byte \($0) on" } ?? "the whole volume"
         environment.recorder.record(
-            "region.changed", subject: name,
+            "region.changed", subject: name, logSubject: identifier,
             "\(place): policy \(change.policy?.rawValue ?? "as it was"), cloud-only writes: \(change.writes?.rawValue ?? "as usual")")
         return try await regions(ofVolume: name)
     }

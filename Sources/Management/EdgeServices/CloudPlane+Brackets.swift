@@ -60,8 +60,8 @@ extension CloudPlane {
                 brackets[subject] = nil
             } else if let seal = brackets[subject]?.expire(now: .now()) {
                 recorder.record(
-                    "bracket.expired", subject: subject.name, severity: .warning,
-                    "nobody sealed the bracket of \(subject.kind.rawValue) \(subject.name) in time: its point is crash-consistent")
+                    "bracket.expired", subject: subject.name, logSubject: identifier(of: subject), severity: .warning,
+                    "nobody sealed the bracket of the \(subject.kind.rawValue) in time: its point is crash-consistent")
                 sealPoint(of: subject, seal) {}
             }
         }
@@ -87,6 +87,14 @@ extension CloudPlane {
     private func checkSubject(_ subject: BracketSubject) throws {
         let isServed = subject.kind == .volume ? entry(named: subject.name) != nil : group(named: subject.name) != nil
         if !isServed { throw APIError.notFound(subject.kind.rawValue, subject.name) }
+    }
+
+    /// How the log calls it.
+    private func identifier(of subject: BracketSubject) -> String {
+        switch subject.kind {
+        case .volume: entry(named: subject.name)?.grant.identifier ?? ""
+        case .group: group(named: subject.name)?.grant.identifier ?? ""
+        }
     }
 
     private func notOpen(_ subject: BracketSubject) -> APIError {

@@ -47,6 +47,15 @@ extension CloudPlane {
             "the write log has room again: \(fill.usedBytes) of \(fill.sizeBytes) bytes are used")
     }
 
+    func logIsFull(_ entry: Served) {
+        // Each point that goes home makes room for a moment, which writers fill again.
+        if let told = entry.logFullToldAt, NIODeadline.now() - told < Self.retellInterval { return }
+        entry.logFullToldAt = .now()
+        recorder.record(
+            "log.full", subject: entry.grant.name, logSubject: entry.volume.identifier.description, severity: .warning,
+            "the write log is full: writers wait until the link has carried points home")
+    }
+
     func logObstructed(_ entry: Served, _ obstacle: LogObstacle) {
         let (kind, text) =
             switch obstacle {

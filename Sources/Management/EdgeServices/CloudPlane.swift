@@ -44,8 +44,9 @@ final class CloudPlane {
         var isExported = false
         /// The volume is being given back: nobody may write any more.
         var isReleasing = false
-        /// The last delay of a point that was told.
+        /// The last delay of a point that was told, and when it was told last that the log is full.
         var delayTold: (refusal: PointRefusal, at: NIODeadline)?
+        var logFullToldAt: NIODeadline?
         /// Home has been asked to open the volume and has not answered.
         var isOpening = false
         /// The size of the write log that was set for this volume; nil for the edge's. And the one that it is to have: its bound is
@@ -79,6 +80,8 @@ final class CloudPlane {
 
     /// How often time passes for the volumes.
     static let tickInterval: TimeAmount = .milliseconds(50)
+    /// What comes again and again while something lasts is told this often.
+    static let retellInterval: TimeAmount = .seconds(60)
 
     let eventLoop: any EventLoop
     let threadPool: NIOThreadPool
@@ -193,114 +196,8 @@ final class CloudPlane {
 
     // MARK: Volumes
 
-    /// Reads the reservations of a granted volume, then opens its log, then the volume at home, then its target.
-    func open(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, logSize: LogSize, regions: StoredRegions,
-        policy: VolumePolicy, completion: @escaping (Result<Void, any Error>) -> Void
-    ) {
-        guard cache != nil, served[identifier] == nil else { return completion(.success(())) }
-        guard let keys = grant.dataKeys else {
-            return completion(.failure(Problem(status: 500, code: "no_key", title: "Home has sent no key of the volume")))
-        }
-        let file = ReservationFile(
-            directory: directory, volume: identifier, keys: keys, eventLoop: eventLoop, threadPool: threadPool)
-        file.load { [self] result in
-            switch result {
-            case .failure(let error): completion(.failure(error))
-            case .success(let reservations):
-                openLog(
-                    grant, identifier: identifier, directory: directory, keys: keys, logSize: logSize, regions: regions, policy: policy,
-                    reservations: (file, reservations), completion: completion)
-            }
-        }
-    }
-
-    private func openLog(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, keys: DataKeys, logSize: LogSize,
-        regions: StoredRegions, policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
-        completion: @escaping (Result<Void, any Error>) -> Void
-    ) {
-        guard served[identifier] == nil else { return completion(.success(())) }
-        let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
-        WriteLog.open(directory: local, volume: identifier, keys: keys, limits: logSize.limits, random: .system, now: .now()) {
-            [self] result in
-            switch result {
-            case .failure(let error):
-                completion(
-                    .failure(
-                        Problem(
-                            status: 500, code: "write_log", title: "The write log can't be opened",
-                            detail: "the write log of volume \(identifier): \(error.text)",
-                            action: "free space or mend the disk under the state directory, then restart this edge")))
-            case .success(let log):
-                openRegions(regions, identifier: identifier, sectorCount: grant.sectorCount, keys: keys) { [self] result in
-                    // The cache may have taken over from another one since.
-                    guard case .success(let disk) = result, let cache else {
-                        // The next attempt opens the log again.
-                        return log.close { _ in completion(result.map { _ in () }) }
-                    }
-                    cache.attach(volume: identifier, key: keys.newestKey, generation: keys.newest)
-                    serve(
-                        grant, identifier: identifier, keys: keys, directory: directory, log: log,
-                        disk: disk.map { ($0.disk, regions.table, $0.generation) },
-                        logSize: logSize, cache: cache, policy: policy, reservations: reservations, completion: completion)
-                }
-            }
-        }
-    }
-
-    private func serve(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, keys: DataKeys, directory: OpenDirectory, log: WriteLog<LocalDirectory>,
-        disk: (CloudOnlyDisk<LocalDirectory>, RegionTable, KeyGeneration)?, logSize: LogSize, cache: SecureCache<LocalDirectory>,
-        policy: VolumePolicy,
-        reservations: (file: ReservationFile, state: PersistentReservations?),
-        completion: @escaping (Result<Void, any Error>) -> Void
-    ) {
-        guard let tag = freeTag() else {
-            return completion(.failure(Problem(status: 503, code: "too_many_volumes", title: "This edge serves too many volumes")))
-        }
-        let volume = ServedVolume(
-            identifier: identifier, routingTag: tag, sectorCount: grant.sectorCount, policy: policy, log: log, cache: cache,
-            clock: { .now() })
-        volume.uplink = { [unowned self] message, trafficClass, isBulk in
-            link?.endpoint.send(message, class: trafficClass, bulk: isBulk) ?? false
-        }
-        volume.linkVersion = { [unowned self] in link?.endpoint.version ?? LinkVersion.newest }
-        volume.gatherTurns(of: eventLoop)
-        if let (disk, table, _) = disk { volume.attach(disk, table: table) }
-        volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }
-        let identity = LogicalUnitIdentity(
-            uniqueHigh: Self.integer(grant.identity.prefix(8)), uniqueLow: Self.integer(grant.identity.suffix(8)), targetName: grant.target,
-            isRemovable: grant.isRemovable ?? false)
-        volume.isWriteProtected = grant.isReadOnly ?? false
-        volume.isAwaitingGroup = grant.isGrouped ?? false
-        let device = ServedDevice(volume, eventLoop: eventLoop)
-        let number = LogicalUnitNumber(index: grant.logicalUnit ?? 0) ?? LogicalUnitNumber(rawValue: 0)
-        let unit = LogicalUnit(device: device, identity: identity, number: number)
-        unit.pace(by: eventLoop)
-        keep(reservations, of: unit, grant: grant)
-        let entry = Served(
-            grant: grant, keys: keys, reservations: reservations.file, device: device, unit: unit, directory: directory)
-        entry.cloudOnlyKeyGeneration = disk?.2
-        reservations.file.use(keys)
-        entry.ownLogBytes = logSize.ownBytes
-        entry.logSizeBytes = logSize.limits.logBytesMax
-        // Before its first point is larger than the file system has room for.
-        stateSpace.lookedAt = nil
-        entry.openWaiters.append(completion)
-        volume.onEvent = { [weak self, weak entry] event in
-            guard let self, let entry else { return }
-            handle(event, of: entry)
-        }
-        served[identifier] = entry
-        servedByTag[tag] = entry
-        volume.linkConnectivityChanged(isConnected: link?.endpoint.isConnected ?? false)
-        volume.linkSessionStarted()
-    }
-
-    private static func integer(_ bytes: some Sequence<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
-
-    private func freeTag() -> UInt16? {
+    /// A number for the answers to a volume's reads; nil when all are taken.
+    func freeTag() -> UInt16? {
         for _ in 0...UInt16.max {
             lastTag &+= 1
             if servedByTag[lastTag] == nil { return lastTag }
@@ -308,73 +205,15 @@ final class CloudPlane {
         return nil
     }
 
-    private func handle(_ event: VolumeEvent, of entry: Served) {
-        let identifier = entry.volume.identifier.description
-        switch event {
-        case .needsOpen: openAtHome(entry)
-        case .point: break
-        case .fenced:
-            withdraw(entry)
-            recorder.record(
-                "volume.fenced", subject: entry.grant.name, logSubject: identifier, severity: .error,
-                "another edge has the lease on this volume; it is no longer served here")
-        case .stopped(let reason):
-            recorder.record("volume.stopped", subject: entry.grant.name, logSubject: identifier, severity: .error, reason)
-        case .pointDelayed(let point, let refusal):
-            // It is tried again each second; a minute of that is one event.
-            if let last = entry.delayTold, last.refusal == refusal, NIODeadline.now() - last.at < .seconds(60) { return }
-            entry.delayTold = (refusal, .now())
-            recorder.record(
-                "point.delayed", subject: entry.grant.name, logSubject: identifier, severity: .warning,
-                "home could not take point \(point) (\(refusal)); it is sent again until it can: look at the on-prem edge")
-        case .logObstructed(let obstacle): logObstructed(entry, obstacle)
-        case .logUnobstructed(let time): logUnobstructed(entry, after: time)
-        case .cacheFailed: cacheFailed()
-        case .logFilling(let fill): logFills(entry, fill)
-        case .logEased(let fill): logEased(entry, fill)
-        case .imaged(let range): imaged(range, of: entry)
-        case .logFull:
-            recorder.record(
-                "log.full", subject: entry.grant.name, logSubject: identifier, severity: .warning,
-                "the write log is full: writers wait until the link has carried points home")
-        }
+    func add(_ entry: Served, tag: UInt16) {
+        served[entry.volume.identifier] = entry
+        servedByTag[tag] = entry
     }
 
-    /// Asks home to open the volume for this process; called for each new session.
-    private func openAtHome(_ entry: Served) {
-        // One at a time: a lost session fails the call that is out, and the new session asks again.
-        guard !entry.isOpening, let link, let body = try? ControlCoding.encode(entry.volume.openRequest(incarnation: incarnation)) else {
-            return
-        }
-        entry.isOpening = true
-        link.call(ControlMethod.open, body: body, timeout: .seconds(30)) { [weak self, weak entry] result in
-            guard let self, let entry else { return }
-            entry.isOpening = false
-            do {
-                let reply = try ControlCoding.decode(VolumeOpenReply.self, from: result.get())
-                entry.volume.opened(reply)
-                opened(entry)
-            } catch let problem as Problem where problem.status == 409 {
-                // History split, or the volume is no longer this edge's: trying again can't help.
-                entry.volume.openRefused(problem.detail ?? problem.title)
-                answerWaiters(of: entry, .failure(problem))
-            } catch {
-                // The link, or home's disk for now: the volume asks again by itself.
-                answerWaiters(of: entry, .failure(error))
-            }
-        }
-    }
-
-    private func opened(_ entry: Served) {
-        entry.wasOpened = true
-        if entry.mayBeExported { export(entry) }
-        answerWaiters(of: entry, .success(()))
-    }
-
-    private func answerWaiters(of entry: Served, _ result: Result<Void, any Error>) {
-        let waiters = entry.openWaiters
-        entry.openWaiters = []
-        for waiter in waiters { waiter(result) }
+    func remove(_ identifier: VolumeIdentifier) -> Served? {
+        guard let entry = served.removeValue(forKey: identifier) else { return nil }
+        servedByTag = servedByTag.filter { $0.value !== entry }
+        return entry
     }
 
     /// True when all volumes are there that this edge is to serve: what is unknown then will not come.
@@ -384,50 +223,6 @@ final class CloudPlane {
     }
 
     func entry(named name: String) -> Served? { served.values.first { $0.grant.name == name } }
-
-    /// Takes the target away, brings every write home, and holds the volume so until home takes the grant back.
-    func release(_ entry: Served, completion: @escaping (Result<Void, any Error>) -> Void) {
-        if entry.volume.hasCloudOnlyWrites {
-            return completion(.failure(Problem.hasCloudOnlyWrites(of: entry.volume, name: entry.grant.name)))
-        }
-        entry.isReleasing = true
-        withdraw(entry) { [self] in
-            entry.volume.seal(until: .applied) { [self] result in
-                if case .failure(let error) = result {
-                    resume(entry)
-                    return completion(.failure(Problem(describing: error, volume: entry.grant.name)))
-                }
-                // Home may have given up waiting meanwhile, and the volume may be served again.
-                guard entry.isReleasing, !entry.isExported else { return completion(.failure(Problem.notOpenHere)) }
-                if entry.volume.hasCloudOnlyWrites {
-                    // Written after the look above, while the target was being withdrawn.
-                    resume(entry)
-                    return completion(.failure(Problem.hasCloudOnlyWrites(of: entry.volume, name: entry.grant.name)))
-                }
-                guard entry.volume.isAllHome else { return completion(.failure(Problem.notOpenHere)) }
-                completion(.success(()))
-            }
-        }
-    }
-
-    /// Home has kept the grant after all: the volume is served again.
-    func resume(_ entry: Served) {
-        entry.isReleasing = false
-        if entry.wasOpened, entry.volume.isServable { export(entry) }
-    }
-
-    /// Lets go of a volume whose grant is gone.
-    func close(_ identifier: VolumeIdentifier, completion: @escaping () -> Void) {
-        guard let entry = served.removeValue(forKey: identifier) else { return completion() }
-        servedByTag = servedByTag.filter { $0.value !== entry }
-        takeFromGroup(entry.volume)
-        withdraw(entry) { [self] in
-            entry.volume.close(reason: "the volume was detached") { [self] in
-                cache?.detach(volume: identifier)
-                completion()
-            }
-        }
-    }
 
     /// Stops serving, flushes the logs and closes them. What is unsent stays in them for the next start.
     func stop(completion: @escaping () -> Void) {
