@@ -126,19 +126,17 @@ extension LogRecovery {
     ) {
         directory.open(name, create: true) { [directory] opened in
             opened.then(or: completion) { opened in
+                let named = { (result: Result<Void, StorageFileError>) in
+                    let file = LogFile(file: opened, name: name, header: header, cipher: cipher)
+                    file.isHeaderDurable = true
+                    file.isEstablished = true
+                    completion(result.map { file })
+                }
+                let synchronized = { (result: Result<Void, StorageFileError>) in
+                    result.then(or: completion) { directory.synchronize(completion: named) }
+                }
                 opened.write(bytes, at: 0) { written in
-                    written.then(or: completion) {
-                        opened.synchronize { synchronized in
-                            synchronized.then(or: completion) {
-                                directory.synchronize { named in
-                                    let file = LogFile(file: opened, name: name, header: header, cipher: cipher)
-                                    file.isHeaderDurable = true
-                                    file.isEstablished = true
-                                    completion(named.map { file })
-                                }
-                            }
-                        }
-                    }
+                    written.then(or: completion) { opened.synchronize(completion: synchronized) }
                 }
             }
         }

@@ -174,6 +174,15 @@ extension LogHarness {
         return number
     }
 
+    /// Seals points of some blocks each and lets go of all at once, so that their files come back together.
+    func points(_ count: Int, blocks: UInt64, fill: UInt8) throws {
+        for _ in 0..<count {
+            for number in 0..<blocks { try append(range(number * 8, 8), fill: fill) }
+            _ = try seal()
+        }
+        try release(through: try #require(log).lastSealedPoint)
+    }
+
     /// Lets the log do what it does now and then.
     func tend() throws {
         try #require(log).observe(now: scheduler.now)

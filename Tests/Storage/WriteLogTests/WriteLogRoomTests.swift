@@ -13,12 +13,7 @@ import Testing
         harness.limits.logBytesMax = 1 << 20
         let log = try harness.open()
         for round in 0..<20 as Range<UInt8> {
-            // Several points at once, so that their files come back together.
-            for _ in 0..<3 {
-                for number in 0..<10 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: round) }
-                _ = try harness.seal()
-            }
-            try harness.release(through: log.lastSealedPoint)
+            try harness.points(3, blocks: 10, fill: round)
             try harness.tend()
             try harness.checkAccounts(log)
             #expect(log.spares.count <= LogFormat.sparesMax)
@@ -41,11 +36,7 @@ import Testing
         let harness = try LogHarness()
         harness.limits.logBytesMax = 4 << 20
         let log = try harness.open()
-        for _ in 0..<4 {
-            for number in 0..<40 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 1) }
-            _ = try harness.seal()
-        }
-        try harness.release(through: 4)
+        try harness.points(4, blocks: 40, fill: 1)
         #expect(harness.directory.spares.count == 4)
         log.resize(logBytesMax: 1 << 20)
         harness.scheduler.runUntilIdle()
@@ -72,11 +63,7 @@ import Testing
         let harness = try LogHarness()
         harness.machine.faults.atOncePercent = atOncePercent
         let log = try harness.open()
-        for _ in 0..<4 {
-            for number in 0..<40 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 1) }
-            _ = try harness.seal()
-        }
-        try harness.release(through: 4)
+        try harness.points(4, blocks: 40, fill: 1)
         #expect(harness.directory.spares.count == 4)
         // Room for none but what is there: four files of 200 KiB wait.
         harness.machine.faults.capacityBytes = harness.machine.usedBytes
@@ -106,8 +93,7 @@ import Testing
     @Test(arguments: 0..<20 as Range<UInt64>) func roomThatIsBeingGivenBackIsWaitedFor(seed: UInt64) throws {
         let harness = try LogHarness(seed: seed)
         let log = try harness.open()
-        for number in 0..<40 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: 1) }
-        try harness.release(through: try harness.seal())
+        try harness.point(blocks: 40, fill: 1)
         try harness.tend()
         #expect(harness.directory.spares.count == 1)
         harness.machine.faults.capacityBytes = harness.machine.usedBytes

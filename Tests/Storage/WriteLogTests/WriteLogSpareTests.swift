@@ -318,11 +318,7 @@ import Testing
         try harness.open()
         try harness.append(range(0, 8), fill: 1)
         try harness.flush()
-        for number in 1...3 as ClosedRange<UInt64> {
-            for block in 0..<20 as Range<UInt64> { try harness.append(range(block * 8, 8), fill: UInt8(number)) }
-            _ = try harness.seal()
-        }
-        try harness.release(through: 3)
+        try harness.points(3, blocks: 20, fill: 2)
         try harness.append(range(0, 8), fill: 9)
         let closing = try #require(harness.log)
         try harness.wait { closing.close(completion: $0) }

@@ -7,6 +7,13 @@ import Testing
         for _ in 0..<count { _ = policy.arrived() }
     }
 
+    private func stayQuiet(_ windows: Int, _ policy: inout WakefulnessPolicy) {
+        for _ in 0..<windows {
+            let action = policy.windowEnded()
+            #expect(action == .nothing)
+        }
+    }
+
     @Test func oneWindowWithManyArrivalsWakes() {
         var policy = WakefulnessPolicy()
         let answer1 = policy.arrived()
@@ -37,17 +44,11 @@ import Testing
         arrive(WakefulnessPolicy.arrivalsMin, &policy)
         let answer7 = policy.windowEnded()
         #expect(answer7 == .wake)
-        for _ in 1..<WakefulnessPolicy.quietWindowsMax {
-            let action = policy.windowEnded()
-            #expect(action == .nothing)
-        }
+        stayQuiet(WakefulnessPolicy.quietWindowsMax - 1, &policy)
         arrive(WakefulnessPolicy.arrivalsMin, &policy)
         let answer8 = policy.windowEnded()
         #expect(answer8 == .nothing)
-        for _ in 1..<WakefulnessPolicy.quietWindowsMax {
-            let action = policy.windowEnded()
-            #expect(action == .nothing)
-        }
+        stayQuiet(WakefulnessPolicy.quietWindowsMax - 1, &policy)
         let answer9 = policy.windowEnded()
         #expect(answer9 == .rest)
         #expect(!policy.isWatching && !policy.isAwake)
