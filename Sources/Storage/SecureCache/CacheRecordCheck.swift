@@ -53,9 +53,10 @@ final class CacheRecordCheck<File: StorageFile> {
         }
     }
 
-    /// Fragments are written one after the other: should a later one be there, then what is before it was whole once. The first of what
-    /// is looked at can't be read.
-    private func lookForMore(from offset: UInt64, isFirst: Bool) {
+    /// Fragments are written one after the other: should a later one be there, then what is before it was written too. The first of what
+    /// is looked at can't be read. A power cut may have lost sectors before a later one, for nothing orders them until they are durable; the
+    /// files are new, so those are zeroes, which nothing that is sealed is. Otherwise bytes have changed.
+    private func lookForMore(from offset: UInt64, isFirst: Bool, hasGap: Bool = false) {
         file.read(at: offset, byteCount: Self.pieceBytes) { [self] result in
             let bytes: ByteBuffer
             switch result {
@@ -63,11 +64,15 @@ final class CacheRecordCheck<File: StorageFile> {
             case .success(let read): bytes = read
             }
             let number = UInt32(clamping: outcome.fragmentCount)
-            for position in stride(from: isFirst ? CacheFragments.alignment : 0, to: bytes.readableBytes, by: CacheFragments.alignment) {
+            var hasGap = hasGap
+            for position in stride(from: 0, to: bytes.readableBytes, by: CacheFragments.alignment) {
                 let start = bytes.readerIndex + position
-                guard bytes.getInteger(at: start, as: UInt32.self) == CacheFragments.magic,
+                let sector = bytes.viewBytes(at: start, length: min(CacheFragments.alignment, bytes.readableBytes - position))
+                hasGap = hasGap || sector?.allSatisfy { $0 == 0 } == true
+                guard !isFirst || position > 0, bytes.getInteger(at: start, as: UInt32.self) == CacheFragments.magic,
                     let later = bytes.getInteger(at: start + 4, as: UInt32.self), later > number || outcome.byteCount == 0
                 else { continue }
+                if hasGap { return completion(.success(outcome)) }
                 outcome.state = .damaged
                 outcome.damage =
                     outcome.byteCount == 0
@@ -76,7 +81,7 @@ final class CacheRecordCheck<File: StorageFile> {
                 return completion(.success(outcome))
             }
             if bytes.readableBytes < Self.pieceBytes { return completion(.success(outcome)) }
-            lookForMore(from: offset + UInt64(Self.pieceBytes), isFirst: false)
+            lookForMore(from: offset + UInt64(Self.pieceBytes), isFirst: false, hasGap: hasGap)
         }
     }
 }

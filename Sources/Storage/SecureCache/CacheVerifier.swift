@@ -26,6 +26,8 @@ public final class CacheVerifier<Directory: StorageDirectory> {
 
     var report = CacheReport(version: 0, segmentBytes: 0, byteCount: 0)
     private var names: [String] = []
+    /// The first file of records that the device does not give.
+    private var unreadable: String?
     /// What is known once the records have been read.
     var found: RecoveredCache<File>?
     var key: SecretKey?
@@ -106,21 +108,16 @@ public final class CacheVerifier<Directory: StorageDirectory> {
 
     // MARK: Records
 
-    private func open(_ name: String, then next: @escaping (File) -> Void) {
-        directory.open(name, create: false) { [self] result in
-            if let file = value(result) { next(file) }
-        }
-    }
-
-    /// Takes the key that has sealed the header of one of the files.
+    /// Takes the key that has sealed the header of one of the files that can be read.
     private func findKey(_ names: ArraySlice<String>) {
         guard let name = names.last else {
             return completion(.failure(self.names.isEmpty ? .noRecords(segmentCount: segmentCount) : .wrongKey))
         }
-        open(name) { [self] file in
+        directory.open(name, create: false) { [self] result in
+            guard case .success(let file) = result else { return findKey(names.dropLast()) }
             file.read(at: 0, byteCount: CacheRecordFileHeader.byteCount) { [self] result in
                 file.close()
-                guard let bytes = value(result) else { return }
+                guard case .success(let bytes) = result else { return findKey(names.dropLast()) }
                 key = CacheRecordFileHeader(parsing: bytes).flatMap { header in
                     keys.first { key in
                         let derived = try? key.derive(salt: header.salt, purpose: CacheFormat.recordsPurpose)
@@ -134,16 +131,30 @@ public final class CacheVerifier<Directory: StorageDirectory> {
 
     private func checkRecords(_ names: ArraySlice<String>, _ key: SecretKey) {
         guard let name = names.first else { return recover(key) }
-        open(name) { [self] file in
-            CacheRecordCheck(file: file, key: key) { [self] result in
-                file.close()
-                guard let outcome = value(result) else { return }
-                report.recordFiles.append(
-                    .init(
-                        name: name, state: outcome.state, fragmentCount: outcome.fragmentCount, byteCount: outcome.byteCount))
-                if let text = outcome.damage { report.note(CacheDamage(file: name, offset: outcome.byteCount, text: text)) }
-                checkRecords(names.dropFirst(), key)
-            }.start()
+        let take = { [self] (result: Result<CacheRecordCheck<File>.Outcome, StorageFileError>) in
+            var outcome = CacheRecordCheck<File>.Outcome()
+            switch result {
+            case .success(let found): outcome = found
+            case .failure(let error):
+                // What the other files tell is worth knowing all the same.
+                outcome.state = .damaged
+                outcome.damage = "it can't be read: \(error)"
+                unreadable = unreadable ?? name
+            }
+            report.recordFiles.append(
+                .init(name: name, state: outcome.state, fragmentCount: outcome.fragmentCount, byteCount: outcome.byteCount))
+            if let text = outcome.damage { report.note(CacheDamage(file: name, offset: outcome.byteCount, text: text)) }
+            checkRecords(names.dropFirst(), key)
+        }
+        directory.open(name, create: false) { result in
+            switch result {
+            case .failure(let error): take(.failure(error))
+            case .success(let file):
+                CacheRecordCheck(file: file, key: key) { result in
+                    file.close()
+                    take(result)
+                }.start()
+            }
         }
     }
 
@@ -156,7 +167,11 @@ public final class CacheVerifier<Directory: StorageDirectory> {
         ) { [self] result in
             switch result {
             case .success(let found): take(found)
-            case .failure(.file(let error)): fail(error)
+            case .failure(.file(let error)):
+                guard let unreadable else { return fail(error) }
+                // A daemon that meets this begins without blocks.
+                report.loss = "\(unreadable) can't be read, and it counts"
+                completion(.success(report))
             case .failure(let error): fail(.failed("\(error)"))
             }
         }

@@ -192,6 +192,36 @@ import Testing
         #expect(report.damages.map(\.file) == ["journal.1"] && report.damages.map(\.offset) == [512])
     }
 
+    /// Sectors of what was not durable reach the medium in any order.
+    @Test(arguments: [512, 1_024]) func whatAPowerCutLeavesIsNoDamage(gap: Int) throws {
+        let harness = try filled()
+        let cache = try #require(harness.cache)
+        for round in 0..<3 as Range<UInt64> {
+            cache.insert(harness.volume, block: 500 + round, data: CacheHarness.block(500, 1))
+            try harness.synchronize()
+        }
+        harness.crash(power: false)
+        let journal = try #require(harness.directory.file("journal.1"))
+        var content = journal.content
+        try #require(content.count > gap + 512)
+        content.replaceSubrange(gap..<gap + 512, with: repeatElement(0, count: 512))
+        try harness.put(content, into: journal)
+        let report = try verify(harness).get()
+        #expect(report.damages.isEmpty && report.loss == nil && report.recordFiles.map(\.state) == [.torn], "\(report)")
+    }
+
+    /// What the other files tell is worth knowing all the same, and one that counts is missed.
+    @Test func aFileThatCannotBeReadIsDamaged() throws {
+        let harness = try filled(journalBytes: 1 << 10)
+        harness.crash(power: false)
+        let names = harness.directory.names
+        let journal = try #require(names.filter { $0.hasPrefix("journal.") }.max { $0.count == $1.count ? $0 < $1 : $0.count < $1.count })
+        harness.machine.faults.failsReadsOf = journal
+        let report = try verify(harness).get()
+        #expect(!report.isWhole && report.loss?.contains(journal) == true, "\(report)")
+        #expect(report.damages.map(\.file) == [journal] && report.recordFiles.count == names.count)
+    }
+
     @Test func aCheckpointThatIsDamagedTellsNothing() throws {
         let harness = try filled(journalBytes: 1 << 10)
         harness.crash(power: false)
