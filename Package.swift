@@ -131,7 +131,7 @@ let tools: [Target] = [
     room("LoadGenerator", floor: "Tools", ["CPlatform"]),
     room(
         "OfflineRecovery", floor: "Tools",
-        ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "SecureCache", "Disks", nioCore, nioPosix]),
+        ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "CloudOnlyDisk", "SecureCache", "Disks", nioCore, nioPosix]),
 ]
 
 let executables: [Target] = [
@@ -241,7 +241,8 @@ let unitTests: [Target] = [
     tests(of: "StateStore", floor: "Management", ["Files", grdb]),
     tests(of: "LoadGenerator", floor: "Tools"),
     tests(
-        of: "OfflineRecovery", floor: "Tools", ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "SecureCache", nioCore, nioPosix]),
+        of: "OfflineRecovery", floor: "Tools",
+        ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "CloudOnlyDisk", "SecureCache", nioCore, nioPosix]),
     tests(of: "Initiator", floor: "Platform"),
     tests(of: "ManagementAPI", floor: "Management", [.product(name: "HummingbirdTesting", package: "hummingbird")]),
 ]

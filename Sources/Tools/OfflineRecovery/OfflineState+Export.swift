@@ -1,4 +1,5 @@
 import Blocks
+import CloudOnlyDisk
 import Files
 import LocalFiles
 import NIOCore
@@ -7,7 +8,7 @@ import WriteLog
 // An export, step by step:
 //
 //     read the log ──► choose the points ──► make the image: a copy of the base, or holes, under a temporary name; or open the disk itself
-//                  ──► put the points over it, oldest first ──► make it durable ──► give it its name
+//                  ──► put the points over it, oldest first, then what is cloud-only ──► make it durable ──► give it its name
 
 /// Where an export goes.
 public enum ExportDestination: Sendable {
@@ -41,6 +42,8 @@ public struct OfflineExport: Codable, Equatable, Sendable {
     public let zeroedBytes: UInt64
     /// The file that says which ranges are in the image, when there was no base.
     public let map: String?
+    /// The bytes of cloud-only writes that were put over the points.
+    public let cloudOnlyBytes: UInt64
     /// The volume has a cloud-only disk, whose writes are not in the image.
     public let lacksCloudOnlyWrites: Bool
 }
@@ -53,7 +56,11 @@ extension OfflineState {
     /// - Parameters:
     ///   - name: the name of the volume, or its identifier.
     ///   - through: the last point that counts; nil for all writes up to the last.
-    public func export(volume name: String, through: UInt64?, to destination: ExportDestination) async throws -> OfflineExport {
+    ///   - cloudOnly: what is cloud-only is put over them, as a machine sees it. Nobody knows what that was at an earlier point, so not with
+    ///     `through`.
+    public func export(
+        volume name: String, through: UInt64?, to destination: ExportDestination, cloudOnly: Bool = true
+    ) async throws -> OfflineExport {
         let key = try key(of: name)
         let places = try logPlaces().filter { $0.identifier == key.identifier }
         guard let place = places.first else {
@@ -64,18 +71,21 @@ extension OfflineState {
             throw OfflineError("the log in \(place.directory.path) can't be read: \(Self.text(error, key))")
         }
         let points = try points(of: log, through: through)
+        let disk = cloudOnly && through == nil ? try await openCloudOnlyDisk(beside: place, key) : nil
         let contents = points.map { log.contents(of: $0.number) }
         let end = contents.joined().reduce(key.sectorCount) { max($0, $1.range.end) }
         let image = try await openImage(destination, byteCountMin: end * UInt64(BlockGeometry.sectorBytes))
         do {
             var written = WrittenExtent()
             for segments in contents { try await put(segments, of: log, over: image, &written) }
+            let cloudOnlyBytes = try await put(disk, sectorCount: image.sectorCount, over: image, &written)
             try await synchronize(image)
             let map = try finish(destination, image, written.ranges)
             return OfflineExport(
                 volume: key.name, image: destination.path, imageBytes: image.sectorCount * UInt64(BlockGeometry.sectorBytes),
                 points: points.map(\.number), endsSealed: points.last?.isSealed ?? true, writtenBytes: written.dataBytes,
-                zeroedBytes: written.zeroedBytes, map: map, lacksCloudOnlyWrites: hasCloudOnlyDisk(place))
+                zeroedBytes: written.zeroedBytes, map: map, cloudOnlyBytes: cloudOnlyBytes,
+                lacksCloudOnlyWrites: disk == nil && hasCloudOnlyDisk(place))
         } catch {
             image.close()
             if case .image(let path, _, _) = destination { try? OutputName(path).discard() }
@@ -190,6 +200,38 @@ extension OfflineState {
                 rest = left
             }
         }
+    }
+
+    /// Writes what a cloud-only disk holds, and says how many bytes that are.
+    private func put(
+        _ disk: OfflineCloudOnlyDisk?, sectorCount: UInt64, over image: LocalDisk, _ written: inout WrittenExtent
+    ) async throws -> UInt64 {
+        guard let disk else { return 0 }
+        var (position, held) = (UInt64(0), UInt64(0))
+        while position < sectorCount {
+            let window = SectorRange(from: position, to: min(sectorCount, position + Self.pieceSectors))
+            position = window.end
+            // Each is looked up anew: while one is read, others move from the journal to the files.
+            var next = window.start
+            while next < window.end, let segment = disk.segments(in: SectorRange(from: next, to: window.end), limit: 1).first {
+                let range = segment.range
+                next = range.end
+                held += UInt64(range.byteCount)
+                written.ranges.insert(range)
+                if case .zeroes = segment.content {
+                    try await write(range, image) {
+                        image.writeZeroes(at: range.byteOffset, byteCount: UInt64(range.byteCount), completion: $0)
+                    }
+                    continue
+                }
+                let data: ByteBuffer
+                do throws(WriteLogError) { data = try await completed { disk.read(segment, completion: $0) } } catch {
+                    throw OfflineError("the cloud-only disk can't be read: \(error.text)")
+                }
+                try await write(range, image) { image.write(data, at: range.byteOffset, completion: $0) }
+            }
+        }
+        return held
     }
 
     private func write(

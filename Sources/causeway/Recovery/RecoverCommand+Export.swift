@@ -37,6 +37,9 @@ extension RecoverCommand {
         @Option(help: "The form of the image.")
         var format: Format = .raw
 
+        @Flag(help: "Leave out what is on the cloud-only disk, which is put over the points otherwise; so it is with --through.")
+        var withoutCloudOnly = false
+
         @Flag(help: "Replace the output if it exists.")
         var force = false
 
@@ -50,7 +53,8 @@ extension RecoverCommand {
             let destination: ExportDestination =
                 if let inPlace { .inPlace(path: inPlace) } else { .image(path: output ?? "", base: base, replaces: force) }
             let result = try await CommandFailure.offline {
-                try await place.open().export(volume: volume, through: through, to: destination)
+                try await place.open().export(
+                    volume: volume, through: through, to: destination, cloudOnly: !withoutCloudOnly)
             }
             let points =
                 result.points.first.map { first in
@@ -60,7 +64,8 @@ extension RecoverCommand {
             Terminal.print(
                 "\(result.image): volume \(result.volume), \(points): \(Human.bytes(result.writtenBytes)) written, "
                     + "\(Human.bytes(result.zeroedBytes)) made zero, of \(Human.bytes(result.imageBytes))")
-            if result.lacksCloudOnlyWrites { Terminal.error("\(result.volume): \(RecoverCommand.cloudOnlyRemark)") }
+            if result.cloudOnlyBytes > 0 { Terminal.print("\(Human.bytes(result.cloudOnlyBytes)) of it are cloud-only writes") }
+            if result.lacksCloudOnlyWrites { Terminal.error("\(result.volume): the writes on its cloud-only disk are not in it") }
             if let map = result.map { Terminal.print("\(map): which ranges are in it; the others are as on the disk at home") }
             if let first = result.points.first, result.map == nil {
                 Terminal.error("the base has to be as point \(first - 1) left it: causeway verify journal shows how far a disk at home is")

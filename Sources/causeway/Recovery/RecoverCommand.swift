@@ -114,7 +114,7 @@ struct RecoverCommand: AsyncParsableCommand {
 
     /// What an offline tool does not see.
     static let cloudOnlyRemark =
-        "there is a cloud-only disk: what was written to it is in no point, and not exported; a cloud edge that is started again serves it"
+        "there is a cloud-only disk: what was written to it is in no point, and not looked at here; export puts it over the points"
 
     /// What is worth a line of its own, on standard error.
     static func printRemarks(_ volume: OfflineVolume) {

@@ -1,4 +1,5 @@
 import Blocks
+import Files
 import Foundation
 import Testing
 
@@ -36,16 +37,39 @@ import Testing
         }
     }
 
-    /// Whoever takes the image for the volume must hear that it is not all of it.
-    @Test func whatIsCloudOnlyIsSaidToBeMissing() async throws {
+    /// The topmost layer: also over what is unsent, and what it was made to read as zeroes. Whoever takes an image without it for the volume
+    /// must hear that it is not all of it.
+    @Test func whatIsCloudOnlyLiesOverThePoints() async throws {
         let world = try await world()
         let directory = "\(world.state)/volumes/\(try world.key("mail").identifier)/cloud-only"
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        let writer = CloudOnlyWriter(directory: try OpenDirectory(directory, create: true), key: try world.key("mail"))
+        // Some in the files, some in the journal.
+        try await writer.write(10, 30, fill: 0xc1)
+        try await writer.drain()
+        try await writer.write(30, 20, fill: 0xc2)
+        try await writer.writeZeroes(35, 3)
+        try await writer.flush()
+        await writer.abandon()
+        var disk = try #require(world.disks["mail"])
+        for (start, count, fill) in [(10, 30, 0xc1), (30, 20, 0xc2), (35, 3, 0)] as [(Int, Int, UInt8)] {
+            disk.replaceSubrange(start * 512..<(start + count) * 512, with: repeatElement(fill, count: count * 512))
+        }
+        let before = try world.snapshot()
         let state = try world.open("mail")
         #expect(try await state.volumes().map(\.hasCloudOnlyDisk).contains(true))
-        let result = try await state.export(
-            volume: "mail", through: nil, to: .image(path: world.path + "/mail.img", base: try world.base(), replaces: false))
-        #expect(result.lacksCloudOnlyWrites)
+        let image = world.path + "/mail.img"
+        func export(through: UInt64? = nil, cloudOnly: Bool = true) async throws -> OfflineExport {
+            try await state.export(
+                volume: "mail", through: through, to: .image(path: image, base: try world.base(), replaces: true), cloudOnly: cloudOnly)
+        }
+        let all = try await export()
+        #expect(!all.lacksCloudOnlyWrites && all.cloudOnlyBytes == 40 * 512)
+        #expect(try world.bytes(image) == disk)
+        let without = try await export(cloudOnly: false)
+        #expect(without.lacksCloudOnlyWrites && without.cloudOnlyBytes == 0)
+        #expect(try world.bytes(image) == world.disks["mail"])
+        #expect(try await export(through: 2).lacksCloudOnlyWrites)
+        #expect(try world.snapshot() == before, "nothing may be written")
     }
 
     @Test func inPlaceItIsTheSameAndMayBeRepeated() async throws {

@@ -1,5 +1,6 @@
 import Blocks
 import Ciphers
+import CloudOnlyDisk
 import Files
 import Foundation
 import LocalFiles
@@ -64,6 +65,58 @@ actor LogWriter {
 
     /// Lets go of the log without closing it, as a process that is killed.
     func abandon() { log = nil }
+}
+
+/// A cloud-only disk in a real directory, written as a cloud edge writes it.
+actor CloudOnlyWriter {
+    nonisolated let loop = OfflineLoop.shared
+    private let directory: OpenDirectory
+    private let key: RecoveryKey
+    private var disk: CloudOnlyDisk<LocalDirectory>?
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.eventLoop.executor.asUnownedSerialExecutor() }
+
+    init(directory: OpenDirectory, key: RecoveryKey) {
+        self.directory = directory
+        self.key = key
+    }
+
+    private func opened() async throws -> CloudOnlyDisk<LocalDirectory> {
+        if let disk { return disk }
+        let files = LocalDirectory(directory, eventLoop: loop.eventLoop, threadPool: loop.threadPool)
+        let disk: CloudOnlyDisk<LocalDirectory> = try await completed {
+            CloudOnlyDisk.open(
+                directory: files, volume: key.identifier, sectorCount: key.sectorCount, key: key.keys.newestKey, random: .system,
+                clock: { .now() }, completion: $0)
+        }
+        self.disk = disk
+        return disk
+    }
+
+    func write(_ start: UInt64, _ count: UInt64, fill: UInt8) async throws {
+        let (disk, range) = (try await opened(), SectorRange(from: start, to: start + count))
+        try await completed { disk.write(range, data: ByteBuffer(repeating: fill, count: range.byteCount), completion: $0) }
+    }
+
+    func writeZeroes(_ start: UInt64, _ count: UInt64) async throws {
+        let disk = try await opened()
+        try await completed { disk.writeZeroes(SectorRange(from: start, to: start + count), completion: $0) }
+    }
+
+    func flush() async throws {
+        let disk = try await opened()
+        try await completed { disk.flush(completion: $0) }
+    }
+
+    /// Brings all to the files.
+    func drain() async throws {
+        let disk = try await opened()
+        disk.drain()
+        while disk.statistics.drainedEpochs == 0 { try await Task.sleep(for: .milliseconds(5)) }
+    }
+
+    /// Lets go of the disk without closing it, as a process that is killed.
+    func abandon() { disk = nil }
 }
 
 /// A cloud edge's state directory with some logs, and a model of their disks.
