@@ -73,7 +73,7 @@ extension EndToEndFaults {
             .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
         func fileSystem() async throws {
             let options = ["--rtt", "10ms", "--log-size", "256MiB", "--cache-size", "16MiB"]
-            try await Lab.with(disks: [("data", 32 << 20)], options: options, cloudMebibytes: 96) { lab in
+            try await Lab.with(disks: [("data", 32 << 20)], options: options, stateMebibytes: 96) { lab in
                 try await lab.fileSystem(.fill(leavingMiB: 8))
                 try await lab.relay("cut")
                 let load = try startLoad(lab, bytes: "24MiB", depth: 8)
@@ -92,10 +92,45 @@ extension EndToEndFaults {
             .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
         func sharedFileSystem() async throws {
             let options = ["--rtt", "10ms", "--rate", "40mbit", "--log-size", "256MiB", "--cache-size", "16MiB"]
-            try await Lab.with(disks: [("data", 64 << 20)], options: options, cloudMebibytes: 96, isShared: true) { lab in
+            try await Lab.with(disks: [("data", 64 << 20)], options: options, stateMebibytes: 96, under: .both) { lab in
                 let load = try startLoad(lab, bytes: "160MiB", depth: 16)
                 try await untilTold("state.filling", in: lab)
                 try await checkAllIsThere(lab, after: load)
+            }
+        }
+
+        @Test(
+            "a full file system at home, also in the middle of a point: writers don't notice, the disk is at a sealed point, and the rest follows",
+            .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+        func home() async throws {
+            let options = ["--nbd", "--rtt", "2ms", "--recovery-point-objective", "1h"]
+            try await Lab.with(disks: [("data", 256 << 20)], options: options, stateMebibytes: 320, under: .home) { lab in
+                var ledger = PointLedger(lab, "data")
+                // No reads: those of what was never written wait for home, and a disk that takes no points is closed there.
+                let writer = try ledger.start(lab.nbd("data"), seconds: 15, reads: 0)
+                for round in 0..<2 {
+                    let received = try await lab.status("data").points.received
+                    try await Lab.untilTrue(seconds: 30, "a point to be at home") {
+                        try await lab.status("data").points.received > received
+                    }
+                    // The disk is all holes at first, so points need room there too, not only in the journal.
+                    try await lab.fileSystem(.fill(leavingMiB: round + 1))
+                    try await Lab.untilTrue(seconds: 60, "home to take no more") {
+                        let points = try await lab.status("data").points
+                        return points.lastSealed > points.received + 2
+                    }
+                    #expect(writer.isRunning)
+                    try await lab.relay("cut")
+                    try await lab.fileSystem(.empty)
+                    try await ledger.matchHome()
+                    try await lab.relay("restore")
+                }
+                #expect(try await events(lab).contains("point.delayed"))
+                let result = try await writer.wait(seconds: 60)
+                #expect(result.isSuccess, "\(result)")
+                #expect(!Lab.hasEnded(lab.edge(.cloud).pid) && !Lab.hasEnded(lab.edge(.onprem).pid))
+                try await lab.seal("data")
+                try await ledger.matchLast(lab.disk("data"))
             }
         }
 
@@ -104,7 +139,7 @@ extension EndToEndFaults {
             .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
         func readOnly() async throws {
             let options = ["--recovery-point-objective", "500ms", "--cache-size", "16MiB"]
-            try await Lab.with(disks: [("data", 32 << 20)], options: options, cloudMebibytes: 96) { lab in
+            try await Lab.with(disks: [("data", 32 << 20)], options: options, stateMebibytes: 96) { lab in
                 let load = try startLoad(lab, bytes: "64MiB", depth: 8)
                 try await Lab.untilTrue(seconds: 30, "a point to be at home") { try await lab.status("data").points.received > 0 }
                 try await lab.fileSystem(.makeImmutable)
@@ -122,7 +157,7 @@ extension EndToEndFaults {
             "a file system that the kernel gives up: nothing flushed is missing when the daemon is started on a mended one",
             .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
         func givenUp() async throws {
-            try await Lab.with(disks: [("data", 32 << 20)], options: ["--cache-size", "16MiB"], cloudMebibytes: 96) { lab in
+            try await Lab.with(disks: [("data", 32 << 20)], options: ["--cache-size", "16MiB"], stateMebibytes: 96) { lab in
                 let before = try startLoad(lab, bytes: "16MiB", depth: 8, keepsWrites: false)
                 #expect(try await before.wait(seconds: 120).isSuccess)
                 // Nobody writes at this moment, for Linux says of a sync that is on its way when ext4 or XFS gives up that it succeeded,

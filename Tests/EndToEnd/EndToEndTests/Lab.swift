@@ -43,14 +43,15 @@ final class Lab {
         return directory
     }
 
-    /// Starts a pair that serves `disks` (name to path).
+    /// Starts a pair that serves `disks` (name to path), of which some are yet to be made on the file system.
     static func up(
-        in directory: URL, disks: [(name: String, path: String)], options: [String] = [], fileSystem: LabFileSystem? = nil
+        in directory: URL, disks: [(name: String, path: String)], options: [String] = [], fileSystem: LabFileSystem? = nil,
+        making made: [(path: String, bytes: Int)] = []
     ) async throws -> Lab {
         var arguments = ["lab", "up", "--directory", directory.appendingPathComponent("lab").path, "--detach", "--output", "json"]
         for disk in disks { arguments += ["--disk", "\(disk.name)=\(disk.path)"] }
         var start = (program: "causeway", arguments: arguments + options)
-        if let fileSystem { start = fileSystem.start([Command.path(of: start.program)] + start.arguments) }
+        if let fileSystem { start = fileSystem.start([Command.path(of: start.program)] + start.arguments, disks: made) }
         let output = try await Command.check(start.program, start.arguments, seconds: 120)
         let description = try JSONDecoder().decode(Description.self, from: Data(output.utf8))
         return Lab(directory: directory, description: description, fileSystem: fileSystem)
@@ -63,14 +64,22 @@ final class Lab {
     }
 
     /// Runs `body` with a lab, which serves disks of holes and copies of images, and takes it down whatever happens.
-    /// With `cloudMebibytes` the cloud edge's state has a file system of that size, which is home's too when it is shared.
+    /// With `stateMebibytes` a file system of that size is under the state of an edge; at home the disks are on it too.
     static func with(
         disks: [(name: String, bytes: Int)], copies: [(name: String, image: String)] = [], options: [String] = [],
-        cloudMebibytes: Int? = nil, isShared: Bool = false, _ body: (Lab) async throws -> Void
+        stateMebibytes: Int? = nil, under place: LabFileSystem.Place = .cloud, _ body: (Lab) async throws -> Void
     ) async throws {
         let directory = try makeDirectory()
+        var fileSystem: LabFileSystem?
+        if let stateMebibytes { fileSystem = try await LabFileSystem(in: directory, mebibytes: stateMebibytes, under: place) }
         var paths: [(name: String, path: String)] = []
+        var made: [(path: String, bytes: Int)] = []
         for disk in disks {
+            if let fileSystem, place == .home {
+                made.append(("\(fileSystem.mountPoint)/\(disk.name).img", disk.bytes))
+                paths.append((disk.name, "\(fileSystem.mountPoint)/\(disk.name).img"))
+                continue
+            }
             let path = directory.appendingPathComponent("\(disk.name).img").path
             _ = FileManager.default.createFile(atPath: path, contents: nil)
             guard truncate(path, disk.bytes) == 0 else { throw CommandFailure(description: "can't make \(path)") }
@@ -81,9 +90,7 @@ final class Lab {
             try await Command.check("cp", ["--sparse=always", copy.image, path])
             paths.append((copy.name, path))
         }
-        var fileSystem: LabFileSystem?
-        if let cloudMebibytes { fileSystem = try await LabFileSystem(in: directory, mebibytes: cloudMebibytes, isShared: isShared) }
-        let lab = try await up(in: directory, disks: paths, options: options, fileSystem: fileSystem)
+        let lab = try await up(in: directory, disks: paths, options: options, fileSystem: fileSystem, making: made)
         do {
             try await body(lab)
         } catch {
@@ -99,7 +106,11 @@ final class Lab {
     func url(_ name: String) -> String { volume(name)?.url ?? "" }
     /// The NBD URL, in a lab with `--nbd`.
     func nbd(_ name: String) -> String { volume(name)?.nbd ?? "" }
-    func disk(_ name: String) -> String { directory.appendingPathComponent("\(name).img").path }
+    /// The disk at home; where only the lab's processes see it, by the cloud edge.
+    func disk(_ name: String) -> String {
+        guard let fileSystem, fileSystem.place == .home else { return directory.appendingPathComponent("\(name).img").path }
+        return "/proc/\(edge(.cloud).pid)/root\(fileSystem.mountPoint)/\(name).img"
+    }
 
     /// Runs the CLI against one side.
     @discardableResult
