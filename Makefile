@@ -47,7 +47,8 @@ test: deps ## Simulation, hostile inputs, the data path's budget, then unit and 
 	cp .build/release/causeway-simulator .build/simulator
 	.build/simulator --hunt
 	@# A release build of modules in a row leaves a core to the simulator.
-	.build/simulator --seeds 2000 >.build/simulation.log 2>&1 & simulation=$$!; \
+	(for first in 1 4001; do .build/simulator --seeds 4000 --first-seed $$first || exit 1; done) \
+	  >.build/simulation.log 2>&1 & simulation=$$!; \
 	$(RELEASE) --product causeway-fuzz; built=$$?; \
 	wait $$simulation; simulated=$$?; cat .build/simulation.log; test $$built -eq 0 && test $$simulated -eq 0
 	.build/release/causeway-fuzz --inputs 100000
@@ -82,8 +83,8 @@ soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on.
 	  count=$$((end - first)); [ $$count -le 5000 ] || count=5000; \
 	  .build/release/causeway-simulator --seeds $$count --first-seed $$first || exit 1; first=$$((first + count)); done
 
-soak-kills: deps ## KILLS kills of the daemons in turn, under verified writes.
-	CAUSEWAY_KILLS=$(KILLS) $(SWIFT) test --filter kills
+soak-kills: deps ## KILLS kills of the daemons in turn and two thirds as many power cuts, under verified writes.
+	CAUSEWAY_KILLS=$(KILLS) $(SWIFT) test --filter 'kills|PowerCuts'
 
 soak-overwrites: deps ## 100,000 flushed overwrites of 1,000 blocks within one point.
 	CAUSEWAY_OVERWRITES=100000 $(SWIFT) test --filter PressureTests
