@@ -17,7 +17,7 @@ extension EndToEndFaults {
             let disks = [("first", 64 << 20), ("second", 32 << 20), ("block", 16 << 20), ("bridged", 8 << 20)]
             let options = ["--recovery-point-objective", "500ms", "--nbd", "--rtt", "2ms", "--rate", "1gbit"]
             try await Lab.with(disks: disks, options: options) { lab in
-                let seconds = Self.rounds * 4
+                let seconds = Self.rounds * 6
                 let bridge = try await Bridge(to: lab.url("bridged"), in: lab.directory)
                 defer { bridge.end() }
                 var ledgers = [PointLedger(lab, "block"), PointLedger(lab, "bridged")]

@@ -32,7 +32,7 @@ extension EndToEndFaults {
 
         private func cut(_ lab: Lab, losesUnflushed: Bool) async throws {
             var ledgers = [PointLedger(lab, "first"), PointLedger(lab, "second")]
-            let seconds = Self.rounds * 4
+            let seconds = Self.rounds * 5
             let writers = try ledgers.enumerated().map { index, ledger in
                 try ledger.start(lab.nbd(ledger.volume), seconds: seconds, losesUnflushed: losesUnflushed, seed: index + 1)
             }
