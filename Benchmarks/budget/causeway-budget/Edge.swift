@@ -45,8 +45,8 @@ enum Edge {
             let records = LocalDirectory(
                 try OpenDirectory(directory + "/records", create: true), eventLoop: eventLoop, threadPool: threadPool)
             SecureCache.open(
-                file: file, directory: records, byteCount: UInt64(blockCount) * 2 * 4096 + (64 << 20), key: parts.key,
-                limits: CacheLimits(), random: .system
+                file: file, directory: records, byteCount: UInt64(blockCount) * 2 * 4096 + (64 << 20),
+                keys: CacheKeys(cache: parts.key) { _, _ in parts.key }, limits: CacheLimits(), random: .system
             ) { result in
                 switch result {
                 case .failure(let error): completion(.failure(error))
@@ -72,7 +72,9 @@ enum Edge {
         if start == end { return completion(.success(())) }
         let next = min(end, start + 1024)
         for block in start..<next {
-            cache.insert(volume, block: block, data: ByteBuffer(repeating: UInt8(truncatingIfNeeded: block), count: 4096))
+            var data = ByteBuffer(repeating: 1, count: 4096)
+            data.setInteger(block, at: 0)
+            cache.insert(volume, block: block, data: data)
         }
         cache.synchronize { result in
             if case .failure(let error) = result { return completion(.failure(error)) }

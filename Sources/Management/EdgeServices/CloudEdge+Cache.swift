@@ -1,4 +1,5 @@
 import APIModels
+import Blocks
 import Ciphers
 import EdgeConfiguration
 import Files
@@ -46,12 +47,23 @@ extension CloudEdge {
             failure = error.description
         }
         let (found, reason, size, bounds) = (file, failure, byteCount, limits)
+        let volumeKeys = volumeKeys
         return try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
             let opening = CacheOpening(
-                file: local, failure: reason, path: path, directory: directory, byteCount: size, key: key, limits: bounds)
+                file: local, failure: reason, path: path, directory: directory, byteCount: size,
+                keys: CacheKeys(cache: key) { volumeKeys[$0]?[$1] }, limits: bounds)
             plane.openCache(opening, completion: completion)
         }
+    }
+
+    /// The keys of all volumes that are this edge's.
+    private var volumeKeys: [VolumeIdentifier: DataKeys] {
+        let granted = grants.map { ($0.identifier, $0.keys) } + unavailableKeys.map { ($0.identifier, $0.keys) }
+        let known = granted.compactMap { identifier, keys in
+            VolumeIdentifier(hexadecimal: identifier).flatMap { volume in DataKeys(granted: keys).map { (volume, $0) } }
+        }
+        return Dictionary(known) { first, _ in first }
     }
 
     // MARK: The API

@@ -58,6 +58,7 @@ extension CloudEdge {
     private func apply(_ grants: Grants) async throws {
         let plane = try needPlane()
         self.grants = grants.volumes
+        unavailableKeys = grants.unavailableKeys ?? []
         try await openCache(grants)
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
         for identifier in try await plane.run({ Array($0.served.keys) }) where !granted.contains(identifier.description) {

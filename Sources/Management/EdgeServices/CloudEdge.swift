@@ -33,6 +33,7 @@ actor CloudEdge: EdgeController {
     var warnings: [String] = []
     /// The grants as home told them last.
     var grants: [VolumeGrant] = []
+    var unavailableKeys: [UnavailableKeys] = []
     var isRefreshing = false
     var mustRefreshAgain = false
     var isRefreshScheduled = false

@@ -38,7 +38,7 @@ struct CacheOpening {
     let path: String
     let directory: OpenDirectory
     let byteCount: UInt64
-    let key: SecretKey
+    let keys: CacheKeys
     let limits: CacheLimits
 }
 
@@ -87,7 +87,7 @@ extension CloudPlane {
     ) {
         let records = LocalDirectory(opening.directory, eventLoop: eventLoop, threadPool: threadPool)
         SecureCache.open(
-            file: file, directory: records, byteCount: byteCount, key: opening.key, limits: opening.limits, random: .system,
+            file: file, directory: records, byteCount: byteCount, keys: opening.keys, limits: opening.limits, random: .system,
             completion: completion)
     }
 

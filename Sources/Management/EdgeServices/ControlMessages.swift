@@ -51,8 +51,17 @@ struct Grants: Codable, Sendable {
     var volumes: [VolumeGrant]
     /// Identifiers of volumes that are the edge's, but whose disks home can't open now.
     var unavailable: [String]
+    /// The keys of those, as far as they can be opened: what the edge has of them is still theirs. Nil from an older home.
+    var unavailableKeys: [UnavailableKeys]?
     /// Nil from a home of a version without groups.
     var groups: [GroupGrant]?
+}
+
+/// The keys of a volume that is not granted now.
+struct UnavailableKeys: Codable, Sendable {
+    /// 32 hexadecimal digits.
+    var identifier: String
+    var keys: [GrantedKey]
 }
 
 /// Volumes that have their points together.
@@ -145,7 +154,14 @@ struct GrantedKey: Codable, Sendable, Equatable {
 
 extension VolumeGrant {
     /// The keys as what seals and opens takes them; nil when home has sent none.
-    var dataKeys: DataKeys? { DataKeys(Dictionary(keys.map { ($0.generation, $0.key) }, uniquingKeysWith: { first, _ in first })) }
+    var dataKeys: DataKeys? { DataKeys(granted: keys) }
+}
+
+extension DataKeys {
+    /// The keys of a volume as home has sent them; nil when there are none.
+    init?(granted keys: [GrantedKey]) {
+        self.init(Dictionary(keys.map { ($0.generation, $0.key) }, uniquingKeysWith: { first, _ in first }))
+    }
 }
 
 /// Of what the edge has of an attachment nothing is sealed under its keys before a generation, but for those that are needed.

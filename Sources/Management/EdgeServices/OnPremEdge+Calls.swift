@@ -66,9 +66,12 @@ extension OnPremEdge {
         }
         // A volume whose disk or key can't be opened now is still the edge's: it must not take it for given back.
         let missing = attached.filter { record in !volumes.contains { $0.identifier == record.identifier } }
+        let missingKeys = missing.compactMap { record in
+            (try? liveKeys(of: record)).map { UnavailableKeys(identifier: record.identifier, keys: $0) }
+        }
         return Grants(
             cacheKey: try keys.cacheKey(ofEdge: edge), volumes: volumes, unavailable: missing.map(\.identifier),
-            groups: try await groupGrants(edge))
+            unavailableKeys: missingKeys, groups: try await groupGrants(edge))
     }
 
     /// One damaged row keeps its own volume from being served, and no other.

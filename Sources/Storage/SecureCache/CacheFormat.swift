@@ -27,9 +27,8 @@ public enum CacheSignature {
 enum CacheFormat {
     static let headerBytes = 4096
     static let magic: UInt64 = 0x4341_5553_4543_4143  // "CAUSECAC"
-    /// Records of kind 12 are new in version 3. What version 2 has written is read as it stands, and goes on as version 3.
-    static let version: UInt16 = 3
-    static let versions: ClosedRange<UInt16> = 2...version
+    /// In earlier versions the cache's key alone showed which blocks a volume had. Another version's cache is left: it costs time only.
+    static let version: UInt16 = 4
     static let saltBytes = 32
     static let blockBytes = BlockGeometry.blockBytes
     /// A sealed block, and so the distance between slots.
@@ -37,7 +36,9 @@ enum CacheFormat {
     /// What a segment says of the block in a slot: volume and number.
     static let ownerBytes = 12
     /// The nonce of a segment's owners; its slots count from 0.
-    static let ownersNonceIndex = UInt32.max
+    static func ownersNonce(_ sequence: UInt64) -> CipherNonce { CipherNonce(sequence: sequence, index: .max) }
+    /// The owner of a slot that has none.
+    static let noOwner = CacheOwner(volume: .max, block: 0)
     static let segmentBytesMin = 64 << 10
     /// One segment for each queue to fill, one for each being written, and some to evict ahead.
     static let segmentsMin = 6
@@ -47,6 +48,7 @@ enum CacheFormat {
     static let slotsMax = 1 << 30
     static let recordsPurpose = "causeway cache records 2"
     static let ownersPurpose = "causeway cache owners 2"
+    static let veilPurpose = "causeway cache map 4"
     static let blockPurpose = "causeway cache blocks 2"
 
     /// What a block is bound to: which volume and block it is, and which segment it was put into.
@@ -102,12 +104,11 @@ struct CacheHeader: Equatable {
     var segmentBytes: UInt32
     /// The name of the cache, random: the records name it too.
     var identifier: UInt64
-    var version = CacheFormat.version
 
     func encoded() -> ByteBuffer {
         var buffer = ByteBuffer()
         buffer.reserveCapacity(CacheFormat.headerBytes)
-        buffer.writeMultipleIntegers(CacheFormat.magic, version, UInt16(0), segmentBytes, identifier, UInt64(0))
+        buffer.writeMultipleIntegers(CacheFormat.magic, CacheFormat.version, UInt16(0), segmentBytes, identifier, UInt64(0))
         buffer.writeInteger(CRC32C.checksum(of: buffer))
         buffer.writeRepeatingByte(0, count: CacheFormat.headerBytes - buffer.readableBytes)
         return buffer
@@ -121,15 +122,14 @@ struct CacheHeader: Equatable {
             CRC32C.checksum(of: covered) == checksum,
             let (magic, version, _, segmentBytes, identifier, _) = buffer.readMultipleIntegers(
                 as: (UInt64, UInt16, UInt16, UInt32, UInt64, UInt64).self),
-            magic == CacheFormat.magic, CacheFormat.versions.contains(version), segmentBytes >= CacheFormat.segmentBytesMin,
+            magic == CacheFormat.magic, version == CacheFormat.version, segmentBytes >= CacheFormat.segmentBytesMin,
             segmentBytes <= 64 << 20
         else { return nil }
-        self.init(segmentBytes: segmentBytes, identifier: identifier, version: version)
+        self.init(segmentBytes: segmentBytes, identifier: identifier)
     }
 
-    init(segmentBytes: UInt32, identifier: UInt64, version: UInt16 = CacheFormat.version) {
+    init(segmentBytes: UInt32, identifier: UInt64) {
         self.segmentBytes = segmentBytes
         self.identifier = identifier
-        self.version = version
     }
 }

@@ -14,7 +14,9 @@ final class CacheVolume {
     let ordinal: UInt32
     /// The generation of the key that its blocks are sealed under.
     var keyGeneration: KeyGeneration = 1
-    /// nil until the volume is attached: then its blocks are known, and cannot be read.
+    /// Somebody may read and write it. Before, its blocks are known only.
+    var isAttached = false
+    /// nil for a volume of which nothing is known yet.
     var key: SecretKey? {
         didSet { (ciphers, sharedCiphers) = ([:], [:]) }
     }
@@ -79,7 +81,7 @@ struct CacheSalts {
     mutating func keep(_ used: Set<Int>) { salts = salts.filter { used.contains($0.key) } }
 }
 
-/// Which blocks are where.
+/// Which blocks are where. Of each volume that it knows blocks of it has the key.
 struct CacheIndex {
     /// Bits that the number of a slot takes.
     var slotWidth: Int {
@@ -93,6 +95,11 @@ struct CacheIndex {
 
     subscript(identifier: VolumeIdentifier) -> CacheVolume? { volumes[identifier] }
     subscript(ordinal ordinal: UInt32) -> CacheVolume? { byOrdinal[ordinal] }
+
+    /// The key that hides what records say of a volume's blocks.
+    func key(of ordinal: UInt32) -> (generation: KeyGeneration, key: SecretKey)? {
+        byOrdinal[ordinal].flatMap { volume in volume.key.map { (volume.keyGeneration, $0) } }
+    }
 
     /// Makes a volume, under a new short name or under the one that a record gives it.
     mutating func add(_ identifier: VolumeIdentifier, ordinal: UInt32? = nil) -> CacheVolume {
@@ -147,12 +154,6 @@ struct CacheSegment {
     var salt: UInt32 = 0
     /// Slots whose block is still what the index knows.
     var liveCount: Int32 = 0
-}
-
-/// The block that a slot was filled with.
-struct CacheOwner: Equatable {
-    var volume: UInt32
-    var block: UInt64
 }
 
 /// A segment on its way to the file.

@@ -44,13 +44,32 @@ enum CacheRecord: Equatable {
     /// The volume's blocks are sealed under this generation of its key from now on.
     case keyGeneration(ordinal: UInt32, KeyGeneration)
 
-    private enum Kind: UInt8 {
+    /// What hides of a volume in a fragment which blocks its records speak of: this generation of its key.
+    case veil(ordinal: UInt32, KeyGeneration)
+
+    enum Kind: UInt8 {
         case salt = 1
-        case volume, volumeRemoved, current, opened, closed, freed, data, places, zeroes, removed, keyGeneration
+        case volume, volumeRemoved, current, opened, closed, freed, data, places, zeroes, removed, keyGeneration, veil
+
+        /// What follows the head of a record: bytes that are not hidden, and bytes that a volume's veil hides.
+        func bodyByteCounts(placeCount: Int) -> (open: Int, hidden: Int) {
+            switch self {
+            case .salt: (CacheFormat.saltBytes, 0)
+            case .volume: (16, 0)
+            case .volumeRemoved, .closed, .freed: (0, 0)
+            case .current, .keyGeneration, .veil: (8, 0)
+            case .opened: (13, 0)
+            case .data, .zeroes, .removed: (0, 16)
+            case .places: (2, 8 + placeCount * CachePlace.byteCount)
+            }
+        }
     }
 
-    /// What `data` takes.
-    static let dataByteCount = 21
+    /// The kind, and the short name of the volume or the segment.
+    static let headByteCount = 5
+    /// What `data` takes, and what `veil` does.
+    static let dataByteCount = headByteCount + 16
+    static let veilByteCount = headByteCount + 8
     /// No record takes more bytes.
     static let byteCountMax = 15 + CacheLeaf.blockCount * CachePlace.byteCount
 
@@ -70,7 +89,7 @@ enum CacheRecord: Equatable {
         case .data(let ordinal, let block, let count, let slot):
             buffer.writeMultipleIntegers(Kind.data.rawValue, ordinal, block, count, slot)
         case .places(let ordinal, let block, let places):
-            buffer.writeMultipleIntegers(Kind.places.rawValue, ordinal, block, UInt16(clamping: places.count))
+            buffer.writeMultipleIntegers(Kind.places.rawValue, ordinal, UInt16(clamping: places.count), block)
             for place in places { buffer.writeMultipleIntegers(place.offset, place.slot) }
         case .zeroes(let ordinal, let blocks):
             buffer.writeMultipleIntegers(Kind.zeroes.rawValue, ordinal, blocks.lowerBound, blocks.upperBound)
@@ -78,6 +97,7 @@ enum CacheRecord: Equatable {
             buffer.writeMultipleIntegers(Kind.removed.rawValue, ordinal, blocks.lowerBound, blocks.upperBound)
         case .keyGeneration(let ordinal, let generation):
             buffer.writeMultipleIntegers(Kind.keyGeneration.rawValue, ordinal, generation)
+        case .veil(let ordinal, let generation): buffer.writeMultipleIntegers(Kind.veil.rawValue, ordinal, generation)
         }
     }
 
@@ -106,6 +126,7 @@ enum CacheRecord: Equatable {
         case .zeroes: range(&buffer).map { .zeroes(ordinal: first, $0) }
         case .removed: range(&buffer).map { .removed(ordinal: first, $0) }
         case .keyGeneration: buffer.readInteger(as: KeyGeneration.self).map { .keyGeneration(ordinal: first, $0) }
+        case .veil: buffer.readInteger(as: KeyGeneration.self).map { .veil(ordinal: first, $0) }
         }
     }
 
@@ -125,7 +146,7 @@ enum CacheRecord: Equatable {
     }
 
     private static func places(_ ordinal: UInt32, _ buffer: inout ByteBuffer) -> CacheRecord? {
-        guard let (block, count) = buffer.readMultipleIntegers(as: (UInt64, UInt16).self), count > 0, count <= CacheLeaf.blockCount,
+        guard let (count, block) = buffer.readMultipleIntegers(as: (UInt16, UInt64).self), count > 0, count <= CacheLeaf.blockCount,
             block <= CacheFormat.blocksMax - UInt64(CacheLeaf.blockCount)
         else { return nil }
         var places: [CachePlace] = []

@@ -36,13 +36,12 @@ struct CacheRecordFileHeader: Equatable {
     var predecessorFragments: UInt32
     var predecessorTag: CacheChain
     var salt: [UInt8]
-    var version = CacheFormat.version
 
     private func bound() -> ByteBuffer {
         var buffer = ByteBuffer()
         buffer.reserveCapacity(Self.byteCount)
         buffer.writeMultipleIntegers(
-            Self.magic, version, kind.rawValue, UInt8(0), segmentBytes, number, cache, predecessorFragments, UInt32(0),
+            Self.magic, CacheFormat.version, kind.rawValue, UInt8(0), segmentBytes, number, cache, predecessorFragments, UInt32(0),
             predecessorTag.high, predecessorTag.low)
         buffer.writeBytes(salt)
         return buffer
@@ -74,14 +73,13 @@ struct CacheRecordFileHeader: Equatable {
             let checksum: UInt32 = buffer.getInteger(at: buffer.readerIndex + checked), CRC32C.checksum(of: covered) == checksum,
             let (magic, version, kind, _, segmentBytes, number) = buffer.readMultipleIntegers(
                 as: (UInt64, UInt16, UInt8, UInt8, UInt32, UInt64).self),
-            magic == Self.magic, CacheFormat.versions.contains(version), let kind = Kind(rawValue: kind), number > 0, number < .max - 1,
+            magic == Self.magic, version == CacheFormat.version, let kind = Kind(rawValue: kind), number > 0, number < .max - 1,
             let (cache, fragments, _, high, low) = buffer.readMultipleIntegers(as: (UInt64, UInt32, UInt32, UInt64, UInt64).self),
             let salt = buffer.readBytes(length: CacheFormat.saltBytes)
         else { return nil }
         self.init(
             kind: kind, number: number, cache: cache, segmentBytes: segmentBytes, predecessorFragments: fragments,
             predecessorTag: CacheChain(high: high, low: low), salt: salt)
-        self.version = version
     }
 
     init(
@@ -122,12 +120,14 @@ struct CacheFragments {
     static let magic: UInt32 = 0x4346_5232  // "CFR2"
     static let headerBytes = 16
     static let alignment = 512
-    /// A fragment has at most this many bytes of records.
+    /// A fragment has at most this many bytes of records, and at most as many once it is said whose key hides what of them.
     static let recordBytesMax = 256 << 10
+    static let veiledBytesMax = 2 * recordBytesMax
     private static let lastFlag: UInt32 = 1
 
     let header: CacheRecordFileHeader
     let cipher: BlockCipher
+    private let veil: CacheVeil
     /// The next fragment's number, the tag of the one before, and where it goes.
     private(set) var count: UInt32 = 0
     private(set) var chain = CacheChain()
@@ -136,6 +136,7 @@ struct CacheFragments {
     init(header: CacheRecordFileHeader, cipher: BlockCipher) {
         self.header = header
         self.cipher = cipher
+        veil = CacheVeil(salt: header.salt)
     }
 
     private func context(sealedBytes: UInt32, flags: UInt32) -> CipherContext {
@@ -147,8 +148,18 @@ struct CacheFragments {
     private static func padded(_ sealedBytes: Int) -> Int { (headerBytes + sealedBytes + alignment - 1) / alignment * alignment }
 
     /// The next fragment as it stands in the file, padded; nil when the cipher refuses.
-    /// - Parameter isLast: that the file is complete with it.
-    mutating func seal(_ records: ByteBuffer, isLast: Bool = false) -> (bytes: ByteBuffer, offset: UInt64)? {
+    /// - Parameters:
+    ///   - isLast: that the file is complete with it.
+    ///   - key: the key of a volume by its short name, which hides what is said of its blocks.
+    mutating func seal(
+        _ records: ByteBuffer, isLast: Bool = false, key: (UInt32) -> (generation: KeyGeneration, key: SecretKey)?
+    ) -> (bytes: ByteBuffer, offset: UInt64)? {
+        guard let veiled = veil.hide(records, fragment: count, key: key) else { return nil }
+        return sealVeiled(veiled, isLast: isLast)
+    }
+
+    /// Seals what is hidden where it is to be.
+    mutating func sealVeiled(_ records: ByteBuffer, isLast: Bool = false) -> (bytes: ByteBuffer, offset: UInt64)? {
         let flags = isLast ? Self.lastFlag : 0
         let sealedBytes = records.readableBytes + BlockCipher.tagByteCount
         var buffer = ByteBuffer()
@@ -190,7 +201,7 @@ struct CacheFragments {
         else { return .incomplete }
         let sealedBytes = Int(sealed)
         guard magic == Self.magic, number == count, sealedBytes >= BlockCipher.tagByteCount,
-            sealedBytes <= Self.recordBytesMax + BlockCipher.tagByteCount
+            sealedBytes <= Self.veiledBytesMax + BlockCipher.tagByteCount
         else { return .none }
         guard bytes.readableBytes >= Self.padded(sealedBytes),
             let payload = bytes.getSlice(at: bytes.readerIndex + Self.headerBytes, length: sealedBytes)

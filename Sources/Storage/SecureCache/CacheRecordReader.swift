@@ -19,6 +19,14 @@ struct CacheRecordFileExtent {
     }
 }
 
+/// The records of a fragment, as they were sealed.
+struct CacheFragmentRecords {
+    /// The salt of the file.
+    let salt: [UInt8]
+    let fragment: UInt32
+    let records: ByteBuffer
+}
+
 /// Reads a record file from its start to the last fragment that is whole, a piece at a time: a checkpoint of a large cache is larger
 /// than what may be in memory.
 final class CacheRecordReader<File: StorageFile> {
@@ -28,7 +36,7 @@ final class CacheRecordReader<File: StorageFile> {
     private let file: File
     private let key: SecretKey
     private let fragmentsMax: Int
-    private let onRecords: (ByteBuffer) -> Void
+    private let onRecords: (CacheFragmentRecords) -> Void
     private let completion: Completion
     private var extent: CacheRecordFileExtent?
     private var opener: CacheFragments?
@@ -40,7 +48,7 @@ final class CacheRecordReader<File: StorageFile> {
     ///   - onRecords: gets the records of each fragment.
     ///   - completion: gets nil when the file has no header that the key has sealed.
     init(
-        file: File, key: SecretKey, fragmentsMax: Int = .max, onRecords: @escaping (ByteBuffer) -> Void = { _ in },
+        file: File, key: SecretKey, fragmentsMax: Int = .max, onRecords: @escaping (CacheFragmentRecords) -> Void = { _ in },
         completion: @escaping Completion
     ) {
         self.file = file
@@ -75,9 +83,10 @@ final class CacheRecordReader<File: StorageFile> {
             bytes.moveReaderIndex(forwardBy: CacheRecordFileHeader.byteCount)
         }
         while (extent?.chains.count ?? 0) < fragmentsMax {
+            let number = opener?.count ?? 0
             switch opener?.open(&bytes) {
             case .records(let records, let isLast)?:
-                onRecords(records)
+                if let extent { onRecords(CacheFragmentRecords(salt: extent.header.salt, fragment: number, records: records)) }
                 if let chain = opener?.chain { extent?.chains.append(chain) }
                 extent?.byteCount = opener?.offset ?? 0
                 if isLast {

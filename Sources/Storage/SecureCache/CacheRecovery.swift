@@ -26,6 +26,8 @@ struct RecoveredCache<File: StorageFile> {
     var nextSequence: UInt64
     /// Segments behind the cache's end that were used when it was larger.
     var segmentsBeyond: [UInt32]
+    /// Volumes that were there and whose keys were not at hand: they are gone.
+    var volumesWithoutKey: [CacheVolume]
     /// Why records that were there could not be used; nil when all was well.
     var loss: String?
     /// The files that count: a checkpoint, unless a journal began anew, and the journals, each as far as it counts.
@@ -39,7 +41,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
 
     private let file: File
     private let directory: Directory
-    private let key: SecretKey
+    private let keys: CacheKeys
     private let byteCount: UInt64
     private let limits: CacheLimits
     private let isReadOnly: Bool
@@ -55,13 +57,13 @@ final class CacheRecovery<Directory: StorageDirectory> {
 
     /// - Parameter isReadOnly: that nothing is to be changed, for somebody who only looks: what is no cache, or fails, is an error then.
     init(
-        file: File, directory: Directory, byteCount: UInt64, key: SecretKey, limits: CacheLimits, random: RandomSource,
+        file: File, directory: Directory, byteCount: UInt64, keys: CacheKeys, limits: CacheLimits, random: RandomSource,
         isReadOnly: Bool = false, completion: @escaping (Result<RecoveredCache<File>, CacheError>) -> Void
     ) {
         self.file = file
         self.directory = directory
         self.byteCount = byteCount
-        self.key = key
+        self.keys = keys
         self.limits = limits
         self.random = random
         self.isReadOnly = isReadOnly
@@ -78,7 +80,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
         geometry = CacheGeometry(byteCount: byteCount, segmentBytes: segmentBytes)
         guard isLargeEnough() else { return }
         unusable = error
-        end(CacheReplay(geometry: geometry), nil, [], number: 1)
+        end(CacheReplay(geometry: geometry, keys: keys), nil, [], number: 1)
     }
 
     private func isLargeEnough() -> Bool {
@@ -103,10 +105,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
                 if known != nil { geometry.segmentCount = max(geometry.segmentCount, CacheFormat.segmentsMin) }
                 if isReadOnly { return known == nil ? fail(.failed("there is no header of a cache")) : listFiles() }
                 guard isLargeEnough() else { return }
-                if known?.version == CacheFormat.version { return listFiles() }
-                header.version = CacheFormat.version
-                // An older program that is put back must find a cache that it does not know, or it would take the records before those
-                // that it can't read for the end. `finish` makes the header durable before there is such a record.
+                if known != nil { return listFiles() }
                 file.write(header.encoded(), at: 0) { [self] result in
                     if case .failure(let error) = result { return fail(error) }
                     listFiles()
@@ -169,7 +168,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
             case .failure(.notFound): return next(nil)
             case .failure(let error): return fail(error)
             }
-            let reader = CacheRecordReader(file: file, key: key) { [self] result in
+            let reader = CacheRecordReader(file: file, key: keys.cache) { [self] result in
                 file.close()
                 switch result {
                 case .success(let extent): next(extent)
@@ -238,7 +237,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
     // MARK: Replaying
 
     private func settle(_ base: CacheRecordFileExtent?, _ row: [CacheRecordFileExtent], number: UInt64) {
-        let replay = CacheReplay(geometry: geometry)
+        let replay = CacheReplay(geometry: geometry, keys: keys)
         replayFiles(row[...], { replay.countEvents(in: $0) }) { [self] in
             replayFiles([base].compactMap { $0 }[...], { replay.apply($0, isCheckpoint: true) }) { [self] in
                 replayFiles(row[...], { replay.apply($0, isCheckpoint: false) }) { [self] in
@@ -250,7 +249,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
 
     /// Gives all that counts of some files to `onRecords`, in order.
     private func replayFiles(
-        _ files: ArraySlice<CacheRecordFileExtent>, _ onRecords: @escaping (ByteBuffer) -> Void, then next: @escaping () -> Void
+        _ files: ArraySlice<CacheRecordFileExtent>, _ onRecords: @escaping (CacheFragmentRecords) -> Void, then next: @escaping () -> Void
     ) {
         guard let first = files.first else { return next() }
         let number = first.header.number
@@ -261,7 +260,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
             case .success(let opened): file = opened
             case .failure(let error): return fail(error)
             }
-            CacheRecordReader(file: file, key: key, fragmentsMax: first.chains.count, onRecords: onRecords) { [self] result in
+            CacheRecordReader(file: file, key: keys.cache, fragmentsMax: first.chains.count, onRecords: onRecords) { [self] result in
                 file.close()
                 if case .failure(let error) = result { return fail(error) }
                 // It was whole a moment ago.
@@ -281,7 +280,7 @@ final class CacheRecovery<Directory: StorageDirectory> {
         replay.salts.add(bytes, number: salt)
         let ownersCipher: BlockCipher
         do throws(CipherError) {
-            ownersCipher = BlockCipher(key: try key.derive(salt: bytes, purpose: CacheFormat.ownersPurpose))
+            ownersCipher = BlockCipher(key: try keys.cache.derive(salt: bytes, purpose: CacheFormat.ownersPurpose))
         } catch {
             return completion(.failure(.cipher("\(error)")))
         }
@@ -304,14 +303,14 @@ extension SecureCache {
     /// another key, the cache has no blocks. A cache may be opened with another size than before: what lies behind its end is gone.
     /// When the device fails the cache is opened empty and takes nothing; its statistics say `isDegraded`.
     public static func open(
-        file: File, directory: Directory, byteCount: UInt64, key: SecretKey, limits: CacheLimits = CacheLimits(), random: RandomSource,
+        file: File, directory: Directory, byteCount: UInt64, keys: CacheKeys, limits: CacheLimits = CacheLimits(), random: RandomSource,
         completion: @escaping (Result<SecureCache, CacheError>) -> Void
     ) {
         let recovery = CacheRecovery(
-            file: file, directory: directory, byteCount: byteCount, key: key, limits: limits, random: random
+            file: file, directory: directory, byteCount: byteCount, keys: keys, limits: limits, random: random
         ) { result in
             completion(
-                result.map { SecureCache($0, file: file, directory: directory, key: key, limits: limits, random: random) })
+                result.map { SecureCache($0, file: file, directory: directory, key: keys.cache, limits: limits, random: random) })
         }
         recovery.start()
     }

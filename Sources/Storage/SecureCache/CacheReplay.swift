@@ -9,6 +9,12 @@ import NIOCore
 /// An index in the making.
 final class CacheReplay {
     let geometry: CacheGeometry
+    private let keys: CacheKeys
+    /// The veils of the file that is being replayed.
+    private var veil = CacheVeil(salt: [])
+    /// Volumes of which something was hidden by a key that is not at hand. Nothing is known of them, until their records say that
+    /// everything before is forgotten.
+    private var hidden: Set<UInt32> = []
     private var index: CacheIndex
     private var segments: [CacheSegment]
     var salts = CacheSalts()
@@ -21,8 +27,9 @@ final class CacheReplay {
     /// Segments that were used when the cache was larger.
     private var segmentsBeyond: Set<UInt32> = []
 
-    init(geometry: CacheGeometry) {
+    init(geometry: CacheGeometry, keys: CacheKeys) {
         self.geometry = geometry
+        self.keys = keys
         index = CacheIndex(slotWidth: geometry.slotWidth)
         segments = Array(repeating: CacheSegment(), count: geometry.segmentCount)
         events = Array(repeating: 0, count: geometry.segmentCount)
@@ -30,21 +37,32 @@ final class CacheReplay {
     }
 
     /// Notes what a fragment of a journal says of segments.
-    func countEvents(in records: ByteBuffer) {
-        var reader = records
-        while let record = CacheRecord(from: &reader) {
-            switch record {
-            case .opened(let segment, _, _, _), .freed(let segment):
-                if Int(segment) < events.count { events[Int(segment)] += 1 }
-            default: break
-            }
+    func countEvents(in sealed: CacheFragmentRecords) {
+        let records = sealed.records
+        var index = records.readerIndex
+        while let outline = CacheRecordOutline(of: records, at: index) {
+            index = outline.end
+            guard outline.kind == .opened || outline.kind == .freed, Int(outline.first) < events.count else { continue }
+            events[Int(outline.first)] += 1
         }
     }
 
     /// Carries out the records of a fragment.
-    func apply(_ records: ByteBuffer, isCheckpoint: Bool) {
-        var reader = records
-        while reader.readableBytes > 0 {
+    func apply(_ sealed: CacheFragmentRecords, isCheckpoint: Bool) {
+        if veil.salt != sealed.salt { veil = CacheVeil(salt: sealed.salt) }
+        let shown = veil.show(
+            sealed.records, fragment: sealed.fragment, identifier: { index[ordinal: $0]?.identifier }, key: keys.volume)
+        guard let shown else {
+            hasUnreadRecords = true
+            return
+        }
+        hidden.formUnion(shown.hiddenVolumes)
+        var reader = shown.records
+        while let outline = CacheRecordOutline(of: reader, at: reader.readerIndex) {
+            if outline.hidden != nil, hidden.contains(outline.first) {
+                reader.moveReaderIndex(to: outline.end)
+                continue
+            }
             guard let record = CacheRecord(from: &reader) else {
                 hasUnreadRecords = true
                 return
@@ -62,6 +80,7 @@ final class CacheReplay {
                 _ = index.add(identifier, ordinal: ordinal)
             }
         case .volumeRemoved(let ordinal):
+            hidden.remove(ordinal)
             if let volume = index[ordinal: ordinal] { index.remove(volume.identifier) }
         case .current(let ordinal, let point):
             if let volume = index[ordinal: ordinal] { volume.current = max(volume.current, point) }
@@ -96,7 +115,14 @@ final class CacheReplay {
             guard let volume = index[ordinal: ordinal] else { return }
             volume.map.remove(blocks) { _ in }
             volume.zeroes.remove(blocks.sectors)
-        case .keyGeneration(let ordinal, let generation): index[ordinal: ordinal]?.keyGeneration = generation
+        case .keyGeneration(let ordinal, let generation):
+            guard let volume = index[ordinal: ordinal] else { return }
+            // What was under another generation was forgotten before; whoever has the new key only must not miss it.
+            hidden.remove(ordinal)
+            volume.keyGeneration = generation
+            volume.map.remove(0..<CacheFormat.blocksMax) { _ in }
+            volume.zeroes.remove((0..<CacheFormat.blocksMax).sectors)
+        case .veil: break
         }
     }
 
@@ -116,6 +142,7 @@ final class CacheReplay {
         files: (checkpoint: CacheRecordFileExtent?, journals: [CacheRecordFileExtent]), unusable: StorageFileError?
     ) -> RecoveredCache<File> {
         var segments = segments
+        let withoutKey = takeVolumesWithoutKey()
         for volume in index.volumes.values {
             volume.map.forEach { _, slot in segments[geometry.segment(of: slot)].liveCount += 1 }
         }
@@ -129,7 +156,20 @@ final class CacheReplay {
         return RecoveredCache(
             identifier: identifier, geometry: geometry, index: index, segments: segments, queues: queues, salts: salts, salt: salt,
             ownersCipher: ownersCipher, ownersInMemory: CacheIndex.owners(of: unfinished, in: index, geometry), journal: journal,
-            nextSequence: sequenceMax + 1, segmentsBeyond: segmentsBeyond.sorted(), loss: loss,
+            nextSequence: sequenceMax + 1, segmentsBeyond: segmentsBeyond.sorted(), volumesWithoutKey: withoutKey, loss: loss,
             files: files, unusable: unusable)
+    }
+
+    /// Gives the volumes their keys, and takes those out of which nobody knows anything without one.
+    private func takeVolumesWithoutKey() -> [CacheVolume] {
+        var withoutKey: [CacheVolume] = []
+        for volume in index.volumes.values.sorted(by: { $0.ordinal < $1.ordinal }) {
+            volume.key = keys.volume(volume.identifier, volume.keyGeneration)
+            let isEmpty = volume.map.count == 0 && volume.zeroes.isEmpty
+            guard hidden.contains(volume.ordinal) || (volume.key == nil && !isEmpty) else { continue }
+            withoutKey.append(volume)
+            index.remove(volume.identifier)
+        }
+        return withoutKey
     }
 }

@@ -66,15 +66,16 @@ public struct CacheReport: Equatable, Sendable {
         public let keyGeneration: KeyGeneration
         /// The cache has everything of the volume's points up to this one.
         public let current: PointNumber
+        /// Its key is not at hand: which blocks the cache has of it is hidden, and what is counted here is not all.
+        public let isHidden: Bool
         /// Blocks with data, and blocks that are known to be zeroes.
         public let blockCount: UInt64
         public let zeroBlockCount: UInt64
-        /// Of the blocks with data: those that are what the volume put there; those that are not; those that a run that ended had not
-        /// written yet; and those that can't be judged without the key.
+        /// Of the blocks with data: those that are what the volume put there; those that are not; and those that a run that ended had not
+        /// written yet.
         public internal(set) var authentic: UInt64 = 0
         public internal(set) var damaged: UInt64 = 0
         public internal(set) var unwritten: UInt64 = 0
-        public internal(set) var unjudged: UInt64 = 0
     }
 
     /// The version of the format, and the length of a segment.

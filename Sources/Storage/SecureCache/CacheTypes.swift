@@ -1,4 +1,5 @@
 import Blocks
+import Ciphers
 
 /// Why the cache could not do what it was asked.
 public enum CacheError: Error, Equatable, Sendable {
@@ -18,6 +19,19 @@ public enum CacheError: Error, Equatable, Sendable {
 public struct CacheMiss: Error, Equatable, Sendable {
     /// The first block that was missing or could not be read.
     public let block: UInt64
+}
+
+/// What opens a cache.
+public struct CacheKeys {
+    /// The key that seals the cache's own records.
+    public var cache: SecretKey
+    /// The key of a volume of a generation. Of a volume without one the cache knows nothing any more once it is open.
+    public var volume: (VolumeIdentifier, KeyGeneration) -> SecretKey?
+
+    public init(cache: SecretKey, volume: @escaping (VolumeIdentifier, KeyGeneration) -> SecretKey?) {
+        self.cache = cache
+        self.volume = volume
+    }
 }
 
 /// The bounds of a cache, and what happens at each.

@@ -53,7 +53,10 @@ extension CacheVerifier {
             let salt = found.salts[Int(found.segments[number].salt)]?.bytes
             let derived = salt.flatMap { try? key.derive(salt: $0, purpose: CacheFormat.ownersPurpose) }
             let owners = (try? result.get()).flatMap { bytes in
-                derived.flatMap { CacheOwner.open(bytes, of: number, found.segments[number], geometry, cipher: BlockCipher(key: $0)) }
+                derived.flatMap {
+                    CacheOwner.open(
+                        bytes, of: number, found.segments[number], geometry, cipher: BlockCipher(key: $0), found.index, found.salts)
+                }
             }
             if owners == nil {
                 report.segmentsWithoutOwners += 1
@@ -113,14 +116,12 @@ extension CacheVerifier {
         let piece = judgement.slots.prefix { $0.index < first.index + Self.pieceSlots }
         judgement.slots = judgement.slots.dropFirst(piece.count)
         blocksLeft -= UInt64(piece.count)
-        let toJudge = piece.filter { $0.volume.key != nil }
-        for (_, volume) in piece where volume.key == nil { count(volume) { $0.unjudged += 1 } }
-        guard let start = toJudge.first?.index, let last = toJudge.last?.index else { return judge(judgement, then: next) }
+        guard let start = piece.first?.index, let last = piece.last?.index else { return judge(judgement, then: next) }
         let geometry = found.geometry
         file.read(
             at: geometry.offset(ofSlot: start, in: judgement.number), byteCount: (last + 1 - start) * CacheFormat.slotBytes
         ) { [self] result in
-            for (index, volume) in toJudge {
+            for (index, volume) in piece {
                 let position = (index - start) * CacheFormat.slotBytes
                 let kind: CacheBlockDamage.Kind?
                 switch result {
@@ -181,7 +182,7 @@ extension CacheVerifier {
         // Where it belongs is looked for only while it is told.
         guard report.blockDamages.count + judgement.bad.count < CacheReport.damagesMax else { return .corrupt }
         for (other, owner) in judgement.owners.enumerated() where other != index {
-            guard let volume = found.index[ordinal: owner.volume], volume.key != nil else { continue }
+            guard let volume = found.index[ordinal: owner.volume] else { continue }
             if opens(sealed, other, owner.block, volume, judgement.segment) { return .misplaced }
         }
         return .corrupt
@@ -195,26 +196,5 @@ extension CacheVerifier {
                 $0, nonce: CipherNonce(sequence: segment.sequence, index: UInt32(index)),
                 context: CacheFormat.blockContext(volume.identifier, block, sequence: segment.sequence), appendingTo: &scratch)
         }
-    }
-}
-
-extension CacheOwner {
-    /// The owners of a full segment, from what stands behind its slots; nil when that is not what was written.
-    static func open(
-        _ bytes: ByteBuffer, of number: Int, _ segment: CacheSegment, _ geometry: CacheGeometry, cipher: BlockCipher
-    ) -> [CacheOwner]? {
-        var plaintext = ByteBuffer()
-        let context = CacheFormat.ownersContext(segment: number, sequence: segment.sequence, count: geometry.slotCount)
-        let isOpen = bytes.withUnsafeReadableBytes {
-            cipher.open(
-                $0, nonce: CipherNonce(sequence: segment.sequence, index: CacheFormat.ownersNonceIndex), context: context,
-                appendingTo: &plaintext)
-        }
-        guard isOpen else { return nil }
-        var owners: [CacheOwner] = []
-        while let (volume, block) = plaintext.readMultipleIntegers(as: (UInt32, UInt64).self) {
-            owners.append(CacheOwner(volume: volume, block: block))
-        }
-        return owners.count == geometry.slotCount ? owners : nil
     }
 }

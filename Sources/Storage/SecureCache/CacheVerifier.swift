@@ -78,13 +78,13 @@ public final class CacheVerifier<Directory: StorageDirectory> {
             guard CacheSignature.begins(bytes.readableBytesView) else { return completion(.failure(.noCache)) }
             guard let header = CacheHeader(parsing: bytes) else {
                 let version: UInt16? = bytes.getInteger(at: bytes.readerIndex + 8)
-                guard let version, version > CacheFormat.version else {
+                guard let version, version != CacheFormat.version else {
                     report.note(CacheDamage(file: nil, offset: 0, text: "the header can't be read: a daemon begins without blocks"))
                     return completion(.success(report))
                 }
                 return completion(.failure(.version(version)))
             }
-            report.version = header.version
+            report.version = CacheFormat.version
             report.segmentBytes = Int(header.segmentBytes)
             measure()
         }
@@ -162,8 +162,8 @@ public final class CacheVerifier<Directory: StorageDirectory> {
         // No record says how large the cache is. Segments that were being filled may lie behind the end of the file.
         let room = UInt64(CacheFormat.segmentsMin * report.segmentBytes)
         let recovery = CacheRecovery(
-            file: file, directory: directory, byteCount: report.byteCount + room, key: key, limits: CacheLimits(), random: random,
-            isReadOnly: true
+            file: file, directory: directory, byteCount: report.byteCount + room,
+            keys: CacheKeys(cache: key, volume: volumeKey), limits: CacheLimits(), random: random, isReadOnly: true
         ) { [self] result in
             switch result {
             case .success(let found): take(found)
@@ -181,12 +181,13 @@ public final class CacheVerifier<Directory: StorageDirectory> {
     private func take(_ found: RecoveredCache<File>) {
         report.loss = found.loss
         settleRecordFiles(found)
-        for volume in found.index.volumes.values.sorted(by: { $0.ordinal < $1.ordinal }) {
-            volume.key = volumeKey(volume.identifier, volume.keyGeneration)
+        let hidden = Set(found.volumesWithoutKey.map(\.ordinal))
+        for volume in (found.index.volumes.values + found.volumesWithoutKey).sorted(by: { $0.ordinal < $1.ordinal }) {
             report.volumes.append(
                 .init(
                     identifier: volume.identifier, keyGeneration: volume.keyGeneration, current: volume.current,
-                    blockCount: volume.map.count, zeroBlockCount: volume.zeroes.sectorCount / BlockGeometry.sectorsPerBlock))
+                    isHidden: hidden.contains(volume.ordinal), blockCount: volume.map.count,
+                    zeroBlockCount: volume.zeroes.sectorCount / BlockGeometry.sectorsPerBlock))
         }
         self.found = found
         blocksLeft = found.index.blockCount

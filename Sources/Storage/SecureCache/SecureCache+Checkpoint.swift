@@ -134,7 +134,7 @@ extension SecureCache {
     private func write(
         _ records: ByteBuffer, of checkpoint: CacheCheckpoint<File>, to file: File, isLast: Bool, then next: @escaping () -> Void
     ) {
-        guard let (bytes, offset) = checkpoint.fragments.seal(records, isLast: isLast) else {
+        guard let (bytes, offset) = checkpoint.fragments.seal(records, isLast: isLast, key: index.key(of:)) else {
             return checkpointFailed(.failed("AES-256-GCM refused to seal records"))
         }
         file.write(bytes, at: offset) { [self] result in

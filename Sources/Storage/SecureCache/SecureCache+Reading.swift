@@ -16,14 +16,14 @@ extension SecureCache {
 
     /// What a block that can be read has: deallocated for one that is known to be zeroes and takes no room; nil for others.
     public func allocation(_ identifier: VolumeIdentifier, block: UInt64) -> Allocation? {
-        guard let volume = index[identifier], volume.key != nil, block < CacheFormat.blocksMax else { return nil }
+        guard let volume = index[identifier], volume.isAttached, block < CacheFormat.blocksMax else { return nil }
         if volume.map.slot(of: block) != nil { return .mapped }
         return volume.isZero(block) ? .deallocated : nil
     }
 
     /// The runs of a range that can be read, in ascending order.
     public func residentRuns(_ identifier: VolumeIdentifier, blocks: Range<UInt64>) -> [Range<UInt64>] {
-        guard let volume = index[identifier], volume.key != nil, blocks.upperBound <= CacheFormat.blocksMax else { return [] }
+        guard let volume = index[identifier], volume.isAttached, blocks.upperBound <= CacheFormat.blocksMax else { return [] }
         var runs: [Range<UInt64>] = []
         for block in blocks where volume.contains(block) {
             if let last = runs.last, last.upperBound == block {
@@ -57,7 +57,7 @@ extension SecureCache {
     /// Appends the bytes of `blocks` to `buffer` if all are here and need no waiting for the device.
     /// - Returns: false, with `buffer` unchanged, when they are not; then `read` is the way.
     public func readIfResident(_ identifier: VolumeIdentifier, blocks: Range<UInt64>, into buffer: inout ByteBuffer) -> Bool {
-        guard let volume = index[identifier], volume.key != nil, blocks.upperBound <= CacheFormat.blocksMax else { return false }
+        guard let volume = index[identifier], volume.isAttached, blocks.upperBound <= CacheFormat.blocksMax else { return false }
         let before = buffer.writerIndex
         var block = blocks.lowerBound
         while block < blocks.upperBound {
@@ -94,7 +94,7 @@ extension SecureCache {
         _ identifier: VolumeIdentifier, blocks: Range<UInt64>, into destination: ReadDestination, at offset: Int,
         completion: @escaping (Result<Void, CacheMiss>) -> Void
     ) {
-        guard let volume = index[identifier], volume.key != nil, blocks.upperBound <= CacheFormat.blocksMax else {
+        guard let volume = index[identifier], volume.isAttached, blocks.upperBound <= CacheFormat.blocksMax else {
             counters.misses += blocks.upperBound &- blocks.lowerBound
             return completion(.failure(CacheMiss(block: blocks.lowerBound)))
         }

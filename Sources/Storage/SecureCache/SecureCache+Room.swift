@@ -66,7 +66,7 @@ extension SecureCache {
             guard self.eviction === eviction, !isClosed else { return }
             let owners = (try? result.get()).flatMap { openOwners($0, of: number) }
             // What the file does not tell any more, the index does, in a longer time.
-            sort(owners ?? self.owners(of: number), eviction)
+            sort(owners.flatMap { isComplete($0, of: number) ? $0 : nil } ?? self.owners(of: number), eviction)
         }
     }
 
@@ -98,12 +98,20 @@ extension SecureCache {
             let derived = salts[Int(segment.salt)].flatMap { try? key.derive(salt: $0.bytes, purpose: CacheFormat.ownersPurpose) }
             cipher = derived.map { BlockCipher(key: $0) }
         }
-        return cipher.flatMap { CacheOwner.open(bytes, of: number, segment, geometry, cipher: $0) }
+        return cipher.flatMap { CacheOwner.open(bytes, of: number, segment, geometry, cipher: $0, index, salts) }
     }
 
     /// The owners of a segment's slots, as far as the index knows blocks there; the others have none.
     private func owners(of number: Int) -> [CacheOwner] {
         CacheIndex.owners(of: [number], in: index, geometry)[number] ?? []
+    }
+
+    /// True when the owners are all those that the index has in a segment: none may stay behind there.
+    private func isComplete(_ owners: [CacheOwner], of number: Int) -> Bool {
+        let known = owners.enumerated().count { slot, owner in
+            index[ordinal: owner.volume]?.map.slot(of: owner.block) == geometry.slot(slot, in: number)
+        }
+        return known == Int(segments[number].liveCount)
     }
 
     /// Parts the blocks of a segment into those that stay and those that leave.
@@ -273,7 +281,7 @@ extension CacheIndex {
     /// For each of some segments, which block each of its slots has, as far as the index knows blocks there.
     static func owners(of wanted: Set<Int>, in index: CacheIndex, _ geometry: CacheGeometry) -> [Int: [CacheOwner]] {
         var owners: [Int: [CacheOwner]] = [:]
-        for number in wanted { owners[number] = Array(repeating: CacheOwner(volume: .max, block: 0), count: geometry.slotCount) }
+        for number in wanted { owners[number] = Array(repeating: CacheFormat.noOwner, count: geometry.slotCount) }
         if wanted.isEmpty { return owners }
         for volume in index.volumes.values {
             volume.map.forEach { block, slot in

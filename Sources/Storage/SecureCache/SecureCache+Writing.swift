@@ -140,14 +140,14 @@ extension SecureCache {
 
     /// Writes behind a full segment which blocks it was filled with.
     private func writeOwners(of segment: FillingSegment) {
-        var plaintext = ByteBuffer()
-        plaintext.reserveCapacity(segment.owners.count * CacheFormat.ownerBytes)
-        for owner in segment.owners { plaintext.writeMultipleIntegers(owner.volume, owner.block) }
+        let plaintext = CacheOwner.encode(segment.owners) { owner, blocks in
+            index[ordinal: owner]?.cipher(salt: salt, of: salts)?.combine(blocks, nonce: CacheFormat.ownersNonce(segment.sequence))
+        }
         var bytes = ByteBuffer()
         let context = CacheFormat.ownersContext(segment: segment.segment, sequence: segment.sequence, count: segment.owners.count)
         let isSealed = plaintext.withUnsafeReadableBytes {
             ownersCipher.seal(
-                $0, nonce: CipherNonce(sequence: segment.sequence, index: CacheFormat.ownersNonceIndex), context: context,
+                $0, nonce: CacheFormat.ownersNonce(segment.sequence), context: context,
                 appendingTo: &bytes)
         }
         guard isSealed else { return degrade(.failed("AES-256-GCM refused to seal the owners of a segment")) }
@@ -251,7 +251,7 @@ extension SecureCache {
     private func sealFragment(of byteCount: Int) {
         journal.settle()
         guard let records = journal.take(byteCount, fragmentBytesMax: limits.fragmentBytesMax),
-            let sealed = journal.fragments?.seal(records)
+            let sealed = journal.fragments?.seal(records, key: index.key(of:))
         else {
             beginAnew()
             return degrade(.failed("AES-256-GCM refused to seal records"))

@@ -132,6 +132,8 @@ public final class SecureCache<Directory: StorageDirectory> {
         record(.salt(number: UInt32(salt), salts[salt]?.bytes ?? []))
         // What lies behind the end is gone for good: should the cache become larger again, nobody knows what changed meanwhile.
         for segment in state.segmentsBeyond { record(.freed(segment: segment)) }
+        // Should their keys come after all, nobody knows what changed meanwhile.
+        for volume in state.volumesWithoutKey { record(.volumeRemoved(ordinal: volume.ordinal)) }
         cutDue = journal.appended
         makeRoom()
     }
@@ -165,12 +167,14 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// again under this one. Should a crash take that back, the next attach forgets them again: the cache needs an older key no more.
     public func attach(volume identifier: VolumeIdentifier, key: SecretKey, generation: KeyGeneration) {
         let volume = volume(identifier)
-        if volume.keyGeneration != generation {
+        let isSame = volume.key.map { $0.hasSameBytes(as: key) } ?? true
+        if volume.keyGeneration != generation || !isSame {
             forget(volume, blocks: 0..<CacheFormat.blocksMax)
             volume.keyGeneration = generation
             record(.keyGeneration(ordinal: volume.ordinal, generation))
         }
         volume.key = key
+        volume.isAttached = true
         pump()
     }
 
@@ -233,7 +237,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         let count = UInt64(data.readableBytes / CacheFormat.blockBytes)
         guard count > 0, let blocks = checked(block, count) else { return }
         if unusable != nil { return noteMissed(identifier, blocks) }
-        guard let volume = index[identifier], volume.key != nil else { return invalidate(identifier, blocks: blocks) }
+        guard let volume = index[identifier], volume.isAttached else { return invalidate(identifier, blocks: blocks) }
         ghosts.goOnHalving()
         let hasMemory = hasMemory(for: blocks.count)
         var position = data.readerIndex
@@ -263,7 +267,7 @@ public final class SecureCache<Directory: StorageDirectory> {
     public func insertZeroes(_ identifier: VolumeIdentifier, blocks: Range<UInt64>) {
         guard !blocks.isEmpty, let blocks = checked(blocks.lowerBound, blocks.upperBound - blocks.lowerBound) else { return }
         if unusable != nil { return noteMissed(identifier, blocks) }
-        guard let volume = index[identifier], volume.key != nil, volume.zeroes.count < limits.zeroExtentsMax else {
+        guard let volume = index[identifier], volume.isAttached, volume.zeroes.count < limits.zeroExtentsMax else {
             return invalidate(identifier, blocks: blocks)
         }
         removeData(of: volume, blocks)

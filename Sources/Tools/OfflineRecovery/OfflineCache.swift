@@ -16,15 +16,16 @@ public struct OfflineCache: Codable, Equatable, Sendable {
         public let keyGeneration: UInt64
         /// The cache has everything of the volume's points up to this one.
         public let point: UInt64
+        /// There is no key for it: which blocks the cache has of it is hidden.
+        public let isHidden: Bool
         /// Blocks with data, and blocks that are known to be zeroes.
         public let blocks: UInt64
         public let zeroBlocks: UInt64
-        /// Of the blocks with data: those that are what was written, those that are not, those that a run that ended had not written
-        /// yet, and those that there is no key for.
+        /// Of the blocks with data: those that are what was written, those that are not, and those that a run that ended had not
+        /// written yet.
         public let authentic: UInt64
         public let damaged: UInt64
         public let unwritten: UInt64
-        public let unjudged: UInt64
     }
 
     /// A file of records.
@@ -154,8 +155,9 @@ extension OfflineCache {
             volumes: report.volumes.map {
                 .init(
                     identifier: $0.identifier.description, name: names[$0.identifier], keyGeneration: $0.keyGeneration, point: $0.current,
-                    blocks: $0.blockCount, zeroBlocks: $0.zeroBlockCount, authentic: $0.authentic, damaged: $0.damaged,
-                    unwritten: $0.unwritten, unjudged: $0.unjudged)
+                    isHidden: $0.isHidden, blocks: $0.blockCount, zeroBlocks: $0.zeroBlockCount, authentic: $0.authentic,
+                    damaged: $0.damaged,
+                    unwritten: $0.unwritten)
             },
             segments: report.segmentCount,
             damagedBlocks: Dictionary(uniqueKeysWithValues: report.counts.map { ($0.key.rawValue, $0.value) }),

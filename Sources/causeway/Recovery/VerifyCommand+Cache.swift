@@ -44,8 +44,7 @@ extension VerifyCommand {
                     "the cache \(found.path) is damaged",
                     action: "Nothing is lost: causewayd fetches again what it can't read. When damage comes back, look at the device.")
             }
-            let held = found.volumes.reduce(0) { $0 + $1.blocks }
-            if held > 0, held == found.volumes.reduce(0, { $0 + $1.unjudged }) {
+            if !found.volumes.isEmpty, found.volumes.allSatisfy(\.isHidden) {
                 throw CommandFailure(
                     "none of the keys is for a volume in the cache \(found.path)",
                     action: "causeway volume recovery-key --all writes the keys of all volumes.")
@@ -56,13 +55,13 @@ extension VerifyCommand {
             var table = Table([
                 .init("volume"), .init("identifier"), .init("point", isNumber: true), .init("blocks", isNumber: true),
                 .init("zeroes", isNumber: true), .init("authentic", isNumber: true), .init("damaged", isNumber: true),
-                .init("not written", isNumber: true), .init("no key", isNumber: true),
+                .init("not written", isNumber: true),
             ])
             for volume in found.volumes {
-                let counts = [
-                    volume.point, volume.blocks, volume.zeroBlocks, volume.authentic, volume.damaged, volume.unwritten, volume.unjudged,
-                ].map { String($0) }
-                table.add(volume.name, volume.identifier, counts[0], counts[1], counts[2], counts[3], counts[4], counts[5], counts[6])
+                let counts = [volume.blocks, volume.zeroBlocks, volume.authentic, volume.damaged, volume.unwritten]
+                    .map { volume.isHidden ? "no key" : String($0) }
+                table.add(
+                    volume.name, volume.identifier, String(volume.point), counts[0], counts[1], counts[2], counts[3], counts[4])
             }
             Terminal.print(table.text)
             for file in found.recordFiles {

@@ -132,8 +132,10 @@ public final class SecureCacheTarget: FuzzTarget {
         var limits = CacheLimits(segmentBytes: 64 << 10)
         limits.journalBytes = 4 << 10
         // The same identifier each time, so that records fit the file.
+        let volumeKey = try fuzzKey(7)
         Cache.open(
-            file: MemoryFile([], queue: queue), directory: directory, byteCount: cacheBytes, key: try fuzzKey(9), limits: limits,
+            file: MemoryFile([], queue: queue), directory: directory, byteCount: cacheBytes,
+            keys: CacheKeys(cache: try fuzzKey(9)) { volume, _ in volume == fuzzVolume ? volumeKey : nil }, limits: limits,
             random: seededSource()
         ) { result = $0 }
         try queue.run()

@@ -39,7 +39,7 @@ final class CloudProcess {
 
     private func openCache(_ file: SimulatedFile) {
         SecureCache.open(
-            file: file, directory: edge.machine.directory("cache"), byteCount: edge.cacheBytes, key: world.cacheKey,
+            file: file, directory: edge.machine.directory("cache"), byteCount: edge.cacheBytes, keys: world.cacheKeys(ofEdge: edge.number),
             limits: world.cacheLimits, random: world.scheduler.random.source
         ) { [weak self] result in
             guard let self, !isDead else { return }

@@ -78,7 +78,7 @@ public final class World {
     var isHandingGroupOver = false
     /// The order of all that happens to any volume.
     let order = WriteHistory.Order()
-    let cacheKey: SecretKey
+    private let cacheKey: SecretKey
     let logLimits: WriteLogLimits
     let cacheBytes: UInt64
     let cacheLimits: CacheLimits
@@ -87,6 +87,13 @@ public final class World {
     /// The sizes that it gets.
     static let cacheSegments = 6...20
     private static let cacheSegmentBytes = 64 << 10
+
+    /// What home sends an edge for its cache: of volumes, the keys of those that it serves.
+    func cacheKeys(ofEdge edge: Int) -> CacheKeys {
+        CacheKeys(cache: cacheKey) { [unowned self] volume, generation in
+            volumes.first { $0.identifier == volume && $0.edge == edge && generation == 1 }?.key
+        }
+    }
 
     static func cacheBytes(segments: Int) -> UInt64 { 4096 + UInt64(segments * cacheSegmentBytes) }
 

@@ -17,6 +17,8 @@ final class CacheHarness {
     let volumeKey: SecretKey
     let otherKey: SecretKey
     var edgeKey: SecretKey
+    /// The keys of volumes that are there when the cache is opened.
+    var volumeKeys: [VolumeIdentifier: [KeyGeneration: SecretKey]] = [:]
     var limits = CacheLimits(unwrittenBytesMax: 1 << 20, segmentBytes: 128 << 10, writeBytes: 32 << 10)
     var byteCount = 8 * (128 << 10)
     var cache: Cache?
@@ -27,6 +29,13 @@ final class CacheHarness {
         edgeKey = try SecretKey([UInt8](repeating: 1, count: 32))
         volumeKey = try SecretKey([UInt8](repeating: 2, count: 32))
         otherKey = try SecretKey([UInt8](repeating: 3, count: 32))
+        volumeKeys = [volume: [1: volumeKey], other: [1: otherKey]]
+    }
+
+    /// What is at hand when the cache is opened.
+    var keys: CacheKeys {
+        let known = volumeKeys
+        return CacheKeys(cache: edgeKey) { volume, generation in known[volume]?[generation] }
     }
 
     var random: SeededRandom { scheduler.random }
@@ -37,7 +46,7 @@ final class CacheHarness {
     func open(attaching: Bool = true) throws -> Cache {
         var result: Result<Cache, CacheError>?
         Cache.open(
-            file: file, directory: directory, byteCount: UInt64(byteCount), key: edgeKey, limits: limits, random: random.source
+            file: file, directory: directory, byteCount: UInt64(byteCount), keys: keys, limits: limits, random: random.source
         ) { result = $0 }
         scheduler.runUntilIdle()
         let cache = try #require(result, "the cache never opened").get()

@@ -105,6 +105,7 @@ import Testing
         let third = VolumeIdentifier(high: 7, low: 8)
         var cache = try #require(harness.cache)
         cache.attach(volume: third, key: harness.otherKey, generation: 1)
+        harness.volumeKeys[third] = [1: harness.otherKey]
         for volume in [harness.volume, harness.other, third] {
             cache.insert(volume, block: 0, data: CacheHarness.blocks(0..<8, 1))
         }

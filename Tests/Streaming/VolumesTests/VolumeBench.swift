@@ -41,7 +41,7 @@ final class VolumeBench {
         machine.directory("state").open("cache", create: true) { opened in
             guard case .success(let file) = opened else { return }
             SecureCache.open(
-                file: file, directory: machine.directory("cache"), byteCount: 1 << 20, key: key,
+                file: file, directory: machine.directory("cache"), byteCount: 1 << 20, keys: CacheKeys(cache: key) { _, _ in key },
                 limits: CacheLimits(segmentBytes: 64 << 10), random: scheduler.random.source
             ) { if case .success(let opened) = $0 { cache = opened } }
         }

@@ -40,7 +40,8 @@ import WriteLog
             machine.directory("state").open("cache", create: true) { opened in
                 guard case .success(let file) = opened else { return }
                 SecureCache.open(
-                    file: file, directory: records, byteCount: 512 << 10, key: key, limits: CacheLimits(segmentBytes: 64 << 10),
+                    file: file, directory: records, byteCount: 512 << 10, keys: CacheKeys(cache: key) { _, _ in key },
+                    limits: CacheLimits(segmentBytes: 64 << 10),
                     random: scheduler.random.source
                 ) { if case .success(let opened) = $0 { cache = opened } }
             }
