@@ -49,7 +49,7 @@ import Testing
         try await writer.write(30, 20, fill: 0xc2)
         try await writer.writeZeroes(35, 3)
         try await writer.flush()
-        await writer.abandon()
+        try await writer.close()
         var disk = try #require(world.disks["mail"])
         for (start, count, fill) in [(10, 30, 0xc1), (30, 20, 0xc2), (35, 3, 0)] as [(Int, Int, UInt8)] {
             disk.replaceSubrange(start * 512..<(start + count) * 512, with: repeatElement(fill, count: count * 512))

@@ -115,8 +115,12 @@ actor CloudOnlyWriter {
         while disk.statistics.drainedEpochs == 0 { try await Task.sleep(for: .milliseconds(5)) }
     }
 
-    /// Lets go of the disk without closing it, as a process that is killed.
-    func abandon() { disk = nil }
+    /// Gives the files back; what is not drained stays in the journal, and nothing is changed any more.
+    func close() async throws {
+        guard let disk else { return }
+        self.disk = nil
+        try await completed { disk.close(completion: $0) }
+    }
 }
 
 /// A cloud edge's state directory with some logs, and a model of their disks.
