@@ -49,6 +49,10 @@ BLOCK_WRITES = [
 ]
 
 
+def row_names():
+    return [workload.name for workload in READS + WRITES + BLOCK_READS + BLOCK_WRITES]
+
+
 # More passes than a cache needs that keeps what is read.
 PASSES_MAX = 20
 

@@ -49,6 +49,8 @@ public final class ISCSIInitiatorSession {
     private var parsedURL: UnsafeMutablePointer<iscsi_url>?
     private var connectCompletion: ((Result<Void, InitiatorError>) -> Void)?
     private var isInsideLibrary = false
+    /// What libiscsi had to say when the session was ready: of errors that were met, and overcome, before.
+    private var errorTextAtLogin: String?
     /// `close` was called inside a callback: the break that follows is no loss.
     private var isClosing = false
     /// Why the context must go as soon as libiscsi has returned.
@@ -132,7 +134,11 @@ public final class ISCSIInitiatorSession {
         isInsideLibrary = true
         let status = iscsi_service(context, Int32(events))
         isInsideLibrary = false
-        if status != 0 && breakReason == nil { breakReason = Self.errorText(context) }
+        if status != 0 && breakReason == nil {
+            let text = Self.errorText(context)
+            // libiscsi keeps the text of the last error, however long ago that was, and has none for a peer that has gone.
+            breakReason = text == errorTextAtLogin ? Self.closedText : text
+        }
         if let reason = breakReason { tearDown(reason: reason, report: true) }
     }
 
@@ -175,6 +181,7 @@ public final class ISCSIInitiatorSession {
         let session = Unmanaged<ISCSIInitiatorSession>.fromOpaque(opaque).takeUnretainedValue()
         if status == Int32(bitPattern: SCSI_STATUS_GOOD.rawValue), session.phase == .connecting {
             session.phase = .ready
+            session.errorTextAtLogin = errorText(context)
             let completion = session.connectCompletion
             session.connectCompletion = nil
             completion?(.success(()))
@@ -183,10 +190,12 @@ public final class ISCSIInitiatorSession {
         }
     }
 
+    private static let closedText = "the connection was closed"
+
     static func errorText(_ context: OpaquePointer?) -> String {
         guard let context, let text = iscsi_get_error(context) else { return "unknown" }
         let message = String(cString: text)
-        return message.isEmpty ? "the connection was closed" : String(message.prefix { $0 != "\n" })
+        return message.isEmpty ? closedText : String(message.prefix { $0 != "\n" })
     }
 
     /// A character array of C, which Swift sees as a tuple, as the C string that it is. The pointee outlives the call of libiscsi.
