@@ -44,8 +44,9 @@ final class CloudPlane {
         var isExported = false
         /// The volume is being given back: nobody may write any more.
         var isReleasing = false
-        /// The last delay of a point that was told, and when it was told last that the log is full.
+        /// The last delay of a point that was told.
         var delayTold: (refusal: PointRefusal, at: NIODeadline)?
+        /// When it was told last that the log is full.
         var logFullToldAt: NIODeadline?
         /// Home has been asked to open the volume and has not answered.
         var isOpening = false

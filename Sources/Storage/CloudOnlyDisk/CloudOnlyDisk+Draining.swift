@@ -137,13 +137,13 @@ extension CloudOnlyDisk {
             box.seals.withLock { $0 = sealed.seals }
             return sealed.blocks
         }
-        changesInFlight += 1
+        changes.begin()
         blocks.write(at: CloudOnlyFormat.blockOffset(range.start), produce: produce) { [self] bytes, result in
-            defer { endChange() }
+            defer { changes.end() }
             if case .failure(let error) = result { return ended(.failure(.file(error)), drain) }
             if bytes == nil { return ended(.failure(.cipher("AES-256-GCM refused to seal a sector")), drain) }
             let seals = box.seals.withLock { $0 }
-            changing { done in
+            changes.make { done in
                 self.seals.write(seals, at: CloudOnlyFormat.sealOffset(range.start), completion: done)
             } then: { [self] result in
                 ended(result.mapError { .file($0) }, drain)
@@ -158,11 +158,11 @@ extension CloudOnlyDisk {
         guard let first = held.first, let last = held.last else { return completion(.success(())) }
         let part = range.intersection(
             SectorRange(from: first * PresencePage.sectorCount, to: (last + 1) * PresencePage.sectorCount))
-        changing { done in
+        changes.make { done in
             blocks.writeZeroes(at: CloudOnlyFormat.blockOffset(part.start), byteCount: UInt64(part.byteCount), completion: done)
         } then: { [self] result in
             if case .failure(let error) = result { return completion(.failure(.file(error))) }
-            changing { done in
+            changes.make { done in
                 seals.writeZeroes(
                     at: CloudOnlyFormat.sealOffset(part.start), byteCount: part.count * UInt64(CloudOnlyFormat.sealBytes), completion: done)
             } then: {
@@ -205,14 +205,14 @@ extension CloudOnlyDisk {
             return stop(.cipher("AES-256-GCM refused to seal a page"))
         }
         let offset = CloudOnlyFormat.pageOffset(first) + UInt64((page.slot ^ 1) * CloudOnlyFormat.slotBytes)
-        changing({ presenceFile.write(slot, at: offset, completion: $0) }, then: goOn)
+        changes.make({ presenceFile.write(slot, at: offset, completion: $0) }, then: goOn)
     }
 
     private func writeRoot(of drain: CloudOnlyDrain) {
         guard let slot = encoding.encode(presence.root, epoch: drain.epoch, ciphers: presenceCiphers) else {
             return stop(.cipher("AES-256-GCM refused to seal the root of the pages"))
         }
-        changing { done in
+        changes.make { done in
             presenceFile.write(slot, at: UInt64((rootSlot ^ 1) * CloudOnlyFormat.slotBytes), completion: done)
         } then: { [self] result in
             if case .failure(let error) = result { return stop(.file(error)) }
@@ -245,7 +245,7 @@ extension CloudOnlyDisk {
     private func synchronize(_ files: ArraySlice<Directory.File>, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
         guard let file = files.first else { return completion(.success(())) }
         if isClosed { return }
-        changing { done in
+        changes.make { done in
             file.synchronize(completion: done)
         } then: { [self] result in
             if case .failure = result { return completion(result) }

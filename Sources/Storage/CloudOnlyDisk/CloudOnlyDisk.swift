@@ -108,8 +108,7 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
     var isSealing = false
     var isClosed = false
     /// Changes of the files that are under way: whoever closes the disk waits for them.
-    var changesInFlight = 0
-    var onChangesEnded: (() -> Void)?
+    let changes = ChangesInFlight()
     /// The file system took no changes of a drain: not before then is it tried again.
     var drainRetryAt: NIODeadline?
     var drainedEpochs: UInt64 = 0
@@ -237,32 +236,11 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
         isClosed = true
         journal.close { [self] result in
             failure = failure ?? .closed
-            let finish = { [self] in
+            changes.whenEnded { [self] in
                 for file in [blocks, seals, presenceFile] { file.close() }
                 completion(result)
             }
-            if changesInFlight == 0 { finish() } else { onChangesEnded = finish }
         }
-    }
-
-    /// Changes a file. A disk that is being closed waits for that: what came late would do it to a file of whoever opens the disk next.
-    func changing(
-        _ change: (@escaping (Result<Void, StorageFileError>) -> Void) -> Void,
-        then next: @escaping (Result<Void, StorageFileError>) -> Void
-    ) {
-        changesInFlight += 1
-        change { [self] result in
-            next(result)
-            endChange()
-        }
-    }
-
-    /// A change has ended, and so has what follows at once.
-    func endChange() {
-        changesInFlight -= 1
-        guard changesInFlight == 0, let ended = onChangesEnded else { return }
-        onChangesEnded = nil
-        ended()
     }
 
     /// Ends the disk: what it holds in memory and in its files can still be read.

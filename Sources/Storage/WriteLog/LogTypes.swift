@@ -140,10 +140,18 @@ public struct LogLocation {
     let extent: LogExtent
 }
 
+/// What a log holds of writes that came after a point.
+public struct LogBacklog: Equatable, Sendable {
+    /// Bytes of data, after overlaps within each point were removed.
+    public let bytes: UInt64
+    /// Sealed points.
+    public let points: Int
+    /// When the oldest of the writes was appended; nil when there is none.
+    public let oldestAppendAt: NIODeadline?
+}
+
 /// What a log has done and holds, for the owner to show.
 public struct WriteLogStatistics: Equatable, Sendable {
-    /// Bytes of data that were not released, after overlaps within each point were removed.
-    public var unsentBytes: UInt64 = 0
     /// Bytes in files: also of those that wait for an epoch, and the room that files have behind their batches.
     public var fileBytes: UInt64 = 0
     /// Bytes of writes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`.
@@ -151,7 +159,7 @@ public struct WriteLogStatistics: Equatable, Sendable {
     /// Bytes of writes in memory that no file holds yet.
     public var unwrittenBytes: Int = 0
     /// When the oldest write that was not released was appended; nil when there is none.
-    public var oldestUnsentAppendAt: NIODeadline?
+    public var oldestAppendAt: NIODeadline?
     /// Bytes of data that were ever appended by this process.
     public var appendedBytes: UInt64 = 0
     /// Completed fdatasyncs of log files.

@@ -152,10 +152,13 @@ extension WriteLog {
         waitUntilDurable(nextSequence - 1) { [self] in finishClosing($0) }
     }
 
-    /// Drops what keeps the files open.
+    /// Drops what keeps the files open, when nothing changes them any more.
     func finishClosing(_ result: Result<Void, WriteLogError>) {
         failure = failure ?? .closed
-        if changesInFlight > 0 { return closingResult = result }
+        changes.whenEnded { [self] in giveFilesBack(result) }
+    }
+
+    private func giveFilesBack(_ result: Result<Void, WriteLogError>) {
         guard let completion = closeCompletion else { return }
         closeCompletion = nil
         let waiting = writeWaiters.map(\.completion)
@@ -170,24 +173,5 @@ extension WriteLog {
         spares.removeAll()
         for completion in waiting { completion(result) }
         completion(result)
-    }
-
-    /// Changes a file or a name. A log that is being closed waits for that, also when it failed: what came late would do it to a file of
-    /// whoever opens the log next.
-    func changing(
-        _ change: (@escaping (Result<Void, StorageFileError>) -> Void) -> Void,
-        then next: @escaping (Result<Void, StorageFileError>) -> Void
-    ) {
-        changesInFlight += 1
-        change { [self] result in
-            next(result)
-            endChange()
-        }
-    }
-
-    /// A change has ended, and so has what follows at once.
-    func endChange() {
-        changesInFlight -= 1
-        if changesInFlight == 0, let result = closingResult { finishClosing(result) }
     }
 }

@@ -47,7 +47,7 @@ extension WriteLog {
         }
         guard !isRemovingEmpty, !removing.rests, let file = emptyFiles.first else { return }
         isRemovingEmpty = true
-        changing { [directory] done in
+        changes.make { [directory] done in
             directory.remove(file.name, completion: done)
         } then: { [self] removed in
             guard failure == nil else { return }

@@ -10,6 +10,14 @@ extension WriteLog {
         }
     }
 
+    /// What the log holds of writes that came after `point`: with the last point that home has, what would be lost with this log.
+    public func backlog(after point: PointNumber) -> LogBacklog {
+        let later = epochs.lazy.filter { $0.number > point }
+        return LogBacklog(
+            bytes: later.reduce(0) { $0 + $1.byteCount }, points: later.count { $0.isSealed && $0.sealedAt != nil },
+            oldestAppendAt: later.first { $0.hasWrites }?.firstAppendAt)
+    }
+
     /// What a point carries, when it is sealed, durable and not released; nil too when it carries nothing.
     public func attributes(of point: PointNumber) -> PointAttributes? {
         epochs.first { $0.number == point && $0.isSealed }?.attributes

@@ -49,7 +49,7 @@ extension WriteLog {
     func takeOutOfRow(_ file: LogFile, completion: @escaping (Result<Void, StorageFileError>, _ spareName: String?) -> Void) {
         guard isWorthKeeping(file) else { return removeFromRow(file, completion) }
         let name = nextSpareName()
-        changing { [directory] done in
+        changes.make { [directory] done in
             directory.rename(file.name, to: name, completion: done)
         } then: { [self] result in
             switch result {
@@ -60,7 +60,7 @@ extension WriteLog {
     }
 
     private func removeFromRow(_ file: LogFile, _ completion: @escaping (Result<Void, StorageFileError>, _ spareName: String?) -> Void) {
-        changing { [directory] done in
+        changes.make { [directory] done in
             directory.remove(file.name, completion: done)
         } then: {
             completion($0, nil)
@@ -93,14 +93,14 @@ extension WriteLog {
         let ready = spares.indices.filter { spares[$0].isReady }
         // The largest has the most to save.
         guard let index = ready.max(by: { spares[$0].byteCount < spares[$1].byteCount }) else {
-            changesInFlight += 1
-            return directory.open(name, create: true) { [self] opened in
+            changes.begin()
+            return directory.open(name, create: true) { [changes] opened in
                 completion(opened.map { OpenedFile(file: $0, byteCount: 0) })
-                endChange()
+                changes.end()
             }
         }
         let spare = spares.remove(at: index)
-        changing { [directory] done in
+        changes.make { [directory] done in
             directory.rename(spare.name, to: name, completion: done)
         } then: { [self] result in
             guard failure == nil else { return spare.close() }
@@ -171,7 +171,7 @@ extension WriteLog {
     /// rename through a crash, of which one is an epoch's.
     private func blank(_ spare: LogSpare) {
         isTendingSpares = true
-        changing { done in
+        changes.make { done in
             spare.file.nameCount { names in
                 guard case .success(1) = names else { return done(.failure(.failed("\(spare.name) has other names"))) }
                 spare.file.write(ByteBuffer(repeating: 0, count: LogFormat.headerBytes), at: 0) { result in
@@ -227,7 +227,7 @@ extension WriteLog {
     /// Gives back what a file has behind its last batch. Should that fail, it goes with the file.
     func cutRoom(of file: LogFile, then next: @escaping () -> Void = {}) {
         resize(file) { file.roomThrough = 0 }
-        changing { done in
+        changes.make { done in
             file.truncate(to: file.writeOffset, completion: done)
         } then: { _ in
             next()
@@ -237,7 +237,7 @@ extension WriteLog {
     private func cut(_ spare: LogSpare, to byteCount: UInt64) {
         isTendingSpares = true
         spares.removeAll { $0 === spare }
-        changing { done in
+        changes.make { done in
             spare.file.truncate(to: byteCount, completion: done)
         } then: { [self] result in
             isTendingSpares = false
@@ -257,7 +257,7 @@ extension WriteLog {
     private func remove(_ spare: LogSpare) {
         isTendingSpares = true
         spares.removeAll { $0 === spare }
-        changing { [directory] done in
+        changes.make { [directory] done in
             directory.remove(spare.name, completion: done)
         } then: { [self] result in
             isTendingSpares = false

@@ -98,9 +98,9 @@ extension WriteLog {
             buffer.writeRepeatingByte(0, count: ahead)
             return buffer
         }
-        changesInFlight += 1
+        changes.begin()
         file.write(at: offset, produce: produce) { [self] bytes, result in
-            defer { endChange() }
+            defer { changes.end() }
             isWriting = false
             guard failure == nil else { return }
             switch result {
@@ -115,7 +115,7 @@ extension WriteLog {
                     encoded = alone
                     file.takesNoZeroes = true
                     isWriting = true
-                    return changing { done in
+                    return changes.make { done in
                         file.truncate(to: offset, completion: done)
                     } then: { [self] result in
                         isWriting = false
@@ -210,7 +210,7 @@ extension WriteLog {
 
     private func writeHeader(_ header: ByteBuffer, to file: LogFile, of epoch: LogEpoch) {
         isWriting = true
-        changing { done in
+        changes.make { done in
             file.write(header, at: 0, completion: done)
         } then: { [self] result in
             isWriting = false

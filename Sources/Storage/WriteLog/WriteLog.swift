@@ -99,8 +99,6 @@ public final class WriteLog<Directory: StorageDirectory> {
     var isRemovingEmpty = false
     var isClosed = false
     var closeCompletion: LogCompletion?
-    /// How the log was closed, while it waits for changes in flight.
-    var closingResult: Result<Void, WriteLogError>?
 
     var unwrittenBytes = 0
     /// Bytes of all files that stand in the directory, and how many of them are headers and batches of epochs. The others are room
@@ -117,7 +115,7 @@ public final class WriteLog<Directory: StorageDirectory> {
     var givesAllBack = false
     var writerAwaitsRoom = false
     /// Changes of files and names that a close waits for.
-    var changesInFlight = 0
+    let changes = ChangesInFlight()
     var appendedBytes: UInt64 = 0
     var waitedAppends: UInt64 = 0
     var waitedTime = TimeAmount.zero
@@ -185,11 +183,10 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// What the log has done and holds.
     public var statistics: WriteLogStatistics {
         var statistics = WriteLogStatistics()
-        statistics.unsentBytes = epochs.reduce(0) { $0 + $1.byteCount }
         statistics.fileBytes = fileBytes
         statistics.usedBytes = usedBytes
         statistics.unwrittenBytes = unwrittenBytes
-        statistics.oldestUnsentAppendAt = epochs.first { $0.hasWrites }?.firstAppendAt
+        statistics.oldestAppendAt = epochs.first { $0.hasWrites }?.firstAppendAt
         statistics.appendedBytes = appendedBytes
         statistics.syncs = syncs
         statistics.batches = batches

@@ -27,7 +27,7 @@ extension Volume {
         let bound = log.limits.logBytesMax
         return LogFill(
             usedBytes: statistics.usedBytes, sizeBytes: bound, fileBytes: statistics.fileBytes,
-            oldestAge: statistics.oldestUnsentAppendAt.map { now - $0 },
+            oldestAge: statistics.oldestAppendAt.map { now - $0 },
             // Of a log whose writers wait already, because its file system is full, the bound tells nothing.
             timeUntilFull: isLogFull ? nil : logFillEstimate.timeUntilFull(used: statistics.usedBytes, bound: bound, now: now),
             step: logFillWatch.step,

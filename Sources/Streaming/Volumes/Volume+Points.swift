@@ -14,10 +14,9 @@ extension Volume {
     /// The lease's generation that this edge holds.
     public var generation: LeaseGeneration { points.generation }
 
-    /// What has been written here and is not yet durable at home.
-    public var unsent: (bytes: UInt64, points: Int, oldestAppendAt: NIODeadline?) {
-        (log.statistics.unsentBytes, log.sealedPoints.count, log.statistics.oldestUnsentAppendAt)
-    }
+    /// What has been written here and is not yet durable at home. The log holds more: points that home has received, until the cache
+    /// has taken their blocks over.
+    public var unsent: LogBacklog { log.backlog(after: points.received) }
 
     /// Seals what has been written so far, and completes when it has come as far as `progress`.
     ///

@@ -178,7 +178,8 @@ import Testing
         #expect(try verify(harness) == .failure(.noRecords(segmentCount: geometry.segmentCount)))
     }
 
-    @Test func aFragmentInTheMiddleIsDamaged() throws {
+    /// A cache whose journal has three fragments more, after a crash.
+    private func withJournal() throws -> (CacheHarness, SimulatedFile) {
         let harness = try filled()
         let cache = try #require(harness.cache)
         for round in 0..<3 as Range<UInt64> {
@@ -187,6 +188,11 @@ import Testing
         }
         harness.crash(power: false)
         let journal = try #require(harness.directory.file("journal.1"))
+        return (harness, journal)
+    }
+
+    @Test func aFragmentInTheMiddleIsDamaged() throws {
+        let (harness, journal) = try withJournal()
         journal.flipBit(at: 512 + 100)
         let report = try verify(harness).get()
         #expect(!report.isWhole && report.loss == nil && report.recordFiles.map(\.state) == [.damaged])
@@ -195,14 +201,7 @@ import Testing
 
     /// Sectors of what was not durable reach the medium in any order.
     @Test(arguments: [512, 1_024]) func whatAPowerCutLeavesIsNoDamage(gap: Int) throws {
-        let harness = try filled()
-        let cache = try #require(harness.cache)
-        for round in 0..<3 as Range<UInt64> {
-            cache.insert(harness.volume, block: 500 + round, data: CacheHarness.block(500, 1))
-            try harness.synchronize()
-        }
-        harness.crash(power: false)
-        let journal = try #require(harness.directory.file("journal.1"))
+        let (harness, journal) = try withJournal()
         var content = journal.content
         try #require(content.count > gap + 512)
         content.replaceSubrange(gap..<gap + 512, with: repeatElement(0, count: 512))

@@ -60,7 +60,7 @@ import Testing
         try harness.release(through: third)
         #expect(completed == 64)
         #expect(!log.isWaitingForSpace)
-        #expect(log.statistics.unsentBytes == 0)
+        #expect(log.backlog(after: 0).bytes == 0)
     }
 
     @Test func whatWaitsTooLongFails() throws {

@@ -280,7 +280,7 @@ import Testing
         log.release(through: 1) { _ in }
         for _ in 0..<steps { _ = harness.scheduler.step() }
         try harness.wait { log.close(completion: $0) }
-        #expect(log.changesInFlight == 0)
+        #expect(log.changes.count == 0)
         try harness.open()
         try harness.point(blocks: 3, fill: 2)
         try harness.point(blocks: 3, fill: 3)
@@ -306,7 +306,7 @@ import Testing
         var isClosed = false
         log.close { _ in
             isClosed = true
-            #expect(log.changesInFlight == 0)
+            #expect(log.changes.count == 0)
         }
         harness.scheduler.runUntilIdle()
         #expect(isClosed)

@@ -23,7 +23,7 @@ import Testing
         #expect(try harness.overlay(range(6, 5)) == Array(expected[6..<11]))
         #expect(log.hasUnsent(overlapping: range(27, 100)))
         #expect(!log.hasUnsent(overlapping: range(28, 100)))
-        #expect(log.statistics.unsentBytes == 18 * 512)
+        #expect(log.backlog(after: 0).bytes == 18 * 512)
         #expect(log.statistics.unwrittenBytes == 0)
     }
 

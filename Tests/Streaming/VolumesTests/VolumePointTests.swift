@@ -107,9 +107,11 @@ import WriteLog
         bench.volume.seal(until: .received) { _ in }
         bench.scheduler.runUntilIdle()
         #expect(bench.volume.openRequest(incarnation: 1).oldestPoint == 1)
+        #expect(bench.volume.unsent.bytes == 4_096 && bench.volume.unsent.points == 1)
         // The cache is not asked yet: nothing has run since. A home that knows less than it said is an old copy.
         bench.volume.receive(.pointReceived(volume: bench.identifier, point: 1))
-        #expect(bench.volume.unsent.points == 1)
+        #expect(bench.volume.logFill.usedBytes > 0, "the log still holds it")
+        #expect(bench.volume.unsent.bytes == 0 && bench.volume.unsent.points == 0 && bench.volume.unsent.oldestAppendAt == nil)
         #expect(bench.volume.openRequest(incarnation: 1).oldestPoint == 2)
     }
 
