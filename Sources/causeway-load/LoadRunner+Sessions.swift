@@ -26,8 +26,10 @@ extension LoadRunner {
             throw LoadError(
                 "\(withoutSecret(url)): its blocks have \(capacity.blockBytes) bytes, --block-size must be a multiple")
         }
-        var range = plan.range ?? 0..<capacity.byteCount
-        range = range.lowerBound..<min(range.upperBound, capacity.byteCount)
+        let range = plan.range ?? 0..<capacity.byteCount
+        guard range.upperBound <= capacity.byteCount else {
+            throw LoadError("\(withoutSecret(url)): --range ends beyond the volume, which has \(capacity.byteCount) bytes")
+        }
         let count = range.isEmpty ? 0 : (range.upperBound - range.lowerBound) / UInt64(plan.blockBytes)
         guard range.lowerBound % UInt64(capacity.blockBytes) == 0,
             let positions = PositionGenerator(

@@ -121,7 +121,9 @@ struct RunCommand: ParsableCommand {
         plan.targetKeepsWrites = targetKeepsWrites
         plan.reconnectNanoseconds = try duration(reconnect, "--reconnect")
         (plan.maximumErrors, plan.finalFlush, plan.headerDigest) = (maxErrors, finalFlush, headerDigest)
-        plan.commandTimeoutSeconds = Int32(clamping: max(1, try duration(timeout, "--timeout") / 1_000_000_000))
+        let timeout = try duration(timeout, "--timeout")
+        guard timeout >= 1_000_000_000 else { throw ValidationError("--timeout is at least 1s") }
+        plan.commandTimeoutSeconds = Int32(clamping: timeout / 1_000_000_000)
         plan.live = live || isatty(STDERR_FILENO) == 1
         return plan
     }

@@ -30,8 +30,9 @@ struct CommandFailure: Error, Sendable {
 
     /// What an edge answered instead of doing what it was asked.
     init(_ problem: Problem) {
-        var message = problem.detail ?? problem.title
-        for field in problem.errors ?? [] { message += "\n  \(field.field): \(field.message)" }
-        self.init(message, action: problem.action, code: problem.code)
+        // The detail of a wrong request is its wrong fields in one line, and the action names the list of them.
+        let fields = (problem.errors ?? []).map { $0.field.isEmpty ? $0.message : "\($0.field): \($0.message)" }
+        let message = fields.isEmpty ? problem.detail ?? problem.title : ([problem.title] + fields).joined(separator: "\n  ")
+        self.init(message, action: fields.isEmpty ? problem.action : nil, code: problem.code)
     }
 }

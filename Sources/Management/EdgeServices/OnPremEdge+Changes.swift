@@ -1,5 +1,6 @@
 import APIModels
 import Blocks
+import EdgeConfiguration
 import Foundation
 import ManagementAPI
 import StateStore
@@ -64,20 +65,27 @@ extension OnPremEdge {
     private static func text(of change: VolumeChange) -> String {
         var parts: [String] = []
         if let policy = change.policy {
-            parts.append("a point each \(policy.recoveryPointObjectiveSeconds) s or \(policy.sealBytes) bytes")
+            parts.append("a point each \(policy.recoveryPointObjectiveSeconds) s or \(ByteSize.text(policy.sealBytes))")
         }
         if let limits = change.limits {
             let rates = [
-                limits.operationsPerSecond.map { "\($0) operations" }, limits.bytesPerSecond.map { "\($0) bytes" },
+                limits.operationsPerSecond.map { rate("\($0) operations", burst: limits.burstOperations.map { "\($0)" }) },
+                limits.bytesPerSecond.map { rate(ByteSize.text($0), burst: limits.burstBytes.map(ByteSize.text)) },
             ].compactMap { $0 }
-            parts.append(rates.isEmpty ? "no limits" : "at most \(rates.joined(separator: " and ")) per second")
+            parts.append(rates.isEmpty ? "no limits" : "at most \(rates.joined(separator: " and "))")
         }
         if let keeping = change.keeping {
             parts.append(keeping.points == 0 ? "no past points are kept" : "\(keeping.points) past points are kept")
         }
         if let readOnly = change.readOnly { parts.append(readOnly ? "read-only" : "may be written") }
-        if let size = change.writeLogSizeBytes { parts.append(size == 0 ? "the edge's write log size" : "a write log of \(size) bytes") }
+        if let size = change.writeLogSizeBytes {
+            parts.append(size == 0 ? "the edge's write log size" : "a write log of \(ByteSize.text(size))")
+        }
         return parts.isEmpty ? "nothing changed" : parts.joined(separator: "; ")
+    }
+
+    private static func rate(_ amount: String, burst: String?) -> String {
+        "\(amount) a second" + (burst.map { " (\($0) at once)" } ?? "")
     }
 
     /// The limits of a volume; nil when nothing is limited.

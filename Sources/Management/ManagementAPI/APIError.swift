@@ -45,7 +45,10 @@ public struct APIError: Error, Sendable, Equatable, CustomStringConvertible {
         let detail =
             needed.map { "Only \($0 == .onprem ? "an on-prem" : "a cloud") edge does this." }
             ?? "An edge of this role does not do this."
-        return conflict("wrong_role", "Not an edge of that role", detail: detail, action: "Ask the other edge.")
+        return conflict(
+            "wrong_role", "Not an edge of that role", detail: detail,
+            action:
+                "Ask the other edge: `causeway` takes its address and token as --api and --token, or as CAUSEWAY_API and CAUSEWAY_TOKEN.")
     }
 
     /// 400: a field or parameter has a wrong value.

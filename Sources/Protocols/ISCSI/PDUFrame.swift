@@ -35,6 +35,19 @@ public enum PDUError: Error, Equatable, Sendable {
     case malformed(String)
 }
 
+extension PDUError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .dataSegmentTooLong(let byteCount, let limit):
+            "a PDU announces \(byteCount) bytes of data, and at most \(limit) were agreed"
+        case .additionalHeaderTooLong(let byteCount): "a PDU announces \(byteCount) bytes of additional headers, more than any has"
+        case .headerDigest: "a header digest does not match"
+        case .opcode(let opcode): "0x\(String(opcode, radix: 16)) is no opcode that is received here"
+        case .malformed(let reason): reason
+        }
+    }
+}
+
 /// One PDU, cut out of the stream but not interpreted.
 public struct PDUFrame: Equatable, Sendable {
     /// The basic header segment.

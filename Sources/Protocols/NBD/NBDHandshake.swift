@@ -25,6 +25,19 @@ public enum NBDHandshakeError: Error, Equatable, Sendable {
     case bytesBeforeTLS
 }
 
+extension NBDHandshakeError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .unknownClientFlags(let flags): "the client sets flags that were not offered (0x\(String(flags, radix: 16)))"
+        case .notAnOption: "what should be an option does not begin as one"
+        case .optionTooLong(let byteCount): "an option announces \(byteCount) bytes"
+        case .tooManyOptions: "too many options"
+        case .exportRefused: "the export is not there for this client, or needs TLS"
+        case .bytesBeforeTLS: "bytes came between the beginning of TLS and its answer"
+        }
+    }
+}
+
 /// Whether a client may or must begin TLS (doc/proto.md, TLS support). It stays the same for a connection.
 public enum NBDSecurity: Equatable, Sendable {
     /// NOTLS

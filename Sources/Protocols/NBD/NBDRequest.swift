@@ -70,6 +70,15 @@ public enum NBDTransmissionError: Error, Equatable, Sendable {
     case writeTooLong(byteCount: UInt32)
 }
 
+extension NBDTransmissionError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .notARequest: "what should be a request does not begin as one"
+        case .writeTooLong(let byteCount): "a write announces \(byteCount) bytes"
+        }
+    }
+}
+
 /// Cuts what arrives into requests and the payloads of writes. What waits in it is a part of a request, and one piece of a
 /// payload at most, which its owner has asked for.
 public struct NBDRequestDecoder: Sendable {

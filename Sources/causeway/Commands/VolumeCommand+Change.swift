@@ -72,7 +72,8 @@ extension VolumeCommand {
         @OptionGroup var connection: ConnectionOptions
 
         func validate() throws {
-            if none == (limits.limits != nil) { throw ValidationError("Give --iops, --bandwidth or both; or --none to lift the limits.") }
+            if none, limits.limits != nil { throw ValidationError("--none lifts the limits: give it without --iops and --bandwidth.") }
+            if !none, limits.limits == nil { throw ValidationError("Give --iops, --bandwidth or both; or --none to lift the limits.") }
         }
 
         func run() async throws {

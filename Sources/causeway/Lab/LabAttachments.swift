@@ -62,7 +62,12 @@ struct LabAttachments {
                 return url == nil ? "the edge does not tell it" : nil
             }
             let nbd = try await cloud.volume(disk.name).nbdURL
-            volumes.append(.init(name: disk.name, url: url ?? "", nbd: nbd, disk: disk.path))
+            let portals = try await onprem.volume(disk.name).target?.portals ?? []
+            let others = portals.dropFirst().compactMap { portal in
+                url?.replacingOccurrences(of: "@\(portals[0])/", with: "@\(portal)/")
+            }
+            volumes.append(
+                .init(name: disk.name, url: url ?? "", otherURLs: others.isEmpty ? nil : others, nbd: nbd, disk: disk.path))
         }
         return volumes
     }

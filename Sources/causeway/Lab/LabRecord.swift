@@ -27,6 +27,8 @@ struct LabRecord: Codable, Sendable {
         var name: String
         /// libiscsi's form, with user and secret.
         var url: String
+        /// The same by the other portals; nil when there is one.
+        var otherURLs: [String]?
         /// The NBD URL, with `--nbd`.
         var nbd: String?
         /// The path of the disk.

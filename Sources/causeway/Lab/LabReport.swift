@@ -10,6 +10,7 @@ enum LabReport {
             var table = Table([.init("volume"), .init("disk"), .init("url")])
             for volume in record.volumes {
                 table.add(volume.name, volume.disk, volume.url)
+                for url in volume.otherURLs ?? [] { table.add("", "", url) }
                 if let nbd = volume.nbd { table.add("", "", nbd) }
             }
             Terminal.print("\n" + table.text)
