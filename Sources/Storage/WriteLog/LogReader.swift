@@ -30,6 +30,8 @@ public struct LogPointSummary: Equatable, Sendable {
     public let batchCount: UInt64
     /// The bytes of its files up to the end of the last good batch.
     public let fileBytes: UInt64
+    /// What its seal carries; nil for nothing, and for one that is not sealed.
+    public let attributes: PointAttributes?
 }
 
 /// What the files of a log tell to someone without its key.
@@ -58,6 +60,8 @@ public final class LogReader<Directory: StorageDirectory> {
     public let logIdentifier: LogIdentifier?
     /// The points, oldest first. One that has not a single write is left out.
     public let points: [LogPointSummary]
+    /// The last point that was sealed; 0 when nothing tells it.
+    public let lastSealedPoint: PointNumber
     /// The last batch of the row, and the last one that a flush is known to have covered; 0 for none. Later ones may have been flushed too:
     /// a batch says what was durable before it was written.
     public let lastBatch: UInt64
@@ -77,6 +81,8 @@ public final class LogReader<Directory: StorageDirectory> {
         logIdentifier = recovery.logIdentifier
         encoding = recovery.encoding
         epochs = recovery.epochs.filter { $0.hasWrites || $0.isSealed }
+        // The last epoch gathers writes, unless its seal is the last that there is.
+        lastSealedPoint = recovery.epochs.last.map { $0.isSealed ? $0.number : $0.number - 1 } ?? 0
         lastBatch = (recovery.expected ?? 1) &- 1
         lastFlushedBatch = min(recovery.knownDurable, lastBatch)
         damages = recovery.damages
@@ -92,7 +98,7 @@ public final class LogReader<Directory: StorageDirectory> {
             return LogPointSummary(
                 number: epoch.number, isSealed: epoch.isSealed, byteCount: epoch.byteCount,
                 batchCount: last >= first ? last - first + 1 : 0,
-                fileBytes: epoch.files.reduce(0) { $0 + $1.writeOffset })
+                fileBytes: epoch.files.reduce(0) { $0 + $1.writeOffset }, attributes: epoch.attributes)
         }
     }
 

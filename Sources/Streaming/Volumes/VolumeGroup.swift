@@ -256,23 +256,10 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         }
     }
 
+    /// A later cut that contradicts this one is in every log that has a part of the broken one (`hasBrokenCut`).
     private func has(_ log: WriteLog<Directory>, _ part: GroupPoint.Member, of cut: GroupPoint) -> Bool {
         if isPlanted(.trustsPartOfCut) { return true }
-        guard part.point <= log.lastSealedPoint, !isContradicted(part, of: cut) else { return false }
-        if let found = log.attributes(of: part.point)?.group, found.group == identifier {
-            return part.isSealed ? found == cut : found.number < cut.number
-        }
-        // One that is home and forgotten here was durable. One that carries no cut was sealed for none.
-        return !part.isSealed || part.point < log.sealedPoints.first?.number ?? log.currentEpoch
-    }
-
-    /// True when a later cut says that the point was sealed again for it: a crash had taken away what was sealed for this one. The
-    /// later cut is in every log that has a part of the broken one (`hasBrokenCut`).
-    private func isContradicted(_ part: GroupPoint.Member, of cut: GroupPoint) -> Bool {
-        cutsInLogs.contains { later in
-            guard later.number > cut.number, let other = later.members.first(where: { $0.volume == part.volume }) else { return false }
-            return other.point < part.point || other.point == part.point && other.isSealed
-        }
+        return cut.isHeld(part, by: log) && !cutsInLogs.contains { $0.contradicts(part, of: cut) }
     }
 
     /// True when the volume has a part of a cut that never came about.

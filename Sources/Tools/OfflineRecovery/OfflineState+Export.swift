@@ -24,6 +24,17 @@ public enum ExportDestination: Sendable {
     }
 }
 
+/// Where an export ends.
+public enum ExportEnd: Equatable, Sendable {
+    /// With the last write that arrived.
+    case lastWrite
+    /// With a sealed point.
+    case point(UInt64)
+    /// With the volume's part of the last cut of its group that the logs of all its volumes hold: images of each that end so are of one
+    /// instant.
+    case lastCut
+}
+
 /// What an export did.
 public struct OfflineExport: Codable, Equatable, Sendable {
     /// The volume's name.
@@ -34,6 +45,9 @@ public struct OfflineExport: Codable, Equatable, Sendable {
     public let imageBytes: UInt64
     /// The points that were put over the base, oldest first.
     public let points: [UInt64]
+    /// The number of the group's cut that the image is at, and the volume's point in it; missing when it was not asked for.
+    public let cut: UInt64?
+    public let cutPoint: UInt64?
     /// False when the last one was not sealed: the image has all writes that arrived, and may be between two commands of the machine's
     /// file systems, as after a power cut.
     public let endsSealed: Bool
@@ -55,26 +69,23 @@ extension OfflineState {
     /// Puts the unsent points of a volume over an image.
     /// - Parameters:
     ///   - name: the name of the volume, or its identifier.
-    ///   - through: the last point that counts; nil for all writes up to the last.
-    ///   - cloudOnly: what is cloud-only is put over them, as a machine sees it. Nobody knows what that was at an earlier point, so not with
-    ///     `through`.
+    ///   - end: the last point that counts.
+    ///   - cloudOnly: what is cloud-only is put over them, as a machine sees it. Nobody knows what that was at an earlier point, so only
+    ///     with `lastWrite`.
     public func export(
-        volume name: String, through: UInt64?, to destination: ExportDestination, cloudOnly: Bool = true
+        volume name: String, through end: ExportEnd = .lastWrite, to destination: ExportDestination, cloudOnly: Bool = true
     ) async throws -> OfflineExport {
         let key = try key(of: name)
-        let places = try logPlaces().filter { $0.identifier == key.identifier }
-        guard let place = places.first else {
+        guard let place = try logPlaces().first(where: { $0.identifier == key.identifier }) else {
             throw OfflineError("there is no log of volume \(key.name) (\(key.identifier)) in \(directory.path)")
         }
-        let log: LogReader<LocalDirectory>
-        do throws(WriteLogError) { log = try await openLog(place, key, verifiesData: false) } catch {
-            throw OfflineError("the log in \(place.directory.path) can't be read: \(Self.text(error, key))")
-        }
-        let points = try points(of: log, through: through)
-        let disk = cloudOnly && through == nil ? try await openCloudOnlyDisk(beside: place, key) : nil
+        let log = try await readLog(place, key)
+        let cut = end == .lastCut ? try await lastCut(of: key) : nil
+        let points = try points(of: log, through: end, cut?.point(of: key.identifier))
+        let disk = cloudOnly && end == .lastWrite ? try await openCloudOnlyDisk(beside: place, key) : nil
         let contents = points.map { log.contents(of: $0.number) }
-        let end = contents.joined().reduce(key.sectorCount) { max($0, $1.range.end) }
-        let image = try await openImage(destination, byteCountMin: end * UInt64(BlockGeometry.sectorBytes))
+        let sectorCount = contents.joined().reduce(key.sectorCount) { max($0, $1.range.end) }
+        let image = try await openImage(destination, byteCountMin: sectorCount * UInt64(BlockGeometry.sectorBytes))
         do {
             var written = WrittenExtent()
             for segments in contents { try await put(segments, of: log, over: image, &written) }
@@ -83,7 +94,8 @@ extension OfflineState {
             let map = try finish(destination, image, written.ranges)
             return OfflineExport(
                 volume: key.name, image: destination.path, imageBytes: image.sectorCount * UInt64(BlockGeometry.sectorBytes),
-                points: points.map(\.number), endsSealed: points.last?.isSealed ?? true, writtenBytes: written.dataBytes,
+                points: points.map(\.number), cut: cut?.number, cutPoint: cut?.point(of: key.identifier),
+                endsSealed: points.last?.isSealed ?? true, writtenBytes: written.dataBytes,
                 zeroedBytes: written.zeroedBytes, map: map, cloudOnlyBytes: cloudOnlyBytes,
                 lacksCloudOnlyWrites: disk == nil && hasCloudOnlyDisk(place))
         } catch {
@@ -106,11 +118,22 @@ extension OfflineState {
         return key
     }
 
-    private func points(of log: LogReader<LocalDirectory>, through: UInt64?) throws(OfflineError) -> [LogPointSummary] {
+    /// Opens a log without reading its data, or says why it can't be.
+    func readLog(_ place: LogPlace, _ key: RecoveryKey) async throws(OfflineError) -> LogReader<LocalDirectory> {
+        do throws(WriteLogError) { return try await openLog(place, key, verifiesData: false) } catch {
+            throw OfflineError("the log in \(place.directory.path) can't be read: \(Self.text(error, key))")
+        }
+    }
+
+    private func points(
+        of log: LogReader<LocalDirectory>, through end: ExportEnd, _ cutPoint: PointNumber?
+    ) throws(OfflineError) -> [LogPointSummary] {
+        // The log may have let go of the volume's part of a cut that others hold: then there is nothing to put over the base.
+        if let cutPoint { return log.points.filter { $0.isSealed && $0.number <= cutPoint } }
         let sealed = log.points.filter(\.isSealed).map(\.number)
         let known =
             sealed.isEmpty ? "the log has no sealed point" : "the log has the sealed points \(sealed[0]) to \(sealed[sealed.count - 1])"
-        if let through {
+        if case .point(let through) = end {
             guard sealed.contains(through) else { throw OfflineError("there is no sealed point \(through): \(known)") }
             return log.points.filter { $0.number <= through }
         }

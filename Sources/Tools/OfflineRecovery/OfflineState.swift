@@ -90,6 +90,8 @@ public struct OfflineVolume: Codable, Equatable, Sendable {
         public let batches: UInt64
         /// What its files take.
         public let fileBytes: UInt64
+        /// The number of the cut of its group; missing for one that carries none.
+        public let cut: UInt64?
     }
 
     /// The identifier of the attachment.
@@ -158,7 +160,8 @@ extension OfflineState {
     private func take(_ log: LogReader<LocalDirectory>, in place: LogPlace, into volume: inout OfflineVolume) {
         volume.points = log.points.map {
             .init(
-                number: $0.number, sealed: $0.isSealed, bytes: $0.byteCount, batches: $0.batchCount, fileBytes: $0.fileBytes)
+                number: $0.number, sealed: $0.isSealed, bytes: $0.byteCount, batches: $0.batchCount, fileBytes: $0.fileBytes,
+                cut: $0.attributes?.group.flatMap { $0.isCut ? $0.number : nil })
         }
         volume.lastBatch = log.lastBatch
         volume.lastFlushedBatch = log.lastFlushedBatch

@@ -34,10 +34,19 @@ extension RecoverCommand {
         @Option(help: "The last point that counts. (default: every write up to the last)")
         var through: UInt64?
 
+        @Flag(
+            help: """
+                End with the last cut of the volume's group that all its volumes' logs hold: images of each that are exported so are of \
+                one instant. It needs the keys of all of them.
+                """)
+        var lastCut = false
+
         @Option(help: "The form of the image.")
         var format: Format = .raw
 
-        @Flag(help: "Leave out what is on the cloud-only disk, which is put over the points otherwise; so it is with --through.")
+        @Flag(
+            help:
+                "Leave out what is on the cloud-only disk, which is put over the points otherwise; so it is with --through and --last-cut.")
         var withoutCloudOnly = false
 
         @Flag(help: "Replace the output if it exists.")
@@ -47,14 +56,18 @@ extension RecoverCommand {
             if place.keys.isEmpty { throw ValidationError("Give the key files with --keys.") }
             if (output == nil) == (inPlace == nil) { throw ValidationError("Give --output or --in-place.") }
             if inPlace != nil, base != nil { throw ValidationError("--in-place takes no --base: the image is its own.") }
+            if lastCut, through != nil { throw ValidationError("Give --through or --last-cut.") }
         }
 
         func run() async throws {
             let destination: ExportDestination =
                 if let inPlace { .inPlace(path: inPlace) } else { .image(path: output ?? "", base: base, replaces: force) }
+            let end: ExportEnd = lastCut ? .lastCut : through.map { .point($0) } ?? .lastWrite
             let result = try await CommandFailure.offline {
-                try await place.open().export(
-                    volume: volume, through: through, to: destination, cloudOnly: !withoutCloudOnly)
+                try await place.open().export(volume: volume, through: end, to: destination, cloudOnly: !withoutCloudOnly)
+            }
+            if let cut = result.cut, let point = result.cutPoint {
+                Terminal.print("\(result.image): cut \(cut) of the group of volume \(result.volume), which is at its point \(point) in it")
             }
             let points =
                 result.points.first.map { first in
@@ -69,6 +82,8 @@ extension RecoverCommand {
             if let map = result.map { Terminal.print("\(map): which ranges are in it; the others are as on the disk at home") }
             if let first = result.points.first, result.map == nil {
                 Terminal.error("the base has to be as point \(first - 1) left it: causeway verify journal shows how far a disk at home is")
+            } else if let point = result.cutPoint, result.points.isEmpty {
+                Terminal.error("home has all of it: the base has to be as point \(point) left it")
             }
         }
     }

@@ -90,7 +90,8 @@ struct RecoverCommand: AsyncParsableCommand {
 
     static func table(_ volumes: [OfflineVolume]) -> String {
         var table = Table([
-            .init("volume"), .init("identifier"), .init("log"), .init("points"), .init("open point"), .init("unsent", isNumber: true),
+            .init("volume"), .init("identifier"), .init("log"), .init("points"), .init("open point"), .init("last cut", isNumber: true),
+            .init("unsent", isNumber: true),
             .init("files", isNumber: true), .init("last batch", isNumber: true), .init("flushed", isNumber: true), .init("state"),
         ])
         for volume in volumes {
@@ -98,7 +99,7 @@ struct RecoverCommand: AsyncParsableCommand {
             let known = volume.isOpen ? sealed : [volume.oldestPoint, volume.newestPoint].compactMap { $0 }
             table.add(
                 volume.name, volume.identifier, volume.directory.split(separator: "/").first.map(String.init), span(known),
-                volume.points?.first { !$0.sealed }.map { String($0.number) },
+                volume.points?.first { !$0.sealed }.map { String($0.number) }, volume.points?.compactMap(\.cut).last.map { String($0) },
                 volume.points.map { Human.bytes($0.reduce(0) { $0 + $1.bytes }) }, "\(volume.files), \(Human.bytes(volume.bytes))",
                 volume.lastBatch.map { String($0) }, volume.lastFlushedBatch.map { String($0) },
                 volume.damages.isEmpty ? volume.isOpen ? "readable" : "no key" : "damaged")

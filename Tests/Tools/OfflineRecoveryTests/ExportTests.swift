@@ -17,12 +17,12 @@ import Testing
         let world = try await world()
         let (state, image, base) = (try world.open("mail"), world.path + "/mail.img", try world.base())
         let before = try world.snapshot()
-        let all = try await state.export(volume: "mail", through: nil, to: .image(path: image, base: base, replaces: false))
+        let all = try await state.export(volume: "mail", to: .image(path: image, base: base, replaces: false))
         #expect(all.points == [1, 2, 3, 4] && !all.endsSealed && all.map == nil && !all.lacksCloudOnlyWrites)
         #expect(try world.bytes(image) == world.disks["mail"])
         for (point, disk) in try #require(world.sealed["mail"]) {
             let result = try await state.export(
-                volume: try world.key("mail").identifier.description, through: point,
+                volume: try world.key("mail").identifier.description, through: .point(point),
                 to: .image(path: image, base: base, replaces: true))
             #expect(result.endsSealed && result.points.last == point)
             #expect(try world.bytes(image) == disk, "point \(point)")
@@ -30,10 +30,10 @@ import Testing
         #expect(try world.bytes(base).allSatisfy { $0 == 0xee })
         #expect(try world.snapshot() == before)
         await #expect(throws: OfflineError.self) {
-            try await state.export(volume: "mail", through: 4, to: .image(path: image, base: base, replaces: true))
+            try await state.export(volume: "mail", through: .point(4), to: .image(path: image, base: base, replaces: true))
         }
         await #expect(throws: OfflineError.self) {
-            try await state.export(volume: "web", through: nil, to: .image(path: image, base: base, replaces: true))
+            try await state.export(volume: "web", to: .image(path: image, base: base, replaces: true))
         }
     }
 
@@ -58,7 +58,7 @@ import Testing
         let state = try world.open("mail")
         #expect(try await state.volumes().map(\.hasCloudOnlyDisk).contains(true))
         let image = world.path + "/mail.img"
-        func export(through: UInt64? = nil, cloudOnly: Bool = true) async throws -> OfflineExport {
+        func export(through: ExportEnd = .lastWrite, cloudOnly: Bool = true) async throws -> OfflineExport {
             try await state.export(
                 volume: "mail", through: through, to: .image(path: image, base: try world.base(), replaces: true), cloudOnly: cloudOnly)
         }
@@ -68,7 +68,7 @@ import Testing
         let without = try await export(cloudOnly: false)
         #expect(without.lacksCloudOnlyWrites && without.cloudOnlyBytes == 0)
         #expect(try world.bytes(image) == world.disks["mail"])
-        #expect(try await export(through: 2).lacksCloudOnlyWrites)
+        #expect(try await export(through: .point(2)).lacksCloudOnlyWrites)
         #expect(try world.snapshot() == before, "nothing may be written")
     }
 
@@ -76,19 +76,19 @@ import Testing
         let world = try await world()
         let (state, base) = (try world.open("mail"), try world.base())
         for _ in 0..<2 {
-            _ = try await state.export(volume: "mail", through: nil, to: .inPlace(path: base))
+            _ = try await state.export(volume: "mail", to: .inPlace(path: base))
             #expect(try world.bytes(base) == world.disks["mail"])
         }
         try world.change(base) { $0 = $0.prefix(512 * 100) }
         await #expect(throws: OfflineError.self) {
-            try await state.export(volume: "mail", through: nil, to: .inPlace(path: base))
+            try await state.export(volume: "mail", to: .inPlace(path: base))
         }
     }
 
     @Test func withoutABaseTheMapSaysWhatIsThere() async throws {
         let world = try await world()
         let (state, image) = (try world.open("mail"), world.path + "/mail.img")
-        let result = try await state.export(volume: "mail", through: nil, to: .image(path: image, base: nil, replaces: false))
+        let result = try await state.export(volume: "mail", to: .image(path: image, base: nil, replaces: false))
         let map = try String(contentsOfFile: try #require(result.map), encoding: .utf8)
         let (bytes, disk) = (try world.bytes(image), try #require(world.disks["mail"]))
         #expect(bytes.count == disk.count && result.imageBytes == UInt64(disk.count))
@@ -115,10 +115,10 @@ import Testing
         let (state, image) = (try world.open("mail"), world.path + "/mail.img")
         try Data("mine".utf8).write(to: URL(fileURLWithPath: image))
         await #expect(throws: OfflineError.self) {
-            try await state.export(volume: "mail", through: nil, to: .image(path: image, base: nil, replaces: false))
+            try await state.export(volume: "mail", to: .image(path: image, base: nil, replaces: false))
         }
         #expect(try world.bytes(image) == Array("mine".utf8))
-        _ = try await state.export(volume: "mail", through: nil, to: .image(path: image, base: nil, replaces: true))
+        _ = try await state.export(volume: "mail", to: .image(path: image, base: nil, replaces: true))
         #expect(try world.bytes(image).count == Int(OfflineWorld.sectorCount) * 512)
     }
 
@@ -132,7 +132,7 @@ import Testing
         let base = world.path + "/home.img"
         try Data(try #require(world.sealed["mail"]?[1])).write(to: URL(fileURLWithPath: base))
         let result = try await world.open("mail").export(
-            volume: "mail", through: nil, to: .image(path: world.path + "/mail.img", base: base, replaces: false))
+            volume: "mail", to: .image(path: world.path + "/mail.img", base: base, replaces: false))
         #expect(result.points == [2, 3, 4])
         #expect(try world.bytes(world.path + "/mail.img") == world.disks["mail"])
     }

@@ -69,11 +69,11 @@ import Testing
         #expect(volumes[0].damages.first?.file.contains("epoch-") == true, "\(volumes[0].damages)")
         #expect(volumes[1].damages.isEmpty && volumes[1].points?.count == 4)
         await #expect(throws: OfflineError.self) {
-            try await state.export(volume: "mail", through: nil, to: .image(path: world.path + "/a.img", base: nil, replaces: false))
+            try await state.export(volume: "mail", to: .image(path: world.path + "/a.img", base: nil, replaces: false))
         }
         #expect(!FileManager.default.fileExists(atPath: world.path + "/a.img"))
         let result = try await state.export(
-            volume: "mail", through: 1, to: .image(path: world.path + "/a.img", base: try world.base(), replaces: false))
+            volume: "mail", through: .point(1), to: .image(path: world.path + "/a.img", base: try world.base(), replaces: false))
         #expect(result.points == [1] && result.endsSealed)
         #expect(try world.bytes(world.path + "/a.img") == world.sealed["mail"]?[1])
     }
@@ -102,7 +102,7 @@ import Testing
         let text = "\(volume)"
         #expect(text.contains("does not open it") && !text.contains("AAAA") && !text.contains("65, 65"))
         await #expect(throws: OfflineError.self) {
-            try await state.export(volume: "mail", through: nil, to: .image(path: world.path + "/a.img", base: nil, replaces: false))
+            try await state.export(volume: "mail", to: .image(path: world.path + "/a.img", base: nil, replaces: false))
         }
     }
 }

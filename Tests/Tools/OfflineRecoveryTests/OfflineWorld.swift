@@ -53,10 +53,12 @@ actor LogWriter {
         try await completed { log.flush(completion: $0) }
     }
 
-    func seal() async throws -> PointNumber {
+    func seal(carrying attributes: PointAttributes? = nil) async throws -> PointNumber {
         let log = try await opened()
-        return try await completed { log.seal(now: .now(), completion: $0) }
+        return try await completed { log.seal(now: .now(), attributes: attributes, completion: $0) }
     }
+
+    func hasWrites() async throws -> Bool { try await opened().hasUnsealedWrites }
 
     func release(through point: PointNumber) async throws {
         let log = try await opened()
@@ -166,6 +168,21 @@ final class OfflineWorld {
     func seal(_ name: String) async throws {
         let point = try await writer(name).seal()
         sealed[name, default: [:]][point] = disks[name]
+    }
+
+    /// Makes a cut of a group of volumes, of which those in `lost` do not get their part into their logs: a power cut came first.
+    func cut(_ names: [String], number: UInt64, lost: Set<String> = []) async throws {
+        var members: [GroupPoint.Member] = []
+        for name in names {
+            let (last, isSealed) = (sealed[name]?.keys.max() ?? 0, try await writer(name).hasWrites())
+            members.append(.init(volume: try key(name).identifier, point: isSealed ? last + 1 : last, isSealed: isSealed))
+        }
+        let cut = GroupPoint(group: GroupIdentifier(high: 9, low: 1), number: number, members: members)
+        for (name, member) in zip(names, members) where member.isSealed && !lost.contains(name) {
+            let point = try await writer(name).seal(carrying: PointAttributes(group: cut))
+            try #require(point == member.point)
+            sealed[name, default: [:]][point] = disks[name]
+        }
     }
 
     /// Three sealed points of several flushed batches each, and an open one; the name's first byte makes the data differ.
