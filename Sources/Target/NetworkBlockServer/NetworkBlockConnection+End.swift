@@ -24,7 +24,7 @@ extension NetworkBlockConnection {
 
     func closeAfterFlush() {
         guard phase != .ending else { return }
-        flush()
+        answers.flush()
         FrontEnd.closeAfterAnswers(channel)
         end()
     }
@@ -58,10 +58,7 @@ extension NetworkBlockConnection {
     private func finishEnd() {
         guard requestCount == 0, !isEnded else { return }
         isEnded = true
-        if unreleasedByteCount > 0 {
-            reads.release(unreleasedByteCount)
-            unreleasedByteCount = 0
-        }
+        answers.release()
         server.closed(self)
         let waiters = endWaiters
         endWaiters.removeAll()

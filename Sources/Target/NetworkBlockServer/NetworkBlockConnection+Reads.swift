@@ -17,20 +17,21 @@ extension NetworkBlockConnection {
         guard byteCount > 0, byteCount <= Self.inPlaceByteCount, sectors.byteCount == byteCount, reads.reserve(byteCount) else {
             return false
         }
-        let start = out.writerIndex
-        replies.writeReadHeader(request.handle, offset: request.offset, byteCount: byteCount, isLast: true, into: &out)
-        let dataStart = out.writerIndex
-        guard unit.readIfResident(sectors, into: &out) else {
-            out.moveWriterIndex(to: start)
+        answers.begin()
+        let start = answers.buffer.writerIndex
+        replies.writeReadHeader(request.handle, offset: request.offset, byteCount: byteCount, isLast: true, into: &answers.buffer)
+        let dataStart = answers.buffer.writerIndex
+        guard unit.readIfResident(sectors, into: &answers.buffer) else {
+            answers.buffer.moveWriterIndex(to: start)
             reads.release(byteCount)
             return false
         }
-        if replies.usesStructuredReplies, out.isZero(at: dataStart - out.readerIndex, byteCount: byteCount) {
-            out.moveWriterIndex(to: start)
+        if replies.usesStructuredReplies, answers.buffer.isZero(at: dataStart - answers.buffer.readerIndex, byteCount: byteCount) {
+            answers.buffer.moveWriterIndex(to: start)
             reads.release(byteCount)
-            replies.writeHole(request.handle, offset: request.offset, byteCount: byteCount, isLast: true, into: &out)
+            replies.writeHole(request.handle, offset: request.offset, byteCount: byteCount, isLast: true, into: &answers.buffer)
         } else {
-            unreleasedByteCount += byteCount
+            answers.holds(byteCount)
         }
         return true
     }
@@ -45,7 +46,7 @@ extension NetworkBlockConnection {
     /// A read in pieces, one after the other. With structured replies each is a chunk, sent as it comes; a simple reply, or
     /// one that must not be fragmented, begins when all are here.
     func read(_ request: NBDRequest) {
-        if request.byteCount == 0 { return settle { replies.writeEmptyRead(request.handle, into: &out) } }
+        if request.byteCount == 0 { return settle { replies.writeEmptyRead(request.handle, into: &answers.buffer) } }
         let isWhole = !replies.usesStructuredReplies || request.flags.contains(.dontFragment)
         let whole = sectors(of: request)
         if isWhole {
@@ -81,12 +82,13 @@ extension NetworkBlockConnection {
         guard isOpen else { return reads.release(piece.byteCount) }
         let (offset, wanted) = wanted(by: request, of: piece, data)
         if wanted.isZero(at: 0, byteCount: wanted.readableBytes) {
-            replies.writeHole(request.handle, offset: offset, byteCount: wanted.readableBytes, isLast: isLast, into: &out)
+            replies.writeHole(request.handle, offset: offset, byteCount: wanted.readableBytes, isLast: isLast, into: &answers.buffer)
             return reads.release(piece.byteCount)
         }
-        replies.writeReadHeader(request.handle, offset: offset, byteCount: wanted.readableBytes, isLast: isLast, into: &out)
-        write(wanted)
-        unreleasedByteCount += piece.byteCount
+        answers.begin(headerByteCount: replies.readHeaderByteCount, dataByteCount: wanted.readableBytes)
+        replies.writeReadHeader(request.handle, offset: offset, byteCount: wanted.readableBytes, isLast: isLast, into: &answers.buffer)
+        answers.append(wanted)
+        answers.holds(piece.byteCount)
         scheduleFlush()
     }
 
@@ -110,9 +112,11 @@ extension NetworkBlockConnection {
                     }
                     settle {
                         let byteCount = Int(request.byteCount)
-                        replies.writeReadHeader(request.handle, offset: request.offset, byteCount: byteCount, isLast: true, into: &out)
-                        for data in gathered { write(data) }
-                        unreleasedByteCount += whole.byteCount
+                        answers.begin(headerByteCount: replies.readHeaderByteCount, dataByteCount: byteCount)
+                        replies.writeReadHeader(
+                            request.handle, offset: request.offset, byteCount: byteCount, isLast: true, into: &answers.buffer)
+                        for data in gathered { answers.append(data) }
+                        answers.holds(whole.byteCount)
                     }
                 }
             }
@@ -167,7 +171,7 @@ extension NetworkBlockConnection {
             switch result {
             case .failure(let error): finish(request, error)
             case .success(let extents):
-                settle { replies.writeAllocation(request.handle, Self.descriptors(extents, request), into: &out) }
+                settle { replies.writeAllocation(request.handle, Self.descriptors(extents, request), into: &answers.buffer) }
             }
         }
     }

@@ -41,7 +41,7 @@ extension NetworkBlockConnection {
         guard let export, let terms else { return }
         if let refusal = request.refusal(under: terms, exportByteCount: export.byteCount) {
             skippedByteCount = request.payloadByteCount
-            replies.writeError(request.handle, refusal, "the request is not one that this export takes", into: &out)
+            replies.writeError(request.handle, refusal, "the request is not one that this export takes", into: &answers.buffer)
             return
         }
         switch request.command {
@@ -76,10 +76,11 @@ extension NetworkBlockConnection {
     /// Answers a request that has no data to answer with, or that failed.
     func finish(_ request: NBDRequest, _ error: BlockRequestError?) {
         settle {
+            answers.begin()
             if let error {
-                replies.writeError(request.handle, NBDErrorNumber(error), error.message, into: &out)
+                replies.writeError(request.handle, NBDErrorNumber(error), error.message, into: &answers.buffer)
             } else {
-                replies.writeSuccess(request.handle, into: &out)
+                replies.writeSuccess(request.handle, into: &answers.buffer)
             }
         }
     }
@@ -177,7 +178,7 @@ extension NetworkBlockConnection {
         let isWhole = request.offset % sectorBytes == 0 && UInt64(request.byteCount) % sectorBytes == 0
         if request.flags.contains(.fastZero), !makesHoles || !isWhole {
             return settle {
-                replies.writeError(request.handle, .notSupported, "only holes of whole sectors are made fast", into: &out)
+                replies.writeError(request.handle, .notSupported, "only holes of whole sectors are made fast", into: &answers.buffer)
             }
         }
         zero(request, from: request.offset, byteCount: request.byteCount, makesHoles: makesHoles)

@@ -22,11 +22,6 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    /// Data of at least this many bytes goes out as a buffer of its own instead of being copied.
-    static var gatherByteCount: Int { 16_384 }
-    /// A batch of answers that has grown to this is handed to the channel.
-    static var batchByteCount: Int { 262_144 }
-
     let server: NetworkBlockServer
     let channel: any Channel
     let nexus: NexusIdentifier
@@ -61,15 +56,11 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
     /// Requests that are not answered yet.
     var requestCount = 0
 
-    /// The batch of answers.
-    var out: ByteBuffer
+    let answers: AnswerBatch
     /// The connection's share of the server's memory for reads.
     let reads: BudgetShare
-    /// Bytes of reads that are in the batch or in the channel, to be given back once they have left.
-    var unreleasedByteCount = 0
     private var isActive = false
     private var isProcessing = false
-    private var isFlushScheduled = false
     private var isReadPending = false
     private var openedAt = NIODeadline.uptimeNanoseconds(0)
     /// When bytes came last, for payloads.
@@ -85,8 +76,8 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
         self.channel = channel
         nexus = server.makeNexus()
         client = NetworkBlockClient(address: channel.remoteAddress)
-        out = channel.allocator.buffer(capacity: 1024)
         reads = BudgetShare(of: server.reads, limit: server.limits.connectionReadByteCount)
+        answers = AnswerBatch(channel: channel, buffers: server.batchBuffers, share: reads)
     }
 
     // MARK: Channel events
@@ -116,9 +107,9 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
                 guard let export = server.find(name, for: client) else { return server.isReady ? .unknown : .notReady }
                 return .found(NBDExport(export))
             })
-        handshake.greet(into: &out)
+        handshake.greet(into: &answers.buffer)
         self.handshake = handshake
-        flush()
+        answers.flush()
     }
 
     private func turnAway(_ reason: String) {
@@ -136,7 +127,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
 
     func channelReadComplete(context: ChannelHandlerContext) {
         server.wakefulness?.arrived()
-        flush()
+        answers.flush()
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
@@ -178,7 +169,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
     func resume() {
         guard !isPaused, !isProcessing else { return }
         process()
-        flush()
+        answers.flush()
         if isReadPending, !isPaused {
             isReadPending = false
             channel.pipeline.syncOperations.read()
@@ -193,7 +184,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
             while !isPaused {
                 let goesOn = handshake == nil ? try takeRequest() : try negotiate()
                 if !goesOn { break }
-                if out.readableBytes >= Self.batchByteCount { flush() }
+                if answers.isLong { answers.flush() }
             }
         } catch let error as NBDHandshakeError {
             fail("a handshake ended: \(error)")
@@ -206,7 +197,7 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
 
     /// - Returns: true when there may be more to do.
     private func negotiate() throws(NBDHandshakeError) -> Bool {
-        guard let step = try handshake?.step(&handshakeInput, &out) else { return false }
+        guard let step = try handshake?.step(&handshakeInput, &answers.buffer) else { return false }
         switch step {
         case .answered: return true
         case .needsBytes:
@@ -228,7 +219,8 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
     private func startTLS() {
         guard let tls = server.security.tls else { return fail("TLS was offered without a certificate") }
         phase = .upgrading
-        flush()
+        answers.isEncrypted = true
+        answers.flush()
         do {
             try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls.context), position: .first)
         } catch {
@@ -257,48 +249,9 @@ final class NetworkBlockConnection: ChannelDuplexHandler, FrontEndConnection {
         handshakeInput = ByteBuffer()
     }
 
-    // MARK: Answers
-
-    /// Appends data to the answers: short data by copying, long data as a buffer of its own.
-    func write(_ data: ByteBuffer) {
-        if data.readableBytes >= Self.gatherByteCount {
-            handOver()
-            channel.pipeline.syncOperations.write(NIOAny(data), promise: nil)
-        } else {
-            out.writeImmutableBuffer(data)
-        }
-    }
-
-    /// Gives the batch to the channel, which sends it at the next flush.
-    private func handOver(promise: EventLoopPromise<Void>? = nil) {
-        guard out.readableBytes > 0 || promise != nil else { return }
-        let batch = out
-        out = channel.allocator.buffer(capacity: min(batch.readableBytes, Self.batchByteCount) + 1024)
-        channel.pipeline.syncOperations.write(NIOAny(batch), promise: promise)
-    }
-
-    func flush() {
-        isFlushScheduled = false
-        guard channel.isActive else { return }
-        if unreleasedByteCount > 0 {
-            let byteCount = unreleasedByteCount
-            unreleasedByteCount = 0
-            let promise = channel.eventLoop.makePromise(of: Void.self)
-            promise.futureResult.assumeIsolated().whenComplete { [reads] _ in reads.release(byteCount) }
-            handOver(promise: promise)
-        } else {
-            handOver()
-        }
-        channel.pipeline.syncOperations.flush()
-    }
-
-    /// Flushes at the end of this turn of the event loop, so that completions that come together leave together.
+    /// Answers that are made while requests are taken leave when all of these are.
     func scheduleFlush() {
-        guard !isFlushScheduled, !isProcessing else { return }
-        isFlushScheduled = true
-        let flush: () -> Void = { [self] in self.flush() }
-        let bound = NIOLoopBound(flush, eventLoop: channel.eventLoop)
-        channel.eventLoop.execute { bound.value() }
+        if !isProcessing { answers.scheduleFlush() }
     }
 
     // MARK: Memory

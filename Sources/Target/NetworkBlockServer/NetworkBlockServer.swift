@@ -17,6 +17,7 @@ public final class NetworkBlockServer {
     /// Keeps the processors awake for clients that wait; nil leaves them alone.
     let wakefulness: ProcessorWakefulness?
 
+    let batchBuffers = BatchBuffers()
     let writes: DataBudget
     let reads: DataBudget
     /// Requests that are with logical units, counted one each.

@@ -4,7 +4,7 @@ import NIOCore
 ///
 /// A connection has a buffer only while it has something to say, so that many idle ones cost nothing; and a buffer that has
 /// left is used again while it is still in the processor's cache. At most `countMax` are kept; the others are freed.
-struct BatchBuffers {
+package final class BatchBuffers {
     static let countMax = 8
     /// What a new buffer has room for; it grows with its batch.
     static let initialByteCount = 16_384
@@ -13,13 +13,15 @@ struct BatchBuffers {
 
     private var spare: [ByteBuffer] = []
 
+    package init() {}
+
     /// An empty buffer.
-    mutating func take(from allocator: ByteBufferAllocator) -> ByteBuffer {
+    func take(from allocator: ByteBufferAllocator) -> ByteBuffer {
         spare.popLast() ?? allocator.buffer(capacity: Self.initialByteCount)
     }
 
     /// Keeps a buffer that nobody else holds.
-    mutating func give(_ buffer: ByteBuffer) {
+    func give(_ buffer: ByteBuffer) {
         if spare.count < Self.countMax, buffer.capacity <= Self.keptByteCountMax { spare.append(buffer) }
     }
 }

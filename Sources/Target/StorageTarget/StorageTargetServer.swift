@@ -22,7 +22,7 @@ public final class StorageTargetServer {
     var random: RandomSource
     let dataOut: DataBudget
     let dataIn: DataBudget
-    var batchBuffers = BatchBuffers()
+    let batchBuffers = BatchBuffers()
     var targets: [String: ServedTarget] = [:]
     var connections: [ObjectIdentifier: TargetConnection] = [:]
     private(set) var isStopped = false

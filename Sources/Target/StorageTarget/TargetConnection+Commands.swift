@@ -48,17 +48,18 @@ extension TargetConnection {
         guard byteCount <= Self.inPlaceByteCount, session?.canAnswerInPlace(task, byteCount: byteCount) ?? false,
             dataIn.reserve(byteCount)
         else { return false }
-        beginBatch()
-        let start = encoder.reserveHeader(in: &out)
-        guard unit.readIfResident(read, nexus: nexus, into: &out), let header = session?.completeInPlace(handle, byteCount: byteCount)
+        answers.begin()
+        let start = encoder.reserveHeader(in: &answers.buffer)
+        guard unit.readIfResident(read, nexus: nexus, into: &answers.buffer),
+            let header = session?.completeInPlace(handle, byteCount: byteCount)
         else {
-            out.moveWriterIndex(to: start)
+            answers.buffer.moveWriterIndex(to: start)
             dataIn.release(byteCount)
             return false
         }
-        encoder.finish(header, reservedAt: start, in: &out)
-        unreleasedByteCount += byteCount
-        if out.readableBytes >= Self.batchByteCount { flush() }
+        encoder.finish(header, reservedAt: start, in: &answers.buffer)
+        answers.holds(byteCount)
+        if answers.isLong { answers.flush() }
         return true
     }
 
@@ -127,7 +128,7 @@ extension TargetConnection {
         guard command.reservedByteCount > 0 else { return }
         let share = share(of: command.task.command)
         if share === dataIn, session != nil {
-            unreleasedByteCount += command.reservedByteCount
+            answers.holds(command.reservedByteCount)
         } else {
             share.release(command.reservedByteCount)
         }

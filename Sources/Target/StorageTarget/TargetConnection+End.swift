@@ -75,7 +75,7 @@ extension TargetConnection {
     func closeAfterFlush() {
         guard phase != .ending else { return }
         phase = .ending
-        flush()
+        answers.flush()
         FrontEnd.closeAfterAnswers(channel)
         end()
     }
@@ -119,10 +119,7 @@ extension TargetConnection {
     private func finishEnd() {
         guard runningCount == 0, !isEnded, !hasNexus else { return }
         isEnded = true
-        if unreleasedByteCount > 0 {
-            dataIn.release(unreleasedByteCount)
-            unreleasedByteCount = 0
-        }
+        answers.release()
         server.closed(self)
         let waiters = endWaiters
         endWaiters.removeAll()

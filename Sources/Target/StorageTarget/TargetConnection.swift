@@ -18,10 +18,6 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    /// Data of at least this many bytes goes out as a buffer of its own instead of being copied.
-    static var gatherByteCount: Int { 16_384 }
-    /// A batch of answers that has grown to this is handed to the channel.
-    static var batchByteCount: Int { 262_144 }
     /// A cached read of at most this many bytes is answered on the loop; a longer one costs the loop more than the way to a
     /// thread of the pool and back.
     static var inPlaceByteCount: Int { 32_768 }
@@ -50,13 +46,10 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     var login: LoginNegotiator?
     var decoder: PDUDecoder
     var encoder = PDUEncoder()
-    /// The batch of answers; without memory of its own while there is none.
-    var out = ByteBuffer()
+    let answers: AnswerBatch
     /// The connection's shares of the memory for data in both directions.
     let dataIn: BudgetShare
     let dataOut: BudgetShare
-    /// Bytes of Data-In that are in the batch or in the channel, to be given back once they have left.
-    var unreleasedByteCount = 0
 
     enum Phase {
         case login
@@ -71,7 +64,6 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     var isActive = false
     private var isProcessing = false
     private var isDraining = false
-    var isFlushScheduled = false
     var isLogoutRequested = false
     var hasNexus = false
     private var isReadPending = false
@@ -90,6 +82,7 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
         nexus = server.makeNexus()
         dataIn = BudgetShare(of: server.dataIn, limit: server.limits.sessionByteCount)
         dataOut = BudgetShare(of: server.dataOut, limit: server.limits.sessionByteCount)
+        answers = AnswerBatch(channel: channel, buffers: server.batchBuffers, share: dataIn)
         decoder = PDUDecoder(maximumDataByteCount: LoginNegotiator.maximumTextByteCount)
     }
 
@@ -133,7 +126,7 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
 
     func channelReadComplete(context: ChannelHandlerContext) {
         server.wakefulness?.arrived()
-        flush()
+        answers.flush()
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
@@ -166,7 +159,7 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
     func resume() {
         guard !isPaused else { return }
         process()
-        flush()
+        answers.flush()
         if isReadPending, !isPaused {
             isReadPending = false
             channel.pipeline.syncOperations.read()
@@ -203,7 +196,7 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
         isDraining = true
         defer { isDraining = false }
         while let action = session?.popAction() { carryOut(action) }
-        if !isProcessing { scheduleFlush() }
+        if !isProcessing { answers.scheduleFlush() }
     }
 
     private func carryOut(_ action: SessionAction) {
@@ -223,72 +216,18 @@ final class TargetConnection: ChannelDuplexHandler, FrontEndConnection {
 
     func write(_ pdu: TargetPDU) {
         guard isActive, channel.isActive else { return }
-        if case .dataIn(let data) = pdu, data.data.readableBytes >= Self.gatherByteCount {
-            if out.capacity == 0 { out = channel.allocator.buffer(capacity: encoder.headerByteCount) }
-            encoder.writeHeader(data.header, dataByteCount: data.data.readableBytes, into: &out)
-            handOver()
-            channel.pipeline.syncOperations.write(NIOAny(data.data), promise: nil)
+        if case .dataIn(let data) = pdu, data.data.readableBytes >= AnswerBatch.gatherByteCount {
+            answers.begin(headerByteCount: encoder.headerByteCount, dataByteCount: data.data.readableBytes)
+            encoder.writeHeader(data.header, dataByteCount: data.data.readableBytes, into: &answers.buffer)
+            answers.appendAsItIs(data.data)
             guard encoder.hasTrailer(for: data.data) else { return }
-            beginBatch()
-            encoder.writeTrailer(for: data.data, into: &out)
+            answers.begin()
+            encoder.writeTrailer(for: data.data, into: &answers.buffer)
         } else {
-            beginBatch()
-            encoder.write(pdu.frame, into: &out)
+            answers.begin()
+            encoder.write(pdu.frame, into: &answers.buffer)
         }
-        if out.readableBytes >= Self.batchByteCount { handOver() }
-    }
-
-    /// Sees to it that the batch has memory.
-    func beginBatch() {
-        if out.capacity == 0 { out = server.batchBuffers.take(from: channel.allocator) }
-    }
-
-    /// Gives the batch to the channel, which sends it at the next flush.
-    private func handOver() {
-        guard out.readableBytes > 0 else { return }
-        channel.pipeline.syncOperations.write(NIOAny(out), promise: nil)
-        out = ByteBuffer()
-    }
-
-    func flush() {
-        isFlushScheduled = false
-        guard channel.isActive else { return }
-        guard out.readableBytes > 0 else {
-            channel.pipeline.syncOperations.flush()
-            return releaseWhenSent()
-        }
-        // The channel calls back while it sends, when it can be written to again. What is added then is a batch of its own.
-        var batch = out
-        out = ByteBuffer()
-        channel.pipeline.syncOperations.write(NIOAny(batch), promise: nil)
-        channel.pipeline.syncOperations.flush()
-        // Nearly always the socket has taken all of it by now, and neither a promise nor new memory is needed.
-        guard batch.clearIfSent() else { return releaseWhenSent() }
-        server.batchBuffers.give(batch)
-        guard unreleasedByteCount > 0 else { return }
-        let byteCount = unreleasedByteCount
-        unreleasedByteCount = 0
-        dataIn.release(byteCount)
-    }
-
-    /// Gives the memory of answers back when all that was written before has left.
-    private func releaseWhenSent() {
-        guard unreleasedByteCount > 0 else { return }
-        let byteCount = unreleasedByteCount
-        unreleasedByteCount = 0
-        let promise = channel.eventLoop.makePromise(of: Void.self)
-        let dataIn = dataIn
-        promise.futureResult.assumeIsolated().whenComplete { _ in dataIn.release(byteCount) }
-        channel.pipeline.syncOperations.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
-    }
-
-    /// Flushes at the end of this turn of the event loop, so that completions that come together leave together.
-    func scheduleFlush() {
-        guard !isFlushScheduled else { return }
-        isFlushScheduled = true
-        let flush: () -> Void = { [self] in self.flush() }
-        let bound = NIOLoopBound(flush, eventLoop: channel.eventLoop)
-        channel.eventLoop.execute { bound.value() }
+        if answers.isLong { answers.handOver() }
     }
 
     // MARK: Time

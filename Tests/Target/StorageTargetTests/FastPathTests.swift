@@ -23,7 +23,7 @@ import Testing
     }
 
     @Test func buffersAreKeptUpToTheirLimits() {
-        var buffers = BatchBuffers()
+        let buffers = BatchBuffers()
         let allocator = ByteBufferAllocator()
         buffers.give(allocator.buffer(capacity: 2 * BatchBuffers.keptByteCountMax))
         let fresh = buffers.take(from: allocator)

@@ -18,7 +18,7 @@ import Testing
         for initiator in initiators { #expect(try await initiator.readData()?.readableBytes == 256 * 512) }
         // What traffic needed is given back when it has stopped for a second or two.
         try await fixture.until { server, _ in
-            server.connections.values.allSatisfy { $0.out.capacity <= 1024 && $0.decoder.bufferedByteCount == 0 }
+            server.connections.values.allSatisfy { $0.answers.buffer.capacity <= 1024 && $0.decoder.bufferedByteCount == 0 }
         }
         for initiator in initiators { initiator.close() }
         try await fixture.until { server, _ in server.connectionCount == 0 }
@@ -46,7 +46,7 @@ import Testing
         try await other.read(0, 1)
         #expect(try await other.readData()?.readableBytes == 512)
         let held = try await fixture.run { server, _ in
-            server.connections.values.reduce(0) { $0 + $1.out.readableBytes + $1.decoder.bufferedByteCount }
+            server.connections.values.reduce(0) { $0 + $1.answers.buffer.readableBytes + $1.decoder.bufferedByteCount }
         }
         // A batch of answers, and what one turn reads from the socket.
         #expect(held <= 262_144 + 16_384 + 4 * 131_072)
