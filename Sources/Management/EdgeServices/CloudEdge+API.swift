@@ -115,6 +115,9 @@ extension CloudEdge {
                     value: cache.isDegraded ? 0 : 1),
                 MetricSample(
                     "causeway_cache_evicted_total", help: "Blocks that were evicted.", kind: .counter, value: Double(cache.evicted)),
+                MetricSample(
+                    "causeway_cache_zeroes_total", help: "Blocks of zeroes that came as data and took no room.", kind: .counter,
+                    value: Double(cache.zeroes)),
             ]
         }
         if let sessions = try? await plane?.run({ $0.target.sessionCount }) {

@@ -84,8 +84,9 @@ public struct CacheStatistics: Equatable, Sendable {
     public var corrupt: UInt64 = 0
     /// Blocks that made room for others.
     public var evicted: UInt64 = 0
-    /// Blocks that were inserted, and those of them that were dropped at a limit.
+    /// Blocks that were inserted, those of them that were zeroes and took no slot, and blocks that were dropped at a limit.
     public var inserted: UInt64 = 0
+    public var zeroes: UInt64 = 0
     public var dropped: UInt64 = 0
     /// Blocks that made room and were written again, because they had been asked for.
     public var moved: UInt64 = 0

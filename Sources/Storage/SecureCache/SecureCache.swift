@@ -228,7 +228,7 @@ public final class SecureCache<Directory: StorageDirectory> {
 
     // MARK: Changing
 
-    /// Puts whole blocks into the cache, from `block` on. Every later read sees them.
+    /// Puts whole blocks into the cache, from `block` on. Every later read sees them. Those that are zeroes take no slot.
     ///
     /// The insertion may be dropped at a limit, or while the device takes no writes; then the cache
     /// forgets what it had of these blocks.
@@ -239,26 +239,36 @@ public final class SecureCache<Directory: StorageDirectory> {
         if unusable != nil { return noteMissed(identifier, blocks) }
         guard let volume = index[identifier], volume.isAttached else { return invalidate(identifier, blocks: blocks) }
         ghosts.goOnHalving()
-        let hasMemory = hasMemory(for: blocks.count)
+        let hasMemory = hasMemory(forBytes: blocks.count * MemoryLayout<CacheSlot>.size)
         var position = data.readerIndex
+        var zeroes = block..<block
         for block in blocks {
-            guard let bytes = data.getSlice(at: position, length: CacheFormat.blockBytes) else { return }
+            guard let bytes = data.getSlice(at: position, length: CacheFormat.blockBytes) else { break }
             position += CacheFormat.blockBytes
             counters.inserted += 1
+            // Beyond the limit they take a slot, as others do.
+            if volume.zeroes.count < limits.zeroExtentsMax, bytes.isAllZeroes {
+                counters.zeroes += 1
+                zeroes = (zeroes.isEmpty ? block : zeroes.lowerBound)..<block + 1
+                continue
+            }
+            noteZeroes(of: volume, zeroes)
+            zeroes = block..<block
             if isDegraded || isClosed || !hasMemory || !insert(bytes, of: block, volume, isMove: false) {
                 counters.dropped += 1
                 forget(volume, blocks: block..<block + 1)
             }
         }
+        noteZeroes(of: volume, zeroes)
         if !hasMemory { makeRoom(isIndexFull: true) }
         pump()
     }
 
-    /// True when the index may grow by so many blocks, for which it gives up the names of blocks that left.
-    private func hasMemory(for blockCount: Int) -> Bool {
+    /// True when the index may grow by so much, for which it gives up the names of blocks that left.
+    private func hasMemory(forBytes byteCount: Int) -> Bool {
         let bytesMax = limits.indexBytesMax(cacheBytes: geometry.byteCount)
         repeat {
-            if indexBytes + blockCount * MemoryLayout<CacheSlot>.size <= bytesMax { return true }
+            if indexBytes + byteCount <= bytesMax { return true }
         } while ghosts.halve()
         return false
     }
@@ -267,13 +277,21 @@ public final class SecureCache<Directory: StorageDirectory> {
     public func insertZeroes(_ identifier: VolumeIdentifier, blocks: Range<UInt64>) {
         guard !blocks.isEmpty, let blocks = checked(blocks.lowerBound, blocks.upperBound - blocks.lowerBound) else { return }
         if unusable != nil { return noteMissed(identifier, blocks) }
-        guard let volume = index[identifier], volume.isAttached, volume.zeroes.count < limits.zeroExtentsMax else {
-            return invalidate(identifier, blocks: blocks)
+        guard let volume = index[identifier], volume.isAttached else { return invalidate(identifier, blocks: blocks) }
+        noteZeroes(of: volume, blocks)
+        pump()
+    }
+
+    /// Notes that a run of blocks, which may be empty, holds zeroes; forgets it when there are too many such runs, or no memory for one.
+    private func noteZeroes(of volume: CacheVolume, _ blocks: Range<UInt64>) {
+        if blocks.isEmpty { return }
+        guard volume.zeroes.count < limits.zeroExtentsMax, hasMemory(forBytes: CacheIndex.zeroExtentBytes) else {
+            counters.dropped &+= blocks.upperBound - blocks.lowerBound
+            return forget(volume, blocks: blocks)
         }
         removeData(of: volume, blocks)
         volume.zeroes.insert(blocks.sectors, ZeroMark())
         record(.zeroes(ordinal: volume.ordinal, blocks))
-        pump()
     }
 
     /// Forgets a run of blocks.

@@ -189,29 +189,15 @@ extension Volume {
         sendFetches()
     }
 
-    /// Puts what a fetch has brought into the cache; blocks of zeroes take no room there. A block that the end of the disk
-    /// cuts is not cached: the disk may grow, also while nobody here is told.
+    /// Puts what a fetch has brought into the cache. A block that the end of the disk cuts is not cached: the disk may grow, also
+    /// while nobody here is told.
     private func keepInCache(_ fetch: Fetch) {
-        var rest = fetch.data
-        var run = fetch.blocks.lowerBound..<fetch.blocks.lowerBound
-        var isZeroRun = false
-        func keep() {
-            if isZeroRun { return cache.insertZeroes(identifier, blocks: run) }
-            let offset = Int(run.lowerBound - fetch.blocks.lowerBound) * BlockGeometry.blockBytes
-            let byteCount = run.count * BlockGeometry.blockBytes
-            guard let data = fetch.data.getSlice(at: fetch.data.readerIndex + offset, length: byteCount) else { return }
-            cache.insert(identifier, block: run.lowerBound, data: data)
-        }
-        for block in isPlanted(.cachesCutBlock) ? fetch.blocks : fetch.range.wholeBlocks {
-            let isZero = rest.readSlice(length: BlockGeometry.blockBytes)?.isAllZeroes ?? false
-            if isZero != isZeroRun {
-                if !run.isEmpty { keep() }
-                run = block..<block
-                isZeroRun = isZero
-            }
-            run = run.lowerBound..<block + 1
-        }
-        if !run.isEmpty { keep() }
+        let blocks = isPlanted(.cachesCutBlock) ? fetch.blocks : fetch.range.wholeBlocks
+        guard blocks.lowerBound >= fetch.blocks.lowerBound else { return }
+        let offset = Int(blocks.lowerBound - fetch.blocks.lowerBound) * BlockGeometry.blockBytes
+        let byteCount = blocks.count * BlockGeometry.blockBytes
+        guard let data = fetch.data.getSlice(at: fetch.data.readerIndex + offset, length: byteCount) else { return }
+        cache.insert(identifier, block: blocks.lowerBound, data: data)
     }
 
     /// Home could not answer a read.

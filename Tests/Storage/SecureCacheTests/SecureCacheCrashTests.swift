@@ -40,7 +40,11 @@ private final class CacheCrashRun {
                 cache.insert(harness.volume, block: first, data: CacheHarness.blocks(range, generation))
             case 8:
                 for block in range { note(block, zeroBlock) }
-                cache.insertZeroes(harness.volume, blocks: range)
+                if random.chance(percent: 50) {
+                    cache.insertZeroes(harness.volume, blocks: range)
+                } else {
+                    cache.insert(harness.volume, block: first, data: ByteBuffer(repeating: 0, count: range.count * 4096))
+                }
             case 9..<11:
                 for block in range { note(block, nil) }
                 cache.invalidate(harness.volume, blocks: range)
