@@ -208,7 +208,7 @@ let fuzz: [Target] = [
 ]
 
 let unitTests: [Target] = [
-    tests(of: "Ciphers", floor: "Platform", ["CPlatform", nioCore]),
+    tests(of: "Ciphers", floor: "Platform", ["CPlatform", nioCore, crypto]),
     tests(of: "Compression", floor: "Platform", [nioCore]),
     tests(of: "Checksums", floor: "Platform", ["CPlatform", nioCore]),
     tests(of: "Files", floor: "Platform"),
@@ -230,8 +230,8 @@ let unitTests: [Target] = [
     tests(
         of: "EdgeServices", floor: "Management",
         [
-            "APIModels", "StateStore", "Checksums", "Blocks", "Ciphers", "CloudOnlyDisk", "Files", "SCSI", "Volumes", "WriteLog", nioCore,
-            nioPosix,
+            "APIModels", "ManagementAPI", "StateStore", "Checksums", "Blocks", "Ciphers", "CloudOnlyDisk", "Files", "SCSI", "Volumes",
+            "WriteLog", nioCore, nioPosix, nioFoundation,
         ]),
     tests(of: "StorageTarget", floor: "Target", [nioCore, nioEmbedded, nioPosix, "ISCSI", "SCSI"]),
     tests(of: "RateLimits", floor: "Target", ["Blocks", nioCore, nioEmbedded]),

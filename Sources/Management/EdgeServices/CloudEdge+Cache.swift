@@ -17,9 +17,8 @@ extension CloudEdge {
     // MARK: Opening
 
     /// Opens the cache, once a process. Volumes are served also when that fails.
-    func openCache(_ grants: Grants) async throws {
+    func openCache(_ key: SecretKey) async throws {
         if try await needPlane().run({ $0.cache != nil }) { return }
-        let key = try SecretKey(Array(grants.cacheKey))
         if try await tryCache(key) { return }
         retryingCache?.cancel()
         retryingCache = Task { [weak self] in
@@ -55,15 +54,6 @@ extension CloudEdge {
                 keys: CacheKeys(cache: key) { volumeKeys[$0]?[$1] }, limits: bounds)
             plane.openCache(opening, completion: completion)
         }
-    }
-
-    /// The keys of all volumes that are this edge's.
-    private var volumeKeys: [VolumeIdentifier: DataKeys] {
-        let granted = grants.map { ($0.identifier, $0.keys) } + unavailableKeys.map { ($0.identifier, $0.keys) }
-        let known = granted.compactMap { identifier, keys in
-            VolumeIdentifier(hexadecimal: identifier).flatMap { volume in DataKeys(granted: keys).map { (volume, $0) } }
-        }
-        return Dictionary(known) { first, _ in first }
     }
 
     // MARK: The API

@@ -27,8 +27,8 @@ extension CloudEdge {
         repeat {
             mustRefreshAgain = false
             do {
-                let grants: Grants = try await call(ControlMethod.grants, Empty(), timeout: .seconds(30))
-                try await apply(grants)
+                let (grants, keys) = try await askForGrants()
+                try await apply(grants, keys)
                 Task { await self.renewIfNeeded() }
             } catch {
                 environment.recorder.record(
@@ -38,6 +38,22 @@ extension CloudEdge {
             }
         } while mustRefreshAgain
         isRefreshing = false
+    }
+
+    /// The pair that the keys are wrapped for lasts no longer than this.
+    private func askForGrants() async throws -> (grants: Grants, keys: ReceivedKeys) {
+        guard let identity else { throw APIError.linkDown(peer: "(not paired)") }
+        let recipient = try KeyRecipient(home: identity.onPremEdge, edge: identity.edge)
+        let grants: Grants = try await call(
+            ControlMethod.grants, GrantsCall(publicKey: recipient.publicKey), timeout: .seconds(30))
+        if grants.encapsulation == nil, !arePlainKeysTold {
+            arePlainKeysTold = true
+            environment.recorder.record(
+                "key.plain", severity: .warning,
+                "home has a version that sends keys unwrapped: copies of them stay in ordinary memory of this edge. Upgrade causewayd at "
+                    + "home, and restart this edge")
+        }
+        return (grants, try recipient.open(grants))
     }
 
     /// Tries again in a while: home may have been starting, or this disk full.
@@ -55,18 +71,18 @@ extension CloudEdge {
         await refreshGrants()
     }
 
-    private func apply(_ grants: Grants) async throws {
+    private func apply(_ grants: Grants, _ keys: ReceivedKeys) async throws {
         let plane = try needPlane()
         self.grants = grants.volumes
-        unavailableKeys = grants.unavailableKeys ?? []
-        try await openCache(grants)
+        volumeKeys = keys.volumes
+        try await openCache(keys.cache)
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
         for identifier in try await plane.run({ Array($0.served.keys) }) where !granted.contains(identifier.description) {
             try await letGo(identifier)
         }
         for target in Set(grants.volumes.map(\.target)).sorted() {
             try await plane.run { $0.holdTarget(target) }
-            for grant in grants.volumes where grant.target == target { await serve(grant) }
+            for grant in grants.volumes where grant.target == target { await serve(grant, keys.volumes) }
             try await plane.run { $0.letTarget(target) }
         }
         let groups = grants.groups ?? []
@@ -79,20 +95,21 @@ extension CloudEdge {
         try await plane.run { $0.setReady(isWhole) }
     }
 
-    private func serve(_ grant: VolumeGrant) async {
+    private func serve(_ grant: VolumeGrant, _ keys: [VolumeIdentifier: DataKeys]) async {
         guard let identifier = VolumeIdentifier(hexadecimal: grant.identifier) else { return }
         do {
             let plane = try needPlane()
-            let policy = policy(grant)
+            let (policy, keys) = (policy(grant), keys[identifier])
             let isServed = try await plane.run { plane in
                 guard let entry = plane.served[identifier] else { return false }
-                try plane.update(entry, to: grant, policy: policy)
+                try plane.update(entry, to: grant, keys: keys, policy: policy)
                 return true
             }
             if isServed {
                 openFailures[grant.identifier] = nil
                 return
             }
+            guard let keys else { throw Problem(status: 500, code: "no_key", title: "Home has sent no key of the volume") }
             let directory = try environment.subdirectory("\(Self.volumesDirectory)/\(identifier)")
             let environment = environment
             let logSize = try LogSize(
@@ -101,7 +118,7 @@ extension CloudEdge {
             let regions = try StoredRegions(in: directory)
             _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.open(
-                    grant, identifier: identifier, directory: directory, logSize: logSize, regions: regions, policy: policy
+                    grant, identifier: identifier, keys: keys, directory: directory, logSize: logSize, regions: regions, policy: policy
                 ) {
                     completion($0.map { true })
                 }
@@ -239,6 +256,7 @@ extension CloudEdge {
         guard let volume = VolumeIdentifier(hexadecimal: identifier) else { throw APIError.invalid("identifier", "not an identifier") }
         released.insert(identifier)
         grants.removeAll { $0.identifier == identifier }
+        volumeKeys[volume] = nil
         try await letGo(volume)
         let path = "\(try environment.subdirectory(Self.volumesDirectory).path)/\(volume)"
         if FileManager.default.fileExists(atPath: path) { try FileManager.default.removeItem(atPath: path) }

@@ -1,5 +1,6 @@
 import APIModels
 import Blocks
+import Ciphers
 import EdgeConfiguration
 import Files
 import Foundation
@@ -33,7 +34,10 @@ actor CloudEdge: EdgeController {
     var warnings: [String] = []
     /// The grants as home told them last.
     var grants: [VolumeGrant] = []
-    var unavailableKeys: [UnavailableKeys] = []
+    /// The keys of all volumes that are this edge's, as home sent them last.
+    var volumeKeys: [VolumeIdentifier: DataKeys] = [:]
+    /// It was told that home sends plain keys.
+    var arePlainKeysTold = false
     var isRefreshing = false
     var mustRefreshAgain = false
     var isRefreshScheduled = false

@@ -15,13 +15,10 @@ import WriteLog
 extension CloudPlane {
     /// Reads the reservations of a granted volume, then opens its log, then the volume at home, then its target.
     func open(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, logSize: LogSize, regions: StoredRegions,
-        policy: VolumePolicy, completion: @escaping (Result<Void, any Error>) -> Void
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, keys: DataKeys, directory: OpenDirectory, logSize: LogSize,
+        regions: StoredRegions, policy: VolumePolicy, completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard cache != nil, served[identifier] == nil else { return completion(.success(())) }
-        guard let keys = grant.dataKeys else {
-            return completion(.failure(Problem(status: 500, code: "no_key", title: "Home has sent no key of the volume")))
-        }
         let file = ReservationFile(
             directory: directory, volume: identifier, keys: keys, eventLoop: eventLoop, threadPool: threadPool)
         file.load { [self] result in

@@ -6,7 +6,7 @@ import NIOFoundationCompat
 
 // What the edges call each other, in JSON over the link's control class.
 //
-//   cloud -> on-prem   volumes.grants   {}                    -> Grants
+//   cloud -> on-prem   volumes.grants   GrantsCall            -> Grants
 //                      volume.open      VolumeOpenRequest     -> VolumeOpenReply
 //                      volume.detach    VolumeCall            -> DetachResult
 //                      edge.renew       RenewCall             -> RenewAnswer
@@ -44,9 +44,18 @@ enum ControlMethod {
 /// Nothing to say.
 struct Empty: Codable, Sendable {}
 
+/// What may this edge serve?
+struct GrantsCall: Codable, Sendable {
+    /// What the keys of the answer are to be wrapped for (X25519); nil from an edge of a version that knows plain keys only.
+    var publicKey: Data?
+}
+
 /// All that a cloud edge needs to serve its volumes. It is held in memory only.
 struct Grants: Codable, Sendable {
-    /// The key under which this edge's cache tables are encrypted, 32 bytes.
+    /// What the edge finds the key by that all keys in here are wrapped with; nil from an older home, or for an older edge: then they are
+    /// plain.
+    var encapsulation: Data?
+    /// The key under which this edge's cache tables are encrypted.
     var cacheKey: Data
     var volumes: [VolumeGrant]
     /// Identifiers of volumes that are the edge's, but whose disks home can't open now.
@@ -94,7 +103,7 @@ struct VolumeGrant: Codable, Sendable, Equatable {
     var allowedInitiators: [String]
     /// Sixteen bytes that name the disk, the same in every attachment.
     var identity: Data
-    /// The volume's data keys that are not destroyed: the newest seals, all open.
+    /// The volume's data keys that are not destroyed: the newest seals, all open. `KeyRecipient` opens them.
     var keys: [GrantedKey]
     /// The volume's own policy; nil for the edge's.
     var policy: Volume.Policy?
@@ -119,49 +128,11 @@ struct BracketCall: Codable, Sendable {
     var request: BracketCreate?
 }
 
-/// One generation of a volume's data key on its way to the edge.
-///
-/// What is kept of it lies in locked memory. The text that it crosses in is held as long as it takes to encode or decode it.
+/// One generation of a volume's data key on its way to the edge: see KeyDelivery.swift.
 struct GrantedKey: Codable, Sendable, Equatable {
     var generation: KeyGeneration
-    var key: SecretKey
-
-    init(generation: KeyGeneration, key: SecretKey) {
-        self.generation = generation
-        self.key = key
-    }
-
-    private enum CodingKeys: CodingKey { case generation, key }
-
-    init(from decoder: any Decoder) throws {
-        let values = try decoder.container(keyedBy: CodingKeys.self)
-        generation = try values.decode(KeyGeneration.self, forKey: .generation)
-        var bytes = try values.decode(Data.self, forKey: .key)
-        defer { bytes.resetBytes(in: bytes.startIndex..<bytes.endIndex) }
-        key = try bytes.withUnsafeBytes { try SecretKey(copying: $0) }
-    }
-
-    func encode(to encoder: any Encoder) throws {
-        var values = encoder.container(keyedBy: CodingKeys.self)
-        try values.encode(generation, forKey: .generation)
-        try values.encode(key.withUnsafeBytes { Data($0) }, forKey: .key)
-    }
-
-    static func == (left: GrantedKey, right: GrantedKey) -> Bool {
-        left.generation == right.generation && left.key.hasSameBytes(as: right.key)
-    }
-}
-
-extension VolumeGrant {
-    /// The keys as what seals and opens takes them; nil when home has sent none.
-    var dataKeys: DataKeys? { DataKeys(granted: keys) }
-}
-
-extension DataKeys {
-    /// The keys of a volume as home has sent them; nil when there are none.
-    init?(granted keys: [GrantedKey]) {
-        self.init(Dictionary(keys.map { ($0.generation, $0.key) }, uniquingKeysWith: { first, _ in first }))
-    }
+    /// Wrapped for the answer that it is in; plain where that has no encapsulation.
+    var key: Data
 }
 
 /// Of what the edge has of an attachment nothing is sealed under its keys before a generation, but for those that are needed.

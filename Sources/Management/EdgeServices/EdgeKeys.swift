@@ -127,9 +127,9 @@ struct EdgeKeys: Sendable {
 
     // MARK: The site key
 
-    /// The key of an edge's cache tables, 32 bytes.
-    func cacheKey(ofEdge edge: String) throws -> Data {
-        Data(try HMACSHA256.authenticationCode(of: Array("causeway cache key \(edge)".utf8), key: site))
+    /// The key of an edge's cache tables.
+    func cacheKey(ofEdge edge: String) throws -> SecretKey {
+        try HMACSHA256.key(of: Array("causeway cache key \(edge)".utf8), key: site)
     }
 
     /// Sixteen bytes that name a disk wherever it is served and tell nothing about it.

@@ -1,12 +1,14 @@
 import Ciphers
 import Files
 
-/// What a key at rest belongs to. It opens for nothing else, so that a row that was copied or swapped is of no use.
+/// What a wrapped key belongs to. It opens for nothing else, so that one that was copied or swapped is of no use.
 enum KeyOwner: Sendable {
     /// The edge itself.
     case site
     /// One generation of the key of the volume whose attachment has this identifier.
     case volume(identifier: String, generation: UInt64)
+    /// The cache of a cloud edge. That key is derived, and wrapped only on its way there.
+    case cache(edge: String)
 
     /// The name that a wrapped key is bound to.
     var name: [UInt8] {
@@ -15,6 +17,7 @@ enum KeyOwner: Sendable {
         // Keys had no generations at first.
         case .volume(let identifier, 1): Array("causeway data key \(identifier)".utf8)
         case .volume(let identifier, let generation): Array("causeway data key \(identifier) \(generation)".utf8)
+        case .cache(let edge): Array("causeway cache key \(edge)".utf8)
         }
     }
 }

@@ -10,7 +10,8 @@ import Volumes
 extension OnPremEdge {
     func answer(_ edge: String, _ session: UInt64, _ method: String, _ body: ByteBuffer) async -> ControlAnswer {
         switch method {
-        case ControlMethod.grants: return await .from { try await self.grants(edge) }
+        case ControlMethod.grants:
+            return await .from { try await self.grants(edge, try ControlCoding.decode(GrantsCall.self, from: body)) }
         case ControlMethod.open:
             return await .from { try await self.openInTurn(edge, session, try ControlCoding.decode(VolumeOpenRequest.self, from: body)) }
         case ControlMethod.renew:
@@ -37,7 +38,8 @@ extension OnPremEdge {
     }
 
     /// All that the edge needs to serve its volumes.
-    private func grants(_ edge: String) async throws -> Grants {
+    private func grants(_ edge: String, _ call: GrantsCall) async throws -> Grants {
+        let sender = try KeySender(to: call.publicKey, home: identifier, edge: edge)
         var volumes: [VolumeGrant] = []
         // One whose keys are all destroyed is the edge's no more, though it may still be on its way back.
         let attached = try store.volumes().filter { record in
@@ -51,7 +53,7 @@ extension OnPremEdge {
             // Durable before the edge is told: from then on its machines may write up to there.
             if progress.sectorCount > record.sectorCount { try store.setSectorCount(progress.sectorCount, ofVolume: record.name) }
             do {
-                volumes.append(try grant(record, sectorCount: progress.sectorCount))
+                volumes.append(try grant(record, sectorCount: progress.sectorCount, keysBy: sender))
             } catch let failure as EdgeFailure {
                 noteUnusableKey(of: record, failure)
             }
@@ -67,10 +69,12 @@ extension OnPremEdge {
         // A volume whose disk or key can't be opened now is still the edge's: it must not take it for given back.
         let missing = attached.filter { record in !volumes.contains { $0.identifier == record.identifier } }
         let missingKeys = missing.compactMap { record in
-            (try? liveKeys(of: record)).map { UnavailableKeys(identifier: record.identifier, keys: $0) }
+            (try? grantedKeys(of: record, by: sender)).map { UnavailableKeys(identifier: record.identifier, keys: $0) }
         }
         return Grants(
-            cacheKey: try keys.cacheKey(ofEdge: edge), volumes: volumes, unavailable: missing.map(\.identifier),
+            encapsulation: sender.encapsulation,
+            cacheKey: try sender.wrap(try keys.cacheKey(ofEdge: edge), of: .cache(edge: edge)), volumes: volumes,
+            unavailable: missing.map(\.identifier),
             unavailableKeys: missingKeys, groups: try await groupGrants(edge))
     }
 
@@ -80,7 +84,7 @@ extension OnPremEdge {
         environment.recorder.record("key.damaged", subject: record.name, severity: .error, failure.description)
     }
 
-    private func grant(_ record: VolumeRecord, sectorCount: UInt64) throws -> VolumeGrant {
+    private func grant(_ record: VolumeRecord, sectorCount: UInt64, keysBy sender: KeySender) throws -> VolumeGrant {
         let target = try targetRecord(of: record)
         return VolumeGrant(
             identifier: record.identifier, name: record.name, disk: record.disk, sectorCount: sectorCount, target: target.iqn,
@@ -89,7 +93,8 @@ extension OnPremEdge {
                 user: target.chapUser, secret: target.chapSecret, mutualUser: target.mutualChapUser,
                 mutualSecret: target.mutualChapSecret),
             allowedInitiators: target.allowedInitiators.split(separator: "\n").map(String.init),
-            identity: try keys.identity(ofDisk: record.disk), keys: try liveKeys(of: record), policy: Self.ownPolicy(of: record),
+            identity: try keys.identity(ofDisk: record.disk), keys: try grantedKeys(of: record, by: sender),
+            policy: Self.ownPolicy(of: record),
             limits: Self.limits(of: record), isReadOnly: isWriteProtected(record), isRemovable: record.isRemovable,
             isGrouped: record.volumeGroup == nil ? nil : true, isDetaching: detachingVolumes.contains(record.name))
     }

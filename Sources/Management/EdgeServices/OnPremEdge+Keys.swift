@@ -31,10 +31,18 @@ extension OnPremEdge {
         MasterKeyInfo(madeAt: try store.masterKeyMadeAt(), wrappedKeys: try store.dataKeys().count { $0.wrappedKey != nil })
     }
 
-    /// The keys of a volume that are not destroyed, as its cloud edge needs them.
-    func liveKeys(of record: VolumeRecord) throws -> [GrantedKey] {
+    /// The keys of a volume that are not destroyed.
+    func liveKeys(of record: VolumeRecord) throws -> [(generation: KeyGeneration, key: SecretKey)] {
         try store.dataKeys(ofVolume: record.name).filter { $0.wrappedKey != nil && $0.identifier == record.identifier }
-            .map { GrantedKey(generation: $0.generation, key: try keys.dataKey($0)) }
+            .map { ($0.generation, try keys.dataKey($0)) }
+    }
+
+    /// The same, as its cloud edge gets them.
+    func grantedKeys(of record: VolumeRecord, by sender: KeySender) throws -> [GrantedKey] {
+        try liveKeys(of: record).map { generation, key in
+            let owner = KeyOwner.volume(identifier: record.identifier, generation: generation)
+            return GrantedKey(generation: generation, key: try sender.wrap(key, of: owner))
+        }
     }
 
     // MARK: Rotating

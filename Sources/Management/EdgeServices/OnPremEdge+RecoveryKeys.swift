@@ -18,7 +18,7 @@ extension OnPremEdge {
         }
         if name == nil {
             for edge in try store.edges() where edge.role == APIModels.EdgeRole.cloud.rawValue {
-                exported.caches.append(.init(edge: edge.id, key: try keys.cacheKey(ofEdge: edge.id)))
+                exported.caches.append(.init(edge: edge.id, key: try keys.cacheKey(ofEdge: edge.id).withUnsafeBytes { Data($0) }))
             }
         }
         environment.recorder.record(

@@ -26,18 +26,28 @@ public enum HMACSHA256 {
     /// The length of an authentication code.
     public static let byteCount = 32
 
+    /// Writes the code of `message` under `key` to `code`, which has `byteCount` bytes.
+    static func authenticate(
+        _ message: UnsafeRawBufferPointer, key: UnsafeRawBufferPointer, into code: UnsafeMutableRawBufferPointer
+    ) throws(CipherError) {
+        var length: UInt32 = 0
+        guard code.count == byteCount,
+            HMAC(
+                EVP_sha256(), key.baseAddress, Int32(clamping: key.count), message.bytes, message.count,
+                code.baseAddress?.assumingMemoryBound(to: UInt8.self), &length) != nil,
+            length == UInt32(byteCount)
+        else { throw .unavailable("HMAC") }
+    }
+
     /// The code of `message` under `key`.
     public static func authenticationCode(
         of message: UnsafeRawBufferPointer, key: UnsafeRawBufferPointer
     ) throws(CipherError) -> [UInt8] {
         var code = [UInt8](repeating: 0, count: byteCount)
-        var length: UInt32 = 0
-        let result = code.withUnsafeMutableBufferPointer { code in
-            HMAC(
-                EVP_sha256(), key.baseAddress, Int32(clamping: key.count),
-                message.baseAddress?.assumingMemoryBound(to: UInt8.self), message.count, code.baseAddress, &length)
+        let result = code.withUnsafeMutableBytes { code in
+            Result { () throws(CipherError) in try authenticate(message, key: key, into: code) }
         }
-        guard result != nil, length == UInt32(byteCount) else { throw .unavailable("HMAC") }
+        try result.get()
         return code
     }
 
@@ -49,5 +59,17 @@ public enum HMACSHA256 {
             }
         }
         return try result.get()
+    }
+
+    /// The same code where it is a secret itself.
+    public static func key(of message: [UInt8], key: SecretKey) throws(CipherError) -> SecretKey {
+        try SecretKey { destination throws(CipherError) in
+            let result = message.withUnsafeBytes { message in
+                key.withUnsafeBytes { key in
+                    Result { () throws(CipherError) in try authenticate(message, key: key, into: destination) }
+                }
+            }
+            try result.get()
+        }
     }
 }

@@ -25,6 +25,8 @@ extension EndToEndFaults {
         private static let volume = "payroll-of-2026"
         private static let fileName = "quarterly-merger-plan.txt"
         private static let content = "what nobody at the cloud's provider may read; "
+        private static let initiatorSecret = "the initiator's secret"
+        private static let cacheKey = "the cache's key"
 
         /// An ext4 image with a file of a known name, full of a known text.
         private func makeImage(in directory: URL) async throws -> String {
@@ -46,14 +48,14 @@ extension EndToEndFaults {
             let recovery = try APICoding.decoder().decode(RecoveryKeys.self, from: Data(contentsOf: URL(fileURLWithPath: path)))
             var keys: [String: Data] = [:]
             for key in recovery.volumes { keys["the key of a volume, generation \(key.generation ?? 1)"] = key.dataKey }
-            for cache in recovery.caches { keys["the cache's key"] = cache.key }
+            for cache in recovery.caches { keys[Self.cacheKey] = cache.key }
             let shown = try await lab.causeway(.onprem, "volume", "credentials", Self.volume, "--output", "json")
             guard shown.isSuccess else { throw CommandFailure(description: shown.description) }
             let credentials = try APICoding.decoder().decode(VolumeCredentials.self, from: Data(shown.output.utf8))
             let others = [
                 "the volume's name": Data(Self.volume.utf8), "a file's name": Data(Self.fileName.utf8),
                 "a file's content": Data(Self.content.utf8),
-                "the initiator's secret": Data(credentials.secret.utf8),
+                Self.initiatorSecret: Data(credentials.secret.utf8),
             ]
             return (keys, others)
         }
@@ -85,15 +87,27 @@ extension EndToEndFaults {
                 try await Command.check("qemu-io", ["-f", "raw", "-c", "write -s \(content) 8M 1M", "-c", "flush", url])
                 let (keys, others) = try await secrets(lab)
                 #expect(keys.count >= 3, "\(keys.keys)")
-                try await checkMemory(lab, keys)
+                try await checkMemory(lab, keys, others)
                 try await checkFiles(lab, keys.merging(others) { first, _ in first })
                 try await crash(lab)
                 // What a restart reads and writes leaves no more.
                 try await lab.restart(.cloud)
                 try await lab.untilServing(Self.volume)
                 try await lab.seal(Self.volume)
-                try await checkMemory(lab, keys)
+                try await checkMemory(lab, keys, others)
                 try await checkFiles(lab, keys.merging(others) { first, _ in first })
+                try await detach(lab, keys)
+            }
+        }
+
+        /// What has been taken back, with what is written to be cloud-only: its keys are in no memory any more, locked or not.
+        private func detach(_ lab: Lab, _ keys: [String: Data]) async throws {
+            let detached = try await lab.causeway(.onprem, "volume", "detach", Self.volume, "--force")
+            #expect(detached.isSuccess, "\(detached)")
+            let volumeKeys = keys.filter { $0.key != Self.cacheKey }
+            try await Lab.untilTrue(seconds: 30, "the keys of a detached volume to be wiped") {
+                let found: [String: Places] = try await search("memory", ["\(lab.edge(.cloud).pid)"], for: volumeKeys)
+                return found.values.allSatisfy { $0.kept == 0 && $0.open == 0 }
             }
         }
 
@@ -103,17 +117,22 @@ extension EndToEndFaults {
             for (name, paths) in found { #expect(paths.isEmpty, "\(name) is in \(paths)") }
             // At home it would have been found.
             let home: [String: [String]] = try await search("files", [lab.edge(.onprem).state, lab.disk(Self.volume)], for: needles)
-            for name in ["the volume's name", "a file's name", "a file's content", "the initiator's secret"] {
+            for name in ["the volume's name", "a file's name", "a file's content", Self.initiatorSecret] {
                 #expect(home[name]?.isEmpty == false, "\(name) is not even at home")
             }
         }
 
-        private func checkMemory(_ lab: Lab, _ keys: [String: Data]) async throws {
-            let found: [String: Places] = try await search("memory", ["\(lab.edge(.cloud).pid)"], for: keys)
-            #expect(found.values.contains { $0.kept > 0 }, "no key was found at all: \(found)")
-            // The buffers and texts that a grant comes in are freed and not wiped. No core file has them, because none is made; swap may.
-            withKnownIssue("keys lie in freed memory, as they came over the link", isIntermittent: true) {
-                for (name, places) in found { #expect(places.open == 0, "\(name): \(places)") }
+        /// Keys are in locked memory only: no core file has the rest, because none is made, but swap may.
+        private func checkMemory(_ lab: Lab, _ keys: [String: Data], _ others: [String: Data]) async throws {
+            let needles = keys.merging(others.filter { $0.key == Self.initiatorSecret }) { first, _ in first }
+            let found: [String: Places] = try await search("memory", ["\(lab.edge(.cloud).pid)"], for: needles)
+            for name in keys.keys {
+                let places = try #require(found[name])
+                #expect(places.open == 0, "\(name): \(places)")
+            }
+            #expect(keys.keys.contains { (found[$0]?.kept ?? 0) > 0 }, "no key was found at all: \(found)")
+            withKnownIssue("CHAP secrets are texts, which logins hash and the cloud edge's API shows; they open nothing that is stored") {
+                #expect(found[Self.initiatorSecret]?.open == 0)
             }
         }
 
