@@ -33,11 +33,14 @@ extension CloudEdge {
     }
 
     func credentials(ofVolume name: String) async throws -> VolumeCredentials {
-        guard let grant = grants.first(where: { $0.name == name }) else { throw APIError.notFound("volume", name) }
+        guard let grant = grants.first(where: { $0.name == name }), let volume = VolumeIdentifier(hexadecimal: grant.identifier),
+            let credentials = secrets?.credentials[volume]
+        else { throw APIError.notFound("volume", name) }
         return VolumeCredentials(
-            user: grant.chap.user, secret: grant.chap.secret, mutualUser: grant.chap.mutualUser, mutualSecret: grant.chap.mutualSecret,
+            user: credentials.user, secret: credentials.secret.text, mutualUser: credentials.mutualUser,
+            mutualSecret: credentials.mutualSecret?.text,
             url: targetAddresses.first.map {
-                "iscsi://\(grant.chap.user)%\(grant.chap.secret)@\($0)/\(grant.target)/\(grant.logicalUnit ?? 0)"
+                "iscsi://\(credentials.user)%\(credentials.secret.text)@\($0)/\(grant.target)/\(grant.logicalUnit ?? 0)"
             })
     }
 

@@ -46,7 +46,7 @@ extension CloudEdge {
             failure = error.description
         }
         let (found, reason, size, bounds) = (file, failure, byteCount, limits)
-        let volumeKeys = volumeKeys
+        let volumeKeys = secrets?.volumeKeys ?? [:]
         return try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
             let opening = CacheOpening(

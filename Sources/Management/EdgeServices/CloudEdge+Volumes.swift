@@ -27,8 +27,8 @@ extension CloudEdge {
         repeat {
             mustRefreshAgain = false
             do {
-                let (grants, keys) = try await askForGrants()
-                try await apply(grants, keys)
+                let (grants, secrets) = try await askForGrants()
+                try await apply(grants, secrets)
                 Task { await self.renewIfNeeded() }
             } catch {
                 environment.recorder.record(
@@ -40,8 +40,8 @@ extension CloudEdge {
         isRefreshing = false
     }
 
-    /// The pair that the keys are wrapped for lasts no longer than this.
-    private func askForGrants() async throws -> (grants: Grants, keys: ReceivedKeys) {
+    /// The pair that the secrets are wrapped for lasts no longer than this.
+    private func askForGrants() async throws -> (grants: Grants, secrets: ReceivedSecrets) {
         guard let identity else { throw APIError.linkDown(peer: "(not paired)") }
         let recipient = try KeyRecipient(home: identity.onPremEdge, edge: identity.edge)
         let grants: Grants = try await call(
@@ -71,18 +71,18 @@ extension CloudEdge {
         await refreshGrants()
     }
 
-    private func apply(_ grants: Grants, _ keys: ReceivedKeys) async throws {
+    private func apply(_ grants: Grants, _ secrets: ReceivedSecrets) async throws {
         let plane = try needPlane()
         self.grants = grants.volumes
-        volumeKeys = keys.volumes
-        try await openCache(keys.cache)
+        self.secrets = secrets
+        try await openCache(secrets.cache)
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
         for identifier in try await plane.run({ Array($0.served.keys) }) where !granted.contains(identifier.description) {
             try await letGo(identifier)
         }
         for target in Set(grants.volumes.map(\.target)).sorted() {
             try await plane.run { $0.holdTarget(target) }
-            for grant in grants.volumes where grant.target == target { await serve(grant, keys.volumes) }
+            for grant in grants.volumes where grant.target == target { await serve(grant, secrets) }
             try await plane.run { $0.letTarget(target) }
         }
         let groups = grants.groups ?? []
@@ -95,21 +95,21 @@ extension CloudEdge {
         try await plane.run { $0.setReady(isWhole) }
     }
 
-    private func serve(_ grant: VolumeGrant, _ keys: [VolumeIdentifier: DataKeys]) async {
+    private func serve(_ grant: VolumeGrant, _ received: ReceivedSecrets) async {
         guard let identifier = VolumeIdentifier(hexadecimal: grant.identifier) else { return }
         do {
             let plane = try needPlane()
-            let (policy, keys) = (policy(grant), keys[identifier])
+            let (policy, secrets) = (policy(grant), received.secrets(of: identifier))
             let isServed = try await plane.run { plane in
                 guard let entry = plane.served[identifier] else { return false }
-                try plane.update(entry, to: grant, keys: keys, policy: policy)
+                try plane.update(entry, to: grant, secrets: secrets, policy: policy)
                 return true
             }
             if isServed {
                 openFailures[grant.identifier] = nil
                 return
             }
-            guard let keys else { throw Problem(status: 500, code: "no_key", title: "Home has sent no key of the volume") }
+            guard let secrets else { throw Problem(status: 500, code: "no_key", title: "Home has sent no key of the volume") }
             let directory = try environment.subdirectory("\(Self.volumesDirectory)/\(identifier)")
             let environment = environment
             let logSize = try LogSize(
@@ -118,7 +118,8 @@ extension CloudEdge {
             let regions = try StoredRegions(in: directory)
             _ = try await plane.call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.open(
-                    grant, identifier: identifier, keys: keys, directory: directory, logSize: logSize, regions: regions, policy: policy
+                    grant, identifier: identifier, secrets: secrets, directory: directory, logSize: logSize, regions: regions,
+                    policy: policy
                 ) {
                     completion($0.map { true })
                 }
@@ -256,7 +257,7 @@ extension CloudEdge {
         guard let volume = VolumeIdentifier(hexadecimal: identifier) else { throw APIError.invalid("identifier", "not an identifier") }
         released.insert(identifier)
         grants.removeAll { $0.identifier == identifier }
-        volumeKeys[volume] = nil
+        secrets?.forget(volume)
         try await letGo(volume)
         let path = "\(try environment.subdirectory(Self.volumesDirectory).path)/\(volume)"
         if FileManager.default.fileExists(atPath: path) { try FileManager.default.removeItem(atPath: path) }

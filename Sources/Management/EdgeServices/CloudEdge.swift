@@ -1,6 +1,5 @@
 import APIModels
 import Blocks
-import Ciphers
 import EdgeConfiguration
 import Files
 import Foundation
@@ -34,8 +33,8 @@ actor CloudEdge: EdgeController {
     var warnings: [String] = []
     /// The grants as home told them last.
     var grants: [VolumeGrant] = []
-    /// The keys of all volumes that are this edge's, as home sent them last.
-    var volumeKeys: [VolumeIdentifier: DataKeys] = [:]
+    /// The secrets that came with them; nil before the first.
+    var secrets: ReceivedSecrets?
     /// It was told that home sends plain keys.
     var arePlainKeysTold = false
     var isRefreshing = false

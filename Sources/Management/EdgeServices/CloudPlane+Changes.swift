@@ -1,20 +1,22 @@
 import APIModels
 import Blocks
-import Ciphers
 import RateLimits
 import Volumes
 
 /// What changes of a volume while machines use it.
 extension CloudPlane {
     /// Takes over what home grants now: policy, limits, write protection, size.
-    func update(_ entry: Served, to grant: VolumeGrant, keys: DataKeys?, policy: VolumePolicy) throws {
+    func update(_ entry: Served, to grant: VolumeGrant, secrets: VolumeSecrets?, policy: VolumePolicy) throws {
         let volume = entry.volume
         guard grant.sectorCount >= volume.sectorCount else {
             let sectorBytes = UInt64(BlockGeometry.sectorBytes)
             throw Problem.shrunk("behind the volume", from: volume.sectorCount * sectorBytes, to: grant.sectorCount * sectorBytes)
         }
         entry.grant = grant
-        if let keys { take(keys, for: entry) }
+        if let secrets {
+            entry.credentials = secrets.credentials
+            take(secrets.keys, for: entry)
+        }
         volume.policy = policy
         protect(entry)
         if grant.sectorCount > volume.sectorCount { grow(entry, to: grant.sectorCount) }

@@ -15,29 +15,31 @@ import WriteLog
 extension CloudPlane {
     /// Reads the reservations of a granted volume, then opens its log, then the volume at home, then its target.
     func open(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, keys: DataKeys, directory: OpenDirectory, logSize: LogSize,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, secrets: VolumeSecrets, directory: OpenDirectory, logSize: LogSize,
         regions: StoredRegions, policy: VolumePolicy, completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard cache != nil, served[identifier] == nil else { return completion(.success(())) }
         let file = ReservationFile(
-            directory: directory, volume: identifier, keys: keys, eventLoop: eventLoop, threadPool: threadPool)
+            directory: directory, volume: identifier, keys: secrets.keys, eventLoop: eventLoop, threadPool: threadPool)
         file.load { [self] result in
             switch result {
             case .failure(let error): completion(.failure(error))
             case .success(let reservations):
                 openLog(
-                    grant, identifier: identifier, directory: directory, keys: keys, logSize: logSize, regions: regions, policy: policy,
+                    grant, identifier: identifier, directory: directory, secrets: secrets, logSize: logSize, regions: regions,
+                    policy: policy,
                     reservations: (file, reservations), completion: completion)
             }
         }
     }
 
     private func openLog(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, keys: DataKeys, logSize: LogSize,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, directory: OpenDirectory, secrets: VolumeSecrets, logSize: LogSize,
         regions: StoredRegions, policy: VolumePolicy, reservations: (file: ReservationFile, state: PersistentReservations?),
         completion: @escaping (Result<Void, any Error>) -> Void
     ) {
         guard served[identifier] == nil else { return completion(.success(())) }
+        let keys = secrets.keys
         let local = LocalDirectory(directory, eventLoop: eventLoop, threadPool: threadPool)
         WriteLog.open(directory: local, volume: identifier, keys: keys, limits: logSize.limits, random: .system, now: .now()) {
             [self] result in
@@ -58,7 +60,7 @@ extension CloudPlane {
                     }
                     cache.attach(volume: identifier, key: keys.newestKey, generation: keys.newest)
                     serve(
-                        grant, identifier: identifier, keys: keys, directory: directory, log: log,
+                        grant, identifier: identifier, secrets: secrets, directory: directory, log: log,
                         disk: disk.map { ($0.disk, regions.table, $0.generation) },
                         logSize: logSize, cache: cache, policy: policy, reservations: reservations, completion: completion)
                 }
@@ -67,7 +69,7 @@ extension CloudPlane {
     }
 
     private func serve(
-        _ grant: VolumeGrant, identifier: VolumeIdentifier, keys: DataKeys, directory: OpenDirectory, log: WriteLog<LocalDirectory>,
+        _ grant: VolumeGrant, identifier: VolumeIdentifier, secrets: VolumeSecrets, directory: OpenDirectory, log: WriteLog<LocalDirectory>,
         disk: (CloudOnlyDisk<LocalDirectory>, RegionTable, KeyGeneration)?, logSize: LogSize, cache: SecureCache<LocalDirectory>,
         policy: VolumePolicy,
         reservations: (file: ReservationFile, state: PersistentReservations?),
@@ -97,9 +99,9 @@ extension CloudPlane {
         unit.pace(by: eventLoop)
         keep(reservations, of: unit, grant: grant)
         let entry = Served(
-            grant: grant, keys: keys, reservations: reservations.file, device: device, unit: unit, directory: directory)
+            grant: grant, secrets: secrets, reservations: reservations.file, device: device, unit: unit, directory: directory)
         entry.cloudOnlyKeyGeneration = disk?.2
-        reservations.file.use(keys)
+        reservations.file.use(secrets.keys)
         entry.ownLogBytes = logSize.ownBytes
         entry.logSizeBytes = logSize.limits.logBytesMax
         // Before its first point is larger than the file system has room for.

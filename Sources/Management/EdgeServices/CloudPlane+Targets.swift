@@ -41,10 +41,9 @@ extension CloudPlane {
     }
 
     private func description(of entry: Served) -> TargetDescription {
-        let chap = entry.grant.chap
-        return TargetDescription(
+        TargetDescription(
             name: entry.grant.target, label: entry.volume.identifier.description, units: [(entry.logicalUnit, entry.unit)],
-            chap: CHAPCredentials(user: chap.user, secret: chap.secret, mutualUser: chap.mutualUser, mutualSecret: chap.mutualSecret),
+            chap: entry.credentials,
             allowedInitiators: entry.grant.allowedInitiators.isEmpty ? nil : entry.grant.allowedInitiators)
     }
 

@@ -26,6 +26,8 @@ final class CloudPlane {
     /// A volume that this edge has the grant for.
     final class Served {
         var grant: VolumeGrant
+        /// What its initiators prove to know.
+        var credentials: CHAPCredentials
         /// The keys that are not destroyed, and under which of them the cloud-only disk is; nil for no such disk.
         var keys: DataKeys
         var cloudOnlyKeyGeneration: KeyGeneration?
@@ -66,11 +68,12 @@ final class CloudPlane {
         var openWaiters: [(Result<Void, any Error>) -> Void] = []
 
         init(
-            grant: VolumeGrant, keys: DataKeys, reservations: ReservationFile, device: ServedDevice, unit: LogicalUnit,
+            grant: VolumeGrant, secrets: VolumeSecrets, reservations: ReservationFile, device: ServedDevice, unit: LogicalUnit,
             directory: OpenDirectory
         ) {
             self.grant = grant
-            self.keys = keys
+            keys = secrets.keys
+            credentials = secrets.credentials
             self.reservations = reservations
             self.directory = directory
             volume = device.volume

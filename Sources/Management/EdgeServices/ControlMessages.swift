@@ -99,6 +99,7 @@ struct VolumeGrant: Codable, Sendable, Equatable {
     var targetName: String?
     /// The number in the target; nil for 0.
     var logicalUnit: Int?
+    /// The secrets in it are wrapped as keys are; `KeyRecipient` opens them.
     var chap: VolumeCreate.Chap
     var allowedInitiators: [String]
     /// Sixteen bytes that name the disk, the same in every attachment.

@@ -1,7 +1,7 @@
 import Ciphers
 import Files
 
-/// What a wrapped key belongs to. It opens for nothing else, so that one that was copied or swapped is of no use.
+/// What a wrapped key or text belongs to. It opens for nothing else, so that one that was copied or swapped is of no use.
 enum KeyOwner: Sendable {
     /// The edge itself.
     case site
@@ -9,6 +9,8 @@ enum KeyOwner: Sendable {
     case volume(identifier: String, generation: UInt64)
     /// The cache of a cloud edge. That key is derived, and wrapped only on its way there.
     case cache(edge: String)
+    /// The initiators of the volume with this attachment: the secret that they prove to know, or the one that the target proves.
+    case initiators(identifier: String, isMutual: Bool)
 
     /// The name that a wrapped key is bound to.
     var name: [UInt8] {
@@ -18,6 +20,8 @@ enum KeyOwner: Sendable {
         case .volume(let identifier, 1): Array("causeway data key \(identifier)".utf8)
         case .volume(let identifier, let generation): Array("causeway data key \(identifier) \(generation)".utf8)
         case .cache(let edge): Array("causeway cache key \(edge)".utf8)
+        case .initiators(let identifier, isMutual: false): Array("causeway chap secret \(identifier)".utf8)
+        case .initiators(let identifier, isMutual: true): Array("causeway mutual chap secret \(identifier)".utf8)
         }
     }
 }

@@ -90,8 +90,12 @@ extension OnPremEdge {
             identifier: record.identifier, name: record.name, disk: record.disk, sectorCount: sectorCount, target: target.iqn,
             targetName: target.name, logicalUnit: record.logicalUnit,
             chap: .init(
-                user: target.chapUser, secret: target.chapSecret, mutualUser: target.mutualChapUser,
-                mutualSecret: target.mutualChapSecret),
+                user: target.chapUser,
+                secret: try sender.wrap(target.chapSecret, of: .initiators(identifier: record.identifier, isMutual: false)),
+                mutualUser: target.mutualChapUser,
+                mutualSecret: try target.mutualChapSecret.map {
+                    try sender.wrap($0, of: .initiators(identifier: record.identifier, isMutual: true))
+                }),
             allowedInitiators: target.allowedInitiators.split(separator: "\n").map(String.init),
             identity: try keys.identity(ofDisk: record.disk), keys: try grantedKeys(of: record, by: sender),
             policy: Self.ownPolicy(of: record),

@@ -5,6 +5,8 @@ import CPlatform
 public enum CipherError: Error, Equatable, Sendable {
     /// A key has 32 bytes, and this had another number.
     case wrongKeyLength(Int)
+    /// A secret text has at most `SecretText.byteCountMax` bytes, and this had more.
+    case wrongTextLength(Int)
     /// OpenSSL refused a call, or there was no memory; the text names the call.
     case unavailable(String)
 }

@@ -10,22 +10,29 @@ import Ciphers
 //   [CHAP_I=j, CHAP_C=d]        ->
 //                               <-    [CHAP_N=name, CHAP_R=H(j, other secret, d)]
 
-/// Names and secrets of one target. The description shows no secret.
+/// Names and secrets of one target. The secrets lie in locked memory, and the description shows none.
 public struct CHAPCredentials: Equatable, Sendable, CustomStringConvertible {
     /// The name that the initiator gives.
     public var user: String
     /// The secret that the initiator proves to know.
-    public var secret: String
+    public var secret: SecretText
     /// The name that the target gives when the initiator asks for proof.
     public var mutualUser: String?
     /// The secret that the target proves to know. It must differ from `secret`.
-    public var mutualSecret: String?
+    public var mutualSecret: SecretText?
 
-    public init(user: String, secret: String, mutualUser: String? = nil, mutualSecret: String? = nil) {
+    public init(user: String, secret: SecretText, mutualUser: String? = nil, mutualSecret: SecretText? = nil) {
         self.user = user
         self.secret = secret
         self.mutualUser = mutualUser
         self.mutualSecret = mutualSecret
+    }
+
+    /// The same with copies of secrets that lie in ordinary memory.
+    public init(user: String, secret: String, mutualUser: String? = nil, mutualSecret: String? = nil) throws(CipherError) {
+        self.init(
+            user: user, secret: try SecretText(secret), mutualUser: mutualUser,
+            mutualSecret: try mutualSecret.map { text throws(CipherError) in try SecretText(text) })
     }
 
     public var description: String { "CHAP credentials of \(user)" }
@@ -47,9 +54,9 @@ enum CHAPAlgorithm: UInt8, CaseIterable {
     var challengeByteCount: Int { self == .md5 ? 16 : 32 }
 
     /// Nil when this machine's OpenSSL refuses the function.
-    func response(identifier: UInt8, secret: String, challenge: [UInt8]) -> [UInt8]? {
+    func response(identifier: UInt8, secret: SecretText, challenge: [UInt8]) -> [UInt8]? {
         let digest: MessageDigest = self == .md5 ? .md5 : .sha256
-        return digest.hash([identifier] + Array(secret.utf8) + challenge)
+        return digest.hash([identifier], secret, challenge)
     }
 }
 

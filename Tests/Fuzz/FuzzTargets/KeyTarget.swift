@@ -3,7 +3,7 @@ import Foundation
 
 /// Keys that come over the link: a public key or an encapsulation from the other edge, and what is wrapped by the key that it gives.
 ///
-/// Input: 32 bytes of the other edge's, then a wrapped key.
+/// Input: 32 bytes of the other edge's, then a wrapped key or text.
 public final class KeyTarget: FuzzTarget {
     public static let name = "key"
     public static let inputBytesMax = 256
@@ -45,7 +45,16 @@ public final class KeyTarget: FuzzTarget {
         var fingerprint = Fingerprint()
         fingerprint.add(wrapping == nil ? 0 : 1)
         guard let wrapping else { return fingerprint.value }
+        // What is a key to one is a text of as many bytes to another: who asks knows which it must be, by the owner.
+        let text = try SecretText.unwrapping(wrapped, with: wrapping, of: Self.owner)
+        if let text {
+            fingerprint.add(3)
+            guard try SecretText.unwrapping(text.wrapped(with: wrapping, of: []), with: wrapping, of: []) == text else {
+                throw FuzzFinding("a text does not come back as itself")
+            }
+        }
         guard let key = try SecretKey.unwrapping(wrapped, with: wrapping, of: Self.owner) else { return fingerprint.value }
+        guard text != nil else { throw FuzzFinding("a key opens, and not as a text of its length") }
         fingerprint.add(2)
         guard try SecretKey.unwrapping(wrapped, with: wrapping, of: []) == nil else { throw FuzzFinding("a key opens for another owner") }
         guard try SecretKey.unwrapping(key.wrapped(with: wrapping, of: []), with: wrapping, of: [])?.hasSameBytes(as: key) == true else {

@@ -133,8 +133,14 @@ enum PDURepair {
 /// Logins as initiators make them.
 enum LoginSamples {
     static let randomByte: UInt8 = 0x21
-    static let credentials = CHAPCredentials(
-        user: "user", secret: "secret-of-the-initiator", mutualUser: "target", mutualSecret: "secret-of-the-target")
+    private static let secret = "secret-of-the-initiator"
+    static let credentials: CHAPCredentials = {
+        do {
+            return try CHAPCredentials(user: "user", secret: secret, mutualUser: "target", mutualSecret: "secret-of-the-target")
+        } catch {
+            fatalError("there is no memory for a secret: \(error)")
+        }
+    }()
     static let names = [
         TextPair("InitiatorName", "iqn.2026-11.test:i"), TextPair("TargetName", "iqn.2026-11.test:t"), TextPair("SessionType", "Normal"),
     ]
@@ -168,7 +174,7 @@ enum LoginSamples {
 
     /// The right response to the challenge, of either hash.
     static var rightResponses: [[UInt8]] {
-        let secret = Array(credentials.secret.utf8)
+        let secret = Array(secret.utf8)
         let short = [randomByte] + secret + [UInt8](repeating: randomByte, count: 16)
         let long = [randomByte] + secret + [UInt8](repeating: randomByte, count: 32)
         return [MessageDigest.md5.hash(short), MessageDigest.sha256.hash(long)].compactMap { $0 }

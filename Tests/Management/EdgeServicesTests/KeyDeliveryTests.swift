@@ -2,6 +2,7 @@ import APIModels
 import Blocks
 import Ciphers
 import Foundation
+import ISCSI
 import ManagementAPI
 import NIOCore
 import NIOFoundationCompat
@@ -13,6 +14,8 @@ import Testing
 @Suite struct KeyDeliveryTests {
     private static let volume = VolumeIdentifier(high: 1, low: 2)
     private static let other = VolumeIdentifier(high: 1, low: 3)
+    private static let secret = "what machines know"
+    private static let mutualSecret = "what the target knows"
 
     private let cacheKey: SecretKey
     private let dataKeys: [SecretKey]
@@ -33,7 +36,11 @@ import Testing
     private func grants(_ sender: KeySender) throws -> Grants {
         let grant = VolumeGrant(
             identifier: Self.volume.description, name: "v", disk: "d", sectorCount: 8, target: "iqn.x:v",
-            chap: .init(user: "u", secret: "a secret"), allowedInitiators: [], identity: Data(count: 16),
+            chap: .init(
+                user: "u", secret: try sender.wrap(Self.secret, of: .initiators(identifier: Self.volume.description, isMutual: false)),
+                mutualUser: "m",
+                mutualSecret: try sender.wrap(Self.mutualSecret, of: .initiators(identifier: Self.volume.description, isMutual: true))),
+            allowedInitiators: [], identity: Data(count: 16),
             keys: [try granted(dataKeys[0], of: Self.volume, 1, sender), try granted(dataKeys[1], of: Self.volume, 2, sender)],
             isDetaching: false)
         return Grants(
@@ -42,13 +49,17 @@ import Testing
             unavailableKeys: [.init(identifier: Self.other.description, keys: [try granted(dataKeys[2], of: Self.other, 1, sender)])])
     }
 
-    private func check(_ received: ReceivedKeys) throws {
+    private func check(_ received: ReceivedSecrets) throws {
         #expect(received.cache.hasSameBytes(as: cacheKey))
-        let keys = try #require(received.volumes[Self.volume])
+        let keys = try #require(received.volumeKeys[Self.volume])
         #expect(keys.generations == [2, 1])
         #expect(keys.newestKey.hasSameBytes(as: dataKeys[1]))
         #expect(try #require(keys[1]).hasSameBytes(as: dataKeys[0]))
-        #expect(try #require(received.volumes[Self.other]?.newestKey).hasSameBytes(as: dataKeys[2]))
+        #expect(try #require(received.volumeKeys[Self.other]?.newestKey).hasSameBytes(as: dataKeys[2]))
+        let credentials = try CHAPCredentials(user: "u", secret: Self.secret, mutualUser: "m", mutualSecret: Self.mutualSecret)
+        #expect(received.credentials == [Self.volume: credentials])
+        #expect(received.secrets(of: Self.volume)?.credentials == credentials)
+        #expect(received.secrets(of: Self.other) == nil)
     }
 
     private func holds(_ message: ByteBuffer, _ key: SecretKey) -> Bool {
@@ -62,6 +73,7 @@ import Testing
             GrantsCall.self, from: ControlCoding.encode(GrantsCall(publicKey: recipient.publicKey)))
         let message = try ControlCoding.encode(try grants(try KeySender(to: call.publicKey, home: "home", edge: "edge")))
         for key in [cacheKey] + dataKeys { #expect(!holds(message, key)) }
+        for secret in [Self.secret, Self.mutualSecret] { #expect(!String(buffer: message).contains(secret)) }
         try check(try recipient.open(ControlCoding.decode(Grants.self, from: message)))
     }
 
@@ -84,6 +96,9 @@ import Testing
         swapped = grants
         swapped.cacheKey = grants.volumes[0].keys[0].key
         #expect(throws: Problem.self, "a volume's for the cache's") { try recipient.open(swapped) }
+        swapped = grants
+        swapped.volumes[0].chap.mutualSecret = grants.volumes[0].chap.secret
+        #expect(throws: Problem.self, "the initiator's secret for the target's") { try recipient.open(swapped) }
         var damaged = grants
         damaged.encapsulation = Data(count: 32)
         #expect(throws: Problem.self) { try recipient.open(damaged) }
@@ -112,6 +127,6 @@ import Testing
         let recipient = try KeyRecipient(home: "home", edge: "edge")
         var grants = try grants(try KeySender(to: recipient.publicKey, home: "home", edge: "edge"))
         grants.volumes[0].keys = []
-        #expect(try recipient.open(grants).volumes[Self.volume] == nil)
+        #expect(try recipient.open(grants).volumeKeys[Self.volume] == nil)
     }
 }

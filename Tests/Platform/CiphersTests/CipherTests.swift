@@ -190,10 +190,14 @@ func open(_ cipher: BlockCipher, _ sealed: [UInt8], nonce: CipherNonce, authenti
 
 @Suite struct MessageDigestTests {
     /// RFC 1321 appendix A.5 and FIPS 180-2 appendix B.1.
-    @Test func vectors() {
+    @Test func vectors() throws {
         let text = Array("abc".utf8)
         #expect(MessageDigest.md5.hash(text) == bytes("900150983cd24fb0d6963f7d28e17f72"))
         #expect(MessageDigest.sha256.hash(text) == bytes("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"))
         #expect(MessageDigest.md5.hash([]) == bytes("d41d8cd98f00b204e9800998ecf8427e"))
+        for digest in [MessageDigest.md5, .sha256] {
+            #expect(try digest.hash([1], SecretText("a secret"), [2, 3]) == digest.hash([1] + Array("a secret".utf8) + [2, 3]))
+            #expect(try digest.hash([], SecretText(""), []) == digest.hash([]))
+        }
     }
 }

@@ -37,6 +37,27 @@ func mappingFlags(at address: UInt) throws -> [Substring] {
         #expect(Array(UnsafeRawBufferPointer(start: place, count: 32)) != secret)
     }
 
+    @Test func textsLieWhereKeysDoAndAreWipedToo() throws {
+        var text: SecretText? = try SecretText("known by two only")
+        let place = try #require(text?.withUnsafeBytes { $0.baseAddress })
+        let flags = try mappingFlags(at: UInt(bitPattern: place))
+        #expect(flags.contains("lo") && flags.contains("dd") && flags.contains("wf"), "\(flags)")
+        #expect(text?.text == "known by two only")
+        #expect(text.map { "\($0)" } == "SecretText(redacted)")
+        text = nil
+        #expect(!UnsafeRawBufferPointer(start: place, count: 17).elementsEqual("known by two only".utf8))
+    }
+
+    @Test func textsAreComparedAndHaveAnEnd() throws {
+        #expect(try SecretText("a") == SecretText("a"))
+        #expect(try SecretText("a") != SecretText("b"))
+        #expect(try SecretText("a") != SecretText("ab"))
+        #expect(try SecretText(String(repeating: "x", count: SecretText.byteCountMax)).text.count == SecretText.byteCountMax)
+        #expect(throws: CipherError.wrongTextLength(SecretText.byteCountMax + 1)) {
+            try SecretText(String(repeating: "x", count: SecretText.byteCountMax + 1))
+        }
+    }
+
     /// What a cipher made of a key is as secret as the key.
     @Test func expandedKeysLieWhereKeysDo() throws {
         let place = try #require(causeway_secret_allocate(Int(CAUSEWAY_EXPANDED_KEY_BYTES)))

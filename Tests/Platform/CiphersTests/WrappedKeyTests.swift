@@ -29,6 +29,21 @@ import Testing
         }
     }
 
+    @Test func textsOfAnyLengthAreWrappedToo() throws {
+        for length in [0, 1, 32, SecretText.byteCountMax] {
+            let text = try SecretText(String(repeating: "t", count: length))
+            let wrapped = try text.wrapped(with: wrapping, of: [7])
+            #expect(wrapped.count == SecretKey.wrappedByteCount - SecretKey.byteCount + length)
+            #expect(try SecretText.unwrapping(wrapped, with: wrapping, of: [7]) == text)
+            #expect(try SecretText.unwrapping(wrapped, with: wrapping, of: [8]) == nil)
+            #expect(try SecretText.unwrapping(wrapped, with: key, of: [7]) == nil)
+            #expect(try SecretText.unwrapping(Array(wrapped.dropLast()), with: wrapping, of: [7]) == nil)
+        }
+        for length in [0, 1, SecretKey.wrappedByteCount - SecretKey.byteCount - 1, 1_000] {
+            #expect(try SecretText.unwrapping([UInt8](repeating: 1, count: length), with: wrapping, of: [7]) == nil)
+        }
+    }
+
     @Test func neverLooksTheSame() throws {
         let all = try (0..<1_000).map { _ in try key.wrapped(with: wrapping, of: []) }
         #expect(Set(all).count == all.count)

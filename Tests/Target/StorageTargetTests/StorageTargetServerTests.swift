@@ -184,7 +184,7 @@ private let bothDigests = [TextPair("HeaderDigest", "CRC32C"), TextPair("DataDig
 @Suite struct StorageTargetLoginTests {
     @Test func refusalsHaveTheirStatus() async throws {
         let fixture = try await ServerFixture(
-            chap: CHAPCredentials(user: "u", secret: "s"), allowed: ["iqn.2026-11.test:initiator"])
+            chap: try CHAPCredentials(user: "u", secret: "s"), allowed: ["iqn.2026-11.test:initiator"])
         func status(_ target: String, _ name: String = "iqn.2026-11.test:initiator") async throws -> LoginStatus {
             let initiator = try await TestInitiator.connect(fixture)
             let status = try await initiator.login(target: target, name: name).status

@@ -18,10 +18,10 @@ private func fail(_ what: String, sourceLocation: SourceLocation = #_sourceLocat
     /// `disk` has a secret and an access list, `secret` a secret only, `listed` a list only, `open` neither.
     private static func fixture(_ discovery: DiscoveryAuthentication) async throws -> ServerFixture {
         let fixture = try await ServerFixture(
-            chap: CHAPCredentials(user: "user", secret: "first secret"), allowed: ["iqn.2026-11.test:Friend"], discovery: discovery)
+            chap: try CHAPCredentials(user: "user", secret: "first secret"), allowed: ["iqn.2026-11.test:Friend"], discovery: discovery)
         try await fixture.run { server, device in
             try ServerFixture.addTarget(
-                "iqn.2026-11.test:secret", device, to: server, chap: CHAPCredentials(user: "user", secret: "second secret"))
+                "iqn.2026-11.test:secret", device, to: server, chap: try CHAPCredentials(user: "user", secret: "second secret"))
             try ServerFixture.addTarget("iqn.2026-11.test:listed", device, to: server, allowed: [friend])
             try ServerFixture.addTarget("iqn.2026-11.test:open", device, to: server)
         }

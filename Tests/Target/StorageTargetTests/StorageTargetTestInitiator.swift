@@ -1,4 +1,5 @@
 import Blocks
+import Ciphers
 import Logging
 import NIOCore
 import NIOPosix
@@ -223,7 +224,7 @@ final class TestInitiator {
         let challenge = try TextKeys.parse(try await step([TextPair("CHAP_A", "5")], nil).data)
         func value(_ key: String) throws -> String { try #require(challenge.first { $0.key == key }?.value) }
         let proof = CHAPAlgorithm.md5.response(
-            identifier: try #require(UInt8(try value("CHAP_I"))), secret: secret,
+            identifier: try #require(UInt8(try value("CHAP_I"))), secret: try SecretText(secret),
             challenge: try #require(CHAP.binary(try value("CHAP_C"))))
         return try await step([TextPair("CHAP_N", user), TextPair("CHAP_R", CHAP.hexadecimal(try #require(proof)))], 3)
     }
