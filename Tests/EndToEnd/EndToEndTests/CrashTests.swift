@@ -36,6 +36,7 @@ extension EndToEndFaults {
                         try await lab.kill(.cloud)
                         try await lab.restart(.cloud)
                     } else {
+                        for ledger in ledgers { try await ledger.untilReceived() }
                         try await lab.kill(.onprem)
                         try await lab.relay("cut")
                         try await lab.restart(.onprem)

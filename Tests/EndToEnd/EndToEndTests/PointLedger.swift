@@ -33,12 +33,24 @@ struct PointLedger {
     /// sealed point, none before the one that it was at before.
     mutating func matchHome(havingReceived received: UInt64 = 1) async throws {
         try await Lab.untilTrue(seconds: 60, "home to have applied what it has received of \(volume)") {
-            let shown = try await lab.causeway(.onprem, "volume", "show", volume, "--output", "json")
-            guard shown.isSuccess else { return false }
-            let points = try APICoding.decoder().decode(APIModels.Volume.self, from: Data(shown.output.utf8)).points
+            guard let points = try await points() else { return false }
             return points.received >= max(1, received) && points.applied == points.received
         }
         line = try await match(lab.disk(volume), "--not-before", "\(line)")
+    }
+
+    /// Waits until home has a point of it: from then on there is something to match, whatever is cut.
+    func untilReceived() async throws {
+        try await Lab.untilTrue(seconds: 60, "home to have received a point of \(volume)") {
+            try await points().map { $0.received > 0 } ?? false
+        }
+    }
+
+    /// What home says of its points; nil while it does not answer.
+    private func points() async throws -> APIModels.Volume.Points? {
+        let shown = try await lab.causeway(.onprem, "volume", "show", volume, "--output", "json")
+        guard shown.isSuccess else { return nil }
+        return try APICoding.decoder().decode(APIModels.Volume.self, from: Data(shown.output.utf8)).points
     }
 
     /// What is at a path holds all that was written.
