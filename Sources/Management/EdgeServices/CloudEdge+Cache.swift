@@ -153,6 +153,7 @@ extension Problem {
             switch error {
             case .tooSmall(let bytesNeeded): "the cache was made with segments of which it needs some: at least \(bytesNeeded) bytes"
             case .tooLarge(let bytesMax): "the device of the cache has \(bytesMax) bytes"
+            case .division(let error): "the cache could not be divided as it is: \(error)"
             case .file, .cipher, .closed: "\(error)"
             }
         self.init(

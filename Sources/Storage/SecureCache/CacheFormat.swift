@@ -82,6 +82,9 @@ struct CacheGeometry: Equatable {
         return min(max(fitting, CacheFormat.segmentBytesMin), maximum)
     }
 
+    /// Segments that a cache keeps free ahead of need.
+    static func reserve(segmentCount: Int) -> Int { max(2, min(8, segmentCount / 16)) }
+
     /// Bits that the number of a slot takes.
     var slotWidth: Int { max(1, Int.bitWidth - (segmentCount * slotCount - 1).leadingZeroBitCount) }
     var byteCount: UInt64 { offset(ofSegment: segmentCount) }

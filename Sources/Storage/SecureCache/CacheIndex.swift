@@ -2,7 +2,7 @@ import Blocks
 import Ciphers
 import NIOCore
 
-/// That a run of blocks holds zeroes.
+/// That something holds for a run of blocks, as that they are zeroes.
 struct ZeroMark: ExtentValue {
     func dropping(sectors: UInt64) -> ZeroMark { self }
 }
@@ -22,6 +22,10 @@ final class CacheVolume {
     }
     var map: CacheMap
     var zeroes = ExtentMap<ZeroMark>()
+    /// The pool that new blocks come into.
+    var pool = 0
+    /// Blocks that are to stay once they are here.
+    var pins = ExtentMap<ZeroMark>()
     /// The cache has everything of the volume's points up to this one.
     var current: PointNumber = 0
     /// What changed while the cache could not be opened.
@@ -37,6 +41,7 @@ final class CacheVolume {
         map = CacheMap(width: slotWidth)
     }
 
+    func isPinned(_ block: UInt64) -> Bool { !pins.isEmpty && pins.overlaps(SectorRange(block: block)) }
     func isZero(_ block: UInt64) -> Bool { !zeroes.isEmpty && zeroes.overlaps(SectorRange(block: block)) }
     func contains(_ block: UInt64) -> Bool { map.slot(of: block) != nil || isZero(block) }
 
@@ -146,6 +151,8 @@ struct CacheSegment {
 
     var state = State.free
     var queue = CacheQueue.small
+    /// Whose it is: the number of one of the queues' pools.
+    var pool: UInt8 = 0
     /// The file has all its bytes: it was full once.
     var hasRoom = false
     /// 0 while nothing there counts.
@@ -160,7 +167,9 @@ struct CacheSegment {
 final class FillingSegment {
     let segment: Int
     let sequence: UInt64
-    let queue: CacheQueue
+    var queue: CacheQueue
+    /// Whose it is.
+    var pool: Int
     var owners: [CacheOwner] = []
     /// The plaintext of slots that were not written; nil for those that were.
     var buffers: [ByteBuffer?] = []
@@ -170,9 +179,10 @@ final class FillingSegment {
     /// No more blocks are taken.
     var isFull = false
 
-    init(segment: Int, sequence: UInt64, queue: CacheQueue) {
+    init(segment: Int, sequence: UInt64, queue: CacheQueue, pool: Int) {
         self.segment = segment
         self.sequence = sequence
         self.queue = queue
+        self.pool = pool
     }
 }

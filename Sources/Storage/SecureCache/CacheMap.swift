@@ -110,6 +110,16 @@ struct CacheMap {
         return isFound
     }
 
+    /// How many blocks of a range have a slot.
+    func count(in range: Range<UInt64>) -> UInt64 {
+        var count = 0
+        forEachLeaf(in: range) { _, chunk, leaf, part in
+            chunk.leaves[leaf].forEach { offset, _ in if part.contains(offset) { count += 1 } }
+            return true
+        }
+        return UInt64(count)
+    }
+
     /// Calls `body` with each leaf that has blocks and meets a range, ascending, and with the part of the leaf that lies in it, as long
     /// as it answers true.
     private func forEachLeaf(in range: Range<UInt64>, _ body: (UInt64, Chunk, Int, Range<Int>) -> Bool) {

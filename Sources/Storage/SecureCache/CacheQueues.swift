@@ -13,234 +13,281 @@ import DequeModule
 // second read of a block comes late, so as many ghosts as blocks are kept where memory allows it, at one byte each. Being
 // taken for a ghost by mistake, as one new block in some forty is, does no harm and a little good: it lets a part of a cycle
 // stay that is too long for the cache. Benchmarks/cache has the numbers.
+//
+// A cache that is divided has several pools, each with its two queues: one for all volumes of a partition, and one for each volume with a
+// share of its own. Every segment is one pool's, so that what a pool has is a count of segments. Which one goes:
+//
+//     a pool has come to its ceiling, or a partition to its size ─► one of its own
+//     the cache has little room                                  ─► one of those pools that have more than their floor, as if they were one
+//                                                                   cache with two queues, whose oldest segments go first
+//
+// So a cache that is not divided works as if there were no pools, and what one pool may have and does not use, the others use. A pinned
+// block is in a third queue, of which nothing goes but segments that have come to hold few blocks: those are gathered in others.
 
-/// The queues of a cache's closed segments, oldest first.
+/// What a pool may have, in segments.
+struct CachePoolBounds: Equatable {
+    /// The partition that it is in; 0 is the shared one.
+    var partition = 0
+    /// Nobody else takes of so many.
+    var floor = 0
+    /// It never takes more.
+    var ceiling = Int.max
+}
+
+/// The closed segments of volumes that share their room, oldest first.
+struct CachePool {
+    var bounds = CachePoolBounds()
+    fileprivate(set) var small: Deque<Int> = []
+    fileprivate(set) var main: Deque<Int> = []
+    /// Segments with blocks that are to stay.
+    fileprivate(set) var pinned: Deque<Int> = []
+    /// Segments that would have gone, had they not blocks that are to stay and can't be written again: their volume is not attached.
+    fileprivate(set) var heldBack: Deque<Int> = []
+    /// Segments that take blocks.
+    fileprivate(set) var openCount = 0
+    /// Segments that it gave because it had come to its ceiling, or its partition to its size.
+    fileprivate(set) var countAtCeiling: UInt64 = 0
+
+    /// What counts against its bounds.
+    var segmentCount: Int { small.count + main.count + pinned.count + heldBack.count + openCount }
+
+    subscript(queue: CacheQueue) -> Deque<Int> {
+        get {
+            switch queue {
+            case .small: small
+            case .main: main
+            case .pinned: pinned
+            }
+        }
+        set {
+            switch queue {
+            case .small: small = newValue
+            case .main: main = newValue
+            case .pinned: pinned = newValue
+            }
+        }
+    }
+
+    fileprivate mutating func remove(_ segment: Int) {
+        for queue in CacheQueue.allCases { self[queue].removeAll { $0 == segment } }
+        heldBack.removeAll { $0 == segment }
+    }
+}
+
+/// A segment that is to be freed.
+struct CacheVictim: Equatable {
+    var segment: Int
+    var queue: CacheQueue
+    var pool: Int
+}
+
+/// The queues of a cache's closed segments.
 struct CacheQueues {
     /// The small queue's share of the segments, in percent.
     static let smallPercent = 5
+    /// A pinned segment that has no more of its blocks than this share, in eighths, is gathered.
+    static let sparseEighths = 7
 
-    private(set) var small: Deque<Int> = []
-    private(set) var main: Deque<Int> = []
+    /// All volumes that have no share of their own in the shared partition are in the first.
+    private(set) var pools = [CachePool()]
+    /// How large each partition is, in segments; the shared one has what is left.
+    private(set) var partitions = [Int.max]
     /// While the cache becomes smaller, segments from this one on are in no queue but among those that leave.
     private(set) var end = Int.max
-    private(set) var behindEnd: Deque<(segment: Int, queue: CacheQueue)> = []
+    private(set) var behindEnd: Deque<CacheVictim> = []
+    private let sparseCount: Int32
 
-    var isEmpty: Bool { small.isEmpty && main.isEmpty && behindEnd.isEmpty }
+    /// - Parameter slotCount: how many blocks a segment has.
+    init(slotCount: Int) { sparseCount = Int32(slotCount * Self.sparseEighths / 8) }
 
-    /// Adds a segment that is full.
-    mutating func append(_ segment: Int, to queue: CacheQueue) {
+    var isEmpty: Bool { behindEnd.isEmpty && pools.allSatisfy { $0.segmentCount == $0.openCount } }
+
+    // MARK: Segments
+
+    /// Empties all queues.
+    mutating func removeAll() {
+        for pool in pools.indices { for queue in CacheQueue.allCases { pools[pool][queue] = [] } }
+    }
+
+    /// Notes that a segment takes blocks for a pool.
+    mutating func opened(in pool: Int) { pools[pool].openCount += 1 }
+
+    /// Notes that it takes no more.
+    mutating func closed(in pool: Int) { pools[pool].openCount -= 1 }
+
+    /// Adds a segment that takes no more blocks.
+    mutating func append(_ segment: Int, to queue: CacheQueue, of pool: Int) {
         if segment >= end {
-            behindEnd.append((segment, queue))
-        } else if queue == .small {
-            small.append(segment)
+            behindEnd.append(CacheVictim(segment: segment, queue: queue, pool: pool))
         } else {
-            main.append(segment)
+            pools[pool][queue].append(segment)
+        }
+    }
+
+    /// Keeps a segment that was to be freed until its volumes are attached.
+    mutating func holdBack(_ victim: CacheVictim) { pools[victim.pool].heldBack.append(victim.segment) }
+
+    /// Gives back to the main queues what was kept: its turn had come.
+    mutating func releaseHeldBack() {
+        for pool in pools.indices where !pools[pool].heldBack.isEmpty {
+            let heldBack = pools[pool].heldBack
+            pools[pool].heldBack = []
+            for segment in heldBack.reversed() {
+                if segment < end { pools[pool].main.prepend(segment) } else { append(segment, to: .main, of: pool) }
+            }
         }
     }
 
     /// Takes a segment out that can't be used, wherever it is.
     mutating func remove(_ segment: Int) {
-        small.removeAll { $0 == segment }
-        main.removeAll { $0 == segment }
+        for pool in pools.indices { pools[pool].remove(segment) }
         behindEnd.removeAll { $0.segment == segment }
     }
+
+    // MARK: Bounds
+
+    /// Gives the pools other bounds, and the partitions other sizes.
+    mutating func setBounds(_ bounds: [CachePoolBounds], partitions: [Int]) {
+        self.partitions = partitions
+        for (pool, bounds) in bounds.enumerated() {
+            if pool == pools.count { pools.append(CachePool()) }
+            pools[pool].bounds = bounds
+        }
+    }
+
+    /// Gives all that a pool has to another one, the oldest first.
+    /// - Returns: the segments.
+    mutating func merge(_ pool: Int, into other: Int, _ segments: [CacheSegment]) -> [Int] {
+        let merged = pools[pool]
+        for queue in CacheQueue.allCases where !merged[queue].isEmpty {
+            pools[other][queue] = Deque((merged[queue] + pools[other][queue]).sorted { segments[$0].sequence < segments[$1].sequence })
+        }
+        pools[other].heldBack += merged.heldBack
+        pools[other].openCount += merged.openCount
+        for index in behindEnd.indices where behindEnd[index].pool == pool { behindEnd[index].pool = other }
+        pools[pool] = CachePool()
+        let behind = behindEnd.filter { $0.pool == other }.map(\.segment)
+        return Array(merged.small) + Array(merged.main) + Array(merged.pinned) + Array(merged.heldBack) + behind
+    }
+
+    /// Has all blocks of a pool looked at that were to stay: some are not any more.
+    mutating func unpin(_ pool: Int) {
+        pools[pool].main.prepend(contentsOf: pools[pool].pinned)
+        pools[pool].pinned = []
+    }
+
+    /// How many segments a pool or partition of so many keeps free ahead of need.
+    private static func ahead(_ segmentCount: Int) -> Int { max(1, min(8, segmentCount / 16)) }
+
+    private func count(ofPartition partition: Int) -> Int {
+        pools.reduce(0) { $1.bounds.partition == partition ? $0 + $1.segmentCount : $0 }
+    }
+
+    /// True when a pool may have one more segment.
+    func mayOpen(in pool: Int) -> Bool {
+        let bounds = pools[pool].bounds
+        if pools[pool].segmentCount >= bounds.ceiling { return false }
+        return bounds.partition == 0 || count(ofPartition: bounds.partition) < partitions[bounds.partition]
+    }
+
+    // MARK: The end
 
     /// Parts the segments at another end. One that comes back before the end is the next of its queue, as it was to leave anyway.
     mutating func setEnd(_ newEnd: Int) {
         end = newEnd
         let behind = behindEnd
         behindEnd = []
-        for (segment, queue) in behind.reversed() where segment < newEnd {
-            if queue == .small { small.prepend(segment) } else { main.prepend(segment) }
+        for victim in behind.reversed() where victim.segment < newEnd { pools[victim.pool][victim.queue].prepend(victim.segment) }
+        for pool in pools.indices {
+            for queue in CacheQueue.allCases {
+                behindEnd += pools[pool][queue].filter { $0 >= newEnd }.map { CacheVictim(segment: $0, queue: queue, pool: pool) }
+            }
+            for queue in CacheQueue.allCases { pools[pool][queue].removeAll { $0 >= newEnd } }
         }
-        behindEnd += small.filter { $0 >= newEnd }.map { ($0, .small) }
-        behindEnd += main.filter { $0 >= newEnd }.map { ($0, .main) }
         behindEnd += behind.filter { $0.segment >= newEnd }
-        small.removeAll { $0 >= newEnd }
-        main.removeAll { $0 >= newEnd }
     }
 
     /// Takes out a segment behind the end; nil when there is none.
-    mutating func takeBehindEnd() -> (segment: Int, queue: CacheQueue)? { behindEnd.popFirst() }
+    mutating func takeBehindEnd() -> CacheVictim? { behindEnd.popFirst() }
 
-    /// Takes out the segment that is to be freed next; nil when there is none.
-    mutating func takeVictim(segmentCount: Int) -> (segment: Int, queue: CacheQueue)? {
+    // MARK: Victims
+
+    /// Takes out the segment of a pool or a partition that is next to give one because it has come to its bounds; nil when none has.
+    mutating func takeAtCeiling(_ segments: [CacheSegment]) -> CacheVictim? {
+        for pool in pools.indices where pools[pool].bounds.ceiling < .max {
+            let ceiling = pools[pool].bounds.ceiling
+            guard pools[pool].segmentCount > ceiling - Self.ahead(ceiling) else { continue }
+            if let victim = take(from: [pool], segmentCount: ceiling, segments) { return counted(victim) }
+        }
+        for partition in partitions.indices.dropFirst() {
+            let size = partitions[partition]
+            guard count(ofPartition: partition) > size - Self.ahead(size) else { continue }
+            let members = pools.indices.filter { pools[$0].bounds.partition == partition }
+            let victim =
+                take(from: members.filter { pools[$0].segmentCount > pools[$0].bounds.floor }, segmentCount: size, segments)
+                ?? take(from: members, segmentCount: size, segments)
+            if let victim { return counted(victim) }
+        }
+        return nil
+    }
+
+    private mutating func counted(_ victim: CacheVictim) -> CacheVictim {
+        pools[victim.pool].countAtCeiling += 1
+        return victim
+    }
+
+    /// Takes out the segment that is to be freed next when the cache has little room; nil when there is none.
+    mutating func takeVictim(segmentCount: Int, _ segments: [CacheSegment]) -> CacheVictim? {
+        if pools.count == 1 { return take(from: [0], segmentCount: segmentCount, segments) }
+        let givers = pools.indices.filter {
+            let (pool, partition) = (pools[$0], pools[$0].bounds.partition)
+            return pool.segmentCount > pool.bounds.floor && (partition == 0 || count(ofPartition: partition) > partitions[partition])
+        }
+        let kept = pools.indices.reduce(0) { givers.contains($1) ? $0 : $0 + pools[$1].segmentCount }
+        // Where the file system has less room than was promised, the shared partition gives first.
+        return take(from: givers, segmentCount: segmentCount - kept, segments)
+            ?? take(from: pools.indices.filter { pools[$0].bounds.partition == 0 }, segmentCount: segmentCount, segments)
+            ?? take(from: Array(pools.indices), segmentCount: segmentCount, segments)
+    }
+
+    /// Takes out the next segment of some pools, as if they were one.
+    private mutating func take(from members: [Int], segmentCount: Int, _ segments: [CacheSegment]) -> CacheVictim? {
+        for pool in members { if let sparse = takeSparse(pool, segments, among: 1) ?? takeDead(pool, segments) { return sparse } }
         let smallMax = max(1, segmentCount * Self.smallPercent / 100)
-        if small.count >= smallMax || main.isEmpty { if let first = small.popFirst() { return (first, .small) } }
-        return main.popFirst().map { ($0, .main) }
+        let smallCount = members.reduce(0) { $0 + pools[$1].small.count }
+        let main = oldest(.main, members, segments)
+        if smallCount >= smallMax || main == nil, let pool = oldest(.small, members, segments) { return takeFirst(.small, pool) }
+        if let main { return takeFirst(.main, main) }
+        for pool in members { if let sparse = takeSparse(pool, segments, among: pools[pool].pinned.count) { return sparse } }
+        return nil
     }
-}
 
-/// Words in pages that are made when something is first put there, so that a table of any size gets another one at once.
-struct CachePages {
-    private static let wordsPerPage = 512
-    /// What a page takes besides its words: its place in the row, and the head of an array.
-    private static let pageOverhead = 40
-
-    private var pages: [[UInt64]] = []
-    private(set) var count = 0
-
-    init(count: Int) { resize(to: count) }
-
-    /// The memory that it takes once all pages are made.
-    var byteCount: Int { Self.byteCount(of: count) }
-
-    /// The memory that so many words take.
-    static func byteCount(of count: Int) -> Int { count * 8 + pageCount(of: count) * pageOverhead }
-
-    private static func pageCount(of count: Int) -> Int { (count + wordsPerPage - 1) / wordsPerPage }
-
-    subscript(index: Int) -> UInt64 {
-        get {
-            let page = index / Self.wordsPerPage
-            return pages[page].isEmpty ? 0 : pages[page][index % Self.wordsPerPage]
+    /// Takes out the oldest segment of a queue if it has no blocks any more: that of a volume that has gone.
+    private mutating func takeDead(_ pool: Int, _ segments: [CacheSegment]) -> CacheVictim? {
+        for queue in [CacheQueue.small, .main] {
+            if let first = pools[pool][queue].first, segments[first].liveCount == 0 { return takeFirst(queue, pool) }
         }
-        set {
-            let page = index / Self.wordsPerPage
-            if pages[page].isEmpty {
-                if newValue == 0 { return }
-                pages[page] = Array(repeating: 0, count: Self.wordsPerPage)
-            }
-            pages[page][index % Self.wordsPerPage] = newValue
+        return nil
+    }
+
+    private mutating func takeFirst(_ queue: CacheQueue, _ pool: Int) -> CacheVictim? {
+        pools[pool][queue].popFirst().map { CacheVictim(segment: $0, queue: queue, pool: pool) }
+    }
+
+    /// The pool whose oldest segment in a queue is the oldest of all.
+    private func oldest(_ queue: CacheQueue, _ members: [Int], _ segments: [CacheSegment]) -> Int? {
+        let withSome = members.filter { !pools[$0][queue].isEmpty }
+        if withSome.count < 2 { return withSome.first }
+        return withSome.min { segments[pools[$0][queue][0]].sequence < segments[pools[$1][queue][0]].sequence }
+    }
+
+    /// Takes out a pinned segment that has few blocks, if one of the next `count` is such a one. The others go to the end of their row.
+    private mutating func takeSparse(_ pool: Int, _ segments: [CacheSegment], among count: Int) -> CacheVictim? {
+        for _ in 0..<count {
+            guard let first = pools[pool].pinned.popFirst() else { return nil }
+            if segments[first].liveCount <= sparseCount { return CacheVictim(segment: first, queue: .pinned, pool: pool) }
+            pools[pool].pinned.append(first)
         }
-    }
-
-    /// Ends it elsewhere. Words that come back in may have any value.
-    mutating func resize(to newCount: Int) {
-        count = newCount
-        let pagesWanted = Self.pageCount(of: newCount)
-        if pagesWanted < pages.count {
-            pages.removeLast(pages.count - pagesWanted)
-        } else {
-            pages.append(contentsOf: repeatElement([], count: pagesWanted - pages.count))
-        }
-    }
-
-    /// Gives the memory of the pages back that lie in a range whole. Their words are zero then.
-    mutating func clear(_ range: Range<Int>) {
-        let first = Self.pageCount(of: range.lowerBound)
-        for page in first..<max(first, range.upperBound / Self.wordsPerPage) where !pages[page].isEmpty { pages[page] = [] }
-    }
-}
-
-/// Which blocks of a cache were asked for since they came, or since they were written again: a bit a slot.
-struct CacheUses {
-    private var words: CachePages
-
-    init(slotCount: Int) { words = CachePages(count: (slotCount + 63) / 64) }
-
-    var byteCount: Int { words.byteCount }
-
-    subscript(slot: CacheSlot) -> Bool {
-        get { words[Int(slot >> 6)] >> UInt64(slot & 63) & 1 != 0 }
-        set {
-            let bit: UInt64 = 1 << UInt64(slot & 63)
-            if newValue { words[Int(slot >> 6)] |= bit } else { words[Int(slot >> 6)] &= ~bit }
-        }
-    }
-
-    mutating func resize(slotCount: Int) { words.resize(to: (slotCount + 63) / 64) }
-}
-
-/// The names of blocks that left the small queue a while ago: a byte each, in buckets of eight, of which each forgets its oldest.
-///
-/// Where memory is short the table is halved, a step at a time, because a gibibyte takes a second: two neighbours become one, from
-/// the first on. Meanwhile the first buckets are those of the smaller table, and those behind the ones that they were made of are still
-/// the larger one's.
-struct CacheGhosts {
-    /// The table is halved so often at most.
-    static let halvingsMax = 3
-    /// Buckets that a step makes.
-    static let stepBuckets = 1 << 14
-
-    /// In each, the youngest name in the lowest byte; zero is no name.
-    private var buckets: CachePages
-    private(set) var halvings = 0
-    /// How many buckets of the smaller table there are; nil when none is in the making.
-    private var halvedBuckets: Int?
-
-    /// - Parameter entries: how many names are remembered.
-    init(entries: Int) { buckets = CachePages(count: Self.bucketCount(entries: entries, halvings: 0)) }
-
-    private static func bucketCount(entries: Int, halvings: Int) -> Int {
-        (0..<halvings).reduce(max(1, (entries + 7) / 8)) { count, _ in half(of: count) }
-    }
-
-    private static func half(of count: Int) -> Int { (count + 1) / 2 }
-
-    /// The memory that it takes; while it is halved, what it will take.
-    var byteCount: Int { halvedBuckets == nil ? buckets.byteCount : CachePages.byteCount(of: Self.half(of: buckets.count)) }
-
-    /// Remembers so many names from now on, or as much less as it was halved. Those that it has stand for other blocks then, which is no more
-    /// harm than any mistake, until they have made place.
-    mutating func resize(entries: Int) {
-        halvedBuckets = nil
-        buckets.resize(to: Self.bucketCount(entries: entries, halvings: halvings))
-    }
-
-    private func place(_ ordinal: UInt32, _ block: UInt64) -> (bucket: Int, name: UInt8) {
-        // The finaliser of SplitMix64.
-        var mixed = block &+ UInt64(ordinal) &* 0x9e37_79b9_7f4a_7c15
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        mixed ^= mixed >> 31
-        // The bucket comes from the high bits, so that two neighbours become one when the table is halved.
-        var bucket = Int(mixed.multipliedFullWidth(by: UInt64(buckets.count)).high)
-        if let halvedBuckets, bucket / 2 < halvedBuckets { bucket /= 2 }
-        return (bucket, UInt8(mixed % 255) + 1)
-    }
-
-    /// Remembers a block that leaves.
-    mutating func insert(_ ordinal: UInt32, _ block: UInt64) {
-        let (bucket, name) = place(ordinal, block)
-        buckets[bucket] = buckets[bucket] << 8 | UInt64(name)
-    }
-
-    /// True when the block left a while ago; it is forgotten then.
-    mutating func take(_ ordinal: UInt32, _ block: UInt64) -> Bool {
-        let (bucket, name) = place(ordinal, block)
-        let names = buckets[bucket]
-        for shift in stride(from: UInt64(0), to: 64, by: 8) where UInt8(truncatingIfNeeded: names >> shift) == name {
-            let younger: UInt64 = names & ((1 << shift) - 1)
-            buckets[bucket] = (names >> (shift + 8)) << shift | younger
-            return true
-        }
-        return false
-    }
-
-    /// Begins to give half of the memory back, and with it the older half of the names; false when that was done often enough, or is still
-    /// being done.
-    mutating func halve() -> Bool {
-        guard halvedBuckets == nil, halvings < Self.halvingsMax, buckets.count > 1 else { return false }
-        halvings += 1
-        halvedBuckets = 0
-        goOnHalving()
-        return true
-    }
-
-    /// Takes the next step of a halving, if there is one.
-    mutating func goOnHalving() {
-        guard let start = halvedBuckets else { return }
-        let half = Self.half(of: buckets.count)
-        let end = min(half, start + Self.stepBuckets)
-        for index in start..<end {
-            // The younger half of each, in turns.
-            let first = buckets[2 * index]
-            let second = 2 * index + 1 < buckets.count ? buckets[2 * index + 1] : 0
-            var names: UInt64 = 0
-            for shift in stride(from: UInt64(0), to: 32, by: 8) {
-                names |= (first >> shift & 0xff) << (2 * shift)
-                names |= (second >> shift & 0xff) << (2 * shift + 8)
-            }
-            buckets[index] = names
-        }
-        if end == half {
-            halvedBuckets = nil
-            buckets.resize(to: half)
-        } else {
-            halvedBuckets = end
-            // What is behind the smaller table, and was taken.
-            if 2 * end > half { buckets.clear(max(half, 2 * start)..<2 * end) }
-        }
+        return nil
     }
 }

@@ -2,12 +2,26 @@ import Blocks
 import Ciphers
 import NIOCore
 
-/// Which of a cache's two queues a segment is in.
-enum CacheQueue: UInt8 {
+/// Which of a cache's queues a segment is in.
+enum CacheQueue: CaseIterable {
     /// Blocks that came lately.
-    case small = 0
+    case small
     /// Blocks that were asked for again.
-    case main = 1
+    case main
+    /// Blocks that are to stay.
+    case pinned
+
+    /// How it stands in a record. Pinned segments are found by the blocks that they have, for what is pinned may change while nobody has the
+    /// cache open.
+    var recorded: UInt8 { self == .small ? 0 : 1 }
+
+    init?(recorded: UInt8) {
+        switch recorded {
+        case 0: self = .small
+        case 1: self = .main
+        default: return nil
+        }
+    }
 }
 
 /// A block in one leaf, and its slot.
@@ -83,7 +97,7 @@ enum CacheRecord: Equatable {
         case .volumeRemoved(let ordinal): buffer.writeMultipleIntegers(Kind.volumeRemoved.rawValue, ordinal)
         case .current(let ordinal, let point): buffer.writeMultipleIntegers(Kind.current.rawValue, ordinal, point)
         case .opened(let segment, let sequence, let salt, let queue):
-            buffer.writeMultipleIntegers(Kind.opened.rawValue, segment, sequence, salt, queue.rawValue)
+            buffer.writeMultipleIntegers(Kind.opened.rawValue, segment, sequence, salt, queue.recorded)
         case .closed(let segment): buffer.writeMultipleIntegers(Kind.closed.rawValue, segment)
         case .freed(let segment): buffer.writeMultipleIntegers(Kind.freed.rawValue, segment)
         case .data(let ordinal, let block, let count, let slot):
@@ -132,7 +146,7 @@ enum CacheRecord: Equatable {
 
     private static func opened(_ segment: UInt32, _ buffer: inout ByteBuffer) -> CacheRecord? {
         guard let (sequence, salt, queue) = buffer.readMultipleIntegers(as: (UInt64, UInt32, UInt8).self), sequence < .max - 1,
-            let queue = CacheQueue(rawValue: queue)
+            let queue = CacheQueue(recorded: queue)
         else { return nil }
         return .opened(segment: segment, sequence: sequence, salt: salt, queue)
     }

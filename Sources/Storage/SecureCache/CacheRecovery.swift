@@ -17,7 +17,7 @@ struct RecoveredCache<File: StorageFile> {
     var geometry: CacheGeometry
     var index: CacheIndex
     var segments: [CacheSegment]
-    var queues = CacheQueues()
+    var queues: CacheQueues
     var salts: CacheSalts
     var salt: Int
     var ownersCipher: BlockCipher
@@ -301,16 +301,19 @@ extension SecureCache {
     ///
     /// The index is rebuilt from the last checkpoint and what the journals say since. When that is damaged, or was sealed under
     /// another key, the cache has no blocks. A cache may be opened with another size than before: what lies behind its end is gone.
+    /// A division that does not fit is loosened, as `isLoosened` says.
     /// When the device fails the cache is opened empty and takes nothing; its statistics say `isDegraded`.
     public static func open(
-        file: File, directory: Directory, byteCount: UInt64, keys: CacheKeys, limits: CacheLimits = CacheLimits(), random: RandomSource,
-        completion: @escaping (Result<SecureCache, CacheError>) -> Void
+        file: File, directory: Directory, byteCount: UInt64, keys: CacheKeys, limits: CacheLimits = CacheLimits(),
+        division: CacheDivision = CacheDivision(), random: RandomSource, completion: @escaping (Result<SecureCache, CacheError>) -> Void
     ) {
         let recovery = CacheRecovery(
             file: file, directory: directory, byteCount: byteCount, keys: keys, limits: limits, random: random
         ) { result in
             completion(
-                result.map { SecureCache($0, file: file, directory: directory, key: keys.cache, limits: limits, random: random) })
+                result.map {
+                    SecureCache($0, file: file, directory: directory, key: keys.cache, limits: limits, division: division, random: random)
+                })
         }
         recovery.start()
     }

@@ -150,9 +150,9 @@ final class CacheReplay {
         let unfinished = Set(segments.indices.filter { segments[$0].state == .open })
         for number in segments.indices where segments[number].state == .closed { segments[number].hasRoom = true }
         for number in unfinished { segments[number].state = .closed }
-        var queues = CacheQueues()
+        var queues = CacheQueues(slotCount: geometry.slotCount)
         let closed = segments.indices.filter { segments[$0].state == .closed }.sorted { segments[$0].sequence < segments[$1].sequence }
-        for number in closed { queues.append(number, to: segments[number].queue) }
+        for number in closed { queues.append(number, to: segments[number].queue, of: 0) }
         return RecoveredCache(
             identifier: identifier, geometry: geometry, index: index, segments: segments, queues: queues, salts: salts, salt: salt,
             ownersCipher: ownersCipher, ownersInMemory: CacheIndex.owners(of: unfinished, in: index, geometry), journal: journal,

@@ -9,6 +9,8 @@ public enum CacheError: Error, Equatable, Sendable {
     case tooSmall(bytesNeeded: UInt64)
     /// The device that the cache is on has no more than this many bytes.
     case tooLarge(bytesMax: UInt64)
+    /// The cache can't be divided in that way, or not with that size.
+    case division(CacheDivisionError)
     /// The cipher refused to work; the text names the call.
     case cipher(String)
     /// The cache was closed.

@@ -8,6 +8,8 @@ final class CacheEviction {
     let segment: Int
     let queue: CacheQueue
     let sequence: UInt64
+    /// The journal says that the segment is free.
+    var isRecorded = false
     /// Blocks that stay, and are not written again yet, by their slots.
     var staying: ArraySlice<(owner: CacheOwner, slot: CacheSlot)> = []
     /// The next blocks wait until others are written, or until a segment is free.
@@ -20,29 +22,40 @@ final class CacheEviction {
     }
 }
 
+/// One of the queues of a pool.
+struct CachePoolPlace: Equatable {
+    var queue: CacheQueue
+    var pool: Int
+}
+
 // Where room comes from.
 extension SecureCache {
     /// Segments that blocks can be in.
     private var usableCount: Int { end - withoutRoom.count }
     /// Segments that are kept free ahead of need.
-    private var reserve: Int { max(2, min(8, usableCount / 16)) }
+    private var reserve: Int { CacheGeometry.reserve(segmentCount: usableCount) }
     /// How many of the segments that are leaving will take blocks again.
-    private var leavingBeforeEnd: Int { leaving.count { $0.segment < end } }
+    var leavingBeforeEnd: Int { leaving.count { $0.segment < end } }
     /// Blocks that are read for being written again at a time.
     private static var moveBlocksMax: Int { 64 }
 
-    /// The segment that takes blocks for a queue, opened when there is none.
-    func openSegment(for queue: CacheQueue, isMove: Bool) -> FillingSegment? {
-        if let open = filling.last(where: { $0.queue == queue && !$0.isFull }) { return open }
+    /// The segment that takes blocks for a queue of a pool, opened when there is none.
+    func openSegment(for queue: CacheQueue, of pool: Int, isMove: Bool) -> FillingSegment? {
+        if let open = filling.last(where: { $0.queue == queue && $0.pool == pool && !$0.isFull }) { return open }
         // The last free segment is for blocks that are written again: without it no room could be made.
-        guard freeSegments.count > (isMove ? 0 : 1), nextSequence < .max - 2, let number = freeSegments.popFirst() else {
+        guard freeSegments.count > (isMove ? 0 : 1), isMove || queues.mayOpen(in: pool), nextSequence < .max - 2,
+            let number = freeSegments.popFirst()
+        else {
             makeRoom()
             return nil
         }
-        let segment = FillingSegment(segment: number, sequence: nextSequence, queue: queue)
+        let segment = FillingSegment(segment: number, sequence: nextSequence, queue: queue, pool: pool)
         nextSequence += 1
         segments[number] = CacheSegment(
-            state: .open, queue: queue, hasRoom: segments[number].hasRoom, sequence: segment.sequence, salt: UInt32(salt))
+            state: .open, queue: queue, pool: UInt8(pool), hasRoom: segments[number].hasRoom, sequence: segment.sequence,
+            salt: UInt32(salt))
+        if number >= end { countBehindEnd += 1 }
+        queues.opened(in: pool)
         filling.append(segment)
         record(.opened(segment: UInt32(number), sequence: segment.sequence, salt: UInt32(salt), queue))
         makeRoom()
@@ -53,13 +66,14 @@ extension SecureCache {
     /// - Parameter isIndexFull: that the index needs memory, however many segments are free.
     func makeRoom(isIndexFull: Bool = false) {
         guard eviction == nil, !isDegraded, !isClosed else { return }
-        guard let (number, queue) = takeVictim(isIndexFull: isIndexFull) else { return }
-        let segment = segments[number]
-        let eviction = CacheEviction(segment: number, queue: queue, sequence: segment.sequence)
+        guard let victim = takeVictim(isIndexFull: isIndexFull) else { return }
+        let number = victim.segment
+        let eviction = CacheEviction(segment: number, queue: victim.queue, sequence: segments[number].sequence)
         self.eviction = eviction
-        // What is not recorded as moved from here on is gone after a crash, and nothing that leaves needs a record of its own.
-        if number < end || !isPlanted(.emptiesWithoutRecord) { record(.freed(segment: UInt32(number))) }
-        if segment.liveCount == 0 { return finish(eviction) }
+        if segments[number].liveCount == 0 {
+            recordFreed(eviction)
+            return finish(eviction)
+        }
         if let owners = ownersInMemory[number] { return sort(owners, eviction) }
         let byteCount = geometry.slotCount * CacheFormat.ownerBytes + BlockCipher.tagByteCount
         file.read(at: geometry.offset(ofOwnersIn: number), byteCount: byteCount) { [self] result in
@@ -71,12 +85,13 @@ extension SecureCache {
     }
 
     /// The segment that is to go next: for room, or because the cache is to end before it.
-    private func takeVictim(isIndexFull: Bool) -> (segment: Int, queue: CacheQueue)? {
+    private func takeVictim(isIndexFull: Bool) -> CacheVictim? {
+        if let victim = queues.takeAtCeiling(segments) { return victim }
         let leavingBefore = leavingBeforeEnd
         let leavingBehind = leaving.count - leavingBefore
         if freeSegments.count < reserve, leavingBefore > 0 { wantsSynchronization = true }
         if isIndexFull || freeSegments.count + leavingBefore < reserve,
-            let victim = queues.takeVictim(segmentCount: usableCount)
+            let victim = queues.takeVictim(segmentCount: usableCount, segments)
         {
             return victim
         }
@@ -116,19 +131,38 @@ extension SecureCache {
 
     /// Parts the blocks of a segment into those that stay and those that leave.
     private func sort(_ owners: [CacheOwner], _ eviction: CacheEviction) {
-        var staying: [(owner: CacheOwner, slot: CacheSlot)] = []
-        for (number, owner) in owners.enumerated() {
+        let held: [(owner: CacheOwner, slot: CacheSlot, volume: CacheVolume)] = owners.enumerated().compactMap { number, owner in
             let slot = geometry.slot(number, in: eviction.segment)
-            guard let volume = index[ordinal: owner.volume], volume.map.slot(of: owner.block) == slot else { continue }
-            if volume.key != nil, uses[slot] {
-                staying.append((owner, slot))
-                continue
-            }
-            if eviction.queue == .small { ghosts.insert(owner.volume, owner.block) }
-            leave(owner, volume)
+            guard let volume = index[ordinal: owner.volume], volume.map.slot(of: owner.block) == slot else { return nil }
+            return (owner, slot, volume)
         }
-        eviction.staying = staying[...]
+        let pool = Int(segments[eviction.segment].pool)
+        if held.contains(where: { $0.volume.key == nil && $0.volume.isPinned($0.owner.block) }) {
+            // It can't be written again, and must not leave.
+            self.eviction = nil
+            queues.holdBack(CacheVictim(segment: eviction.segment, queue: eviction.queue, pool: pool))
+            return makeRoom()
+        }
+        recordFreed(eviction)
+        var (pinned, staying): ([(owner: CacheOwner, slot: CacheSlot)], [(owner: CacheOwner, slot: CacheSlot)]) = ([], [])
+        for (owner, slot, volume) in held {
+            if volume.isPinned(owner.block) {
+                pinned.append((owner, slot))
+            } else if volume.key != nil, uses[slot], volume.pool == pool || queues.mayOpen(in: volume.pool) {
+                staying.append((owner, slot))
+            } else {
+                if eviction.queue == .small { ghosts.insert(owner.volume, owner.block) }
+                leave(owner, volume)
+            }
+        }
+        eviction.staying = (pinned + staying)[...]
         moveNext(eviction)
+    }
+
+    /// What is not recorded as moved from here on is gone after a crash, and nothing that leaves needs a record of its own.
+    private func recordFreed(_ eviction: CacheEviction) {
+        eviction.isRecorded = true
+        if eviction.segment < end || !isPlanted(.emptiesWithoutRecord) { record(.freed(segment: UInt32(eviction.segment))) }
     }
 
     private func leave(_ owner: CacheOwner, _ volume: CacheVolume) {
@@ -143,7 +177,8 @@ extension SecureCache {
         // Nothing can be written again.
         if isDegraded { return leave(eviction) }
         let memory = (limits.unwrittenBytesMax - unwrittenBytes) / CacheFormat.blockBytes
-        let room = min(memory, roomInMain)
+        let place = place(of: first.owner)
+        let room = min(memory, room(in: place))
         guard room > 0 else {
             // Blocks leave only where nothing else will ever make room for them.
             if memory > 0, leavingBeforeEnd == 0 { return leave(eviction) }
@@ -152,7 +187,9 @@ extension SecureCache {
             wantsSynchronization = true
             return pump()
         }
-        let run = eviction.staying.prefix(min(Self.moveBlocksMax, room))
+        // All of one queue, in the order of their slots.
+        let alike = eviction.staying.prefix { self.place(of: $0.owner) == place && $0.slot >= first.slot }
+        let run = alike.prefix(min(Self.moveBlocksMax, room))
         let start = geometry.index(of: first.slot)
         let end = geometry.index(of: run.last?.slot ?? first.slot) + 1
         eviction.staying = eviction.staying.dropFirst(run.count)
@@ -186,9 +223,15 @@ extension SecureCache {
         counters.moved += 1
     }
 
-    /// Slots that blocks which stay can have now.
-    private var roomInMain: Int {
-        let open = filling.last { $0.queue == .main && !$0.isFull }
+    /// Where a block goes that stays.
+    private func place(of owner: CacheOwner) -> CachePoolPlace {
+        guard let volume = index[ordinal: owner.volume] else { return CachePoolPlace(queue: .main, pool: 0) }
+        return CachePoolPlace(queue: volume.isPinned(owner.block) ? .pinned : .main, pool: volume.pool)
+    }
+
+    /// Slots that blocks which stay can have there now.
+    private func room(in place: CachePoolPlace) -> Int {
+        let open = filling.last { $0.queue == place.queue && $0.pool == place.pool && !$0.isFull }
         return (open.map { geometry.slotCount - $0.owners.count } ?? 0) + freeSegments.count * geometry.slotCount
     }
 
@@ -268,7 +311,12 @@ extension SecureCache {
         while let first = leaving.first, first.through <= durable {
             leaving.removeFirst()
             segments[first.segment] = CacheSegment(hasRoom: segments[first.segment].hasRoom)
-            if first.segment < end { freeSegments.append(first.segment) } else { countBehindEnd -= 1 }
+            if first.segment < end {
+                endBridge()
+                freeSegments.append(first.segment)
+            } else {
+                countBehindEnd -= 1
+            }
         }
         endIfEmptied()
         wantsSynchronization = freeSegments.count < reserve && !leaving.isEmpty

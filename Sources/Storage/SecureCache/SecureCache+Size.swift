@@ -8,6 +8,8 @@ import NIOCore
 //                 for are written again before the end ─► it is durable that nothing behind the end counts ─► the tables end there
 //                 ─► the file is cut
 //
+// When nothing is free before the new end, one free segment behind it, the bridge, takes what stays of the first segment that is freed before.
+//
 // No record says how large the cache is. Whatever a crash comes into, the cache may be opened with either size: what is behind the end
 // then is gone, and the records say so before the file is cut (CacheRecovery, `cutDue`).
 
@@ -24,6 +26,7 @@ extension SecureCache {
             throw .tooSmall(bytesNeeded: wanted.offset(ofSegment: CacheFormat.segmentsMin))
         }
         if wanted.segmentCount == segmentCountWanted { return }
+        if wanted.segmentCount < segmentCountWanted { try checkDivision(segmentCount: wanted.segmentCount) }
         segmentCountWanted = wanted.segmentCount
         isResizing = true
         // What is written behind an end at which the file is being cut would be cut off.
@@ -53,22 +56,34 @@ extension SecureCache {
     /// From now on blocks are put before this segment only.
     private func setEnd(_ newEnd: Int) {
         let oldEnd = end
+        if newEnd > oldEnd { endBridge() }
         end = newEnd
         queues.setEnd(newEnd)
         if newEnd > oldEnd {
             freeSegments.append(contentsOf: (oldEnd..<newEnd).filter { segments[$0].state == .free })
         } else {
-            freeSegments.removeAll { $0 >= newEnd }
+            // When nothing is free before the end, one segment behind it takes what stays of the first that is freed there.
+            let isBridged = leavingBeforeEnd == 0 && !freeSegments.contains { $0 < newEnd }
+            let bridge = isBridged ? freeSegments.first : nil
+            freeSegments.removeAll { $0 >= newEnd && $0 != bridge }
             for number in withoutRoom where number >= newEnd { segments[number].state = .free }
             withoutRoom.removeAll { $0 >= newEnd }
         }
         countBehindEnd = segments[newEnd...].count { [.open, .closed, .leaving].contains($0.state) }
         for segment in filling where segment.segment >= newEnd { segment.isFull = true }
+        didDivide()
+    }
+
+    /// There is a free segment before the end: none behind it takes blocks any more.
+    func endBridge() {
+        freeSegments.removeAll { $0 >= end }
+        for segment in filling where segment.segment >= end { segment.isFull = true }
     }
 
     /// Ends the tables and the file where the cache is to end, once nothing behind counts for any crash.
     func endIfEmptied() {
         guard end < segments.count, countBehindEnd == 0 else { return }
+        endBridge()
         segments.removeLast(segments.count - end)
         tablesDidChange()
         cutFile()

@@ -59,13 +59,18 @@ extension SecureCache {
             slots: filling.map { ($0, $0.buffers.count) }, recordBytes: journal.pendingBytes, records: journal.appended)
     }
 
+    /// True when blocks are written a few at a time too: a divided cache fills many segments at once.
+    private var isShortOfMemory: Bool { unwrittenBytes > limits.unwrittenBytesMax / 2 }
+
     /// The next slots that are to be written, of the segments in the order in which they were opened.
     private func nextSlots() -> (FillingSegment, Range<Int>)? {
         for segment in filling {
             let goal = cycle?.slots.first { $0.segment === segment }?.count ?? 0
             let waiting = segment.buffers.count - segment.sealedSlots
             // A round comes to its end first, however much arrives meanwhile.
-            let isWorthIt = cycle == nil && waiting > 0 && (segment.isFull || waiting * CacheFormat.blockBytes >= limits.writeBytes)
+            let isWorthIt =
+                cycle == nil && waiting > 0
+                && (segment.isFull || isShortOfMemory || waiting * CacheFormat.blockBytes >= limits.writeBytes)
             let end = isWorthIt ? segment.buffers.count : goal
             if segment.sealedSlots < end { return (segment, segment.sealedSlots..<min(end, segment.sealedSlots + blocksPerWrite)) }
         }
@@ -154,8 +159,7 @@ extension SecureCache {
         write(bytes, to: file, at: geometry.offset(ofOwnersIn: segment.segment)) { [self] in
             areBlocksDirty = true
             filling.removeAll { $0 === segment }
-            segments[segment.segment].state = .closed
-            queues.append(segment.segment, to: segment.queue)
+            close(segment)
             record(.closed(segment: UInt32(segment.segment)))
             wasFilled(segment.segment)
             makeRoom()
@@ -199,8 +203,14 @@ extension SecureCache {
             }
         }
         ownersInMemory[number] = Array(segment.owners.prefix(segment.writtenSlots))
-        segments[number].state = .closed
-        queues.append(number, to: segment.queue)
+        close(segment)
+    }
+
+    /// Gives a segment that takes no more blocks to its queue.
+    private func close(_ segment: FillingSegment) {
+        segments[segment.segment].state = .closed
+        queues.closed(in: segment.pool)
+        queues.append(segment.segment, to: segment.queue, of: segment.pool)
     }
 
     // MARK: Records

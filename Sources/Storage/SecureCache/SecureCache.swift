@@ -53,6 +53,13 @@ public final class SecureCache<Directory: StorageDirectory> {
     var eviction: CacheEviction?
     var nextSequence: UInt64
 
+    // MARK: Its division
+    /// How it is to be divided, and how it is. See SecureCache+Division.swift.
+    var division: CacheDivision
+    var plan = CachePlan()
+    /// The number of each pool that the plan has.
+    var poolNumbers: [CachePoolKey: Int] = [.partition(nil): 0]
+
     // MARK: Another size
     /// Segments that the cache is to have, and those of them that it has: what is behind takes no blocks any more.
     var segmentCountWanted: Int
@@ -101,7 +108,10 @@ public final class SecureCache<Directory: StorageDirectory> {
     var scratch = ByteBuffer()
     var encodeBuffer = ByteBuffer()
 
-    init(_ state: RecoveredCache<File>, file: File, directory: Directory, key: SecretKey, limits: CacheLimits, random: RandomSource) {
+    init(
+        _ state: RecoveredCache<File>, file: File, directory: Directory, key: SecretKey, limits: CacheLimits, division: CacheDivision,
+        random: RandomSource
+    ) {
         var limits = limits
         limits.fragmentBytesMax = min(max(limits.fragmentBytesMax, CacheRecord.byteCountMax), CacheFragments.recordBytesMax)
         self.limits = limits
@@ -121,6 +131,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         journal = state.journal
         nextSequence = state.nextSequence
         unusable = state.unusable
+        self.division = division
         isDegraded = state.unusable != nil
         segmentCountWanted = state.geometry.segmentCount
         end = state.geometry.segmentCount
@@ -135,6 +146,8 @@ public final class SecureCache<Directory: StorageDirectory> {
         // Should their keys come after all, nobody knows what changed meanwhile.
         for volume in state.volumesWithoutKey { record(.volumeRemoved(ordinal: volume.ordinal)) }
         cutDue = journal.appended
+        didDivide()
+        findPools()
         makeRoom()
     }
 
@@ -175,12 +188,14 @@ public final class SecureCache<Directory: StorageDirectory> {
         }
         volume.key = key
         volume.isAttached = true
+        if !volume.pins.isEmpty { queues.releaseHeldBack() }
         pump()
     }
 
     private func volume(_ identifier: VolumeIdentifier) -> CacheVolume {
         if let volume = index[identifier] { return volume }
         let volume = index.add(identifier)
+        assignPool(to: volume)
         record(.volume(ordinal: volume.ordinal, identifier))
         return volume
     }
@@ -195,6 +210,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         missedRanges -= volume.missed.ranges.count
         index.remove(identifier)
         record(.volumeRemoved(ordinal: volume.ordinal))
+        forgetShare(of: identifier)
         pump()
     }
 
@@ -335,7 +351,9 @@ public final class SecureCache<Directory: StorageDirectory> {
             return true
         }
         guard unwrittenBytes + CacheFormat.blockBytes <= limits.unwrittenBytesMax else { return false }
-        guard let segment = openSegment(for: queue(for: block, of: volume, isMove: isMove), isMove: isMove) else { return false }
+        guard let segment = openSegment(for: queue(for: block, of: volume, isMove: isMove), of: volume.pool, isMove: isMove) else {
+            return false
+        }
         let slot = geometry.slot(segment.owners.count, in: segment.segment)
         segment.owners.append(CacheOwner(volume: volume.ordinal, block: block))
         segment.buffers.append(bytes)
@@ -343,7 +361,8 @@ public final class SecureCache<Directory: StorageDirectory> {
         // To be renewed counts as to be asked for.
         let previous = volume.map.set(block, to: slot)
         if let previous { segments[geometry.segment(of: previous)].liveCount -= 1 }
-        uses[slot] = previous != nil && !isMove
+        // What went over the bridge is moved once more.
+        uses[slot] = previous != nil && !isMove || segment.segment >= end
         segments[segment.segment].liveCount += 1
         if volume.isZero(block) { volume.zeroes.remove(SectorRange(block: block)) }
         record(.data(ordinal: volume.ordinal, block: block, count: 1, slot: slot))
@@ -351,10 +370,13 @@ public final class SecureCache<Directory: StorageDirectory> {
         return true
     }
 
-    /// Where a block belongs: a new one into the small queue, one that was in the main queue or that comes back into the main one.
+    /// Where a block belongs: a new one into the small queue, one that was in the main queue or that comes back into the main one, one that
+    /// is to stay with its like.
     private func queue(for block: UInt64, of volume: CacheVolume, isMove: Bool) -> CacheQueue {
+        if volume.isPinned(block) { return .pinned }
         if isMove || ghosts.take(volume.ordinal, block) { return .main }
-        return volume.map.slot(of: block).map { segments[geometry.segment(of: $0)].queue } ?? .small
+        guard let slot = volume.map.slot(of: block) else { return .small }
+        return segments[geometry.segment(of: slot)].queue == .small ? .small : .main
     }
 
     /// The segment of a slot, while something of it is not written.

@@ -161,13 +161,14 @@ import Testing
         let harness = try CacheHarness()
         let cache = try harness.open()
         try scan(harness, 0..<60)
-        let number = try #require(cache.queues.small.first)
+        let number = try #require(cache.queues.pools[0].small.first)
         let blocks = (0..<60 as Range<UInt64>).filter {
             cache.index[harness.volume]?.map.slot(of: $0).map { cache.geometry.segment(of: $0) } == number
         }
         #expect(!blocks.isEmpty)
         cache.queues.remove(number)
         cache.eviction = CacheEviction(segment: number, queue: .small, sequence: cache.segments[number].sequence)
+        cache.eviction?.isRecorded = true
         cache.record(.freed(segment: UInt32(number)))
         try harness.synchronize()
         cache.journal.wantsCheckpoint = true

@@ -21,6 +21,7 @@ final class CacheHarness {
     var volumeKeys: [VolumeIdentifier: [KeyGeneration: SecretKey]] = [:]
     var limits = CacheLimits(unwrittenBytesMax: 1 << 20, segmentBytes: 128 << 10, writeBytes: 32 << 10)
     var byteCount = 8 * (128 << 10)
+    var division = CacheDivision()
     var cache: Cache?
 
     init(seed: UInt64 = 1) throws {
@@ -46,7 +47,8 @@ final class CacheHarness {
     func open(attaching: Bool = true) throws -> Cache {
         var result: Result<Cache, CacheError>?
         Cache.open(
-            file: file, directory: directory, byteCount: UInt64(byteCount), keys: keys, limits: limits, random: random.source
+            file: file, directory: directory, byteCount: UInt64(byteCount), keys: keys, limits: limits, division: division,
+            random: random.source
         ) { result = $0 }
         scheduler.runUntilIdle()
         let cache = try #require(result, "the cache never opened").get()

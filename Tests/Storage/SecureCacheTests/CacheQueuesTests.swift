@@ -3,25 +3,27 @@ import Testing
 @testable import SecureCache
 
 @Suite struct CacheQueuesTests {
+    private let live = Array(repeating: CacheSegment(liveCount: 1), count: 200)
+
     @Test func theSmallQueueGivesUntilItHasItsShareThenTheMainOne() {
-        var queues = CacheQueues()
-        for segment in 0..<10 { queues.append(segment, to: .small) }
-        for segment in 100..<190 { queues.append(segment, to: .main) }
+        var queues = CacheQueues(slotCount: 31)
+        for segment in 0..<10 { queues.append(segment, to: .small, of: 0) }
+        for segment in 100..<190 { queues.append(segment, to: .main, of: 0) }
         // Five of a hundred are its share, and it gives when it has them.
         var small: [Int] = []
-        while let (segment, queue) = queues.takeVictim(segmentCount: 100), queue == .small { small.append(segment) }
+        while let victim = queues.takeVictim(segmentCount: 100, live), victim.queue == .small { small.append(victim.segment) }
         #expect(small == [0, 1, 2, 3, 4, 5])
-        #expect(queues.main.first == 101)
-        #expect(queues.small.count == 4)
+        #expect(queues.pools[0].main.first == 101)
+        #expect(queues.pools[0].small.count == 4)
     }
 
     @Test func anEmptyMainQueueLeavesItToTheSmallOne() {
-        var queues = CacheQueues()
-        queues.append(7, to: .small)
-        let victim = queues.takeVictim(segmentCount: 1000)
+        var queues = CacheQueues(slotCount: 31)
+        queues.append(7, to: .small, of: 0)
+        let victim = queues.takeVictim(segmentCount: 1000, live)
         #expect(victim?.segment == 7)
         #expect(victim?.queue == .small)
-        let none = queues.takeVictim(segmentCount: 1000)
+        let none = queues.takeVictim(segmentCount: 1000, live)
         #expect(none == nil)
     }
 

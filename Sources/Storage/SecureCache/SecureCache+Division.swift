@@ -1,0 +1,186 @@
+import Blocks
+import DequeModule
+
+// A division is given as a whole, and taken over while the cache serves. Nothing is moved for it: what a volume has stays in the segments
+// that it is in, and counts there, until these are freed; what is used or pinned of it goes over to the volume's own pool then.
+
+extension SecureCache {
+    // MARK: Dividing
+
+    /// Divides the cache in another way, at once. Who keeps the division gives it to `open` again: the cache doesn't remember it.
+    ///
+    /// - Throws: `division` for one that does not fit; then the one before stays. `closed`.
+    public func divide(_ division: CacheDivision) throws(CacheError) {
+        if isClosed { throw .closed }
+        if unusable == nil { try check(division, segmentCount: min(end, segmentCountWanted)) }
+        self.division = division
+        didDivide()
+        makeRoom()
+        pump()
+    }
+
+    /// True when a division was given with which the cache is too small: see `CacheDivision`.
+    public var isLoosened: Bool { plan.isLoosened }
+
+    /// Refuses a smaller size with which the division would not fit.
+    func checkDivision(segmentCount: Int) throws(CacheError) {
+        // Another one that fits can be set when this one does not.
+        if plan.isLoosened { return }
+        try check(division, segmentCount: segmentCount)
+    }
+
+    private func check(_ division: CacheDivision, segmentCount: Int) throws(CacheError) {
+        var geometry = geometry
+        geometry.segmentCount = segmentCount
+        do throws(CacheDivisionError) {
+            _ = try CachePlan(division, geometry)
+        } catch {
+            throw .division(error)
+        }
+    }
+
+    /// Takes over what the division says for the cache's present size.
+    func didDivide() {
+        var geometry = geometry
+        geometry.segmentCount = end
+        let fresh = CachePlan(loosening: division, geometry)
+        if fresh == plan { return }
+        let before = plan
+        plan = fresh
+        let heirs = numberPools()
+        var unpinned: Set<Int> = []
+        for volume in index.volumes.values {
+            let pool = heirs[volume.pool] ?? volume.pool
+            assignPool(to: volume)
+            let (old, new) = (before.pins[volume.identifier] ?? [], plan.pins[volume.identifier] ?? [])
+            // Pinned blocks that may go now, or that are to be in another pool.
+            let isKept =
+                pool == volume.pool
+                && old.allSatisfy { pin in new.contains { $0.contains(pin.lowerBound) && $0.upperBound >= pin.upperBound } }
+            if !old.isEmpty, !isKept { unpinned.insert(pool) }
+        }
+        for pool in unpinned { unpin(pool) }
+        queues.releaseHeldBack()
+    }
+
+    /// Has all blocks of a pool looked at again that were to stay.
+    private func unpin(_ pool: Int) {
+        for number in queues.pools[pool].pinned { segments[number].queue = .main }
+        queues.unpin(pool)
+        for segment in filling where segment.pool == pool && segment.queue == .pinned {
+            segment.queue = .main
+            segments[segment.segment].queue = .main
+        }
+    }
+
+    /// Gives each pool of the plan a number, and what pools have that are not in it to those that their volumes are in now.
+    /// - Returns: for each pool that is gone, who has got its segments.
+    private func numberPools() -> [Int: Int] {
+        let wanted = Set(plan.pools.map(\.key))
+        let gone = poolNumbers.filter { !wanted.contains($0.key) }
+        for key in gone.keys { poolNumbers[key] = nil }
+        var taken = Set(poolNumbers.values).union(gone.values)
+        var bounds = Array(repeating: CachePoolBounds(), count: queues.pools.count)
+        for pool in plan.pools {
+            let number = poolNumbers[pool.key] ?? (0...).first { !taken.contains($0) } ?? 0
+            taken.insert(number)
+            poolNumbers[pool.key] = number
+            while bounds.count <= number { bounds.append(CachePoolBounds()) }
+            bounds[number] = pool.bounds
+        }
+        queues.setBounds(bounds, partitions: plan.partitions)
+        var heirs: [Int: Int] = [:]
+        for (key, number) in gone {
+            var heir = 0
+            if case .volume(let identifier) = key { heir = self.number(of: identifier) }
+            heirs[number] = heir
+            for segment in queues.merge(number, into: heir, segments) { segments[segment].pool = UInt8(heir) }
+            for segment in filling where segment.pool == number {
+                segment.pool = heir
+                segments[segment.segment].pool = UInt8(heir)
+            }
+            if let eviction, segments[eviction.segment].pool == UInt8(number) { segments[eviction.segment].pool = UInt8(heir) }
+        }
+        return heirs
+    }
+
+    private func number(of identifier: VolumeIdentifier) -> Int { plan.keys[identifier].flatMap { poolNumbers[$0] } ?? 0 }
+
+    /// Lets a volume have what the plan has for it.
+    func assignPool(to volume: CacheVolume) {
+        volume.pool = number(of: volume.identifier)
+        volume.pins = ExtentMap()
+        for pin in plan.pins[volume.identifier] ?? [] { volume.pins.insert(pin.sectors, ZeroMark()) }
+    }
+
+    /// The volume will not come back.
+    func forgetShare(of identifier: VolumeIdentifier) {
+        queues.releaseHeldBack()
+        if division.shares.removeValue(forKey: identifier) != nil { didDivide() }
+    }
+
+    // MARK: A restart
+
+    /// Finds whose the segments are that a run before has filled: most of a segment's blocks tell. One that is full of pinned blocks is
+    /// in no danger from the start.
+    func findPools() {
+        guard plan.pools.count > 1 || plan.pins.contains(where: { !$0.value.isEmpty }) else { return }
+        for volume in index.volumes.values { assignPool(to: volume) }
+        // The pool that leads in each segment, by how many blocks (Boyer and Moore's vote), and how many are pinned.
+        var (leaders, leads) = ([UInt8](repeating: 0, count: segments.count), [Int32](repeating: 0, count: segments.count))
+        var pinned = leads
+        for volume in index.volumes.values {
+            volume.map.forEach { block, slot in
+                let segment = geometry.segment(of: slot)
+                if volume.isPinned(block) { pinned[segment] += 1 }
+                if leads[segment] == 0 { leaders[segment] = UInt8(volume.pool) }
+                leads[segment] += leaders[segment] == UInt8(volume.pool) ? 1 : -1
+            }
+        }
+        let closed = segments.indices.filter { segments[$0].state == .closed }.sorted { segments[$0].sequence < segments[$1].sequence }
+        queues.removeAll()
+        for number in closed {
+            let isGathered = Int(pinned[number]) > geometry.slotCount * CacheQueues.sparseEighths / 8
+            segments[number].pool = leaders[number]
+            if isGathered { segments[number].queue = .pinned }
+            queues.append(number, to: segments[number].queue, of: Int(leaders[number]))
+        }
+    }
+
+    // MARK: What it has
+
+    /// What a volume, or a partition without the volumes that have shares, has of the cache.
+    public struct PoolStatistics: Equatable, Sendable {
+        /// The segments, in bytes.
+        public var heldBytes: UInt64 = 0
+        /// Segments that it had to give because it had come to its bound, since it has one.
+        public var segmentsGivenAtBound: UInt64 = 0
+    }
+
+    /// What a volume with a share has; nil for others.
+    public func statistics(ofShare identifier: VolumeIdentifier) -> PoolStatistics? {
+        poolNumbers[.volume(identifier)].map { statistics(of: [$0]) }
+    }
+
+    /// What a partition has, its volumes with shares among it; nil when there is none. Nil names the shared one.
+    public func statistics(ofPartition name: String?) -> PoolStatistics? {
+        guard let first = poolNumbers[.partition(name)] else { return nil }
+        let partition = queues.pools[first].bounds.partition
+        return statistics(of: poolNumbers.values.filter { queues.pools[$0].bounds.partition == partition })
+    }
+
+    private func statistics(of pools: [Int]) -> PoolStatistics {
+        pools.reduce(into: PoolStatistics()) {
+            $0.heldBytes += UInt64(queues.pools[$1].segmentCount) * UInt64(geometry.segmentBytes)
+            $0.segmentsGivenAtBound += queues.pools[$1].countAtCeiling
+        }
+    }
+
+    /// How many of a volume's pinned blocks are here.
+    public func pinnedBlocksHeld(of identifier: VolumeIdentifier) -> UInt64 {
+        guard let volume = index[identifier] else { return 0 }
+        var count: UInt64 = 0
+        volume.pins.forEach { extent in count += volume.map.count(in: extent.range.wholeBlocks) }
+        return count
+    }
+}
