@@ -281,7 +281,8 @@ extension SecureCache {
                 countBehindEnd -= 1
             }
         }
-        let without = freeSegments.filter { !segments[$0].hasRoom }
+        // The bridge stays free where it is, behind the end, and is not tried again: the tables may end before it at any time.
+        let without = freeSegments.filter { $0 < end && !segments[$0].hasRoom }
         for number in without { segments[number].state = .withoutRoom }
         withoutRoom += without
         freeSegments.removeAll { !segments[$0].hasRoom }

@@ -50,6 +50,33 @@ import Testing
         #expect(cache.statistics.corrupt == 0)
     }
 
+    /// The bridge, a free segment behind the end (SecureCache+Size), may find no room either. It is not kept for another try: the tables end before it.
+    @Test(arguments: 1..<30 as Range<UInt64>) func aBridgeWithoutRoomIsNotTriedAgain(seed: UInt64) throws {
+        let harness = try harness(segments: 8, seed: seed)
+        let cache = try #require(harness.cache)
+        let slots = UInt64(cache.geometry.slotCount)
+        harness.byteCount = Self.bytes(40)
+        try cache.resize(to: UInt64(harness.byteCount))
+        // All before the next end is full, and some behind it; the last segment is still being written.
+        try fill(harness, 0..<14 * slots)
+        cache.insert(harness.volume, block: 1_000, data: CacheHarness.blocks(1_000..<1_008, 1))
+        harness.machine.faults.lacksRoomFor = "cache"
+        for segments in [10, 8, 6, 20, 7] {
+            harness.byteCount = Self.bytes(segments)
+            try cache.resize(to: UInt64(harness.byteCount))
+            #expect(cache.withoutRoom.allSatisfy { $0 < cache.end })
+            for _ in 0..<harness.random.below(40) { _ = harness.scheduler.step() }
+            try #require(cache.withoutRoom.allSatisfy { $0 < cache.end })
+            harness.scheduler.runUntilIdle()
+            try #require(cache.withoutRoom.allSatisfy { $0 < cache.end })
+            #expect(cache.geometry.segmentCount == segments)
+        }
+        harness.machine.faults.lacksRoomFor = nil
+        try fill(harness, 20_000..<20_000 + 20 * slots)
+        try harness.synchronize()
+        #expect(cache.statistics.bytesWithoutRoom == 0 && cache.statistics.corrupt == 0)
+    }
+
     /// None of its segments has room: each round of the owner tries one.
     @Test func aCacheThatBeginsOnAFullFileSystemWaits() throws {
         let harness = try harness(segments: 12)
