@@ -41,15 +41,13 @@ struct CachePool {
     fileprivate(set) var main: Deque<Int> = []
     /// Segments with blocks that are to stay.
     fileprivate(set) var pinned: Deque<Int> = []
-    /// Segments that would have gone, had they not blocks that are to stay and can't be written again: their volume is not attached.
-    fileprivate(set) var heldBack: Deque<Int> = []
     /// Segments that take blocks.
     fileprivate(set) var openCount = 0
     /// Segments that it gave because it had come to its ceiling, or its partition to its size.
     fileprivate(set) var countAtCeiling: UInt64 = 0
 
     /// What counts against its bounds.
-    var segmentCount: Int { small.count + main.count + pinned.count + heldBack.count + openCount }
+    var segmentCount: Int { small.count + main.count + pinned.count + openCount }
 
     subscript(queue: CacheQueue) -> Deque<Int> {
         get {
@@ -70,7 +68,6 @@ struct CachePool {
 
     fileprivate mutating func remove(_ segment: Int) {
         for queue in CacheQueue.allCases { self[queue].removeAll { $0 == segment } }
-        heldBack.removeAll { $0 == segment }
     }
 }
 
@@ -124,20 +121,6 @@ struct CacheQueues {
         }
     }
 
-    /// Keeps a segment that was to be freed until its volumes are attached.
-    mutating func holdBack(_ victim: CacheVictim) { pools[victim.pool].heldBack.append(victim.segment) }
-
-    /// Gives back to the main queues what was kept: its turn had come.
-    mutating func releaseHeldBack() {
-        for pool in pools.indices where !pools[pool].heldBack.isEmpty {
-            let heldBack = pools[pool].heldBack
-            pools[pool].heldBack = []
-            for segment in heldBack.reversed() {
-                if segment < end { pools[pool].main.prepend(segment) } else { append(segment, to: .main, of: pool) }
-            }
-        }
-    }
-
     /// Takes a segment out that can't be used, wherever it is.
     mutating func remove(_ segment: Int) {
         for pool in pools.indices { pools[pool].remove(segment) }
@@ -162,12 +145,11 @@ struct CacheQueues {
         for queue in CacheQueue.allCases where !merged[queue].isEmpty {
             pools[other][queue] = Deque((merged[queue] + pools[other][queue]).sorted { segments[$0].sequence < segments[$1].sequence })
         }
-        pools[other].heldBack += merged.heldBack
         pools[other].openCount += merged.openCount
         for index in behindEnd.indices where behindEnd[index].pool == pool { behindEnd[index].pool = other }
         pools[pool] = CachePool()
         let behind = behindEnd.filter { $0.pool == other }.map(\.segment)
-        return Array(merged.small) + Array(merged.main) + Array(merged.pinned) + Array(merged.heldBack) + behind
+        return Array(merged.small) + Array(merged.main) + Array(merged.pinned) + behind
     }
 
     /// Has all blocks of a pool looked at that were to stay: some are not any more.

@@ -66,9 +66,9 @@ extension SecureCache {
         let checkpoint = CacheCheckpoint<File>(number: journal.number, fragments: CacheFragments(header: header, cipher: cipher))
         self.checkpoint = checkpoint
         for (number, salt) in salts.all { CacheRecord.salt(number: UInt32(number), salt).encode(into: &checkpoint.records) }
-        // A segment that is being emptied is gone already, as the journal before has said: what of it is not moved leaves unrecorded.
-        let emptied = eviction.flatMap { $0.isRecorded ? $0.segment : nil }
-        let byOrder = segments.enumerated().filter { [.open, .closed].contains($0.element.state) && $0.offset != emptied }.sorted {
+        // A segment that is being evicted is gone already, as the journal before has said: what of it is not moved leaves unrecorded.
+        let byOrder = segments.enumerated().filter { [.open, .closed].contains($0.element.state) && $0.offset != eviction?.segment }.sorted
+        {
             $0.element.sequence < $1.element.sequence
         }
         for (number, segment) in byOrder {

@@ -60,7 +60,6 @@ extension SecureCache {
             if !old.isEmpty, !isKept { unpinned.insert(pool) }
         }
         for pool in unpinned { unpin(pool) }
-        queues.releaseHeldBack()
     }
 
     /// Has all blocks of a pool looked at again that were to stay.
@@ -115,7 +114,6 @@ extension SecureCache {
 
     /// The volume will not come back.
     func forgetShare(of identifier: VolumeIdentifier) {
-        queues.releaseHeldBack()
         if division.shares.removeValue(forKey: identifier) != nil { didDivide() }
     }
 

@@ -8,8 +8,6 @@ final class CacheEviction {
     let segment: Int
     let queue: CacheQueue
     let sequence: UInt64
-    /// The journal says that the segment is free.
-    var isRecorded = false
     /// Blocks that stay, and are not written again yet, by their slots.
     var staying: ArraySlice<(owner: CacheOwner, slot: CacheSlot)> = []
     /// The next blocks wait until others are written, or until a segment is free.
@@ -70,10 +68,9 @@ extension SecureCache {
         let number = victim.segment
         let eviction = CacheEviction(segment: number, queue: victim.queue, sequence: segments[number].sequence)
         self.eviction = eviction
-        if segments[number].liveCount == 0 {
-            recordFreed(eviction)
-            return finish(eviction)
-        }
+        // What is not recorded as moved from here on is gone after a crash, and nothing that leaves needs a record of its own.
+        if number < end || !isPlanted(.emptiesWithoutRecord) { record(.freed(segment: UInt32(number))) }
+        if segments[number].liveCount == 0 { return finish(eviction) }
         if let owners = ownersInMemory[number] { return sort(owners, eviction) }
         let byteCount = geometry.slotCount * CacheFormat.ownerBytes + BlockCipher.tagByteCount
         file.read(at: geometry.offset(ofOwnersIn: number), byteCount: byteCount) { [self] result in
@@ -131,21 +128,11 @@ extension SecureCache {
 
     /// Parts the blocks of a segment into those that stay and those that leave.
     private func sort(_ owners: [CacheOwner], _ eviction: CacheEviction) {
-        let held: [(owner: CacheOwner, slot: CacheSlot, volume: CacheVolume)] = owners.enumerated().compactMap { number, owner in
-            let slot = geometry.slot(number, in: eviction.segment)
-            guard let volume = index[ordinal: owner.volume], volume.map.slot(of: owner.block) == slot else { return nil }
-            return (owner, slot, volume)
-        }
         let pool = Int(segments[eviction.segment].pool)
-        if held.contains(where: { $0.volume.key == nil && $0.volume.isPinned($0.owner.block) }) {
-            // It can't be written again, and must not leave.
-            self.eviction = nil
-            queues.holdBack(CacheVictim(segment: eviction.segment, queue: eviction.queue, pool: pool))
-            return makeRoom()
-        }
-        recordFreed(eviction)
         var (pinned, staying): ([(owner: CacheOwner, slot: CacheSlot)], [(owner: CacheOwner, slot: CacheSlot)]) = ([], [])
-        for (owner, slot, volume) in held {
+        for (number, owner) in owners.enumerated() {
+            let slot = geometry.slot(number, in: eviction.segment)
+            guard let volume = index[ordinal: owner.volume], volume.map.slot(of: owner.block) == slot else { continue }
             if volume.isPinned(owner.block) {
                 pinned.append((owner, slot))
             } else if volume.key != nil, uses[slot], volume.pool == pool || queues.mayOpen(in: volume.pool) {
@@ -157,12 +144,6 @@ extension SecureCache {
         }
         eviction.staying = (pinned + staying)[...]
         moveNext(eviction)
-    }
-
-    /// What is not recorded as moved from here on is gone after a crash, and nothing that leaves needs a record of its own.
-    private func recordFreed(_ eviction: CacheEviction) {
-        eviction.isRecorded = true
-        if eviction.segment < end || !isPlanted(.emptiesWithoutRecord) { record(.freed(segment: UInt32(eviction.segment))) }
     }
 
     private func leave(_ owner: CacheOwner, _ volume: CacheVolume) {

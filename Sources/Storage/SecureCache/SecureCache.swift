@@ -188,7 +188,6 @@ public final class SecureCache<Directory: StorageDirectory> {
         }
         volume.key = key
         volume.isAttached = true
-        if !volume.pins.isEmpty { queues.releaseHeldBack() }
         pump()
     }
 
