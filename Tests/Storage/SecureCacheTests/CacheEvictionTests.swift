@@ -168,7 +168,6 @@ import Testing
         #expect(!blocks.isEmpty)
         cache.queues.remove(number)
         cache.eviction = CacheEviction(segment: number, queue: .small, sequence: cache.segments[number].sequence)
-        cache.eviction?.isRecorded = true
         cache.record(.freed(segment: UInt32(number)))
         try harness.synchronize()
         cache.journal.wantsCheckpoint = true
