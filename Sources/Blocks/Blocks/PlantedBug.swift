@@ -33,6 +33,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case trustsOldCache
     /// A segment behind the end that the cache is to have is emptied without a record of it.
     case emptiesWithoutRecord
+    /// While the cache is divided, a segment is emptied without a record of it.
+    case emptiesPoolWithoutRecord
 
     // The volume at the cloud edge.
     /// Reads look into the cache before they look for unsent writes.

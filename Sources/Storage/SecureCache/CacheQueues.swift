@@ -99,6 +99,9 @@ struct CacheQueues {
 
     var isEmpty: Bool { behindEnd.isEmpty && pools.allSatisfy { $0.segmentCount == $0.openCount } }
 
+    /// All segments that are in one.
+    var all: [Int] { pools.flatMap { $0.small + $0.main + $0.pinned } + behindEnd.map(\.segment) }
+
     // MARK: Segments
 
     /// Empties all queues.

@@ -69,7 +69,8 @@ extension SecureCache {
         let eviction = CacheEviction(segment: number, queue: victim.queue, sequence: segments[number].sequence)
         self.eviction = eviction
         // What is not recorded as moved from here on is gone after a crash, and nothing that leaves needs a record of its own.
-        if number < end || !isPlanted(.emptiesWithoutRecord) { record(.freed(segment: UInt32(number))) }
+        let isForgotten = number < end ? queues.pools.count > 1 && isPlanted(.emptiesPoolWithoutRecord) : isPlanted(.emptiesWithoutRecord)
+        if !isForgotten { record(.freed(segment: UInt32(number))) }
         if segments[number].liveCount == 0 { return finish(eviction) }
         if let owners = ownersInMemory[number] { return sort(owners, eviction) }
         let byteCount = geometry.slotCount * CacheFormat.ownerBytes + BlockCipher.tagByteCount

@@ -40,7 +40,7 @@ final class CloudProcess {
     private func openCache(_ file: SimulatedFile) {
         SecureCache.open(
             file: file, directory: edge.machine.directory("cache"), byteCount: edge.cacheBytes, keys: world.cacheKeys(ofEdge: edge.number),
-            limits: world.cacheLimits, random: world.scheduler.random.source
+            limits: world.cacheLimits, division: edge.cacheDivision, random: world.scheduler.random.source
         ) { [weak self] result in
             guard let self, !isDead else { return }
             switch result {
@@ -72,16 +72,45 @@ final class CloudProcess {
         world.tally.standIns += 1
     }
 
-    /// False when there is no cache to be resized.
+    /// False when there is no cache to be resized, or when its division would not fit.
     func resizeCache(to byteCount: UInt64) -> Bool {
+        changeCache { cache throws(CacheError) in try cache.resize(to: byteCount) }
+    }
+
+    /// False when there is no cache to be divided, or when the division does not fit.
+    func divideCache(_ division: CacheDivision) -> Bool {
+        changeCache { cache throws(CacheError) in try cache.divide(division) }
+    }
+
+    private func changeCache(_ body: (SecureCache<SimulatedDirectory>) throws(CacheError) -> Void) -> Bool {
         guard let cache, !cache.isUnusable else { return false }
+        checkCache()
+        defer { checkCache() }
         do throws(CacheError) {
-            try cache.resize(to: byteCount)
+            try body(cache)
             return true
         } catch {
-            world.fail("the cache can't get \(byteCount) bytes: \(error)")
+            guard case .division = error else {
+                world.fail("the cache can't be changed: \(error)")
+                return false
+            }
             return false
         }
+    }
+
+    /// The cache's tables must agree.
+    func checkCache() {
+        if let fault = cache?.tableFault { world.fail("the cache's tables don't agree: \(fault)") }
+    }
+
+    /// The cache forgets a volume, which goes on without what was there: it is detached and comes back, or it gets another key. What stands in
+    /// for a cache must not: a volume that is detached there does not come back under its identifier.
+    func forgetInCache(_ volume: SimulatedVolume, changesKey: Bool) {
+        guard let cache, !cache.isUnusable, let served = volumes.first(where: { $0.volume === volume && !$0.isFenced }), served.core != nil
+        else { return }
+        if changesKey { volume.cacheGeneration += 1 } else { cache.detach(volume: volume.identifier) }
+        cache.attach(volume: volume.identifier, key: volume.key, generation: volume.cacheGeneration)
+        world.tally.forgotten += 1
     }
 
     private func start(_ cache: SecureCache<SimulatedDirectory>) {
@@ -142,7 +171,7 @@ final class CloudProcess {
     /// The cache, which knows the volume from now on.
     func cache(for volume: SimulatedVolume) -> SecureCache<SimulatedDirectory> {
         guard let cache else { preconditionFailure("a volume is served when the cache is open") }
-        cache.attach(volume: volume.identifier, key: volume.key, generation: 1)
+        cache.attach(volume: volume.identifier, key: volume.key, generation: volume.cacheGeneration)
         return cache
     }
 

@@ -1,4 +1,5 @@
 import NIOCore
+import SecureCache
 import SimulatedStorage
 
 /// One cloud edge: its machine, its line to home, and the process on it while there is one.
@@ -11,6 +12,8 @@ final class SimulatedEdge {
     var lateVolume: Int?
     /// The size that the cache is to have, as the state directory keeps it.
     private(set) var cacheBytes: UInt64
+    /// How the cache is to be divided, kept in the same way.
+    private(set) var cacheDivision = CacheDivision()
     private unowned let world: World
     private var copyOfCache: StorageCopy?
 
@@ -56,7 +59,7 @@ final class SimulatedEdge {
         if power { machine.cutPower() } else { machine.killProcess() }
     }
 
-    // MARK: The cache's size
+    // MARK: The cache's size and division
 
     /// Gives the cache another size, which is kept a while later: an edge that dies before starts with the size that there was.
     func resizeCache(to byteCount: UInt64) {
@@ -64,6 +67,15 @@ final class SimulatedEdge {
         world.scheduler.schedule(microseconds: 0...400_000) { [weak self] in
             if self?.process === process { self?.cacheBytes = byteCount }
         }
+    }
+
+    /// Divides the cache in another way; that is kept a while later, too.
+    func divideCache(_ division: CacheDivision) -> Bool {
+        guard let process, process.divideCache(division) else { return false }
+        world.scheduler.schedule(microseconds: 0...400_000) { [weak self] in
+            if self?.process === process { self?.cacheDivision = division }
+        }
+        return true
     }
 
     // MARK: Old copies

@@ -14,6 +14,8 @@ final class SimulatedVolume {
     /// Of the attachment: a group that is given to the other edge has new ones.
     private(set) var identifier: VolumeIdentifier
     let key: SecretKey
+    /// The generation that the key has for the cache: each stands for another key.
+    var cacheGeneration: KeyGeneration = 1
     let policy: VolumePolicy
     /// The names of its disk, and of its directories: the journal at home, the log at the cloud edge.
     var diskName: String { "disk-\(number)" }

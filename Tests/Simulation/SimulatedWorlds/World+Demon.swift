@@ -204,7 +204,13 @@ extension World {
         scheduler.schedule(microseconds: 20_000...600_000) { [self] in
             if isCalm || failure != nil { return }
             let edge = edges[volumes[0].edge]
-            if scheduler.random.chance(percent: 75) { resizeCache(of: edge) } else { hideCache(of: edge) }
+            if hasPools, scheduler.random.chance(percent: 60) {
+                strikePools(of: edge)
+            } else if scheduler.random.chance(percent: 75) {
+                resizeCache(of: edge)
+            } else {
+                hideCache(of: edge)
+            }
             scheduleCacheDemon()
         }
     }

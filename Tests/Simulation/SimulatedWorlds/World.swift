@@ -11,7 +11,7 @@ import WriteLog
 //
 // The initiators write, read, flush and seal. The demon kills processes and cuts the power of machines, also while they recover,
 // fills file systems, slows disks down, cuts lines, resets connections, makes disks larger, damages the cache's file while nobody
-// has it open, gives the cache other sizes while it serves and makes it unreadable for a while, so that another one stands in, gives volumes from one cloud edge to the other, and puts old copies of a disk and its journal back (World+Demon.swift).
+// has it open, gives the cache other sizes while it serves and makes it unreadable for a while, so that another one stands in, divides it, pins and unpins ranges and has it forget volumes (World+Pools.swift), gives volumes from one cloud edge to the other, and puts old copies of a disk and its journal back (World+Demon.swift).
 // What is checked:
 //
 //   invariant 1   each read shows, for each sector, the last acknowledged write or a later one, and only bytes of this volume
@@ -27,6 +27,7 @@ import WriteLog
 //                 on-prem edge, all disks are at the same cut, and no write is missing in one that was acknowledged before one that
 //                 is there was issued
 //   regions       what is cloud-only is read back like all else, and never comes home (SimulatedVolume+Regions.swift)
+//   tables        the cache's tables agree (SecureCache+Tables.swift)
 //   nonces        no place of a log's file is written with different bytes at different times
 //
 // In the end the faults stop, everything goes home, and each disk must equal its volume.
@@ -48,6 +49,9 @@ public struct WorldTally: Sendable {
     /// Sizes that a cache was given while it served, and caches that took over from one that had stood in.
     public var resizes = 0
     public var standIns = 0
+    /// Divisions that a cache was given while it served, and volumes that it forgot because they left or got other keys.
+    public var divisions = 0
+    public var forgotten = 0
 
     public init() {}
 
@@ -58,6 +62,8 @@ public struct WorldTally: Sendable {
         left.cuts += right.cuts
         left.resizes += right.resizes
         left.standIns += right.standIns
+        left.divisions += right.divisions
+        left.forgotten += right.forgotten
     }
 }
 
@@ -84,14 +90,16 @@ public final class World {
     let cacheLimits: CacheLimits
     /// The cache gets other sizes, and is gone for a while.
     private let hasCacheDemon: Bool
+    /// The cache is divided, in ways that change (World+Pools.swift).
+    let hasPools: Bool
     /// The sizes that it gets.
     static let cacheSegments = 6...20
-    private static let cacheSegmentBytes = 64 << 10
+    static let cacheSegmentBytes = 64 << 10
 
     /// What home sends an edge for its cache: of volumes, the keys of those that it serves.
     func cacheKeys(ofEdge edge: Int) -> CacheKeys {
         CacheKeys(cache: cacheKey) { [unowned self] volume, generation in
-            volumes.first { $0.identifier == volume && $0.edge == edge && generation == 1 }?.key
+            volumes.first { $0.identifier == volume && $0.edge == edge && generation == $0.cacheGeneration }?.key
         }
     }
 
@@ -117,6 +125,7 @@ public final class World {
         limits.fragmentBytesMax = 4 << 10
         // The other worlds are what they were before. A device is not cut when the cache ends before it.
         hasCacheDemon = seed % 5 < 2
+        hasPools = hasCacheDemon && SeededRandom(seed: seed &* 0x94d0_49bb_1331_11eb).chance(percent: 60)
         if hasCacheDemon, SeededRandom(seed: seed &* 0x9e37_79b9_7f4a_7c15).chance(percent: 60) {
             limits.deviceBytes = Self.cacheBytes(segments: Self.cacheSegments.upperBound)
         }
@@ -161,6 +170,7 @@ public final class World {
         scheduleGrowth()
         if volumes.contains(where: { $0.regions != nil }) { scheduleRegions() }
         if hasCacheDemon { scheduleCacheDemon() }
+        if hasPools { scheduleTableChecks() }
         let end = scheduler.now + .milliseconds(Self.faultSeconds * 2_000 / Int64(volumes.count + 1))
         _ = scheduler.run(until: end) { self.failure != nil }
         if let failure { throw failure }

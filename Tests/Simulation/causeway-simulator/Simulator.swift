@@ -70,7 +70,8 @@ struct Simulator: AsyncParsableCommand {
         let tally = outcome.tally
         print(
             "simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused, "
-                + "\(tally.cuts) cuts of groups looked at, \(tally.resizes) sizes of caches, \(tally.standIns) caches that came back")
+                + "\(tally.cuts) cuts of groups looked at, \(tally.resizes) sizes and \(tally.divisions) divisions of caches, "
+                + "\(tally.forgotten) volumes that they forgot, \(tally.standIns) caches that came back")
         if !outcome.failures.isEmpty { throw ExitCode.failure }
     }
 }

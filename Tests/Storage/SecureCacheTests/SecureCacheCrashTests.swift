@@ -12,11 +12,20 @@ private final class CacheCrashRun {
     let blocks: UInt64 = 80
     /// The cache gets other sizes meanwhile.
     var changesSize = false
+    /// It is divided in other ways, its file system gets full, and volumes leave, come back and get other keys.
+    var changesDivision = false
+    /// The generations of keys that are not the first.
+    private var generations: [VolumeIdentifier: KeyGeneration] = [:]
     /// Counts the changes.
     var generation: UInt64 = 0
     /// For each block all that it was since the last change that a completed synchronize has covered,
     /// that one first; nil where it was forgotten. A cache may forget more, and never shows anything else.
-    var history: [UInt64: [(generation: UInt64, bytes: ByteBuffer?)]] = [:]
+    private var history: [Place: [(generation: UInt64, bytes: ByteBuffer?)]] = [:]
+
+    private struct Place: Hashable {
+        let volume: VolumeIdentifier
+        let block: UInt64
+    }
 
     init(seed: UInt64) throws {
         harness = try CacheHarness(seed: seed)
@@ -25,7 +34,69 @@ private final class CacheCrashRun {
         harness.byteCount = Int(7 + seed % 4) * (64 << 10)
     }
 
-    private func note(_ block: UInt64, _ bytes: ByteBuffer?) { history[block, default: []].append((generation, bytes)) }
+    private func note(_ volume: VolumeIdentifier, _ block: UInt64, _ bytes: ByteBuffer?) {
+        history[Place(volume: volume, block: block), default: []].append((generation, bytes))
+    }
+
+    private func resize(_ cache: Cache) throws {
+        let byteCount = Int(harness.random.within(7...24)) * (64 << 10)
+        do throws(CacheError) {
+            try cache.resize(to: UInt64(byteCount))
+            harness.byteCount = byteCount
+        } catch {
+            guard case .division = error else { throw error }
+        }
+    }
+
+    // MARK: Divisions
+
+    /// Any division, which may not fit.
+    func randomDivision() -> CacheDivision {
+        let random = harness.random
+        let segments = { (range: ClosedRange<Int>) in UInt64(random.within(range)) * (64 << 10) }
+        var division = CacheDivision()
+        if random.chance(percent: 15) { return division }
+        if random.chance(percent: 30) { division.partitions["lab"] = segments(6...9) }
+        for volume in [harness.volume, harness.other] where random.chance(percent: 70) {
+            var share = CacheDivision.Share()
+            if !division.partitions.isEmpty, random.chance(percent: 50) { share.partition = "lab" }
+            if random.chance(percent: 40) { share.guaranteedBytes = segments(1...5) }
+            if random.chance(percent: 40) { share.bytesMax = segments(6...12) }
+            for _ in 0..<random.below(4) {
+                let start = random.below(blocks)
+                share.pins.append(start..<start + 1 + random.below(16))
+            }
+            division.shares[volume] = share
+        }
+        return division
+    }
+
+    private func divide(_ cache: Cache) throws {
+        let division = randomDivision()
+        do throws(CacheError) {
+            try cache.divide(division)
+            harness.division = division
+        } catch {
+            guard case .division = error else { throw error }
+        }
+    }
+
+    /// A volume is detached and comes back, or its key is exchanged: nothing is known of it then.
+    private func leaveOrRotate(_ cache: Cache, _ volume: VolumeIdentifier) {
+        for block in 0..<blocks { note(volume, block, nil) }
+        if harness.random.chance(percent: 50) {
+            cache.detach(volume: volume)
+            harness.division.shares[volume] = nil
+        } else {
+            generations[volume, default: 1] += 1
+        }
+        attach(cache, volume)
+    }
+
+    private func attach(_ cache: Cache, _ volume: VolumeIdentifier) {
+        let key = volume == harness.volume ? harness.volumeKey : harness.otherKey
+        cache.attach(volume: volume, key: key, generation: generations[volume, default: 1])
+    }
 
     func load(_ count: Int) throws {
         let cache = try #require(harness.cache)
@@ -34,28 +105,32 @@ private final class CacheCrashRun {
             generation += 1
             let first = random.below(blocks)
             let range = first..<min(blocks, first + 1 + random.below(random.chance(percent: 20) ? 30 : 4))
-            switch random.below(17) {
+            let volume = changesDivision && random.chance(percent: 50) ? harness.other : harness.volume
+            switch random.below(changesDivision ? 21 : 17) {
             case 0..<8:
-                for block in range { note(block, CacheHarness.block(block, generation)) }
-                cache.insert(harness.volume, block: first, data: CacheHarness.blocks(range, generation))
+                for block in range { note(volume, block, CacheHarness.block(block, generation)) }
+                cache.insert(volume, block: first, data: CacheHarness.blocks(range, generation))
             case 8:
-                for block in range { note(block, zeroBlock) }
+                for block in range { note(volume, block, zeroBlock) }
                 if random.chance(percent: 50) {
-                    cache.insertZeroes(harness.volume, blocks: range)
+                    cache.insertZeroes(volume, blocks: range)
                 } else {
-                    cache.insert(harness.volume, block: first, data: ByteBuffer(repeating: 0, count: range.count * 4096))
+                    cache.insert(volume, block: first, data: ByteBuffer(repeating: 0, count: range.count * 4096))
                 }
             case 9..<11:
-                for block in range { note(block, nil) }
-                cache.invalidate(harness.volume, blocks: range)
+                for block in range { note(volume, block, nil) }
+                cache.invalidate(volume, blocks: range)
             case 11..<13:
                 let covered = generation
                 cache.synchronize { [self] in if case .success = $0 { raiseFloor(to: covered) } }
             case 13:
-                try check(cache, range, isCrashed: false)
-            case 14 where changesSize:
-                harness.byteCount = Int(random.within(7...24)) * (64 << 10)
-                try cache.resize(to: UInt64(harness.byteCount))
+                try check(cache, volume, range, isCrashed: false)
+            case 14 where changesSize: try resize(cache)
+            case 17: try divide(cache)
+            case 18:
+                let isFull = random.chance(percent: 30)
+                harness.machine.faults.lacksRoomFor = isFull ? "cache" : nil
+            case 19 where random.chance(percent: 30): leaveOrRotate(cache, volume)
             default:
                 for _ in 0..<random.within(1...10) { _ = harness.scheduler.step() }
             }
@@ -64,36 +139,45 @@ private final class CacheCrashRun {
 
     /// Of each block only the last change up to `covered`, and what came later, may be seen from now on.
     private func raiseFloor(to covered: UInt64) {
-        for (block, changes) in history {
+        for (place, changes) in history {
             guard let last = changes.lastIndex(where: { $0.generation <= covered }) else { continue }
-            history[block] = Array(changes[last...])
+            history[place] = Array(changes[last...])
         }
     }
 
     /// While the cache runs only the newest bytes may be read; after a crash any since the floor.
-    func check(_ cache: Cache, _ range: Range<UInt64>, isCrashed: Bool) throws {
+    private func check(_ cache: Cache, _ volume: VolumeIdentifier, _ range: Range<UInt64>, isCrashed: Bool) throws {
         for block in range {
             var buffer = ByteBuffer()
-            let expected = history[block]?.last
-            guard cache.readIfResident(harness.volume, blocks: block..<block + 1, into: &buffer) else { continue }
+            let changes = history[Place(volume: volume, block: block)] ?? []
+            guard cache.readIfResident(volume, blocks: block..<block + 1, into: &buffer) else { continue }
             if isCrashed {
-                let allowed = history[block] ?? []
-                #expect(allowed.contains { $0.bytes == buffer }, "block \(block) is older than what was synchronised")
+                #expect(changes.contains { $0.bytes == buffer }, "block \(block) is older than what was synchronised")
             } else {
-                #expect(expected?.bytes == buffer, "block \(block) is not the newest")
+                #expect(changes.last?.bytes == buffer, "block \(block) is not the newest")
             }
         }
+        #expect(cache.tableFault == nil)
     }
 
     func recover() throws {
-        let cache = try harness.open()
+        for volume in [harness.volume, harness.other] {
+            harness.volumeKeys[volume] = [generations[volume, default: 1]: volume == harness.volume ? harness.volumeKey : harness.otherKey]
+        }
+        let cache = try harness.open(attaching: false)
         harness.machine.faults.residentPercent = 100
-        try check(cache, 0..<blocks, isCrashed: true)
-        // What was recovered is the truth now: what is missing may stay missing, what is there is the newest.
-        for block in 0..<blocks {
-            var buffer = ByteBuffer()
-            let isThere = cache.readIfResident(harness.volume, blocks: block..<block + 1, into: &buffer)
-            history[block] = [(0, isThere ? buffer : nil)]
+        for volume in [harness.volume, harness.other] {
+            attach(cache, volume)
+            try check(cache, volume, 0..<blocks, isCrashed: true)
+            // What was recovered is the truth now: what is missing may stay missing, what is there is the newest.
+            for block in 0..<blocks {
+                var buffer = ByteBuffer()
+                let isThere = cache.readIfResident(volume, blocks: block..<block + 1, into: &buffer)
+                let place = Place(volume: volume, block: block)
+                // Where it ends elsewhere each time, what lies behind one end may be back with the next, until a sync says that it is gone.
+                let earlier = isThere || !changesSize ? [] : history[place] ?? []
+                history[place] = earlier + [(generation, isThere ? buffer : nil)]
+            }
         }
         harness.machine.faults.residentPercent = 50
     }
@@ -125,6 +209,28 @@ private final class CacheCrashRun {
             for _ in 0..<random.within(0...20) { _ = run.harness.scheduler.step() }
             run.harness.crash(power: random.chance(percent: 70))
             if random.chance(percent: 30) { run.harness.byteCount = Int(random.within(7...24)) * (64 << 10) }
+            try run.recover()
+        }
+    }
+
+    /// The same while the cache is divided in other ways, by call or from one run to the next, gets other sizes and has no room, and while
+    /// volumes leave and get other keys.
+    @Test(arguments: 2_000..<2_010 as Range<UInt64>)
+    func nothingOlderComesBackFromAnotherDivision(seed: UInt64) throws {
+        let run = try CacheCrashRun(seed: seed)
+        (run.changesSize, run.changesDivision) = (seed % 3 > 0, true)
+        run.harness.byteCount = Int(run.harness.random.within(7...24)) * (64 << 10)
+        run.harness.limits.deviceBytes = seed % 2 == 0 ? 8 << 20 : nil
+        run.harness.division = run.randomDivision()
+        try run.harness.open()
+        for _ in 0..<8 {
+            let random = run.harness.random
+            try run.load(random.within(1...120))
+            for _ in 0..<random.within(0...20) { _ = run.harness.scheduler.step() }
+            run.harness.crash(power: random.chance(percent: 70))
+            if random.chance(percent: 30) { run.harness.byteCount = Int(random.within(7...24)) * (64 << 10) }
+            if random.chance(percent: 30) { run.harness.division = run.randomDivision() }
+            run.harness.machine.faults.lacksRoomFor = nil
             try run.recover()
         }
     }
