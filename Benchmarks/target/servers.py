@@ -158,7 +158,7 @@ def qemu_nbd_encrypted(image):
         if attempts == 0:
             run_checked(create, 60)
             break
-    run_checked(["qemu-img", "convert", "-n", *secret, "--target-image-opts", "-f", "raw", image, options], 600)
+    run_checked(["qemu-img", "convert", "-U", "-n", *secret, "--target-image-opts", "-f", "raw", image, options], 600)
     port = free_port()
     command = ["qemu-nbd", *secret, "-t", "-e", "8", "-b", "127.0.0.1", "-p", str(port), "--cache=writeback", "--image-opts", options]
     return Daemon("qemu-nbd LUKS", command, port, f"nbd://127.0.0.1:{port}/")
