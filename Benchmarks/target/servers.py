@@ -152,7 +152,7 @@ def qemu_nbd_encrypted(image):
     size = str(os.path.getsize(image))
     create = ["qemu-img", "create", "-q", "-f", "luks", *secret, "-o", "key-secret=key", encrypted, size]
     # It measures how long its key derivation takes, and fails when the thread's clock did not move meanwhile.
-    attempts = 5
+    attempts = 200
     while subprocess.run(create, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60).returncode != 0:
         attempts -= 1
         if attempts == 0:
