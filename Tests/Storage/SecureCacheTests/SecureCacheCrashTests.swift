@@ -160,6 +160,15 @@ private final class CacheCrashRun {
         #expect(cache.tableFault == nil)
     }
 
+    /// Loads the cache for a while, then ends it in the middle of that, perhaps with the power; the next run may be given another size.
+    func crashUnderLoad() throws {
+        let random = harness.random
+        try load(random.within(1...120))
+        for _ in 0..<random.within(0...20) { _ = harness.scheduler.step() }
+        harness.crash(power: random.chance(percent: 70))
+        if random.chance(percent: 30) { harness.byteCount = Int(random.within(7...24)) * (64 << 10) }
+    }
+
     func recover() throws {
         for volume in [harness.volume, harness.other] {
             harness.volumeKeys[volume] = [generations[volume, default: 1]: volume == harness.volume ? harness.volumeKey : harness.otherKey]
@@ -204,11 +213,7 @@ private final class CacheCrashRun {
         run.harness.limits.deviceBytes = seed % 2 == 0 ? 8 << 20 : nil
         try run.harness.open()
         for _ in 0..<8 {
-            let random = run.harness.random
-            try run.load(random.within(1...120))
-            for _ in 0..<random.within(0...20) { _ = run.harness.scheduler.step() }
-            run.harness.crash(power: random.chance(percent: 70))
-            if random.chance(percent: 30) { run.harness.byteCount = Int(random.within(7...24)) * (64 << 10) }
+            try run.crashUnderLoad()
             try run.recover()
         }
     }
@@ -225,10 +230,7 @@ private final class CacheCrashRun {
         try run.harness.open()
         for _ in 0..<8 {
             let random = run.harness.random
-            try run.load(random.within(1...120))
-            for _ in 0..<random.within(0...20) { _ = run.harness.scheduler.step() }
-            run.harness.crash(power: random.chance(percent: 70))
-            if random.chance(percent: 30) { run.harness.byteCount = Int(random.within(7...24)) * (64 << 10) }
+            try run.crashUnderLoad()
             if random.chance(percent: 30) { run.harness.division = run.randomDivision() }
             run.harness.machine.faults.lacksRoomFor = nil
             try run.recover()
