@@ -45,14 +45,27 @@ extension CloudEdge {
         } catch {
             failure = error.description
         }
+        let division = readDivision()
         let (found, reason, size, bounds) = (file, failure, byteCount, limits)
         let volumeKeys = secrets?.volumeKeys ?? [:]
         return try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
             let opening = CacheOpening(
                 file: local, failure: reason, path: path, directory: directory, byteCount: size,
+                division: division, stateDirectory: environment.directory,
                 keys: CacheKeys(cache: key) { volumeKeys[$0]?[$1] }, limits: bounds)
             plane.openCache(opening, completion: completion)
+        }
+    }
+
+    private func readDivision() -> CacheDivision {
+        do {
+            return try KeptDivision.read(in: environment.directory)
+        } catch {
+            environment.recorder.record(
+                "cache.division_lost", severity: .warning,
+                "how the cache is divided can't be read from the state directory (\(error)): it has no partitions, shares and pins now")
+            return CacheDivision()
         }
     }
 
@@ -77,7 +90,10 @@ extension CloudEdge {
                 path: path, state: state, message: plane.cacheTrouble?.detail ?? Self.lackOfRoom(now), sizeBytes: now.byteCount,
                 wantedSizeBytes: now.byteCountWanted, isOwnSize: own != nil, bytesToEmpty: now.bytesToEmpty, blocks: now.blocksHeld,
                 hits: now.hits, misses: now.misses, evicted: now.evicted, moved: now.moved, corrupt: now.corrupt,
-                indexBytes: UInt64(now.indexBytes))
+                indexBytes: UInt64(now.indexBytes),
+                partitions: cache.division.partitions.sorted { $0.key < $1.key }.map {
+                    CachePartition(name: $0.key, sizeBytes: $0.value, heldBytes: cache.statistics(ofPartition: $0.key)?.heldBytes ?? 0)
+                }, isLoosened: cache.isLoosened)
         }
     }
 
@@ -104,6 +120,7 @@ extension CloudEdge {
                     action: "make room in the state directory, or mend its file system")
             }
         }
+        if let partitions = change.partitions { try await changePartitions(partitions) }
         return try await cache()
     }
 
@@ -124,11 +141,7 @@ extension CloudEdge {
     private func resizeCache(to own: UInt64?) async throws -> UInt64 {
         let (room, configured) = (CacheFile.room(at: cloud.cachePath), cloud.cacheSizeBytes)
         return try await needPlane().run { plane in
-            guard let cache = plane.cache, !cache.isUnusable else {
-                throw APIError.unavailable(
-                    "cache_unusable", "The cache is not open",
-                    detail: plane.cacheTrouble?.detail ?? "home has not sent its key yet", action: "See `causeway cache show`.")
-            }
+            let cache = try plane.needCache()
             let before = cache.statistics
             let byteCount = own ?? min(configured, cache.limits.deviceBytes ?? configured)
             if let room, byteCount > before.byteCountWanted, byteCount > room {
@@ -153,7 +166,7 @@ extension Problem {
             switch error {
             case .tooSmall(let bytesNeeded): "the cache was made with segments of which it needs some: at least \(bytesNeeded) bytes"
             case .tooLarge(let bytesMax): "the device of the cache has \(bytesMax) bytes"
-            case .division(let error): "the cache could not be divided as it is: \(error)"
+            case .division(let error): "the cache could not be divided as it is: \(Problem.text(of: error) { "\($0)" })"
             case .file, .cipher, .closed: "\(error)"
             }
         self.init(

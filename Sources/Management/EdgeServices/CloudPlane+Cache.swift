@@ -38,6 +38,9 @@ struct CacheOpening {
     let path: String
     let directory: OpenDirectory
     let byteCount: UInt64
+    /// How it is divided, and where that is kept.
+    let division: CacheDivision
+    let stateDirectory: OpenDirectory
     let keys: CacheKeys
     let limits: CacheLimits
 }
@@ -54,6 +57,7 @@ extension CloudPlane {
 
     /// Opens the cache, or one that stands in for it. True when it is the cache.
     func openCache(_ opening: CacheOpening, completion: @escaping (Result<Bool, any Error>) -> Void) {
+        stateDirectory = opening.stateDirectory
         guard let file = opening.file else { return standIn(opening, because: opening.failure, completion: completion) }
         open(opening, file, byteCount: opening.byteCount) { [self] result in
             switch result {
@@ -87,8 +91,8 @@ extension CloudPlane {
     ) {
         let records = LocalDirectory(opening.directory, eventLoop: eventLoop, threadPool: threadPool)
         SecureCache.open(
-            file: file, directory: records, byteCount: byteCount, keys: opening.keys, limits: opening.limits, random: .system,
-            completion: completion)
+            file: file, directory: records, byteCount: byteCount, keys: opening.keys, limits: opening.limits,
+            division: opening.division, random: .system, completion: completion)
     }
 
     /// Serves without a cache until there is one.
@@ -122,6 +126,12 @@ extension CloudPlane {
             standIn.close { _ in }
         }
         cache = fresh
+        if fresh.isLoosened {
+            recorder.record(
+                "cache.loosened", severity: .warning,
+                "the cache is too small for its partitions, guarantees and pins, and does not keep all of them: make it larger, or change them"
+            )
+        }
         if cacheTrouble == nil { return }
         cacheTrouble = nil
         recorder.record("cache.recovered", "the cache can be used again")

@@ -74,7 +74,7 @@ extension CloudPlane {
         takeFromGroup(entry.volume)
         withdraw(entry) { [self] in
             entry.volume.close(reason: "the volume was detached") { [self] in
-                cache?.detach(volume: identifier)
+                forgetInCache(identifier)
                 completion()
             }
         }

@@ -66,6 +66,9 @@ public protocol EdgeController: Sendable {
     func cache() async throws -> EdgeCache
     /// Gives the cache another size; the answer says how far that is.
     func changeCache(_ change: CacheChange) async throws -> EdgeCache
+    /// What a volume may have of the cache, and has.
+    func cacheShare(ofVolume name: String) async throws -> CacheShare
+    func changeCacheShare(ofVolume name: String, _ change: CacheShareChange) async throws -> CacheShare
 
     func groups() async throws -> [VolumeGroup]
     func group(named name: String) async throws -> VolumeGroup
@@ -128,6 +131,10 @@ extension EdgeController {
     public func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys { throw APIError.wrongRole(.onprem) }
     public func cache() async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }
     public func changeCache(_ change: CacheChange) async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }
+    public func cacheShare(ofVolume name: String) async throws -> CacheShare { throw APIError.wrongRole(.cloud) }
+    public func changeCacheShare(ofVolume name: String, _ change: CacheShareChange) async throws -> CacheShare {
+        throw APIError.wrongRole(.cloud)
+    }
     public func groups() async throws -> [VolumeGroup] { throw APIError.wrongRole() }
     public func group(named name: String) async throws -> VolumeGroup { throw APIError.wrongRole() }
     public func createGroup(_ request: GroupCreate) async throws -> VolumeGroup { throw APIError.wrongRole(.onprem) }

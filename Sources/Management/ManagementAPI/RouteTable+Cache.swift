@@ -9,7 +9,8 @@ extension RouteTable {
         ) { try .json(try await $0.controller.cache()) },
         Route(
             method: .patch, path: "/v1/cache", identifier: "changeCache", tag: "cache",
-            summary: "Give the cache another size, also while it serves. Cloud edges only.", body: .init(schema: "CacheChange"),
+            summary: "Give the cache another size, or other partitions, also while it serves. Cloud edges only.",
+            body: .init(schema: "CacheChange"),
             answers: [
                 .init(status: 200, content: [.json("EdgeCache")], summary: "The size is in force."),
                 .init(
@@ -19,6 +20,20 @@ extension RouteTable {
         ) { call in
             let cache = try await call.controller.changeCache(call.decode(CacheChange.self))
             return try .json(cache, status: cache.sizeBytes == cache.wantedSizeBytes ? .ok : .accepted)
+        },
+        Route(
+            method: .get, path: "/v1/volumes/{name}/cache", identifier: "getCacheShare", tag: "cache",
+            summary: "What a volume may have of the cache, what is pinned, and what it has. Cloud edges only.",
+            answers: [.init(status: 200, content: [.json("CacheShare")], summary: "Its share.")], errors: [409, 503]
+        ) { try .json(try await $0.controller.cacheShare(ofVolume: $0.parameter("name"))) },
+        Route(
+            method: .patch, path: "/v1/volumes/{name}/cache", identifier: "changeCacheShare", tag: "cache",
+            summary: "Change what a volume may have of the cache, and what of it is pinned, also while it serves. Cloud edges only.",
+            body: .init(schema: "CacheShareChange"),
+            answers: [.init(status: 200, content: [.json("CacheShare")], summary: "Its share as it is now.")], errors: [409, 503, 507]
+        ) { call in
+            let change = try call.decode(CacheShareChange.self)
+            return try .json(try await call.controller.changeCacheShare(ofVolume: call.parameter("name"), change))
         },
     ]
 }

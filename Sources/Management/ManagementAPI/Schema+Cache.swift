@@ -21,13 +21,71 @@ extension Schema {
                     .required("moved", .count("Blocks that made room and were kept, because they had been asked for.")),
                     .required("corrupt", .count("Blocks found damaged and fetched again.")),
                     .required("indexBytes", .count("The memory of its index.")),
+                    .required("partitions", .list("The parts that only some volumes use.", of: .reference("CachePartition"))),
+                    .required(
+                        "isLoosened",
+                        .flag("True when the cache is too small for its partitions, shares and pins: pins go first, guarantees next.")),
                 ])
         ),
         (
             "CacheChange",
             .object(
                 "What is to change; the rest stays.",
-                [.optional("sizeBytes", .count("The size, at least 16 MiB; 0 for what the configuration says.", 0...(4 << 40)))])
+                [
+                    .optional("sizeBytes", .count("The size, at least 16 MiB; 0 for what the configuration says.", 0...(4 << 40))),
+                    .optional(
+                        "partitions",
+                        .list(
+                            "All partitions that there are to be; they stay when it is left out.", of: .reference("CachePartition"),
+                            most: 63)
+                    ),
+                ])
+        ),
+        (
+            "CachePartition",
+            .object(
+                "A part of the cache that only some volumes use.",
+                [
+                    .required("name", .text("Its name.", .name)),
+                    .required("sizeBytes", .count("Its size.", 1...(4 << 40))),
+                    .optional("heldBytes", .count("What is used of it. Ignored in a request.")),
+                ])
+        ),
+        (
+            "CacheShare",
+            .object(
+                "What a volume may have of the cache, and has.",
+                [
+                    .required("volume", .text("The volume's name.")),
+                    .optional("partition", .text("The partition that it uses; missing for the shared one.")),
+                    .required("guaranteedBytes", .count("So much of its partition no other volume takes from it.")),
+                    .optional("mostBytes", .count("More it never has; missing for as much as there is.")),
+                    .required("pins", .list("Ranges that stay once they are there.", of: .reference("CachePin"))),
+                    .required("pinnedBytes", .count("How much is pinned.")),
+                    .required("pinnedHeldBytes", .count("How much of that is in the cache.")),
+                    .required("heldBytes", .count("How much of the volume is in the cache.")),
+                ])
+        ),
+        (
+            "CachePin",
+            .object(
+                "A range of a volume, in whole blocks of 4 KiB: others are rounded.",
+                [
+                    .required("startBytes", .count("Where it begins on the disk.")),
+                    .required("sizeBytes", .count("How long it is.", 1...Int64.max)),
+                ])
+        ),
+        (
+            "CacheShareChange",
+            .object(
+                "What is to change; the rest stays.",
+                [
+                    .optional("partition", .text("The partition that it is to use; empty for the shared one.", .bytes(0...64))),
+                    .optional("guaranteedBytes", .count("So much no other volume takes from it; 0 for nothing.", 0...(4 << 40))),
+                    .optional("mostBytes", .count("More it never has; 0 for as much as there is.", 0...(4 << 40))),
+                    .optional("pin", .list("Ranges that are to stay once they are there.", of: .reference("CachePin"), most: 256)),
+                    .optional("unpin", .list("Ranges that need not stay; before those to pin.", of: .reference("CachePin"), most: 256)),
+                ])
         ),
     ]
 }

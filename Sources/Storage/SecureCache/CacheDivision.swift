@@ -32,6 +32,24 @@ public struct CacheDivision: Equatable, Sendable {
             pinnedRanges.reduce(0) { $0 + ($1.upperBound - $1.lowerBound) }
         }
 
+        /// Adds a range to those that stay.
+        public mutating func pin(_ blocks: Range<UInt64>) {
+            pins.append(blocks)
+            pins = pinnedRanges
+        }
+
+        /// Takes a range out of those that stay.
+        public mutating func unpin(_ blocks: Range<UInt64>) {
+            pins = pinnedRanges.flatMap { pin in
+                [
+                    pin.lowerBound..<max(pin.lowerBound, min(pin.upperBound, blocks.lowerBound)),
+                    min(pin.upperBound, max(pin.lowerBound, blocks.upperBound))..<pin.upperBound,
+                ]
+                .filter { !$0.isEmpty }
+            }
+            pins = pinnedRanges
+        }
+
         /// The pins in ascending order, those joined that touch one another.
         var pinnedRanges: [Range<UInt64>] {
             var ranges: [Range<UInt64>] = []

@@ -54,8 +54,9 @@ public final class SecureCache<Directory: StorageDirectory> {
     var nextSequence: UInt64
 
     // MARK: Its division
-    /// How it is to be divided, and how it is. See SecureCache+Division.swift.
-    var division: CacheDivision
+    /// How it is to be divided: a volume that is detached takes its share with it. See SecureCache+Division.swift.
+    public internal(set) var division: CacheDivision
+    /// How it is.
     var plan = CachePlan()
     /// The number of each pool that the plan has.
     var poolNumbers: [CachePoolKey: Int] = [.partition(nil): 0]

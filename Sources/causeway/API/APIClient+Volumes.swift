@@ -13,6 +13,12 @@ extension APIClient {
         try await patch("/v1/volumes/\(Self.part(name))/regions", change)
     }
 
+    func cacheShare(_ name: String) async throws -> CacheShare { try await get("/v1/volumes/\(Self.part(name))/cache") }
+
+    func changeCacheShare(_ name: String, _ change: CacheShareChange) async throws -> CacheShare {
+        try await patch("/v1/volumes/\(Self.part(name))/cache", change)
+    }
+
     func credentials(_ name: String) async throws -> VolumeCredentials {
         try await get("/v1/volumes/\(Self.part(name))/credentials")
     }

@@ -4,7 +4,8 @@ import EdgeConfiguration
 
 struct CacheCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "cache", abstract: "The cache of a cloud edge.", subcommands: [Show.self, Resize.self], defaultSubcommand: Show.self)
+        commandName: "cache", abstract: "The cache of a cloud edge.", subcommands: [Show.self, Resize.self, Partition.self],
+        defaultSubcommand: Show.self)
 
     private static let path = "/v1/cache"
 
@@ -58,6 +59,29 @@ struct CacheCommand: AsyncParsableCommand {
         }
     }
 
+    struct Partition: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make a partition of the cache, which only the volumes use that are given it; give it another size, or remove it.",
+            discussion: "Volumes are given a partition by `causeway volume cache set`. One that is used can't be removed.")
+
+        @Argument(help: "The name of the partition.")
+        var name: String
+
+        @Argument(help: "The size that it gets, like 20GiB; 0 to remove it.", transform: Quantities.size)
+        var size: UInt64
+
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let client = try connection.client()
+            let before: EdgeCache = try await client.get(CacheCommand.path)
+            var partitions = before.partitions.filter { $0.name != name }.map { CachePartition(name: $0.name, sizeBytes: $0.sizeBytes) }
+            if size > 0 { partitions.append(CachePartition(name: name, sizeBytes: size)) }
+            let cache: EdgeCache = try await client.patch(CacheCommand.path, CacheChange(partitions: partitions))
+            try CacheCommand.show(cache, connection.output)
+        }
+    }
+
     static func show(_ cache: EdgeCache, _ output: OutputFormat) throws {
         if output == .json { return try Terminal.json(cache) }
         let resizing =
@@ -71,6 +95,13 @@ struct CacheCommand: AsyncParsableCommand {
                 ("served", "\(cache.hits) hits, \(cache.misses) misses, \(cache.corrupt) damaged"),
                 ("left", "\(cache.evicted) blocks; \(cache.moved) more were kept because they had been asked for"),
                 ("index", Human.bytes(cache.indexBytes)),
+                ("division", cache.isLoosened ? "the cache is too small for it, and does not keep all of it" : nil),
             ]))
+        if cache.partitions.isEmpty { return }
+        var table = Table([.init("partition"), .init("size", isNumber: true), .init("holds", isNumber: true)])
+        for partition in cache.partitions {
+            table.add(partition.name, Human.bytes(partition.sizeBytes), Human.bytes(partition.heldBytes ?? 0))
+        }
+        Terminal.print(table.text)
     }
 }

@@ -5,7 +5,8 @@ struct VolumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "volume", abstract: "Disks as they are served to machines at a cloud edge.",
         subcommands: [
-            List.self, Show.self, Create.self, Set.self, Region.self, Limit.self, Attach.self, Detach.self, Seal.self, Point.self,
+            List.self, Show.self, Create.self, Set.self, Region.self, Cache.self, Limit.self, Attach.self, Detach.self, Seal.self,
+            Point.self,
             Credentials.self,
             RecoveryKey.self, Shred.self, Delete.self,
         ], defaultSubcommand: List.self)

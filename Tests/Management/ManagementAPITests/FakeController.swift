@@ -134,6 +134,13 @@ final class FakeController: EdgeController {
     func sealBracket(_ subject: BracketSubject) async throws -> Bracket { Samples.bracket }
     func endBracket(_ subject: BracketSubject) async throws -> Bracket { Bracket(name: subject.name, state: .ended) }
     func cache() async throws -> EdgeCache { Samples.cache }
+    func cacheShare(ofVolume name: String) async throws -> CacheShare {
+        _ = try await volume(named: name)
+        return Samples.cacheShare
+    }
+    func changeCacheShare(ofVolume name: String, _ change: CacheShareChange) async throws -> CacheShare {
+        try await cacheShare(ofVolume: name)
+    }
     func changeCache(_ change: CacheChange) async throws -> EdgeCache {
         var cache = Samples.cache
         cache.wantedSizeBytes = change.sizeBytes ?? cache.wantedSizeBytes
@@ -274,7 +281,13 @@ enum Samples {
         ("GroupCreate", GroupCreate(name: "mail", volumes: ["mail"], policy: .init())),
         ("GroupChange", GroupChange(volumes: ["mail"], policy: .init())),
         ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0, heldPoints: 2, point: 7)),
-        ("EdgeCache", cache), ("CacheChange", CacheChange(sizeBytes: 1 << 30)),
+        ("EdgeCache", cache), ("CacheChange", CacheChange(sizeBytes: 1 << 30, partitions: [.init(name: "lab", sizeBytes: 1 << 24)])),
+        ("CachePartition", CachePartition(name: "lab", sizeBytes: 1 << 24, heldBytes: 1)), ("CacheShare", cacheShare),
+        ("CachePin", cacheShare.pins[0]),
+        (
+            "CacheShareChange",
+            CacheShareChange(partition: "lab", guaranteedBytes: 1, mostBytes: 1 << 30, pin: cacheShare.pins, unpin: cacheShare.pins)
+        ),
         ("VolumeRegions", regions), ("VolumeRegion", regions.regions[0]),
         (
             "RegionChange",
@@ -318,6 +331,8 @@ enum Samples {
         ("VolumeCredentials", VolumeCredentials(user: "u", secret: "s")),
         ("DetachResult", DetachResult(volume: "v", unsentBytes: nil, forced: true)),
         ("EdgeCache", EdgeCache(path: "/c", state: .waiting)), ("CacheChange", CacheChange()),
+        ("CachePartition", CachePartition(name: "lab", sizeBytes: 1)), ("CacheShare", CacheShare(volume: "v")),
+        ("CacheShareChange", CacheShareChange()),
         ("DataKey", keys[1]), ("MasterKey", MasterKeyInfo(madeAt: nil, wrappedKeys: 0)), ("ShredRequest", ShredRequest()),
         ("ShredResult", ShredResult(volume: "v", destroyedGenerations: [], edgeTold: nil, unsentBytes: nil)),
         ("RegionChange", RegionChange()), ("AttachRequest", AttachRequest()), ("DetachRequest", DetachRequest()),
@@ -327,6 +342,9 @@ enum Samples {
     ]
 
     static let chap = VolumeCreate.Chap(user: "u", secret: "twelve-bytes", mutualUser: "m", mutualSecret: "twelve-other")
+    static let cacheShare = CacheShare(
+        volume: "mail", partition: "lab", guaranteedBytes: 1 << 26, mostBytes: 1 << 30, pins: [.init(startBytes: 0, sizeBytes: 4_096)],
+        pinnedBytes: 4_096, pinnedHeldBytes: 4_096, heldBytes: 8_192)
     static let regions = VolumeRegions(
         volume: "mail", defaultPolicy: .onPrem,
         regions: [.init(startBytes: 4_096, sizeBytes: 8_192, policy: .cloudOnly, origin: .operator, cloudOnlyBytes: 4_096)],

@@ -28,6 +28,8 @@ import Testing
         ("sealVolume", "/v1/volumes/mail/seal", nil, 200),
         ("sealVolume", "/v1/volumes/mail/seal?wait=applied&timeoutSeconds=5", nil, 200),
         ("getCache", "/v1/cache", nil, 200), ("changeCache", "/v1/cache", #"{"sizeBytes":4294967296}"#, 200),
+        ("getCacheShare", "/v1/volumes/mail/cache", nil, 200),
+        ("changeCacheShare", "/v1/volumes/mail/cache", #"{"mostBytes":4294967296,"pin":[{"startBytes":0,"sizeBytes":4096}]}"#, 200),
         ("listGroups", "/v1/groups", nil, 200), ("createGroup", "/v1/groups", #"{"name":"web","volumes":["mail"]}"#, 201),
         ("getGroup", "/v1/groups/mail", nil, 200), ("changeGroup", "/v1/groups/mail", #"{"volumes":["mail"]}"#, 200),
         ("deleteGroup", "/v1/groups/mail", nil, 204), ("detachGroup", "/v1/groups/mail/detach", #"{"force":true}"#, 200),

@@ -1,0 +1,79 @@
+import APIModels
+import Blocks
+import ManagementAPI
+import NIOCore
+import SecureCache
+
+/// What volumes may have of the cache (C4): this edge's own matter, as the cache is.
+extension CloudEdge {
+    func cacheShare(ofVolume name: String) async throws -> CacheShare {
+        let share = try await needPlane().run { plane in
+            try plane.entry(named: name).map { CacheShare(name, $0.volume.identifier, try plane.needCache()) }
+        }
+        guard let share else { throw APIError.notFound("volume", name) }
+        return share
+    }
+
+    func changeCacheShare(ofVolume name: String, _ change: CacheShareChange) async throws -> CacheShare {
+        let identifier = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<String, any Error>) -> Void) in
+            guard let entry = plane.entry(named: name) else { return completion(.failure(APIError.notFound("volume", name))) }
+            let (identifier, sectorCount) = (entry.volume.identifier, entry.volume.sectorCount)
+            plane.divideCache({ division in
+                var share = division.shares[identifier] ?? CacheDivision.Share()
+                try share.change(change, sectorCount: sectorCount)
+                division.shares[identifier] = share.isEmpty ? nil : share
+            }) { completion($0.map { identifier.description }) }
+        }
+        let share = try await cacheShare(ofVolume: name)
+        environment.recorder.record(
+            "cache.share_changed", subject: name, logSubject: identifier,
+            "partition: \(share.partition ?? "shared"), guaranteed: \(share.guaranteedBytes) bytes, at most: "
+                + "\(share.mostBytes.map { "\($0) bytes" } ?? "all there is"), pinned: \(share.pinnedBytes) bytes")
+        return share
+    }
+
+    /// Gives the cache these partitions and no others.
+    func changePartitions(_ partitions: [CachePartition]) async throws {
+        let sizes = Dictionary(partitions.map { ($0.name, $0.sizeBytes) }) { first, _ in first }
+        guard sizes.count == partitions.count else { throw APIError.invalid("partitions", "must have different names") }
+        try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Void, any Error>) -> Void) in
+            plane.divideCache({ $0.partitions = sizes }, completion: completion)
+        }
+        let text = sizes.sorted { $0.key < $1.key }.map { "\($0.key) with \($0.value) bytes" }.joined(separator: ", ")
+        environment.recorder.record("cache.divided", "the cache has \(text.isEmpty ? "no partitions" : "the partitions \(text)")")
+    }
+}
+
+extension CacheShare {
+    /// What a volume has and may have of a cache.
+    fileprivate init<Directory>(_ name: String, _ identifier: VolumeIdentifier, _ cache: SecureCache<Directory>) {
+        let share = cache.division.shares[identifier] ?? CacheDivision.Share()
+        let blockBytes = UInt64(BlockGeometry.blockBytes)
+        self.init(
+            volume: name, partition: share.partition, guaranteedBytes: share.guaranteedBytes, mostBytes: share.bytesMax,
+            pins: share.pins.map { Pin(startBytes: $0.lowerBound * blockBytes, sizeBytes: UInt64($0.count) * blockBytes) },
+            pinnedBytes: share.pinnedBlocks * blockBytes, pinnedHeldBytes: cache.pinnedBlocksHeld(of: identifier) * blockBytes,
+            heldBytes: cache.blocksHeld(of: identifier) * blockBytes)
+    }
+}
+
+extension CacheDivision.Share {
+    /// Takes over what somebody wants, as far as there can be such ranges on the volume.
+    mutating func change(_ change: CacheShareChange, sectorCount: UInt64) throws {
+        if let name = change.partition { partition = name.isEmpty ? nil : name }
+        if let byteCount = change.guaranteedBytes { guaranteedBytes = byteCount }
+        if let byteCount = change.mostBytes { bytesMax = byteCount == 0 ? nil : byteCount }
+        for (field, ranges) in [("unpin", change.unpin ?? []), ("pin", change.pin ?? [])] {
+            for range in ranges {
+                let (end, isOver) = range.startBytes.addingReportingOverflow(range.sizeBytes)
+                guard range.sizeBytes > 0, !isOver, end <= sectorCount * UInt64(BlockGeometry.sectorBytes) else {
+                    throw APIError.invalid(
+                        field, "must lie on the volume, which has \(sectorCount * UInt64(BlockGeometry.sectorBytes)) bytes")
+                }
+                let blockBytes = UInt64(BlockGeometry.blockBytes)
+                let blocks = range.startBytes / blockBytes..<(end - 1) / blockBytes + 1
+                if field == "pin" { pin(blocks) } else { unpin(blocks) }
+            }
+        }
+    }
+}
