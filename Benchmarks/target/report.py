@@ -24,7 +24,7 @@ def conditions(arguments, repository):
         "causeway": commit.stdout.strip() or "unknown",
         "versions": {name: version_of(name) for name in ("tgt", "libiscsi-bin", "qemu-utils", "nbdkit", "fio")},
         "volumeBytes": arguments.size, "rounds": arguments.rounds, "secondsEach": arguments.seconds, "line": f"{arguments.rtt} ms, {arguments.rate} Mbit/s",
-        "content": "random bytes", "network": "loopback", "encryptionAtRest": True, "awake": arguments.awake, "loadAverageBefore": os.getloadavg()[0],
+        "content": "random bytes", "network": "loopback", "encryptionAtRest": True, "awake": getattr(arguments, "awake", False), "loadAverageBefore": os.getloadavg()[0],
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
