@@ -45,26 +45,29 @@ extension CloudEdge {
         } catch {
             failure = error.description
         }
-        let division = readDivision()
+        let before = try await needPlane().run { $0.cache?.division }
+        let division = before ?? readDivision()
         let (found, reason, size, bounds) = (file, failure, byteCount, limits)
         let volumeKeys = secrets?.volumeKeys ?? [:]
         return try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
             let opening = CacheOpening(
                 file: local, failure: reason, path: path, directory: directory, byteCount: size,
-                division: division, stateDirectory: environment.directory,
+                division: division,
                 keys: CacheKeys(cache: key) { volumeKeys[$0]?[$1] }, limits: bounds)
             plane.openCache(opening, completion: completion)
         }
     }
 
+    /// How the cache was divided in the run before.
     private func readDivision() -> CacheDivision {
         do {
             return try KeptDivision.read(in: environment.directory)
         } catch {
             environment.recorder.record(
                 "cache.division_lost", severity: .warning,
-                "how the cache is divided can't be read from the state directory (\(error)): it has no partitions, shares and pins now")
+                "how the cache is divided can't be read from the state directory: \(error). It has no partitions, shares and pins now: set "
+                    + "them again (`causeway cache partition`, `causeway volume cache`)")
             return CacheDivision()
         }
     }
@@ -93,7 +96,7 @@ extension CloudEdge {
                 indexBytes: UInt64(now.indexBytes),
                 partitions: cache.division.partitions.sorted { $0.key < $1.key }.map {
                     CachePartition(name: $0.key, sizeBytes: $0.value, heldBytes: cache.statistics(ofPartition: $0.key)?.heldBytes ?? 0)
-                }, isLoosened: cache.isLoosened)
+                }, isLoosened: cache.isLoosened && !cache.isUnusable)
         }
     }
 
@@ -104,6 +107,10 @@ extension CloudEdge {
 
     /// Gives the cache another size, for good; 0 for the configuration's.
     func changeCache(_ change: CacheChange) async throws -> EdgeCache {
+        if change.sizeBytes != nil, change.partitions != nil {
+            // Each is all or nothing by itself.
+            throw APIError.invalid("partitions", "must be changed by a request of its own, before or after the size")
+        }
         if let byteCount = change.sizeBytes {
             let range = Self.keptSize.range
             guard byteCount == 0 || range.contains(byteCount) else {
@@ -150,7 +157,7 @@ extension CloudEdge {
             do throws(CacheError) {
                 try cache.resize(to: byteCount)
             } catch {
-                throw Problem(resizing: error, to: byteCount)
+                throw Problem(resizing: error, to: byteCount, name: plane.volumeName)
             }
             if cache.statistics.byteCountWanted != before.byteCountWanted {
                 plane.recorder.record("cache.resizing", "the cache is to have \(cache.statistics.byteCountWanted) bytes")
@@ -161,12 +168,12 @@ extension CloudEdge {
 }
 
 extension Problem {
-    fileprivate init(resizing error: CacheError, to byteCount: UInt64) {
+    fileprivate init(resizing error: CacheError, to byteCount: UInt64, name: (VolumeIdentifier) -> String) {
         let detail =
             switch error {
             case .tooSmall(let bytesNeeded): "the cache was made with segments of which it needs some: at least \(bytesNeeded) bytes"
             case .tooLarge(let bytesMax): "the device of the cache has \(bytesMax) bytes"
-            case .division(let error): "the cache could not be divided as it is: \(Problem.text(of: error) { "\($0)" })"
+            case .division(let error): "the cache could not stay divided as it is: \(Problem.text(of: error, name))"
             case .file, .cipher, .closed: "\(error)"
             }
         self.init(

@@ -18,7 +18,8 @@ extension CloudEdge {
         let identifier = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<String, any Error>) -> Void) in
             guard let entry = plane.entry(named: name) else { return completion(.failure(APIError.notFound("volume", name))) }
             let (identifier, sectorCount) = (entry.volume.identifier, entry.volume.sectorCount)
-            plane.divideCache({ division in
+            plane.divideCache({ [unowned plane] division in
+                if plane.served[identifier] == nil { throw APIError.notFound("volume", name) }
                 var share = division.shares[identifier] ?? CacheDivision.Share()
                 try share.change(change, sectorCount: sectorCount)
                 division.shares[identifier] = share.isEmpty ? nil : share

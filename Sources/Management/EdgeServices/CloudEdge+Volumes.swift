@@ -88,6 +88,7 @@ extension CloudEdge {
         let groups = grants.groups ?? []
         try await plane.run { $0.setGroups(groups) }
         if !grants.unavailable.isEmpty { scheduleRefresh() }
+        try await plane.run { $0.forgetShares(except: granted) }
         try retireUnknownLogs(granted)
         // While a volume can't be opened its name is unknown to the front ends: then they say that it may come, and not that it
         // is none.

@@ -38,9 +38,7 @@ struct CacheOpening {
     let path: String
     let directory: OpenDirectory
     let byteCount: UInt64
-    /// How it is divided, and where that is kept.
     let division: CacheDivision
-    let stateDirectory: OpenDirectory
     let keys: CacheKeys
     let limits: CacheLimits
 }
@@ -57,7 +55,6 @@ extension CloudPlane {
 
     /// Opens the cache, or one that stands in for it. True when it is the cache.
     func openCache(_ opening: CacheOpening, completion: @escaping (Result<Bool, any Error>) -> Void) {
-        stateDirectory = opening.stateDirectory
         guard let file = opening.file else { return standIn(opening, because: opening.failure, completion: completion) }
         open(opening, file, byteCount: opening.byteCount) { [self] result in
             switch result {
@@ -141,8 +138,10 @@ extension CloudPlane {
 
     /// Makes what has come into the cache survive a kill, a few seconds after it came.
     func saveCache() {
-        guard let cache, !cache.isUnusable, NIODeadline.now() - cacheSavedAt >= Self.cacheSaveInterval else { return }
+        guard let cache, NIODeadline.now() - cacheSavedAt >= Self.cacheSaveInterval else { return }
         cacheSavedAt = .now()
+        keepStaleDivision()
+        if cache.isUnusable { return }
         let statistics = cache.statistics
         if statistics.isDegraded { cacheFailed() }
         guard statistics.isDegraded || statistics.inserted != cacheSavedInserts else { return }

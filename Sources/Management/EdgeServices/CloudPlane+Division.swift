@@ -1,13 +1,27 @@
 import APIModels
 import Blocks
-import Files
+import DequeModule
+import EdgeConfiguration
 import LocalFiles
 import ManagementAPI
 import NIOCore
 import SecureCache
 
-// How the cache is divided is what the cache has; the file says it to the next run. A division is in force before it is durable: a crash in
-// between leaves the one before, and costs hits at most.
+// How the cache is divided is what the cache has; the file `cache-division` says it to the next run. One change is made at a time: it is
+// looked at, kept, and then in force, so one that can't be or can't be kept leaves all as it is. What is in force and could not be kept is
+// kept later: a share whose volume was given back meanwhile, and the division that stayed when a write failed half-way.
+
+/// Changes of how the cache is divided.
+struct DivisionChanges {
+    /// So many may wait for those before them.
+    static let waitingMax = 64
+
+    /// A division is being kept.
+    fileprivate var isKeeping = false
+    /// What is kept may not be what is in force.
+    fileprivate var isStale = false
+    fileprivate var waiting: Deque<() -> Void> = []
+}
 
 extension CloudPlane {
     /// The cache, if it can be changed.
@@ -18,77 +32,90 @@ extension CloudPlane {
             action: "See `causeway cache show`.")
     }
 
-    /// Divides the cache in another way, and completes when that is durable. What can't be, or can't be kept, leaves all as it is.
-    func divideCache(_ change: (inout CacheDivision) throws -> Void, completion: @escaping (Result<Void, any Error>) -> Void) {
+    // MARK: Changing
+
+    /// Divides the cache in another way, durably.
+    /// - Parameter change: is asked twice, because volumes may be given back while it is being kept.
+    func divideCache(
+        _ change: @escaping (inout CacheDivision) throws -> Void, completion: @escaping (Result<Void, any Error>) -> Void
+    ) {
+        if divisionChanges.isKeeping {
+            guard divisionChanges.waiting.count < DivisionChanges.waitingMax else {
+                return completion(.failure(Problem.tooManyDivisions))
+            }
+            return divisionChanges.waiting.append { [self] in divideCache(change, completion: completion) }
+        }
         do {
-            let cache = try needCache()
-            let before = cache.division
-            var division = before
-            try change(&division)
-            do throws(CacheError) {
-                try cache.divide(division)
-            } catch {
-                throw Problem(dividing: error) { [self] in served[$0]?.grant.name ?? "\($0)" }
-            }
-            keepDivision { result in
-                if case .failure = result { try? cache.divide(before) }
-                completion(
-                    result.mapError {
-                        Problem(
-                            status: 507, code: "state_directory", title: "The division of the cache can't be kept", detail: "\($0)",
-                            action: "make room in the state directory, or mend its file system")
-                    })
-            }
+            let division = try divided(by: change)
+            keep(division) { [self] result in completion(result.flatMap { takeOver(change, kept: division) }) }
         } catch {
             completion(.failure(error))
         }
     }
 
-    /// Keeps how the cache is divided, for the next run.
-    private func keepDivision(completion: @escaping (Result<Void, any Error>) -> Void) {
-        guard let cache, let directory = stateDirectory else { return completion(.success(())) }
-        let division = cache.division
-        let bound = NIOLoopBound(completion, eventLoop: eventLoop)
-        threadPool.runIfActive(eventLoop: eventLoop) { try KeptDivision.keep(division, in: directory) }.whenComplete { bound.value($0) }
+    /// The division after a change, if the cache can have it.
+    private func divided(by change: (inout CacheDivision) throws -> Void) throws -> CacheDivision {
+        let cache = try needCache()
+        var division = cache.division
+        try change(&division)
+        do throws(CacheError) {
+            try cache.checkDivision(division)
+        } catch {
+            throw Problem(dividing: error, from: cache.division, to: division, name: volumeName)
+        }
+        return division
     }
+
+    private func takeOver(_ change: (inout CacheDivision) throws -> Void, kept: CacheDivision) -> Result<Void, any Error> {
+        // Another size of the cache, or a volume that was given back, may be in the way by now.
+        divisionChanges.isStale = true
+        return Result {
+            let division = try divided(by: change)
+            try needCache().divide(division)
+            divisionChanges.isStale = division != kept
+        }
+    }
+
+    /// What a volume that is served here is called.
+    func volumeName(_ identifier: VolumeIdentifier) -> String { served[identifier]?.grant.name ?? "\(identifier)" }
+
+    // MARK: Keeping
+
+    private func keep(_ division: CacheDivision, completion: @escaping (Result<Void, any Error>) -> Void) {
+        guard let directory = stateSpace.directory else { return completion(.success(())) }
+        divisionChanges.isKeeping = true
+        let bound = NIOLoopBound((self, completion), eventLoop: eventLoop)
+        threadPool.runIfActive(eventLoop: eventLoop) { try KeptDivision.keep(division, in: directory) }.whenComplete { result in
+            let (plane, completion) = bound.value
+            plane.divisionChanges.isKeeping = false
+            if case .failure = result { plane.divisionChanges.isStale = true }
+            completion(result.mapError { Problem(keeping: $0) })
+            // It keeps what it changes, and calls the next one then; one that is refused keeps nothing.
+            while !plane.divisionChanges.isKeeping, let next = plane.divisionChanges.waiting.popFirst() { next() }
+        }
+    }
+
+    /// Keeps what is in force, should that not have been possible before.
+    func keepStaleDivision() {
+        guard divisionChanges.isStale, !divisionChanges.isKeeping, let cache else { return }
+        divisionChanges.isStale = false
+        keep(cache.division) { _ in }
+    }
+
+    // MARK: Volumes that go
 
     /// The cache forgets a volume, and what was said of its share.
     func forgetInCache(_ identifier: VolumeIdentifier) {
         guard let cache else { return }
-        let hadShare = cache.division.shares[identifier] != nil
+        if cache.division.shares[identifier] != nil { divisionChanges.isStale = true }
         cache.detach(volume: identifier)
-        // Should that fail, the next run has a share for nobody until something of the division is changed.
-        if hadShare { keepDivision { _ in } }
-    }
-}
-
-extension Problem {
-    /// - Parameter name: what a volume is called.
-    init(dividing error: CacheError, name: (VolumeIdentifier) -> String) {
-        let detail =
-            if case .division(let division) = error { Problem.text(of: division, name) } else { "\(error)" }
-        self.init(
-            status: 409, code: "cache_division", title: "The cache can't be divided like that", detail: detail,
-            action: "Choose other sizes, or make the cache larger; it stays divided as it is. See `causeway cache show`.")
     }
 
-    /// What is wrong with a division, in words.
-    static func text(of error: CacheDivisionError, _ name: (VolumeIdentifier) -> String) -> String {
-        switch error {
-        case .noPartition(let partition): "there is no partition “\(partition)”, or a volume still uses it"
-        case .partitionTooSmall(let partition, let needed): "partition “\(partition)” needs at least \(needed) bytes"
-        case .tooManyPools(let max): "partitions and volumes with a guarantee or a maximum are more than \(max - 1)"
-        case .tooManyPins(let volume, let max): "volume “\(name(volume))” would have more than \(max) pinned ranges"
-        case .badPin(let volume): "a range of volume “\(name(volume))” is empty, or behind the end of any disk"
-        case .maximumTooSmall(let volume, let needed): "the maximum of volume “\(name(volume))” must be at least \(needed) bytes"
-        case .guaranteeOverMaximum(let volume): "volume “\(name(volume))” can't be guaranteed more than its maximum"
-        case .pinsOverMaximum(let volume, let pinned, let max):
-            "volume “\(name(volume))” has \(pinned) bytes pinned, and its maximum has room for \(max)"
-        case .tooMuchPromised(let partition, let promised, let max):
-            "guarantees and pins in \(partition.map { "partition “\($0)”" } ?? "the shared part of the cache") take \(promised) bytes, "
-                + "and it can keep \(max): what is pinned takes a third more than it is"
-        case .partitionsTooLarge(let byteCount, let max):
-            "the partitions have \(byteCount) bytes together, and the cache has room for \(max)"
-        }
+    /// Forgets the shares of volumes that home has taken back, also while this edge was down.
+    func forgetShares(except granted: Set<String>) {
+        guard let cache else { return }
+        let gone = cache.division.shares.keys.filter { !granted.contains($0.description) }
+        for identifier in gone { cache.forgetShare(of: identifier) }
+        if !gone.isEmpty { divisionChanges.isStale = true }
     }
 }

@@ -99,8 +99,8 @@ final class CloudPlane {
     private(set) var isRevoked = false
     /// The cache, or one that stands in for it; nil until home has sent its key. See CloudPlane+Cache.swift.
     var cache: SecureCache<LocalDirectory>?
-    /// Where its division is kept.
-    var stateDirectory: OpenDirectory?
+    /// See CloudPlane+Division.swift.
+    var divisionChanges = DivisionChanges()
     var cacheTrouble: CacheTrouble?
     private(set) var served: [VolumeIdentifier: Served] = [:]
     /// The groups of volumes that home has granted; see CloudPlane+Groups.swift.

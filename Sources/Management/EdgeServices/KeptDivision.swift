@@ -8,8 +8,15 @@ enum KeptDivision {
     private static let fileName = "cache-division"
     private static let fileBytesMax = 2 << 20
 
-    /// The cache is divided in no way any more: the file was damaged. That costs hits, and keeps nobody from serving.
-    struct Damage: Error {}
+    /// The file says nothing. That costs hits, and keeps nobody from serving.
+    struct Damage: Error, CustomStringConvertible {
+        var description: String { "the file \(fileName) is damaged" }
+    }
+
+    /// It would be too large to be read again.
+    struct TooLarge: Error, CustomStringConvertible {
+        var description: String { "shares and pins of all volumes would take more than \(fileBytesMax) bytes: pin fewer and longer ranges" }
+    }
 
     /// What was kept; no division when nothing was.
     static func read(in directory: OpenDirectory) throws -> CacheDivision {
@@ -25,7 +32,9 @@ enum KeptDivision {
     static func keep(_ division: CacheDivision, in directory: OpenDirectory) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
-        try directory.replaceFile(fileName, with: Array(encoder.encode(StoredDivision(division))))
+        let bytes = try encoder.encode(StoredDivision(division))
+        if bytes.count > fileBytesMax { throw TooLarge() }
+        try directory.replaceFile(fileName, with: Array(bytes))
     }
 }
 

@@ -11,12 +11,17 @@ extension SecureCache {
     ///
     /// - Throws: `division` for one that does not fit; then the one before stays. `closed`.
     public func divide(_ division: CacheDivision) throws(CacheError) {
-        if isClosed { throw .closed }
-        if unusable == nil { try check(division, segmentCount: min(end, segmentCountWanted)) }
+        try checkDivision(division)
         self.division = division
         didDivide()
         makeRoom()
         pump()
+    }
+
+    /// Refuses what `divide` would refuse now.
+    public func checkDivision(_ division: CacheDivision) throws(CacheError) {
+        if isClosed { throw .closed }
+        if unusable == nil { try check(division, segmentCount: min(end, segmentCountWanted)) }
     }
 
     /// True when a division was given with which the cache is too small: see `CacheDivision`.
@@ -112,8 +117,8 @@ extension SecureCache {
         for pin in plan.pins[volume.identifier] ?? [] { volume.pins.insert(pin.sectors, ZeroMark()) }
     }
 
-    /// The volume will not come back.
-    func forgetShare(of identifier: VolumeIdentifier) {
+    /// Forgets what a volume was to have, which will not come back: also when the rest is too much for the cache.
+    public func forgetShare(of identifier: VolumeIdentifier) {
         if division.shares.removeValue(forKey: identifier) != nil { didDivide() }
     }
 

@@ -43,6 +43,8 @@ extension SecureCache {
     /// Takes the place of a cache that could not be opened, whose volumes it gets. In the same turn of the event loop their owners go on
     /// with this one.
     public func takeOver(from standIn: SecureCache) {
+        // Those of volumes that have left meanwhile.
+        for identifier in division.shares.keys where standIn.division.shares[identifier] == nil { forgetShare(of: identifier) }
         for volume in standIn.index.volumes.values {
             guard let key = volume.key else { continue }
             let identifier = volume.identifier

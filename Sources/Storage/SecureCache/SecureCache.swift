@@ -204,7 +204,7 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// closed keeps them for the next run. A crash may bring the blocks back, under this identifier only: another attachment of the
     /// same disk has another one.
     public func detach(volume identifier: VolumeIdentifier) {
-        guard let volume = index[identifier] else { return }
+        guard let volume = index[identifier] else { return forgetShare(of: identifier) }
         volume.key = nil
         volume.map.forEach { _, slot in segments[geometry.segment(of: slot)].liveCount -= 1 }
         missedRanges -= volume.missed.ranges.count

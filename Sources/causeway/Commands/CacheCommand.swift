@@ -75,6 +75,9 @@ struct CacheCommand: AsyncParsableCommand {
         func run() async throws {
             let client = try connection.client()
             let before: EdgeCache = try await client.get(CacheCommand.path)
+            if size == 0, !before.partitions.contains(where: { $0.name == name }) {
+                throw CommandFailure("There is no partition “\(name)” that could be removed; see `causeway cache show`.")
+            }
             var partitions = before.partitions.filter { $0.name != name }.map { CachePartition(name: $0.name, sizeBytes: $0.sizeBytes) }
             if size > 0 { partitions.append(CachePartition(name: name, sizeBytes: size)) }
             let cache: EdgeCache = try await client.patch(CacheCommand.path, CacheChange(partitions: partitions))

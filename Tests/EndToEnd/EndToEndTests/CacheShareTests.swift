@@ -6,10 +6,14 @@ extension EndToEnd {
     /// Partitions, shares and pins of the cache, as an operator sees them.
     @Suite(.serialized)
     struct CacheShares {
-        private func json<Answer: Decodable>(_ lab: Lab, _ arguments: [String]) async throws -> Answer {
-            let result = try await Command.run(
-                "causeway", arguments + ["--output", "json"],
+        private func causeway(_ lab: Lab, _ arguments: [String]) async throws -> CommandResult {
+            try await Command.run(
+                "causeway", arguments,
                 environment: ["CAUSEWAY_API": lab.description.cloud.api, "CAUSEWAY_TOKEN": lab.description.cloud.token], seconds: 60)
+        }
+
+        private func json<Answer: Decodable>(_ lab: Lab, _ arguments: [String]) async throws -> Answer {
+            let result = try await causeway(lab, arguments + ["--output", "json"])
             guard result.isSuccess else { throw CommandFailure(description: result.description) }
             return try APICoding.decoder().decode(Answer.self, from: Data(result.output.utf8))
         }
@@ -56,6 +60,88 @@ extension EndToEnd {
             }
         }
 
+        @Test("SIGKILL while shares change: what was answered is in force, and never half of a change")
+        func kills() async throws {
+            try await Lab.with(disks: [("data", 64 << 20)], options: ["--cache-size", "128MiB"]) { lab in
+                for round in 1...4 {
+                    // At some time among the changes.
+                    let pid = lab.edge(.cloud).pid
+                    let killing = try Command.start("sh", ["-c", "sleep 0.\(2 * round); kill -9 \(pid)"])
+                    var (answered, asked): (UInt64, UInt64) = (0, 0)
+                    for step in 1...40 {
+                        asked = UInt64(round * 64 + step) << 12
+                        let change = ["volume", "cache", "set", "data", "--guaranteed", "\(asked)", "--most", "\((20 << 20) + asked)"]
+                        guard try await causeway(lab, change).isSuccess else { break }
+                        answered = asked
+                    }
+                    _ = try await killing.wait(seconds: 20)
+                    try await lab.kill(.cloud)
+                    try await lab.restart(.cloud)
+                    try await lab.untilServing("data")
+                    let share: CacheShare = try await json(lab, ["volume", "cache", "show", "data"])
+                    #expect([answered, asked].contains(share.guaranteedBytes) || answered == 0, "\(share) after \(answered)")
+                    #expect(share.mostBytes == nil || share.mostBytes == (20 << 20) + share.guaranteedBytes, "\(share)")
+                }
+                // Changes at the same time are kept in the order in which they are in force.
+                let (api, token) = (lab.description.cloud.api, lab.description.cloud.token)
+                try await withThrowingTaskGroup { group in
+                    for megabytes in 13...18 {
+                        group.addTask {
+                            try await Command.check(
+                                "causeway", ["volume", "cache", "set", "data", "--guaranteed", "0", "--most", "\(megabytes)MiB"],
+                                environment: ["CAUSEWAY_API": api, "CAUSEWAY_TOKEN": token], seconds: 60)
+                        }
+                    }
+                    try await group.waitForAll()
+                }
+                let last: CacheShare = try await json(lab, ["volume", "cache", "show", "data"])
+                try await lab.kill(.cloud)
+                try await lab.restart(.cloud)
+                try await lab.untilServing("data")
+                #expect(try await json(lab, ["volume", "cache", "show", "data"]) == last && last.mostBytes != nil)
+            }
+        }
+
+        /// A state directory that takes no changes: the one is refused, and the share of a volume that leaves goes nevertheless.
+        @Test(
+            "what can't be kept is refused and changes nothing; a detached volume's share goes for good",
+            .enabled(EndToEndFaults.FullDisks.withoutFileSystem, LabFileSystem.isPossible)
+        )
+        func unkept() async throws {
+            try await Lab.with(disks: [("data", 64 << 20), ("other", 64 << 20)], options: ["--cache-size", "128MiB"], stateMebibytes: 640) {
+                lab in
+                let before: CacheShare = try await json(lab, ["volume", "cache", "pin", "data", "--start", "0", "--size", "4MiB"])
+                let _: CacheShare = try await json(lab, ["volume", "cache", "set", "other", "--guaranteed", "8MiB"])
+                try await lab.fileSystem(.makeImmutable)
+                let refused = try await causeway(lab, ["volume", "cache", "set", "data", "--guaranteed", "20MiB"])
+                #expect(refused.status == 1 && refused.errors.contains("mend its file system"), "\(refused)")
+                #expect(try await json(lab, ["volume", "cache", "show", "data"]) == before)
+
+                // Nobody keeps that the first is gone before the daemon ends, and the second goes while it is away.
+                let detached = try await lab.causeway(.onprem, "volume", "detach", "data", "--force")
+                #expect(detached.isSuccess, "\(detached)")
+                try await Lab.untilTrue(seconds: 30, "its end at the cloud edge") {
+                    try await !causeway(lab, ["volume", "show", "data"]).isSuccess
+                }
+                try await lab.kill(.cloud)
+                try await lab.fileSystem(.makeMutable)
+                try await lab.causeway(.onprem, "volume", "detach", "other", "--force")
+                try await lab.restart(.cloud)
+                for volume in ["data", "other"] {
+                    let attached = try await lab.causeway(.onprem, "volume", "attach", volume)
+                    #expect(attached.isSuccess, "\(attached)")
+                    try await lab.untilServing(volume)
+                    let share: CacheShare = try await json(lab, ["volume", "cache", "show", volume])
+                    #expect(share == CacheShare(volume: volume), "\(share)")
+                }
+                let mountPoint = try #require(lab.fileSystem).mountPoint
+                let file = "/proc/\(lab.edge(.onprem).pid)/root\(mountPoint)/cache-division"
+                try await Lab.untilTrue(seconds: 30, "a division without shares in \(file)") {
+                    try String(contentsOfFile: file, encoding: .utf8).contains(#""shares":{}"#)
+                }
+            }
+        }
+
         /// The share of the volume with the pins; the partition must be in its bounds.
         private func check(_ lab: Lab) async throws -> CacheShare {
             let cache: EdgeCache = try await json(lab, ["cache", "show"])
@@ -68,16 +154,17 @@ extension EndToEnd {
         /// What can't be leaves all as it is, and says in words what is wrong.
         private func refusals(_ lab: Lab) async throws {
             for (arguments, reason) in [
-                (["cache", "partition", "lab", "0"], "still uses it"), (["cache", "partition", "other", "1GiB"], "the cache has room for"),
-                (["cache", "partition", "other", "1KiB"], "needs at least"), (["cache", "resize", "32MiB"], "could not be divided"),
+                (["cache", "partition", "lab", "0"], "still used by “scratch”"),
+                (["cache", "partition", "other", "1GiB"], "the cache has room for"),
+                (["cache", "partition", "other", "0"], "no partition “other”"),
+                (["cache", "partition", "other", "1KiB"], "must have at least 12MiB"),
+                (["cache", "resize", "32MiB"], "could not stay divided"),
                 (["volume", "cache", "set", "data", "--guaranteed", "1GiB"], "it can keep"),
                 (["volume", "cache", "set", "data", "--partition", "nobody"], "there is no partition"),
                 (["volume", "cache", "pin", "data", "--start", "127MiB", "--size", "2MiB"], "must lie on the volume"),
                 (["volume", "cache", "show", "nobody"], "There is no volume"),
             ] {
-                let result = try await Command.run(
-                    "causeway", arguments,
-                    environment: ["CAUSEWAY_API": lab.description.cloud.api, "CAUSEWAY_TOKEN": lab.description.cloud.token], seconds: 60)
+                let result = try await causeway(lab, arguments)
                 #expect(result.status == 1 && result.errors.contains(reason), "\(arguments): \(result)")
             }
             let onPrem = try await lab.causeway(.onprem, "volume", "cache", "show", "data")

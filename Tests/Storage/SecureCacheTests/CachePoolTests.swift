@@ -170,6 +170,30 @@ import Testing
 
     // MARK: Another size
 
+    /// Of one that never came in this run, too; and of one that left while another cache stood in.
+    @Test func theShareOfAVolumeThatWillNotComeIsForgotten() throws {
+        let other = VolumeIdentifier(high: 9, low: 9)
+        let harness = try harness {
+            $1.shares = [$0.volume: Self.share(guaranteed: 6), other: Self.share(pins: [0..<30])]
+        }
+        let cache = try #require(harness.cache)
+        cache.detach(volume: other)
+        #expect(cache.division.shares.keys.map(\.self) == [harness.volume])
+        try harness.synchronize()
+        harness.crash(power: false)
+        harness.machine.faults.failsReads = true
+        let standIn = try harness.open()
+        #expect(standIn.isUnusable && standIn.division.shares.count == 2)
+        standIn.detach(volume: harness.volume)
+        harness.machine.faults.failsReads = false
+        let found = try harness.open(attaching: false)
+        found.takeOver(from: standIn)
+        #expect(found.division.shares.keys.map(\.self) == [other])
+        found.forgetShare(of: other)
+        #expect(found.division == CacheDivision() && found.statistics(ofShare: harness.volume) == nil)
+        try check(harness)
+    }
+
     @Test func pinsSurviveASmallerSizeAndForbidOneThatIsTooSmall() throws {
         let harness = try harness { $1.shares[$0.volume] = Self.share(pins: [0..<200]) }
         let cache = try #require(harness.cache)
