@@ -172,6 +172,32 @@ class S3FIFO:
             del self.frequency[block]
 
 
+class Fingerprints:
+    """Short names of blocks in buckets of eight, of which each forgets its oldest: what the product keeps of ghosts."""
+
+    def __init__(self, count, names):
+        self.names, self.buckets = names, [[] for _ in range(max(1, (count + 7) // 8))]
+
+    def place(self, block):
+        mixed = hash((block, 0x9E3779B97F4A7C15)) & 0xFFFFFFFFFFFFFFFF
+        return self.buckets[mixed % len(self.buckets)], (mixed >> 32) % self.names
+
+    def pop(self, block, default):
+        bucket, name = self.place(block)
+        if name not in bucket:
+            return default
+        bucket.remove(name)
+        return True
+
+    def __setitem__(self, block, _):
+        bucket, name = self.place(block)
+        bucket.insert(0, name)
+        del bucket[8:]
+
+    def __len__(self):
+        return 0
+
+
 class Segments:
     """A log of segments that are freed whole. What is read while it is there is copied when its segment goes.
 
@@ -179,14 +205,17 @@ class Segments:
     there to the main one, where each read is good for one more round. Blocks that left unread are ghosts for a while,
     `ghosts` times the capacity of them, and go to the main queue when they come again. Without, there is one queue;
     `copies` says whether it keeps what was read. `renewals_count` says that an insertion of a block that is there counts as a read.
-    `false_ghosts` is the share of blocks that a table of short fingerprints takes for ghosts though they are none."""
+    `false_ghosts` is the share of blocks that a table of short fingerprints takes for ghosts though they are none;
+    with `names`, ghosts are in such a table (`Fingerprints`)."""
 
-    def __init__(self, capacity, slots, small=None, ghosts=0.0, copies=True, renewals_count=False, false_ghosts=0.0):
+    def __init__(self, capacity, slots, small=None, ghosts=0.0, copies=True, renewals_count=False, false_ghosts=0.0, names=None):
         self.slots, self.copies, self.has_two, self.renewals_count = slots, copies, small is not None, renewals_count
         self.free = max(4, capacity // slots)
         self.spare = min(2, self.free // 4)
         self.small_max = max(1, self.free * (small or 0))
         self.ghosts_max, self.ghosts = int(capacity * ghosts), OrderedDict()
+        if names:
+            self.ghosts = Fingerprints(self.ghosts_max, names)
         # Each queue is of segments, oldest first; the last one takes blocks. A block is where `place` says.
         self.queues, self.place, self.frequency = (deque(), deque()), {}, {}
         self.false_ghosts, self.random = false_ghosts, random.Random(1)

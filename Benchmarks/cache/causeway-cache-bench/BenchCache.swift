@@ -52,7 +52,8 @@ final class BenchCache: Sendable {
                         try OpenDirectory(directory + "/records", create: true), eventLoop: eventLoop, threadPool: threadPool),
                     eventLoop: eventLoop)
                 Cache.open(
-                    file: blocks, directory: records, byteCount: byteCount, keys: CacheKeys(cache: key) { _, _ in key }, limits: CacheLimits(segmentBytes: segmentBytes),
+                    file: blocks, directory: records, byteCount: byteCount, keys: CacheKeys(cache: key) { _, _ in key },
+                    limits: CacheLimits(segmentBytes: segmentBytes),
                     random: .system
                 ) { result in
                     switch result {

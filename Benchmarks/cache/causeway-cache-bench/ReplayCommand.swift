@@ -50,16 +50,19 @@ struct ReplayCommand: AsyncParsableCommand {
         let events = try CacheEvent.load(events)
         let byteCount = UInt64(blocks) * 4128
         let share = Int(byteCount / 256) / 4096 * 4096
+        let segmentBytes = segmentBytes ?? min(max(share, 64 << 10), 4 << 20)
+        // Small segments stand for large ones: to each there is as much time, and so as many writes.
+        let insertionsMax = max(1, segmentBytes / 4128 / 4)
         try await Bench.inTemporaryDirectory { directory, eventLoop, threadPool in
             let cache = try await BenchCache.open(
-                directory, byteCount: byteCount, segmentBytes: segmentBytes ?? min(max(share, 64 << 10), 4 << 20), key: .random(),
+                directory, byteCount: byteCount, segmentBytes: segmentBytes, key: .random(),
                 isWeightless: false, on: eventLoop, threadPool: threadPool)
             var result = Result()
             var next = 0
             while next < events.count {
                 let start = next
                 let step: (next: Int, reads: Int, hits: Int) = try await cache.wait { parts, promise in
-                    Replay(events: events, next: start, cache: parts.cache, promise: promise).step()
+                    Replay(events: events, next: start, insertionsMax: insertionsMax, cache: parts.cache, promise: promise).step()
                 }
                 next = step.next
                 result.reads += step.reads
@@ -91,17 +94,21 @@ private final class Replay {
     private var hits = 0
     private var inserted = 0
     private var scratch = ByteBuffer()
-    private static let insertionsMax = 256
+    private let insertionsMax: Int
 
-    init(events: [CacheEvent], next: Int, cache: BenchCache.Cache, promise: EventLoopPromise<(next: Int, reads: Int, hits: Int)>) {
+    init(
+        events: [CacheEvent], next: Int, insertionsMax: Int, cache: BenchCache.Cache,
+        promise: EventLoopPromise<(next: Int, reads: Int, hits: Int)>
+    ) {
         self.events = events
         self.next = next
+        self.insertionsMax = insertionsMax
         self.cache = cache
         self.promise = promise
     }
 
     func step() {
-        while next < events.count, inserted < Self.insertionsMax {
+        while next < events.count, inserted < insertionsMax {
             let event = events[next]
             if event.isInsertion {
                 next += 1

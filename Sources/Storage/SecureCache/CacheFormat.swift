@@ -82,8 +82,8 @@ struct CacheGeometry: Equatable {
         return min(max(fitting, CacheFormat.segmentBytesMin), maximum)
     }
 
-    /// Segments that a cache keeps free ahead of need.
-    static func reserve(segmentCount: Int) -> Int { max(2, min(8, segmentCount / 16)) }
+    /// Segments that a cache keeps free ahead of need: enough to take what arrives while others are emptied, and little of a small cache.
+    static func reserve(segmentCount: Int) -> Int { min(max(2, segmentCount / 16), max(4, min(8, segmentCount / 64))) }
 
     /// Bits that the number of a slot takes.
     var slotWidth: Int { max(1, Int.bitWidth - (segmentCount * slotCount - 1).leadingZeroBitCount) }

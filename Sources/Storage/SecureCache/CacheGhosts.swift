@@ -80,6 +80,8 @@ struct CacheUses {
 /// the first on. Meanwhile the first buckets are those of the smaller table, and those behind the ones that they were made of are still
 /// the larger one's.
 struct CacheGhosts {
+    /// How many names there are: one new block in some twenty bears one that its bucket has by chance.
+    private static let nameCount: UInt64 = 160
     /// The table is halved so often at most.
     static let halvingsMax = 3
     /// Buckets that a step makes.
@@ -93,6 +95,9 @@ struct CacheGhosts {
 
     /// - Parameter entries: how many names are remembered.
     init(entries: Int) { buckets = CachePages(count: Self.bucketCount(entries: entries, halvings: 0)) }
+
+    /// How many names a cache of so many blocks remembers.
+    static func entries(slotCount: Int) -> Int { slotCount / 10 * 9 }
 
     private static func bucketCount(entries: Int, halvings: Int) -> Int {
         (0..<halvings).reduce(max(1, (entries + 7) / 8)) { count, _ in half(of: count) }
@@ -119,7 +124,7 @@ struct CacheGhosts {
         // The bucket comes from the high bits, so that two neighbours become one when the table is halved.
         var bucket = Int(mixed.multipliedFullWidth(by: UInt64(buckets.count)).high)
         if let halvedBuckets, bucket / 2 < halvedBuckets { bucket /= 2 }
-        return (bucket, UInt8(mixed % 255) + 1)
+        return (bucket, UInt8(mixed % Self.nameCount) + 1)
     }
 
     /// Remembers a block that leaves.

@@ -10,8 +10,8 @@ import DequeModule
 //                            as a ghost; a block that comes back while its name is there goes to the main queue
 //
 // A scan passes through the small queue and leaves without having driven out what is used. Behind a guest's page cache the
-// second read of a block comes late, so as many ghosts as blocks are kept where memory allows it, at one byte each. Being
-// taken for a ghost by mistake, as one new block in some forty is, does no harm and a little good: it lets a part of a cycle
+// second read of a block comes late, so nearly as many ghosts as blocks are kept where memory allows it, at one byte each. Being
+// taken for a ghost by mistake, as one new block in some twenty is, does no harm and a little good: it lets a part of a cycle
 // stay that is too long for the cache. Benchmarks/cache has the numbers.
 //
 // A cache that is divided has several pools, each with its two queues: one for all volumes of a partition, and one for each volume with a

@@ -93,7 +93,7 @@ extension SecureCache {
         geometry.segmentCount = segments.count
         let slots = geometry.segmentCount * geometry.slotCount
         uses.resize(slotCount: slots)
-        ghosts.resize(entries: slots)
+        ghosts.resize(entries: CacheGhosts.entries(slotCount: slots))
         index.slotWidth = geometry.slotWidth
     }
 

@@ -138,7 +138,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         end = state.geometry.segmentCount
         let slots = state.geometry.segmentCount * state.geometry.slotCount
         uses = CacheUses(slotCount: slots)
-        ghosts = CacheGhosts(entries: slots)
+        ghosts = CacheGhosts(entries: CacheGhosts.entries(slotCount: slots))
         freeSegments = Deque(state.segments.indices.filter { state.segments[$0].state == .free })
         counters.segmentsSkipped = state.loss == nil ? 0 : 1
         record(.salt(number: UInt32(salt), salts[salt]?.bytes ?? []))
