@@ -24,8 +24,6 @@ public final class Compressor {
     public static let maximumBytes = 4 * 1024 * 1024
     /// Compression that saves less than one part in this many does not pay.
     static let leastSaving = 16
-    /// Zstandard's level: the fastest one that is much denser than LZ4.
-    static let zstandardLevel: Int32 = 1
 
     // The libraries' contexts. They are made when first used, and freed with this object.
     private var lz4State: UnsafeMutableRawPointer?
@@ -43,7 +41,7 @@ public final class Compressor {
     /// Compresses the readable bytes.
     /// - Parameter headroom: so many zero bytes come before the compressed ones, for the caller to overwrite.
     /// - Returns: nil when that does not save at least a sixteenth, or when the input is too long.
-    public func compress(_ bytes: ByteBuffer, using algorithm: CompressionAlgorithm, headroom: Int = 0) -> ByteBuffer? {
+    public func compress(_ bytes: ByteBuffer, using method: CompressionMethod, headroom: Int = 0) -> ByteBuffer? {
         let count = bytes.readableBytes
         guard count > Self.leastSaving, count <= Self.maximumBytes else { return nil }
         // No more room than pays: the library gives up by itself when it does not suffice.
@@ -53,16 +51,16 @@ public final class Compressor {
         output.writeRepeatingByte(0, count: headroom)
         let written = bytes.withUnsafeReadableBytes { source in
             output.writeWithUnsafeMutableBytes(minimumWritableBytes: room) { target in
-                compress(source, into: UnsafeMutableRawBufferPointer(rebasing: target.prefix(room)), using: algorithm)
+                compress(source, into: UnsafeMutableRawBufferPointer(rebasing: target.prefix(room)), using: method)
             }
         }
         return written > 0 ? output : nil
     }
 
     private func compress(
-        _ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer, using algorithm: CompressionAlgorithm
+        _ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer, using method: CompressionMethod
     ) -> Int {
-        switch algorithm {
+        switch method.algorithm {
         case .lz4:
             if lz4State == nil { lz4State = .allocate(byteCount: Int(LZ4_sizeofState()), alignment: 16) }
             let written = LZ4_compress_fast_extState(
@@ -73,7 +71,7 @@ public final class Compressor {
             if compressionContext == nil { compressionContext = ZSTD_createCCtx() }
             guard let context = compressionContext else { return 0 }
             let written = ZSTD_compressCCtx(
-                context, target.baseAddress, target.count, source.baseAddress, source.count, Self.zstandardLevel)
+                context, target.baseAddress, target.count, source.baseAddress, source.count, method.zstandardLevel)
             return ZSTD_isError(written) != 0 ? 0 : written
         }
     }

@@ -69,6 +69,8 @@ public struct DelayWindow: Sendable {
 
     private var rate = 0.0
     private var nextDeparture = NIODeadline.uptimeNanoseconds(0)
+    /// What frames are paced at, in bytes a nanosecond; 0 when they are not.
+    private var pace = 0.0
 
     public init() {}
 
@@ -118,7 +120,7 @@ public struct DelayWindow: Sendable {
     public mutating func sent(_ byteCount: Int, now: NIODeadline) {
         inFlightBytes += byteCount
         guard base.isFinite else { return }
-        let pace = (isStarting ? 2 : 1.25) * window / (base + target)
+        pace = (isStarting ? 2 : 1.25) * window / (base + target)
         let burst = min(Double(Self.burstBytes), max(window / 4, Double(Self.minimumBytes))) / pace
         // Time that was not used may be used by a burst, but by no more than one.
         let earliest = now - .nanoseconds(Int64(min(burst, 1e9)))
@@ -126,7 +128,11 @@ public struct DelayWindow: Sendable {
     }
 
     /// Corrects the size of a frame that was compressed after it had been counted.
-    public mutating func shrink(by byteCount: Int) { inFlightBytes = max(0, inFlightBytes - byteCount) }
+    public mutating func shrink(by byteCount: Int) {
+        inFlightBytes = max(0, inFlightBytes - byteCount)
+        // The next one may leave so much earlier: it is the line that is paced.
+        if pace > 0 { nextDeparture = nextDeparture - .nanoseconds(Int64(min(Double(byteCount) / pace, 1e9))) }
+    }
 
     /// Records that a frame was lost with its connection.
     public mutating func lost(_ byteCount: Int) { inFlightBytes = max(0, inFlightBytes - byteCount) }

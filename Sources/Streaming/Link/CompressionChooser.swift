@@ -1,81 +1,156 @@
 import Compression
 
-// Whether a frame is compressed, and how. What counts is the time until the last byte of a frame has left: the time
-// that the compressor takes and the time that its output takes on the line. Both are measured, in averages:
+// Whether a frame is compressed, and how. All times are measured, in averages, in nanoseconds for a byte of input: what a method takes, how
+// much of a byte it leaves, and what a byte takes on the line. What counts depends on who waits:
 //
-//   none        bytes x line
-//   LZ4, Zstd   bytes x (own time + ratio x line)
+//   somebody waits for this frame     time + rest x line             until its last byte has left
+//   many frames follow one another    max(2 x time, rest x line)     the line and the processor work side by side, and the processor has
+//                                                                    about as much to do for a byte besides compressing it
 //
-// Data that does not shrink is recognised by trying: after every try that did not pay twice as many frames go
-// unchanged before the next try, up to a limit.
+// None costs what a byte takes on the line. Each method is compared now and then with the one in use, on the same frame: so it is known how
+// much more or less it would leave of what is sent now.
+//
+// Data that does not shrink is recognised by a look at it (`RandomnessProbe`); and by trying: after every try that did not pay twice as many
+// frames go unchanged before the next try, up to a limit.
 
-/// Chooses the compression of the frames of one stream. Pure: times are measured by its owner.
+/// Chooses the compression of the frames of one class. Pure: times are measured by its owner.
 public struct CompressionChooser: Sendable {
+    /// What the frames of a class are for.
+    public enum Goal: Sendable {
+        /// Somebody waits for each.
+        case latency
+        /// As many as possible, one after the other.
+        case throughput
+    }
+
+    /// What to do with a frame.
+    public struct Choice: Equatable, Sendable {
+        /// How it is compressed.
+        public var method: CompressionMethod
+        /// Compress it so, too, and record that first.
+        public var comparison: CompressionMethod?
+    }
+
     /// Payloads below this are sent as they are.
     public static let smallestBytes = 256
     /// The most frames that go unchanged between two tries.
     static let longestPause = 64
-    /// How often the algorithm that is not the chosen one is tried, in frames.
+    /// How often another method is compared with the chosen one, in frames.
     static let comparisonInterval = 64
     /// What is assumed of a line that was not measured yet, in bytes a second: 100 Mbit/s.
     static let unknownLine = 12.5e6
+    /// What the processor does for a byte, in times of what compressing it takes.
+    private static let workFactor = 2.0
 
     private struct Experience {
         /// Output over input.
-        var ratio: Double
+        var rest: Double
         /// Nanoseconds for a byte of input.
         var nanosecondsPerByte: Double
     }
 
-    private var lz4 = Experience(ratio: 0.6, nanosecondsPerByte: 1.5)
-    private var zstandard = Experience(ratio: 0.45, nanosecondsPerByte: 4)
+    private let goal: Goal
+    /// By the numbers of the methods. What programs and text give, until there is experience.
+    private var experiences = [
+        Experience(rest: 0.55, nanosecondsPerByte: 1.5), Experience(rest: 0.42, nanosecondsPerByte: 4),
+        Experience(rest: 0.41, nanosecondsPerByte: 6), Experience(rest: 0.39, nanosecondsPerByte: 14),
+    ]
     private var pause = 0
     private var framesToSkip = 0
     private var framesSinceComparison = 0
+    private var nextComparison = 0
+    private var randomFrames = 0
+    /// Frames that look random did not shrink when one was tried.
+    private var isProbeRight = true
 
-    public init() {}
+    public init(_ goal: Goal) { self.goal = goal }
 
-    /// What to try on the next frame.
-    public mutating func choose(byteCount: Int, lineBytesPerSecond: Double) -> CompressionAlgorithm? {
+    /// What to do with the next frame; nil to send it as it is.
+    /// - Parameter looksRandom: asked only when that matters.
+    public mutating func choose(byteCount: Int, lineBytesPerSecond: Double, looksRandom: () -> Bool = { false }) -> Choice? {
         guard byteCount >= Self.smallestBytes else { return nil }
         if framesToSkip > 0 {
             framesToSkip -= 1
             return nil
         }
+        if looksRandom() {
+            randomFrames += 1
+            if isProbeRight, randomFrames % Self.longestPause != 0 { return nil }
+        }
         let line = 1e9 / (lineBytesPerSecond > 0 ? lineBytesPerSecond : Self.unknownLine)
-        let costs = (
-            none: line, lz4: lz4.nanosecondsPerByte + lz4.ratio * line,
-            zstandard: zstandard.nanosecondsPerByte + zstandard.ratio * line
-        )
-        let best: CompressionAlgorithm = costs.lz4 <= costs.zstandard ? .lz4 : .zstandard
-        guard min(costs.lz4, costs.zstandard) < costs.none else {
+        framesSinceComparison += 1
+        let (best, cost) = best(line)
+        guard cost < line else {
             // The line is too fast for what the data gives. Look again later: either may change.
             framesToSkip = Self.longestPause - 1
-            framesSinceComparison += 1
-            return framesSinceComparison % 4 == 0 ? best : nil
+            return framesSinceComparison % 4 == 0 ? Choice(method: best) : nil
         }
-        framesSinceComparison += 1
-        if framesSinceComparison % Self.comparisonInterval == 0 { return best == .lz4 ? .zstandard : .lz4 }
+        guard framesSinceComparison >= Self.comparisonInterval else { return Choice(method: best) }
+        framesSinceComparison = 0
+        return Choice(method: best, comparison: other(than: best))
+    }
+
+    private func best(_ line: Double) -> (method: CompressionMethod, cost: Double) {
+        var best = (method: CompressionMethod.lz4, cost: Double.infinity)
+        for method in CompressionMethod.allCases {
+            let cost = cost(experiences[method.rawValue], line)
+            if cost < best.cost { best = (method, cost) }
+        }
         return best
     }
 
-    /// Records a try.
+    private func cost(_ experience: Experience, _ line: Double) -> Double {
+        switch goal {
+        case .latency: experience.nanosecondsPerByte + experience.rest * line
+        case .throughput: max(Self.workFactor * experience.nanosecondsPerByte, experience.rest * line)
+        }
+    }
+
+    /// The next method in turn.
+    private mutating func other(than best: CompressionMethod) -> CompressionMethod {
+        let others = CompressionMethod.allCases.filter { $0 != best }
+        nextComparison = (nextComparison + 1) % others.count
+        return others[nextComparison]
+    }
+
+    /// Records what came of a choice.
     /// - Parameter outputBytes: nil when it did not pay.
-    public mutating func record(_ algorithm: CompressionAlgorithm, inputBytes: Int, outputBytes: Int?, nanoseconds: Int64) {
+    public mutating func record(
+        _ method: CompressionMethod, inputBytes: Int, outputBytes: Int?, nanoseconds: Int64, looksRandom: Bool = false
+    ) {
         guard inputBytes > 0 else { return }
-        let ratio = Double(outputBytes ?? inputBytes) / Double(inputBytes)
-        let time = Double(max(0, nanoseconds)) / Double(inputBytes)
-        func learn(_ experience: inout Experience) {
-            // A try that did not pay says how the data is now, not how good the algorithm is.
-            if outputBytes != nil { experience.ratio += (ratio - experience.ratio) / 8 }
-            experience.nanosecondsPerByte += (time - experience.nanosecondsPerByte) / 16
+        learn(method, time: Double(max(0, nanoseconds)) / Double(inputBytes))
+        guard let outputBytes else {
+            if looksRandom {
+                isProbeRight = true
+            } else {
+                pause = min(max(1, pause * 2), Self.longestPause)
+                framesToSkip = pause
+            }
+            return
         }
-        if algorithm == .lz4 { learn(&lz4) } else { learn(&zstandard) }
-        if outputBytes == nil {
-            pause = min(max(1, pause * 2), Self.longestPause)
-            framesToSkip = pause
-        } else {
-            pause = 0
-        }
+        // A try that did not pay says how the data is now, not how good the method is.
+        experiences[method.rawValue].rest += (Double(outputBytes) / Double(inputBytes) - experiences[method.rawValue].rest) / 8
+        if looksRandom { isProbeRight = false }
+        pause = 0
+    }
+
+    /// Records what another method made of a frame.
+    /// - Parameters:
+    ///   - outputBytes: nil when it did not pay.
+    ///   - chosenBytes: what the chosen method made of it; nil when it did not pay.
+    public mutating func recordComparison(
+        _ method: CompressionMethod, inputBytes: Int, outputBytes: Int?, nanoseconds: Int64, chosen: CompressionMethod, chosenBytes: Int?
+    ) {
+        guard inputBytes > 0 else { return }
+        learn(method, time: Double(max(0, nanoseconds)) / Double(inputBytes))
+        // One frame may be unlike the others, but what one method leaves of it and what another does go together.
+        guard let outputBytes, let chosenBytes, chosenBytes > 0 else { return }
+        let rest = min(1, experiences[chosen.rawValue].rest * Double(outputBytes) / Double(chosenBytes))
+        experiences[method.rawValue].rest += (rest - experiences[method.rawValue].rest) / 2
+    }
+
+    private mutating func learn(_ method: CompressionMethod, time: Double) {
+        experiences[method.rawValue].nanosecondsPerByte += (time - experiences[method.rawValue].nanosecondsPerByte) / 16
     }
 }

@@ -40,7 +40,7 @@ public final class LinkEndpoint {
     private let session: LinkSession
     private let logger: Logger
     private let compressor = Compressor()
-    private var choosers = [CompressionChooser](repeating: CompressionChooser(), count: TrafficClass.allCases.count)
+    private var choosers = TrafficClass.allCases.map { CompressionChooser($0) }
     private var connections: [ConnectionIdentifier: Connection] = [:]
     private var nextConnection: UInt64 = 1
     private var isPumping = false
@@ -172,7 +172,7 @@ public final class LinkEndpoint {
             hadAction = true
             switch action {
             case .sessionStarted:
-                choosers = [CompressionChooser](repeating: CompressionChooser(), count: TrafficClass.allCases.count)
+                choosers = TrafficClass.allCases.map { CompressionChooser($0) }
                 delegate?.linkSessionStarted(self)
             case .connectivityChanged: delegate?.linkConnectivityChanged(self)
             case .deliver(let message, let trafficClass): delegate?.link(self, received: message, class: trafficClass)
@@ -216,26 +216,41 @@ public final class LinkEndpoint {
     private func encode(_ transmission: LinkTransmission) -> ByteBuffer {
         guard transmission.header.kind == .data else { return transmission.bytes }
         let index = Int(transmission.header.trafficClass.rawValue)
-        let line = session.window.bytesPerSecond
-        guard let algorithm = choosers[index].choose(byteCount: transmission.header.payloadBytes, lineBytesPerSecond: line) else {
-            return transmission.bytes
+        let (payload, byteCount) = (transmission.payload, transmission.header.payloadBytes)
+        var looksRandom = false
+        let choice = choosers[index].choose(byteCount: byteCount, lineBytesPerSecond: session.window.bytesPerSecond) {
+            looksRandom = RandomnessProbe.looksRandom(payload)
+            return looksRandom
         }
-        let start = NIODeadline.now()
-        let compressed = compressor.compress(transmission.payload, using: algorithm, headroom: FrameHeader.byteCount)
-        let payloadBytes = compressed.map { $0.readableBytes - FrameHeader.byteCount }
+        guard let choice else { return transmission.bytes }
+        let (compressed, nanoseconds) = compress(payload, choice.method)
+        let compressedBytes = compressed.map { $0.readableBytes - FrameHeader.byteCount }
+        if let other = choice.comparison {
+            let (result, nanoseconds) = compress(payload, other)
+            choosers[index].recordComparison(
+                other, inputBytes: byteCount, outputBytes: result.map { $0.readableBytes - FrameHeader.byteCount },
+                nanoseconds: nanoseconds,
+                chosen: choice.method, chosenBytes: compressedBytes)
+        }
         choosers[index].record(
-            algorithm, inputBytes: transmission.header.payloadBytes, outputBytes: payloadBytes,
-            nanoseconds: (NIODeadline.now() - start).nanoseconds)
-        guard var frame = compressed, let payloadBytes else { return transmission.bytes }
+            choice.method, inputBytes: byteCount, outputBytes: compressedBytes, nanoseconds: nanoseconds, looksRandom: looksRandom)
+        guard var frame = compressed, let compressedBytes else { return transmission.bytes }
         var header = transmission.header
-        header.compression = FrameCompression(algorithm)
-        header.payloadBytes = payloadBytes
+        header.compression = FrameCompression(choice.method.algorithm)
+        header.payloadBytes = compressedBytes
         let end = frame.writerIndex
         frame.moveWriterIndex(to: frame.readerIndex)
         header.encode(into: &frame)
         frame.moveWriterIndex(to: end)
         session.compressed(transmission, wireBytes: frame.readableBytes)
         return frame
+    }
+
+    /// A compressed payload behind the room for a header, nil when that does not pay, and how long it took.
+    private func compress(_ payload: ByteBuffer, _ method: CompressionMethod) -> (frame: ByteBuffer?, nanoseconds: Int64) {
+        let start = NIODeadline.now()
+        let frame = compressor.compress(payload, using: method, headroom: FrameHeader.byteCount)
+        return (frame, (NIODeadline.now() - start).nanoseconds)
     }
 
     /// Sees to it that `tick` is called in time. An earlier timer is left alone: it will look again.
@@ -260,6 +275,16 @@ extension FrameHeader {
         case .none: nil
         case .lz4: .lz4
         case .zstandard: .zstandard
+        }
+    }
+}
+
+extension CompressionChooser {
+    /// For the frames of a class.
+    init(_ trafficClass: TrafficClass) {
+        switch trafficClass {
+        case .demand, .control: self.init(.latency)
+        case .writeBehind, .prefetch, .migration: self.init(.throughput)
         }
     }
 }

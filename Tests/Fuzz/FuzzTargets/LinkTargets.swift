@@ -158,7 +158,9 @@ public final class CompressionTarget: FuzzTarget {
         var seeds: [[UInt8]] = []
         for text in texts {
             for (number, algorithm) in CompressionAlgorithm.allCases.enumerated() {
-                guard let compressed = compressor.compress(text, using: algorithm) else { continue }
+                guard let method = CompressionMethod.allCases.first(where: { $0.algorithm == algorithm }),
+                    let compressed = compressor.compress(text, using: method)
+                else { continue }
                 let count = text.readableBytes
                 seeds.append([UInt8(number), UInt8(count >> 8), UInt8(count & 255)] + Array(compressed.readableBytesView))
             }

@@ -15,6 +15,8 @@ import Testing
         var connections = 2
         /// Short lines are allowed this much in any case: a frame's own time and the receiver's timer are not short there.
         var queueAllowanceMicroseconds: Int64 = 0
+        /// What compression leaves of a frame.
+        var rest = 1.0
 
         var testDescription: String { name }
     }
@@ -30,6 +32,12 @@ import Testing
         Line(
             name: "10 Gbit/s, 50 us", megabitsPerSecond: 10_000, roundTripMicroseconds: 50, milliseconds: 150,
             queueAllowanceMicroseconds: 2000),
+        Line(
+            name: "50 Mbit/s, 80 ms, compressed to a third", megabitsPerSecond: 50, roundTripMicroseconds: 80_000, milliseconds: 8000,
+            rest: 1 / 3),
+        Line(
+            name: "100 Mbit/s, 40 ms, compressed to a fifth", megabitsPerSecond: 100, roundTripMicroseconds: 40_000, milliseconds: 8000,
+            rest: 1 / 5),
     ]
 
     struct Outcome {
@@ -42,7 +50,9 @@ import Testing
         let rate = line.megabitsPerSecond * 125_000
         let roundTrip = TimeAmount.microseconds(line.roundTripMicroseconds)
         let simulated = SimulatedLine(
-            .init(rate: rate, roundTrip: roundTrip, queue: max(roundTrip, .microseconds(line.queueAllowanceMicroseconds))),
+            .init(
+                rate: rate, roundTrip: roundTrip, queue: max(roundTrip, .microseconds(line.queueAllowanceMicroseconds)),
+                rest: line.rest),
             seed: 3)
         let home = simulated.session(.acceptor)
         let data = ByteBuffer(repeating: 1, count: LinkLimits.pieceBytes)
@@ -79,7 +89,7 @@ import Testing
             }
         }
         simulated.run(for: duration)
-        outcome.goodput = Double(simulated.bytesArrived[1] - before) / (Double(line.milliseconds) / 1000 * rate)
+        outcome.goodput = Double(simulated.bytesArrived[1] - before) / (Double(line.milliseconds) / 1000 * rate / line.rest)
         let delays = simulated.queueDelays[1].sorted()
         outcome.queueP99 = delays.isEmpty ? 0 : delays[delays.count * 99 / 100]
         return outcome

@@ -37,6 +37,8 @@ final class SimulatedLine {
         var roundTrip: TimeAmount
         /// How long the queue may become.
         var queue: TimeAmount
+        /// What compression leaves of a data frame, of one.
+        var rest = 1.0
     }
 
     private struct Event {
@@ -185,7 +187,11 @@ final class SimulatedLine {
         let direction = end.rawValue
         let wait = max(freeAt[direction], time) - time
         if transmission.header.kind == .data { queueDelays[direction].append(wait) }
-        let duration = UInt64(Double(transmission.bytes.readableBytes) / shape.rate * 1e9)
+        let wireBytes =
+            transmission.header.kind == .data
+            ? Int(Double(transmission.bytes.readableBytes) * shape.rest) : transmission.bytes.readableBytes
+        session(end).compressed(transmission, wireBytes: wireBytes)
+        let duration = UInt64(Double(wireBytes) / shape.rate * 1e9)
         freeAt[direction] = time + wait + duration
         let frame = transmission.frame
         schedule(at: freeAt[direction] + UInt64(shape.roundTrip.nanoseconds / 2)) { [unowned self] in

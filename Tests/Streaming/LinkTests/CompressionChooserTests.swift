@@ -4,49 +4,103 @@ import Testing
 @testable import Link
 
 @Suite struct CompressionChooserTests {
-    /// Runs frames of 16 KiB through a chooser, with compressors of given ratio and speed.
-    static func run(
-        _ frames: Int, line: Double, lz4: (ratio: Double?, nanoseconds: Int64), zstandard: (ratio: Double?, nanoseconds: Int64)
-    ) -> [CompressionAlgorithm?: Int] {
-        var chooser = CompressionChooser()
-        var chosen: [CompressionAlgorithm?: Int] = [:]
+    /// What a method makes of a frame of 16 KiB: what it leaves of it, nil when it does not pay, and the time.
+    typealias Outcome = (rest: Double?, nanoseconds: Int64)
+
+    /// As measured on programs and text.
+    static let programs: [CompressionMethod: Outcome] = [
+        .lz4: (0.53, 18_000), .zstandard1: (0.40, 60_000), .zstandard3: (0.39, 90_000), .zstandard5: (0.37, 230_000),
+    ]
+    static let noise: [CompressionMethod: Outcome] = [
+        .lz4: (nil, 2000), .zstandard1: (nil, 10_000), .zstandard3: (nil, 10_000), .zstandard5: (nil, 10_000),
+    ]
+
+    private var chooser: CompressionChooser
+    private(set) var chosen: [CompressionMethod?: Int] = [:]
+    private(set) var comparisons = 0
+
+    init() { chooser = CompressionChooser(.throughput) }
+
+    /// Runs frames of 16 KiB through the chooser.
+    private mutating func run(
+        _ frames: Int, line: Double, _ outcomes: [CompressionMethod: Outcome], looksRandom: Bool = false
+    ) {
+        chosen = [:]
         for _ in 0..<frames {
-            let choice = chooser.choose(byteCount: 16384, lineBytesPerSecond: line)
-            chosen[choice, default: 0] += 1
-            guard let choice else { continue }
-            let outcome = choice == .lz4 ? lz4 : zstandard
+            let choice = chooser.choose(byteCount: 16384, lineBytesPerSecond: line) { looksRandom }
+            chosen[choice?.method, default: 0] += 1
+            guard let choice, let outcome = outcomes[choice.method] else { continue }
+            let bytes = { (outcome: Outcome) in outcome.rest.map { Int($0 * 16384) } }
+            if let comparison = choice.comparison, let other = outcomes[comparison] {
+                comparisons += 1
+                chooser.recordComparison(
+                    comparison, inputBytes: 16384, outputBytes: bytes(other), nanoseconds: other.nanoseconds, chosen: choice.method,
+                    chosenBytes: bytes(outcome))
+            }
             chooser.record(
-                choice, inputBytes: 16384, outputBytes: outcome.ratio.map { Int($0 * 16384) }, nanoseconds: outcome.nanoseconds)
+                choice.method, inputBytes: 16384, outputBytes: bytes(outcome), nanoseconds: outcome.nanoseconds, looksRandom: looksRandom)
         }
-        return chosen
     }
 
-    static let lz4 = (ratio: Optional(0.53), nanoseconds: Int64(18_000))
-    static let zstandard = (ratio: Optional(0.40), nanoseconds: Int64(31_000))
-
-    @Test func aSlowLineGetsTheDenserAlgorithm() {
-        let chosen = Self.run(1000, line: 6e6, lz4: Self.lz4, zstandard: Self.zstandard)
-        #expect(chosen[.zstandard, default: 0] > 950)
+    /// 10 Mbit/s to 4 Gbit/s: the denser, the slower the line; and only what the processor keeps up with.
+    @Test(arguments: [
+        (1.25e6, CompressionMethod?.some(.zstandard5)), (6e6, .zstandard5), (25e6, .zstandard3), (45e6, .zstandard1), (125e6, .lz4),
+        (5e9, nil),
+    ])
+    mutating func bulkTakesTheDensestThatTheProcessorKeepsUpWith(line: Double, expected: CompressionMethod?) {
+        run(2000, line: line, Self.programs)
+        run(2000, line: line, Self.programs)
+        #expect(chosen[expected, default: 0] > 1900, "\(chosen)")
     }
 
-    @Test func aFasterLineGetsTheFasterAlgorithm() {
-        let chosen = Self.run(1000, line: 250e6, lz4: Self.lz4, zstandard: Self.zstandard)
-        #expect(chosen[.lz4, default: 0] > 900)
+    @Test func whoWaitsForAFrameIsNotMadeToWaitForTheDensest() {
+        var tests = Self()
+        tests.chooser = CompressionChooser(.latency)
+        tests.run(4000, line: 25e6, Self.programs)
+        #expect(tests.chosen[.zstandard1, default: 0] > 3000, "\(tests.chosen)")
+        tests.run(4000, line: 250e6, Self.programs)
+        #expect(tests.chosen[.lz4, default: 0] > 3000, "\(tests.chosen)")
     }
 
-    @Test func aLineFasterThanTheCompressorsGetsNone() {
-        let chosen = Self.run(10_000, line: 5e9, lz4: Self.lz4, zstandard: Self.zstandard)
-        #expect(chosen[CompressionAlgorithm?.none, default: 0] > 9900)
+    @Test mutating func oneFrameIn64IsCompared() {
+        run(6400, line: 6e6, Self.programs)
+        #expect(comparisons == 100)
     }
 
-    @Test func dataThatDoesNotShrinkIsTriedEverMoreRarely() {
-        let chosen = Self.run(10_000, line: 6e6, lz4: (nil, 2000), zstandard: (nil, 10_000))
-        #expect(chosen[CompressionAlgorithm?.none, default: 0] > 9800)
-        #expect(chosen[CompressionAlgorithm?.none, default: 0] < 10_000)
+    /// The method that was the densest may not be for what comes next.
+    @Test mutating func itFollowsTheData() {
+        run(2000, line: 6e6, Self.programs)
+        run(
+            4000, line: 6e6,
+            [.lz4: (0.10, 18_000), .zstandard1: (0.05, 60_000), .zstandard3: (0.06, 90_000), .zstandard5: (0.07, 230_000)])
+        run(500, line: 6e6, [.lz4: (0.10, 18_000), .zstandard1: (0.05, 60_000), .zstandard3: (0.06, 90_000), .zstandard5: (0.07, 230_000)])
+        #expect(chosen[.zstandard1, default: 0] > 450, "\(chosen)")
     }
 
-    @Test func smallFramesGoAsTheyAre() {
-        var chooser = CompressionChooser()
+    @Test mutating func dataThatDoesNotShrinkIsTriedEverMoreRarely() {
+        run(10_000, line: 6e6, Self.noise)
+        #expect((9800..<10_000).contains(chosen[nil, default: 0]), "\(chosen)")
+    }
+
+    /// What looks random is hardly tried, and does not keep other frames from being compressed.
+    @Test mutating func whatLooksRandomIsSpared() {
+        run(6400, line: 6e6, Self.noise, looksRandom: true)
+        #expect(chosen[nil] == 6300, "\(chosen)")
+        run(100, line: 6e6, Self.programs)
+        #expect(chosen[nil, default: 0] == 0, "\(chosen)")
+    }
+
+    /// Data that repeats itself looks random and shrinks all the same: a try shows that.
+    @Test mutating func aLookThatWasWrongIsNotTrusted() {
+        run(200, line: 6e6, Self.programs, looksRandom: true)
+        run(200, line: 6e6, Self.programs, looksRandom: true)
+        #expect(chosen[nil, default: 0] == 0, "\(chosen)")
+        run(200, line: 6e6, Self.noise, looksRandom: true)
+        run(200, line: 6e6, Self.noise, looksRandom: true)
+        #expect(chosen[nil, default: 0] > 190, "\(chosen)")
+    }
+
+    @Test mutating func smallFramesGoAsTheyAre() {
         #expect(chooser.choose(byteCount: 100, lineBytesPerSecond: 1e6) == nil)
     }
 }
