@@ -67,6 +67,9 @@ let platform: [Target] = [
     .target(
         name: "CPlatform", path: "Sources/Platform/CPlatform", exclude: ["README.md"],
         cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+    .target(
+        name: "CNetwork", path: "Sources/Platform/CNetwork", exclude: ["README.md"],
+        cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
     room("Checksums", floor: "Platform", ["CPlatform", nioCore]),
     room("Ciphers", floor: "Platform", ["CLibCrypto", "CMultiBuffer", "CPlatform", nioCore]),
     room("Compression", floor: "Platform", ["CLZ4", "CZstd", nioCore]),
@@ -129,6 +132,7 @@ let management: [Target] = [
 /// Tools for measuring, proving and recovering; nothing of the daemon imports them.
 let tools: [Target] = [
     room("LoadGenerator", floor: "Tools", ["CPlatform"]),
+    room("PacketWAN", floor: "Tools", ["CNetwork", "CPlatform", "LoadGenerator", "WANRelay", nioCore, nioPosix, deque]),
     room(
         "OfflineRecovery", floor: "Tools",
         ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "CloudOnlyDisk", "SecureCache", "Disks", nioCore, nioPosix]),
@@ -141,7 +145,8 @@ let executables: [Target] = [
     .executableTarget(
         name: "causeway",
         dependencies: [
-            "APIModels", "EdgeConfiguration", "WANRelay", "OfflineRecovery", "Files", "Ciphers", "Blocks", arguments, asyncHTTPClient,
+            "APIModels", "EdgeConfiguration", "WANRelay", "PacketWAN", "OfflineRecovery", "Files", "Ciphers", "Blocks", arguments,
+            asyncHTTPClient,
             logging, nioCore, nioPosix,
             .product(name: "NIOHTTP1", package: "swift-nio"),
         ],
@@ -240,6 +245,7 @@ let unitTests: [Target] = [
     tests(of: "Pairing", floor: "Management", ["Files", x509, crypto]),
     tests(of: "StateStore", floor: "Management", ["Files", grdb]),
     tests(of: "LoadGenerator", floor: "Tools"),
+    tests(of: "PacketWAN", floor: "Tools", ["LoadGenerator", nioCore]),
     tests(
         of: "OfflineRecovery", floor: "Tools",
         ["Files", "Blocks", "Ciphers", "LocalFiles", "WriteLog", "CloudOnlyDisk", "SecureCache", nioCore, nioPosix]),

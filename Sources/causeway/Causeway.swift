@@ -18,7 +18,7 @@ struct CausewayCommand: AsyncParsableCommand {
             StatusCommand.self, EdgeCommand.self, LinkCommand.self, DiskCommand.self, VolumeCommand.self, GroupCommand.self,
             KeyCommand.self, BracketCommand.self, CacheCommand.self, PairCommand.self, JoinCommand.self, RecoverCommand.self,
             VerifyCommand.self,
-            EventsCommand.self, MetricsCommand.self, LabCommand.self, RelayCommandLine.self,
+            EventsCommand.self, MetricsCommand.self, LabCommand.self, RelayCommandLine.self, LineCommandLine.self,
         ])
 }
 

@@ -79,44 +79,15 @@ public enum RelayCommand: Equatable, Sendable {
     }
 }
 
-/// One connection to the control port.
-final class RelayControl: ChannelInboundHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-
-    /// A longer line ends the connection.
-    static let lineBytesMaximum = 256
-
-    private let line: RelayLine
-    private let values: RelayControlValues
-    private var pending = ByteBuffer()
-
-    init(line: RelayLine, values: RelayControlValues) {
-        self.line = line
-        self.values = values
-    }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        var buffer = unwrapInboundIn(data)
-        pending.writeBuffer(&buffer)
-        while let end = pending.readableBytesView.firstIndex(of: UInt8(ascii: "\n")) {
-            let text = pending.readString(length: end - pending.readerIndex) ?? ""
-            pending.moveReaderIndex(forwardBy: 1)
-            context.writeAndFlush(wrapOutboundOut(ByteBuffer(string: answer(text) + "\n")), promise: nil)
-        }
-        pending.discardReadBytes()
-        if pending.readableBytes > Self.lineBytesMaximum { context.close(promise: nil) }
-    }
-
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
-
-    private func answer(_ text: String) -> String {
+extension RelayLine {
+    /// What the control port answers to a line.
+    func answer(_ text: String, values: RelayControlValues) -> String {
         do {
-            switch try RelayCommand(line: text, current: line.conditions, values: values) {
-            case .statistics: return line.statistics.json
-            case .setLineState(let state): line.setState(state)
-            case .reset: line.resetConnections()
-            case .setConditions(let conditions): line.setConditions(conditions)
+            switch try RelayCommand(line: text, current: conditions, values: values) {
+            case .statistics: return statistics.json
+            case .setLineState(let state): setState(state)
+            case .reset: resetConnections()
+            case .setConditions(let conditions): setConditions(conditions)
             }
             return "ok"
         } catch {

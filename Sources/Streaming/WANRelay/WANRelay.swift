@@ -64,14 +64,9 @@ public final class WANRelay: Sendable {
         }
         guard let control else { return WANRelay(eventLoop: eventLoop, line: line, listener: listener, control: nil) }
         do {
-            let controlListener = try await ServerBootstrap(group: eventLoop)
-                .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-                .childChannelInitializer { channel in
-                    channel.eventLoop.makeCompletedFuture {
-                        try channel.pipeline.syncOperations.addHandler(RelayControl(line: line.value, values: control.values))
-                    }
-                }
-                .bind(host: control.address.host, port: control.address.port).get()
+            let controlListener = try await ControlPort.bind(control.address, on: eventLoop) {
+                line.value.answer($0, values: control.values)
+            }
             return WANRelay(eventLoop: eventLoop, line: line, listener: listener, control: controlListener)
         } catch {
             try? await listener.close()
