@@ -129,7 +129,11 @@ int causeway_execute(char *const *arguments) {
     return -errno;
 }
 
-int causeway_wait_exactly(void) { return prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL) == 0 ? 0 : -errno; }
+int causeway_wait_exactly(void) {
+    prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
+    struct sched_param lowest = {.sched_priority = 1};
+    return sched_setscheduler(0, SCHED_FIFO, &lowest) == 0 ? 0 : -errno;
+}
 
 int causeway_wait_readable(const int *descriptors, size_t count, int64_t nanoseconds) {
     struct pollfd waiting[DESCRIPTORS_MAX];

@@ -21,45 +21,44 @@ struct LineCommandLine: AsyncParsableCommand {
         duration: { try? TimeSpan.parse($0).timeAmount }, bytesPerSecond: { try? Quantities.bytesPerSecond($0) },
         size: { try? Quantities.size($0) })
 
-    /// What the line is like, on the command line: also the lab's.
+    /// What the line is like, on the command line, in the words of the control port: also the lab's.
     struct Conditions: ParsableArguments {
-        @Option(help: "How much earlier or later than half of it a packet may arrive, like 2ms.", transform: Quantities.duration)
-        var jitter: Duration?
+        @Option(help: "How much earlier or later than half of it a packet may arrive, like 2ms.", transform: { try check("jitter", $0) })
+        var jitter: String?
 
-        @Option(help: "The room in the router's queue, like 256KiB. (default: one round trip of the line)", transform: Quantities.size)
-        var queue: UInt64?
+        @Option(
+            help: "The room in the router's queue, like 256KiB. (default: one round trip of the line)",
+            transform: { try check("queue", $0) })
+        var queue: String?
 
-        @Option(help: "The share of packets that is lost, like 1%; 1%/8 in bursts of 8.", transform: Conditions.lossModel)
-        var loss: LossModel?
+        @Option(help: "The share of packets that is lost, like 1%; 1%/8 in bursts of 8.", transform: { try check("loss", $0) })
+        var loss: String?
 
-        @Option(help: "The share of packets that arrive 5 ms late and are overtaken, like 0.1%.", transform: Conditions.checkedShare)
+        @Option(help: "The share of packets that arrive 5 ms late and are overtaken, like 0.1%.", transform: { try check("reorder", $0) })
         var reorder: String?
 
-        /// True when one of them was given.
-        var isAny: Bool { jitter != nil || queue != nil || loss != nil || reorder != nil }
+        private var all: [(name: String, value: String)] {
+            [("jitter", jitter), ("queue", queue), ("loss", loss), ("reorder", reorder)].compactMap { pair in pair.1.map { (pair.0, $0) } }
+        }
 
-        func conditions(rtt: Duration?, rate: UInt64?) -> LineConditions {
+        /// True when one of them was given.
+        var isAny: Bool { !all.isEmpty }
+
+        /// The same, for a command line.
+        var arguments: [String] { all.flatMap { ["--\($0.name)", $0.value] } }
+
+        func conditions(rtt: Duration?, rate: UInt64?) throws -> LineConditions {
             var conditions = LineConditions()
             conditions.roundTrip = rtt?.timeAmount ?? .zero
             conditions.bytesPerSecond = rate
-            conditions.jitter = jitter?.timeAmount ?? .zero
-            conditions.queueBytes = queue.map { Int(clamping: $0) }
-            conditions.loss = loss ?? .none
-            if let reorder { try? conditions.set("reorder=\(reorder)", values: LineCommandLine.values) }
+            for (name, value) in all { try conditions.set("\(name)=\(value)", values: LineCommandLine.values) }
             return conditions
         }
 
-        @Sendable private static func lossModel(_ text: String) throws -> LossModel {
-            guard let model = LossModel(text) else { throw ValidationError("write it like 1%, or 1%/8 for bursts of 8") }
-            return model
-        }
-
-        @Sendable private static func checkedShare(_ text: String) throws -> String {
+        private static func check(_ name: String, _ value: String) throws -> String {
             var conditions = LineConditions()
-            do { try conditions.set("reorder=\(text)", values: LineCommandLine.values) } catch {
-                throw ValidationError("write it like 0.1%")
-            }
-            return text
+            do { try conditions.set("\(name)=\(value)", values: LineCommandLine.values) } catch { throw ValidationError(error.description) }
+            return value
         }
     }
 
@@ -86,7 +85,8 @@ struct LineCommandLine: AsyncParsableCommand {
         func run() async throws {
             let stop = SignalStream([SIGTERM, SIGINT])
             let outcome = AsyncStream<Result<PacketWAN?, any Error>>.makeStream()
-            let thread = Thread { [line = conditions.conditions(rtt: rtt, rate: rate), seed] in
+            let line = try conditions.conditions(rtt: rtt, rate: rate)
+            let thread = Thread { [seed] in
                 outcome.continuation.yield(
                     Result {
                         let wan = try PacketWAN(conditions: line, seed: seed)

@@ -1,13 +1,14 @@
 import APIModels
 import EdgeConfiguration
 import Foundation
+import PacketWAN
 
 /// Brings a lab up, step by step; what it started is stopped again when a step fails.
 struct LabBuilder {
     let lab: LabDirectory
     let options: LabCommand.Up
     private let daemon: String
-    private let ownExecutable: String
+    let ownExecutable: String
 
     init(lab: LabDirectory, options: LabCommand.Up) throws {
         self.lab = lab
@@ -91,13 +92,15 @@ struct LabBuilder {
         let ports = try LabPorts.choose(previous: previous, portals: options.portals)
         try lab.write(ports, to: lab.ports)
         let disks = disks
-        let configurations = configurations(ports)
+        // The ends of a line have their addresses from it, so it comes first.
+        let line = options.wan == .packets ? try await startLine(ports, started) : nil
+        let configurations = configurations(ports, line?.addresses)
         for configuration in [configurations.onprem, configurations.cloud] {
             try lab.writePrivately(Data(Configuration.render(configuration).utf8), to: lab.configuration(configuration.role.name))
         }
         say("starting the edges")
-        let onprem = try start(configurations.onprem, started)
-        let relay = try startRelay(ports, started)
+        let onprem = try start(configurations.onprem, started, in: line?.addresses?.namespace)
+        let relay = try line ?? startRelay(ports, started)
         let cloud = try start(configurations.cloud, started)
         let home = try await edge(configurations.onprem, onprem)
         let away = try await edge(configurations.cloud, cloud)
@@ -117,21 +120,22 @@ struct LabBuilder {
         return record
     }
 
-    private func configurations(_ ports: LabPorts) -> (onprem: Configuration, cloud: Configuration) {
+    private func configurations(_ ports: LabPorts, _ line: WANAddresses?) -> (onprem: Configuration, cloud: Configuration) {
         func local(_ port: UInt16) -> NetworkAddress { NetworkAddress(host: "127.0.0.1", port: port) }
+        let home = line.map { NetworkAddress(host: $0.home, port: ports.link) }
         var onprem = Configuration.onprem(
             name: "onprem", stateDirectory: lab.state("onprem"), disks: disks.map { .init(name: $0.name, path: $0.path) })
-        onprem.api.listen = local(ports.onpremAPI)
+        onprem.api.listen = line.map { NetworkAddress(host: $0.homeBesideLine, port: ports.onpremAPI) } ?? local(ports.onpremAPI)
         onprem.log.level = options.logLevel
         if case .onprem(var role) = onprem.role {
-            role.linkListen = local(ports.link)
+            role.linkListen = home ?? local(ports.link)
             onprem.role = .onprem(role)
         }
         var cloud = Configuration.cloud(name: "cloud", stateDirectory: lab.state("cloud"))
         cloud.api.listen = local(ports.cloudAPI)
         cloud.log.level = options.logLevel
         if case .cloud(var role) = cloud.role {
-            role.linkConnect = local(hasRelay ? ports.relay : ports.link)
+            role.linkConnect = home ?? local(hasRelay ? ports.relay : ports.link)
             role.targetListen = ports.portals.map(local)
             if options.nbd { role.nbd = .init(listen: [local(ports.nbd)]) }
             role.cacheSizeBytes = options.cacheSize
@@ -151,9 +155,13 @@ struct LabBuilder {
 
     private var hasRelay: Bool { options.rtt != nil || options.rate != nil }
 
-    private func start(_ configuration: Configuration, _ started: StartedProcesses) throws -> LabProcess {
+    private func start(
+        _ configuration: Configuration, _ started: StartedProcesses, in namespace: String? = nil
+    ) throws -> LabProcess {
         let role = configuration.role.name
-        let process = try LabProcess.start(daemon, ["--config", lab.configuration(role)], log: lab.log(role))
+        var words = [daemon, "--config", lab.configuration(role)]
+        if let namespace { words = [ownExecutable, "line", "enter", namespace] + words }
+        let process = try LabProcess.start(words[0], Array(words.dropFirst()), log: lab.log(role))
         started.add(process)
         return process
     }
@@ -166,7 +174,7 @@ struct LabBuilder {
             "relay", "--listen", listen, "--connect", "127.0.0.1:\(ports.link)", "--control", control,
             "--rtt", TimeSpan.text(options.rtt ?? .zero),
         ]
-        if let rate = options.rate { arguments += ["--rate", "\(rate.multipliedReportingOverflow(by: 8).partialValue)bit"] }
+        if let rate = options.rate { arguments += ["--rate", bits(rate)] }
         let process = try LabProcess.start(ownExecutable, arguments, log: lab.log("relay"))
         started.add(process)
         return .init(pid: process.pid, control: control, listen: listen, log: lab.log("relay"))

@@ -24,6 +24,12 @@ struct LabCommand: AsyncParsableCommand {
         }
     }
 
+    /// The WAN emulators.
+    enum WANKind: String, ExpressibleByArgument, CaseIterable, Sendable {
+        case relay
+        case packets
+    }
+
     struct Up: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Start a pair of edges, joined, with each disk served as a volume.",
@@ -45,6 +51,14 @@ struct LabCommand: AsyncParsableCommand {
 
         @Option(help: "Put a WAN of this rate between the edges, like 100mbit.", transform: Quantities.bytesPerSecond)
         var rate: UInt64?
+
+        @Option(
+            help:
+                "How the WAN works: relay passes TCP connections on; packets carries IP packets, with loss and a queue that drops (needs root)."
+        )
+        var wan: WANKind = .relay
+
+        @OptionGroup(title: "With --wan packets") var line: LineCommandLine.Conditions
 
         @Flag(help: "Serve the volumes over NBD too, in plain on loopback.")
         var nbd = false
@@ -79,6 +93,9 @@ struct LabCommand: AsyncParsableCommand {
             }
             if !(1...16).contains(portals) { throw ValidationError("--portals is 1 to 16.") }
             if directory.isEmpty { throw ValidationError("--directory is empty.") }
+            if line.isAny && wan != .packets {
+                throw ValidationError("--jitter, --queue, --loss and --reorder need --wan packets.")
+            }
         }
 
         func run() async throws {

@@ -1,4 +1,5 @@
 import Foundation
+import PacketWAN
 
 /// What `DIR/lab.json` says about a lab that is up.
 struct LabRecord: Codable, Sendable {
@@ -21,6 +22,8 @@ struct LabRecord: Codable, Sendable {
         /// `host:port` where the cloud edge connects.
         var listen: String
         var log: String
+        /// Where the ends of the WAN are, with `--wan packets`; nil for a relay. The on-prem edge is in home's network namespace then.
+        var addresses: WANAddresses?
     }
 
     struct Volume: Codable, Sendable {
@@ -57,6 +60,8 @@ struct LabDirectory: Sendable {
     }
 
     var record: String { path + "/lab.json" }
+    /// Where the emulator of packets tells the addresses of its ends.
+    var line: String { path + "/line.json" }
     /// The ports of the last time, so that addresses stay as they are.
     var ports: String { path + "/ports.json" }
 

@@ -88,7 +88,9 @@ enum LabReport {
             if let volumes { Terminal.print("\n" + VolumeCommand.table(volumes)) }
         }
         var missing: [String] = []
-        if onprem == nil { missing.append("the on-prem edge (start it with: causewayd --config \(record.onprem.config))") }
+        // Home's namespace is where it has to be, when there is one.
+        let inside = record.relay?.addresses.map { "causeway line enter \($0.namespace) " } ?? ""
+        if onprem == nil { missing.append("the on-prem edge (start it with: \(inside)causewayd --config \(record.onprem.config))") }
         if cloud == nil { missing.append("the cloud edge (start it with: causewayd --config \(record.cloud.config))") }
         if case .some(.none) = relay { missing.append("the relay") }
         if !missing.isEmpty { throw CommandFailure("not running: \(missing.joined(separator: ", "))") }

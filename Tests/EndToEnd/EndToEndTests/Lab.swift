@@ -12,8 +12,14 @@ final class Lab {
             var state: String
         }
         struct Relay: Decodable {
+            struct Addresses: Decodable {
+                var home: String
+                var namespace: String
+            }
             var pid: Int32
             var control: String
+            /// With `--wan packets`.
+            var addresses: Addresses?
         }
         struct Volume: Decodable {
             var name: String
@@ -133,18 +139,20 @@ final class Lab {
         guard result.isSuccess else { throw CommandFailure(description: result.description) }
     }
 
-    /// Says something to the WAN relay.
-    func relay(_ line: String) async throws {
+    /// Says something to the WAN relay, and returns what it answers.
+    @discardableResult
+    func relay(_ line: String) async throws -> String {
         guard let control = description.relay?.control else { throw CommandFailure(description: "this lab has no relay") }
-        try await Self.say(line, to: control)
+        return try await Self.say(line, to: control)
     }
 
     /// Says something to the control port of a relay.
-    static func say(_ line: String, to control: String) async throws {
+    @discardableResult
+    static func say(_ line: String, to control: String) async throws -> String {
         let parts = control.split(separator: ":")
         let script =
             "import socket,sys; s=socket.create_connection((sys.argv[1],int(sys.argv[2])),5); s.sendall((sys.argv[3]+'\\n').encode()); print(s.recv(65536).decode())"
-        try await Command.check("python3", ["-c", script, String(parts[0]), String(parts[1]), line], seconds: 20)
+        return try await Command.check("python3", ["-c", script, String(parts[0]), String(parts[1]), line], seconds: 20)
     }
 
     /// Ends a daemon by a signal, and waits until it is gone.
@@ -166,6 +174,9 @@ final class Lab {
             // Where the other edge is, there is the file system too.
             let other = edge(side == .cloud ? .onprem : .cloud).pid
             start = ("nsenter", ["--mount", "--target", "\(other)", Command.path(of: start.program)] + start.arguments)
+        }
+        if side == .onprem, let namespace = description.relay?.addresses?.namespace {
+            start = ("causeway", ["line", "enter", namespace, Command.path(of: start.program)] + start.arguments)
         }
         let running = try Command.start(start.program, start.arguments)
         restarted.append(running)

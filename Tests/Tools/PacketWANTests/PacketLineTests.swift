@@ -147,7 +147,7 @@ struct PacketLineTests {
     }
 
     @Test func jitterOfSinglePacketsIsEven() {
-        var line = line {
+        var line = line(seed: 2) {
             $0.roundTrip = .milliseconds(20)
             $0.jitter = .milliseconds(5)
         }

@@ -29,7 +29,9 @@ int causeway_thread_identifier(void);
 /// Replaces this process by a program, looked for in PATH. Returns only when that fails.
 int causeway_execute(char *_Nullable const *_Nonnull arguments);
 
-/// Lets the calling thread's waits end within a nanosecond of what was asked, as far as the machine can; the usual slack is 50 µs.
+/// Lets the calling thread's waits end when it was asked, as far as the machine can: without the usual slack of 50 µs, and, where the
+/// process may, before every program that is not one of real time: a line does not stand still because a machine is busy.
+/// 0, or -errno when that was not allowed.
 int causeway_wait_exactly(void);
 
 /// Waits until one of `count` (at most 8) descriptors can be read, or `nanoseconds` have passed (negative: for ever).
