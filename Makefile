@@ -24,9 +24,9 @@ PACKAGES = pkg-config libssl-dev libipsec-mb-dev liblz4-dev libzstd-dev libiscsi
            libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt \
            libnbd-bin python3-libnbd nbdkit fio openssl valgrind binutils \
            qemu-system-x86 ipxe syslinux syslinux-common mtools dosfstools fdisk cpio xfsprogs \
-           debootstrap zstd
+           debootstrap zstd iperf3
 
-.PHONY: deps build run test bench bench-target bench-cache budget format format-check soak soak-kills soak-overwrites soak-guests replay fuzz fuzz-guided clean
+.PHONY: deps build run test bench bench-target bench-link bench-cache budget format format-check soak soak-kills soak-overwrites soak-guests replay fuzz fuzz-guided clean
 
 deps: ## Installs what is missing from Debian's packages.
 	@missing=""; for package in $(PACKAGES); do \
@@ -64,6 +64,9 @@ bench: bench-target ## The benchmarks against peers, as ratios.
 
 bench-target: build ## The target against tgtd, qemu-nbd and nbdkit, interleaved: the table of docs/benchmarks.md.
 	Benchmarks/target/run --output .build/bench-target
+
+bench-link: build ## The link over emulated lines of packets, against plain TCP, ssh -C and rsync -z; needs root.
+	Benchmarks/link/run --output .build/bench-link
 
 bench-cache: build ## The cache and policies of eviction on recorded block traces, against the clairvoyant optimum; its memory; a restart; flushed writes.
 	$(RELEASE) --product causeway-cache-bench
