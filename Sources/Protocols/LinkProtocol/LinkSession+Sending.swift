@@ -21,6 +21,7 @@ extension LinkSession {
         let saved = senders[Int(trafficClass.rawValue)].setWireBytes(wireBytes, sequence: transmission.header.sequence)
         guard saved > 0 else { return }
         window.shrink(by: saved)
+        shaper.saved(trafficClass, byteCount: saved)
         counters[trafficClass].wireBytesSent -= UInt64(saved)
         if let index = index(of: transmission.connection) { connections[index].inFlightBytes -= saved }
     }
@@ -71,18 +72,24 @@ extension LinkSession {
     }
 
     private func dataTransmission(now: NIODeadline) -> LinkTransmission? {
-        guard senders.contains(where: { $0.outstandingBytes > 0 }), let index = bestConnection() else { return nil }
-        let urgent = window.verdict(isUrgent: true, now: now) == .send
-        guard urgent else { return nil }
+        guard let index = bestConnection(), window.verdict(isUrgent: true, now: now) == .send else { return nil }
         var normal: DelayWindow.Verdict?
+        var shapedUntil: NIODeadline?
         let choice = scheduler.choose { lane in
             guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane) else { return nil }
-            if lane == .urgentDemand { return byteCount }
-            if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
-            return normal == .send ? byteCount : nil
+            if lane != .urgentDemand {
+                if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
+                guard normal == .send else { return nil }
+            }
+            guard let due = shaper.due(lane.trafficClass, byteCount: byteCount, now: now) else { return byteCount }
+            shapedUntil = shapedUntil.map { min($0, due) } ?? due
+            return nil
         }
-        if case .sendAfter(let time) = normal, choice == nil { paceUntil = time }
-        guard let choice else { return nil }
+        guard let choice else {
+            paceUntil = shapedUntil
+            if case .sendAfter(let time) = normal { paceUntil = shapedUntil.map { min($0, time) } ?? time }
+            return nil
+        }
         return send(choice.lane, isFloor: choice.isFloor, on: index, now: now)
     }
 
@@ -95,6 +102,7 @@ extension LinkSession {
         else { return nil }
         let byteCount = bytes.readableBytes
         window.sent(byteCount, now: now)
+        shaper.sent(trafficClass, byteCount: byteCount, now: now)
         connections[index].inFlightBytes += byteCount
         scheduler.sent(lane, byteCount: byteCount, isFloor: isFloor) { senders[Int($0.trafficClass.rawValue)].isWaiting($0) }
         counters[trafficClass].framesSent += 1

@@ -103,6 +103,7 @@ public final class LinkSession {
     var senders: [ClassSender]
     var receivers: [ClassReceiver]
     var scheduler = LaneScheduler()
+    var shaper = LinkShaper()
     /// The congestion window over all connections.
     public internal(set) var window = DelayWindow()
 
@@ -116,7 +117,7 @@ public final class LinkSession {
     var framesSinceReport = 0
     var newestArrival: NIODeadline?
     var lastHeardConnection: ConnectionIdentifier?
-    /// When pacing lets the next frame go, if only pacing holds it.
+    /// When pacing or a limit lets the next frame go, if only they hold it.
     var paceUntil: NIODeadline?
 
     /// Makes an end that has no connection and no session yet.
@@ -161,6 +162,15 @@ public final class LinkSession {
     public func setReceiving(_ isReceiving: Bool, _ trafficClass: TrafficClass, now: NIODeadline) {
         receivers[Int(trafficClass.rawValue)].setReceiving(isReceiving)
         if isReceiving { report(trafficClass, by: now) }
+    }
+
+    /// What this end sends at most.
+    public var shape: LinkShape { shaper.shape }
+
+    /// Puts other limits in force on what this end sends, from the next frame on.
+    public func setShape(_ shape: LinkShape, now: NIODeadline) {
+        shaper.set(shape, now: now)
+        paceUntil = nil
     }
 
     /// How big pieces of data should be cut on this line (4 to 16 KiB).

@@ -66,6 +66,16 @@ public final class LinkEndpoint {
     /// How big pieces of data should be cut on this line (4 to 16 KiB).
     public var preferredPieceBytes: Int { session.preferredPieceBytes }
 
+    /// What this end sends at most.
+    public var shape: LinkShape { session.shape }
+
+    /// Puts other limits in force on what this end sends.
+    public func setShape(_ shape: LinkShape) {
+        eventLoop.preconditionInEventLoop()
+        session.setShape(shape, now: .now())
+        schedulePump()
+    }
+
     /// True when `send` takes a message of the class.
     public func isWritable(_ trafficClass: TrafficClass, bulk: Bool = false) -> Bool {
         session.isWritable(trafficClass, isBulk: bulk)

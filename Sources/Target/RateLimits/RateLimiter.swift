@@ -1,3 +1,4 @@
+import Blocks
 import NIOCore
 
 /// The limits of one volume. At least one rate is there; a rate that is nil is not limited.

@@ -4,21 +4,22 @@ import NIOCore
 ///
 /// Tokens are counted in billionths, so that a nanosecond at a rate of one a second is one unit and nothing is ever rounded
 /// away. The 128 bits hold the longest time (2^64 ns) at the highest rate (2^40) with room to spare.
-struct TokenBucket: Equatable {
+public struct TokenBucket: Equatable, Sendable {
     /// Billionths of a token in a token.
     private static var unit: Int128 { 1_000_000_000 }
     /// The longest that `due` puts off, some 36 years: a deadline must stay a deadline.
     private static var waitNanosecondsMax: Int128 { 1 << 60 }
 
-    let ratePerSecond: UInt64
+    /// Tokens that it gets in a second.
+    public let ratePerSecond: UInt64
     /// What an idle bucket holds.
-    let capacity: UInt64
+    public let capacity: UInt64
     /// In billionths; below zero after something larger than the capacity was taken.
-    private(set) var level: Int128
+    public private(set) var level: Int128
     private var updatedAt: NIODeadline
 
     /// A full bucket.
-    init(ratePerSecond: UInt64, capacity: UInt64, now: NIODeadline) {
+    public init(ratePerSecond: UInt64, capacity: UInt64, now: NIODeadline) {
         self.ratePerSecond = max(1, ratePerSecond)
         self.capacity = max(1, capacity)
         level = Int128(self.capacity) * Self.unit
@@ -27,7 +28,7 @@ struct TokenBucket: Equatable {
 
     /// A bucket that takes the place of another: it has what that one had, as far as it fits, so that changing a limit
     /// again and again gives nobody a burst each time.
-    init(ratePerSecond: UInt64, capacity: UInt64, replacing old: TokenBucket, now: NIODeadline) {
+    public init(ratePerSecond: UInt64, capacity: UInt64, replacing old: TokenBucket, now: NIODeadline) {
         self.init(ratePerSecond: ratePerSecond, capacity: capacity, now: now)
         level = min(level, old.level(at: now))
     }
@@ -41,7 +42,7 @@ struct TokenBucket: Equatable {
     /// When `cost` tokens may be taken, not before `time`.
     ///
     /// More than the bucket can ever hold may be taken from a full one; what came before time pays for it afterwards.
-    func due(_ cost: UInt64, notBefore time: NIODeadline) -> NIODeadline {
+    public func due(_ cost: UInt64, notBefore time: NIODeadline) -> NIODeadline {
         let time = max(time, updatedAt)
         let missing = Int128(min(cost, capacity)) * Self.unit - level(at: time)
         guard missing > 0 else { return time }
@@ -50,8 +51,11 @@ struct TokenBucket: Equatable {
     }
 
     /// Takes `cost` tokens at a time that `due` has given.
-    mutating func take(_ cost: UInt64, at time: NIODeadline) {
+    public mutating func take(_ cost: UInt64, at time: NIODeadline) {
         level = level(at: time) - Int128(cost) * Self.unit
         updatedAt = max(updatedAt, time)
     }
+
+    /// Gives back what was taken and turned out not to be needed.
+    public mutating func giveBack(_ cost: UInt64) { level = min(level + Int128(cost) * Self.unit, Int128(capacity) * Self.unit) }
 }

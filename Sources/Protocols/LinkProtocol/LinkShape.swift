@@ -1,0 +1,72 @@
+import Blocks
+import NIOCore
+
+/// What one end of a link sends at most, on the line (X6). Nil is no limit. Acknowledgements, pings and calls are never held.
+public struct LinkShape: Equatable, Sendable {
+    /// The lowest limit, in bytes a second: below it a frame takes seconds.
+    public static let bytesPerSecondMin: UInt64 = 8 * 1024
+
+    /// Bytes a second for everything.
+    public var bytesPerSecond: UInt64?
+    /// Bytes a second for a class; `control` has none.
+    public var classes: [TrafficClass: UInt64]
+
+    public init(bytesPerSecond: UInt64? = nil, classes: [TrafficClass: UInt64] = [:]) {
+        self.bytesPerSecond = bytesPerSecond
+        self.classes = classes
+    }
+}
+
+/// Says when a frame of a class may leave. Pure; without a limit it costs a comparison.
+struct LinkShaper {
+    /// What an idle limit lets through at once, as a part of what it lets through in a second; two frames at least.
+    private static let burstParts: UInt64 = 20
+
+    private(set) var shape = LinkShape()
+    private var all: TokenBucket?
+    private var classes = InlineArray<5, TokenBucket?>(repeating: nil)
+    private var isOpen = true
+
+    /// Puts other limits in force. What was used of the old ones counts for the new ones.
+    mutating func set(_ shape: LinkShape, now: NIODeadline) {
+        self.shape = shape
+        all = Self.bucket(shape.bytesPerSecond, replacing: all, now: now)
+        for trafficClass in TrafficClass.allCases where trafficClass != .control {
+            let index = Int(trafficClass.rawValue)
+            classes[index] = Self.bucket(shape.classes[trafficClass], replacing: classes[index], now: now)
+        }
+        isOpen = shape == LinkShape()
+    }
+
+    private static func bucket(_ rate: UInt64?, replacing old: TokenBucket?, now: NIODeadline) -> TokenBucket? {
+        guard let rate else { return nil }
+        let rateInForce = max(LinkShape.bytesPerSecondMin, rate)
+        let capacity = max(rateInForce / burstParts, UInt64(2 * LinkLimits.framePayloadBytes))
+        return old.map { TokenBucket(ratePerSecond: rateInForce, capacity: capacity, replacing: $0, now: now) }
+            ?? TokenBucket(ratePerSecond: rateInForce, capacity: capacity, now: now)
+    }
+
+    /// When a frame may leave; nil for at once.
+    func due(_ trafficClass: TrafficClass, byteCount: Int, now: NIODeadline) -> NIODeadline? {
+        if isOpen || trafficClass == .control { return nil }
+        let cost = UInt64(byteCount)
+        var due = all?.due(cost, notBefore: now) ?? now
+        if let bucket = classes[Int(trafficClass.rawValue)] { due = max(due, bucket.due(cost, notBefore: now)) }
+        return due > now ? due : nil
+    }
+
+    /// Records that a frame left.
+    mutating func sent(_ trafficClass: TrafficClass, byteCount: Int, now: NIODeadline) {
+        if isOpen { return }
+        // What may not wait is counted all the same: others leave it the room.
+        all?.take(UInt64(byteCount), at: now)
+        classes[Int(trafficClass.rawValue)]?.take(UInt64(byteCount), at: now)
+    }
+
+    /// Records that a frame took fewer bytes than were counted.
+    mutating func saved(_ trafficClass: TrafficClass, byteCount: Int) {
+        if isOpen { return }
+        all?.giveBack(UInt64(byteCount))
+        classes[Int(trafficClass.rawValue)]?.giveBack(UInt64(byteCount))
+    }
+}
