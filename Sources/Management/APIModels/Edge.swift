@@ -146,11 +146,16 @@ public struct Link: Codable, Sendable, Equatable {
     public var reconnects: Int
     /// When the link entered its present state.
     public var since: Date
+    /// What this edge sends at most, and when.
+    public var shaping: LinkShaping
+    /// What of it is in force now.
+    public var ratesInForce: LinkRates
 
     public init(
         peer: String, state: State, connections: Int = 0, roundTripMilliseconds: Double? = nil,
         baseRoundTripMilliseconds: Double? = nil,
-        lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, since: Date
+        lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, since: Date, shaping: LinkShaping = LinkShaping(),
+        ratesInForce: LinkRates = LinkRates()
     ) {
         self.peer = peer
         self.state = state
@@ -161,5 +166,7 @@ public struct Link: Codable, Sendable, Equatable {
         self.traffic = traffic
         self.reconnects = reconnects
         self.since = since
+        self.shaping = shaping
+        self.ratesInForce = ratesInForce
     }
 }

@@ -26,6 +26,8 @@ actor CloudEdge: EdgeController {
     var plane: LoopConfined<CloudPlane>?
     /// The dialer lives on the loop, as the plane does.
     var dialer: LoopConfined<LinkDialer>?
+    /// What is sent home at most.
+    var shapings = KeptShapings()
     var targetAddresses: [String] = []
     /// The NBD listeners as the beginnings of URLs, `nbd://host:port`.
     var networkBlockAddresses: [String] = []
@@ -136,10 +138,15 @@ actor CloudEdge: EdgeController {
         let (logger, loop, connections) = (environment.logger, environment.eventLoop, cloud.linkConnections)
         let home = identity.onPremEdge
         let credentials = identity.credentials
+        shapings = environment.readShapings()
+        let shaping = shapings.byPeer[home] ?? LinkShaping()
+        let recorder = environment.recorder
         dialer = try await LoopConfined.make(on: loop) {
             let endpoint = LinkEndpoint(role: .initiator, eventLoop: loop, logger: logger)
             let link = PeerLink(peer: home, endpoint: endpoint, eventLoop: loop)
             endpoint.delegate = link
+            link.onShaped = { recorder.record(shaped: $0, peer: home) }
+            link.shaping = shaping
             link.onRequest = { [weak self] _, method, body in
                 guard let self else { return ControlAnswer(status: 503, body: ByteBuffer()) }
                 return await self.answer(method, body)

@@ -58,6 +58,8 @@ final class HomePlane: LinkListenerDelegate {
     private let onJoin: @Sendable (ByteBuffer) async -> ByteBuffer
     /// An edge has connected; runs on the control plane.
     private let onSeen: @Sendable (_ edge: String) async -> Void
+    /// What is sent to each edge at most.
+    private var shapings: [String: LinkShaping] = [:]
 
     init(
         eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder,
@@ -88,6 +90,12 @@ final class HomePlane: LinkListenerDelegate {
 
     func trust(edge: String) { trusted.insert(edge) }
 
+    /// Limits what is sent to edges, those included that are not connected yet.
+    func shape(_ shapings: [String: LinkShaping]) {
+        self.shapings = shapings
+        for (edge, peer) in peers { peer.shaping = shapings[edge] ?? LinkShaping() }
+    }
+
     /// Lets an edge in no more, and ends its link.
     func revoke(edge: String) {
         trusted.remove(edge)
@@ -108,6 +116,8 @@ final class HomePlane: LinkListenerDelegate {
         let peerLink = PeerLink(peer: edge, endpoint: link, eventLoop: eventLoop)
         link.delegate = peerLink
         peers[edge] = peerLink
+        peerLink.onShaped = { [recorder] in recorder.record(shaped: $0, peer: edge) }
+        peerLink.shaping = shapings[edge] ?? LinkShaping()
         peerLink.onRequest = { [onRequest] session, method, body in await onRequest(edge, session, method, body) }
         peerLink.onSessionStarted = { [unowned self] in
             for served in served.values where served.edge == edge { served.volume.sessionLost() }

@@ -21,7 +21,8 @@ enum LinkReport {
                     trafficClass: "\(trafficClass)", sentBytes: counts.plainBytesSent, sentWireBytes: counts.wireBytesSent,
                     receivedBytes: counts.plainBytesReceived, receivedWireBytes: counts.wireBytesReceived)
             },
-            reconnects: Int(clamping: statistics.connectionsLost), since: link.since)
+            reconnects: Int(clamping: statistics.connectionsLost), since: link.since, shaping: link.shaping,
+            ratesInForce: link.ratesInForce)
     }
 
     static func metrics(of links: [APIModels.Link]) -> [MetricSample] {

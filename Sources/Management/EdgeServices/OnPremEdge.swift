@@ -48,6 +48,8 @@ actor OnPremEdge: EdgeController {
     /// Opens of a volume come one after the other: the last one that began.
     var opening: [String: Task<VolumeOpenReply, any Error>] = [:]
     var reopening: Task<Void, Never>?
+    /// What is sent to each cloud edge at most.
+    var shapings = KeptShapings()
 
     init(environment: EdgeEnvironment, onPrem: Configuration.OnPrem) throws {
         self.environment = environment
@@ -100,6 +102,7 @@ actor OnPremEdge: EdgeController {
             let identifier = edge.id
             try await plane.run { $0.trust(edge: identifier) }
         }
+        try await readShapings()
         warnOfMissingDisks()
         await openAttachedDisks()
         try await listen(onPrem.linkListen, plane)

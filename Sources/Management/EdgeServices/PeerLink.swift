@@ -44,6 +44,15 @@ final class PeerLink: LinkDelegate {
     /// A message that belongs to a volume.
     var onMessage: (LinkMessage) -> Void = { _ in }
 
+    /// Other limits came into force, by a change or by the time.
+    var onShaped: (LinkRates) -> Void = { _ in }
+    /// What is sent to the peer at most, and when.
+    var shaping = LinkShaping() {
+        didSet { shape(at: Date()) }
+    }
+    /// What of that is in force.
+    private(set) var ratesInForce = LinkRates()
+
     /// Since when the link has been up, or down.
     private(set) var since = Date()
 
@@ -70,8 +79,19 @@ final class PeerLink: LinkDelegate {
         _ = endpoint.send(.notice(method: method, body: ByteBuffer()), class: .control, bulk: false)
     }
 
-    /// Fails calls whose time is over.
-    func tick() { calls.tick(now: .now()) }
+    /// Fails calls whose time is over, and follows the schedule of the limits.
+    func tick() {
+        calls.tick(now: .now())
+        if !shaping.schedule.isEmpty { shape(at: Date()) }
+    }
+
+    private func shape(at date: Date) {
+        let rates = shaping.rates(atMinuteOfWeek: LinkShaping.minuteOfWeek(date, in: .current))
+        if rates == ratesInForce { return }
+        ratesInForce = rates
+        endpoint.setShape(rates.shape)
+        onShaped(rates)
+    }
 
     func linkSessionStarted(_ link: LinkEndpoint) {
         session &+= 1

@@ -20,6 +20,8 @@ public protocol EdgeController: Sendable {
     /// Revokes the peer's certificate and cuts its link.
     func revokeEdge(identifier: String) async throws
     func links() async throws -> [Link]
+    /// Changes what this edge sends to a peer at most. Throws `APIError` when there is no such peer, or a value is wrong.
+    func changeLink(peer: String, _ change: LinkChange) async throws -> Link
 
     func disks() async throws -> [Disk]
     func disk(named name: String) async throws -> Disk
@@ -98,6 +100,7 @@ extension EdgeController {
     public func edges() async throws -> [PeerEdge] { throw APIError.wrongRole() }
     public func revokeEdge(identifier: String) async throws { throw APIError.wrongRole(.onprem) }
     public func links() async throws -> [Link] { throw APIError.wrongRole() }
+    public func changeLink(peer: String, _ change: LinkChange) async throws -> Link { throw APIError.wrongRole() }
     public func disks() async throws -> [Disk] { throw APIError.wrongRole(.onprem) }
     public func disk(named name: String) async throws -> Disk { throw APIError.wrongRole(.onprem) }
     public func createDisk(_ request: DiskCreate) async throws -> Disk { throw APIError.wrongRole(.onprem) }

@@ -70,6 +70,15 @@ enum RouteTable {
             return try Paging.page(
                 call, try await call.controller.links().filter { state == nil || $0.state.rawValue == state }, by: \.peer)
         },
+        Route(
+            method: .patch, path: "/v1/links/{peer}", identifier: "changeLink", tag: "links",
+            summary: "Change what this edge sends to a peer at most, also while it is sending. The other direction is the peer's matter.",
+            body: .init(schema: "LinkChange"),
+            answers: [.init(status: 200, content: [.json("Link")], summary: "The link as it is now.")], errors: [503, 507]
+        ) { call in
+            let change = try call.decode(LinkChange.self)
+            return try .json(try await call.controller.changeLink(peer: call.parameter("peer"), change))
+        },
     ]
 
     private static let disks: [Route] = [

@@ -80,9 +80,56 @@ extension Schema {
                     .required("traffic", .list("Bytes of each priority class since the start.", of: .reference("LinkTraffic"))),
                     .required("reconnects", .count("How many times it came up again since the start.")),
                     .required("since", .time("When it entered its state.")),
+                    .required("shaping", .reference("LinkShaping")),
+                    .required("ratesInForce", .reference("LinkRates")),
                 ])
         ),
         page("Link"),
+        (
+            "LinkChange",
+            .object(
+                "What is to change of what is sent at most; the rest stays.",
+                [
+                    .optional("rates", .reference("LinkRates")),
+                    .optional("schedule", .list("In place of the schedule.", of: .reference("LinkScheduleEntry"), most: 32)),
+                ])
+        ),
+        (
+            "LinkShaping",
+            .object(
+                "What this edge sends at most, and when.",
+                [
+                    .required("rates", .reference("LinkRates")),
+                    .required(
+                        "schedule",
+                        .list("The first entry whose time it is takes the place of the rates.", of: .reference("LinkScheduleEntry"))),
+                ])
+        ),
+        (
+            "LinkScheduleEntry",
+            .object(
+                "Other rates at certain times.",
+                [
+                    .optional(
+                        "days",
+                        .list("The days on which it begins; all when left out.", of: .words("A day.", LinkShaping.Day.self), most: 7)),
+                    .required("from", .text("When it begins, as 08:00, in the edge's local time.", .bytes(5...5))),
+                    .required("until", .text("When it ends; on the next day if that is not after its beginning.", .bytes(5...5))),
+                    .required("rates", .reference("LinkRates")),
+                ])
+        ),
+        (
+            "LinkRates",
+            .object(
+                "Bytes a second on the line; what is left out has no limit.",
+                [
+                    .optional("totalBytesPerSecond", .count("Everything together.", 8192...Int64.max)),
+                    .optional("demandBytesPerSecond", .count("Reads that a machine waits for.", 8192...Int64.max)),
+                    .optional("writeBehindBytesPerSecond", .count("Points on their way home.", 8192...Int64.max)),
+                    .optional("prefetchBytesPerSecond", .count("Blocks that will probably be read.", 8192...Int64.max)),
+                    .optional("migrationBytesPerSecond", .count("What may take its time.", 8192...Int64.max)),
+                ])
+        ),
         (
             "LinkTraffic",
             .object(

@@ -15,6 +15,16 @@ enum Human {
         return "\(count) B"
     }
 
+    /// `50 Mbit/s`, of bytes a second.
+    static func bitRate(_ bytesPerSecond: UInt64) -> String {
+        var value = Double(bytesPerSecond) * 8
+        for unit in ["bit/s", "kbit/s", "Mbit/s"] {
+            if value < 1000 { return "\(String(format: "%.4g", value)) \(unit)" }
+            value /= 1000
+        }
+        return "\(String(format: "%.4g", value)) Gbit/s"
+    }
+
     /// `3 s`, `2 min`, `4 h`, `5 d`: one unit, rounded down.
     static func seconds(_ seconds: Double) -> String {
         switch seconds {

@@ -121,6 +121,10 @@ final class Lab {
     /// Runs the CLI against one side.
     @discardableResult
     func causeway(_ side: Side, _ arguments: String..., seconds: Double = 120) async throws -> CommandResult {
+        try await causeway(side, arguments: arguments, seconds: seconds)
+    }
+
+    func causeway(_ side: Side, arguments: [String], seconds: Double = 120) async throws -> CommandResult {
         let edge = edge(side)
         return try await Command.run(
             "causeway", arguments, environment: ["CAUSEWAY_API": edge.api, "CAUSEWAY_TOKEN": edge.token], seconds: seconds)

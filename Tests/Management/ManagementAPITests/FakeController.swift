@@ -50,6 +50,14 @@ final class FakeController: EdgeController {
         state.withLock { $0.revoked.append(identifier) }
     }
     func links() async throws -> [Link] { [Samples.link] }
+
+    func changeLink(peer: String, _ change: LinkChange) async throws -> Link {
+        guard peer == Samples.link.peer else { throw APIError.notFound("link", peer) }
+        var link = Samples.link
+        link.shaping.rates = change.rates ?? link.shaping.rates
+        link.shaping.schedule = change.schedule ?? link.shaping.schedule
+        return link
+    }
     func disks() async throws -> [Disk] { state.withLock { Array($0.disks.values) } }
     func disk(named name: String) async throws -> Disk {
         guard let disk = state.withLock({ $0.disks[name] }) else { throw APIError.notFound("disk", name) }
@@ -215,7 +223,12 @@ enum Samples {
     static let link = Link(
         peer: "77", state: .up, connections: 2, roundTripMilliseconds: 40.5, baseRoundTripMilliseconds: 40, lastError: "reset",
         traffic: [.init(trafficClass: "demand", sentBytes: 1, sentWireBytes: 2, receivedBytes: 3, receivedWireBytes: 4)],
-        reconnects: 1, since: time)
+        reconnects: 1, since: time, shaping: shaping, ratesInForce: rates)
+    static let rates = LinkRates(
+        totalBytesPerSecond: 10_001, demandBytesPerSecond: 10_002, writeBehindBytesPerSecond: 10_003, prefetchBytesPerSecond: 10_004,
+        migrationBytesPerSecond: 10_005)
+    static let shaping = LinkShaping(
+        rates: rates, schedule: [.init(days: [.monday, .sunday], from: "08:00", until: "18:00", rates: rates)])
     static let disk = Disk(
         name: "alpha", path: "/disks/alpha", kind: .file, sizeBytes: 1 << 30, state: .inUse, usedBy: "mail", message: "m")
     static let volume = Volume(
@@ -258,7 +271,9 @@ enum Samples {
 
     static let whole: [(String, any Encodable & Sendable)] = [
         ("EdgeStatus", edge), ("PeerEdge", peer), ("PeerEdgePage", Page(items: [peer], next: "n")), ("Link", link),
-        ("LinkPage", Page(items: [link], next: "n")), ("LinkTraffic", link.traffic[0]), ("Disk", disk),
+        ("LinkChange", LinkChange(rates: rates, schedule: shaping.schedule)), ("LinkShaping", shaping), ("LinkRates", rates),
+        ("LinkScheduleEntry", shaping.schedule[0]), ("LinkPage", Page(items: [link], next: "n")), ("LinkTraffic", link.traffic[0]),
+        ("Disk", disk),
         ("DiskPage", Page(items: [disk], next: "n")),
         ("DiskCreate", DiskCreate(name: "a", path: "/a", readOnly: true)), ("Volume", volume),
         ("VolumePage", Page(items: [volume], next: "n")),

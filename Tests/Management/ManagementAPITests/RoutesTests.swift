@@ -11,7 +11,10 @@ import Testing
     static let requests: [(identifier: String, uri: String, body: String?, status: Int)] = [
         ("getHealth", "/healthz", nil, 200), ("getMetrics", "/metrics", nil, 200), ("getDocument", "/openapi.json", nil, 200),
         ("getEdge", "/v1/edge", nil, 200), ("listEdges", "/v1/edges", nil, 200), ("revokeEdge", "/v1/edges/77", nil, 204),
-        ("listLinks", "/v1/links?state=up", nil, 200), ("listDisks", "/v1/disks", nil, 200),
+        ("listLinks", "/v1/links?state=up", nil, 200),
+        ("changeLink", "/v1/links/77", #"{"rates":{"totalBytesPerSecond":1000000}}"#, 200),
+        ("changeLink", "/v1/links/77", #"{"schedule":[{"days":["monday"],"from":"08:00","until":"18:00","rates":{}}]}"#, 200),
+        ("listDisks", "/v1/disks", nil, 200),
         ("createDisk", "/v1/disks", #"{"name":"beta","path":"/beta"}"#, 201), ("getDisk", "/v1/disks/alpha", nil, 200),
         ("changeDisk", "/v1/disks/alpha", #"{"sizeBytes":2147483648}"#, 200), ("rescanDisk", "/v1/disks/alpha/rescan", nil, 200),
         ("changeVolume", "/v1/volumes/mail", #"{"limits":{"operationsPerSecond":500,"burstOperations":2000},"readOnly":true}"#, 200),

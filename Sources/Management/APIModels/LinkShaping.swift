@@ -1,0 +1,68 @@
+/// What an edge sends to a peer at most, in bytes a second on the line; nil is no limit. Calls between the edges are never held.
+public struct LinkRates: Codable, Sendable, Equatable {
+    public var totalBytesPerSecond: UInt64?
+    public var demandBytesPerSecond: UInt64?
+    public var writeBehindBytesPerSecond: UInt64?
+    public var prefetchBytesPerSecond: UInt64?
+    public var migrationBytesPerSecond: UInt64?
+
+    public init(
+        totalBytesPerSecond: UInt64? = nil, demandBytesPerSecond: UInt64? = nil, writeBehindBytesPerSecond: UInt64? = nil,
+        prefetchBytesPerSecond: UInt64? = nil, migrationBytesPerSecond: UInt64? = nil
+    ) {
+        self.totalBytesPerSecond = totalBytesPerSecond
+        self.demandBytesPerSecond = demandBytesPerSecond
+        self.writeBehindBytesPerSecond = writeBehindBytesPerSecond
+        self.prefetchBytesPerSecond = prefetchBytesPerSecond
+        self.migrationBytesPerSecond = migrationBytesPerSecond
+    }
+}
+
+/// What an edge sends to a peer at most, and when: the body of `PATCH /v1/links/{peer}`.
+public struct LinkShaping: Codable, Sendable, Equatable {
+    /// A day of the week.
+    public enum Day: String, Codable, Sendable, CaseIterable {
+        case monday, tuesday, wednesday, thursday, friday, saturday, sunday
+    }
+
+    /// Other rates at certain times.
+    public struct Entry: Codable, Sendable, Equatable {
+        /// The days on which it begins; all when there are none.
+        public var days: [Day]?
+        /// When it begins, as `08:00`, in the edge's local time.
+        public var from: String
+        /// When it ends; on the next day if that is not after `from`.
+        public var until: String
+        public var rates: LinkRates
+
+        public init(days: [Day]? = nil, from: String, until: String, rates: LinkRates) {
+            self.days = days
+            self.from = from
+            self.until = until
+            self.rates = rates
+        }
+    }
+
+    /// What is in force when no entry of the schedule is.
+    public var rates: LinkRates
+    /// The first entry whose time it is takes the place of `rates`.
+    public var schedule: [Entry]
+
+    public init(rates: LinkRates = LinkRates(), schedule: [Entry] = []) {
+        self.rates = rates
+        self.schedule = schedule
+    }
+}
+
+/// A change of what an edge sends to a peer at most: what is left out stays.
+public struct LinkChange: Codable, Sendable, Equatable {
+    /// The rates in place of those that were set.
+    public var rates: LinkRates?
+    /// The schedule in place of the one that was set.
+    public var schedule: [LinkShaping.Entry]?
+
+    public init(rates: LinkRates? = nil, schedule: [LinkShaping.Entry]? = nil) {
+        self.rates = rates
+        self.schedule = schedule
+    }
+}

@@ -1,0 +1,141 @@
+import APIModels
+import ArgumentParser
+import EdgeConfiguration
+
+/// Rates, as options.
+struct RateOptions: ParsableArguments {
+    @Option(help: "For everything together, like 50mbit.", transform: Quantities.bytesPerSecond)
+    var total: UInt64?
+
+    @Option(help: "For reads that a machine waits for.", transform: Quantities.bytesPerSecond)
+    var demand: UInt64?
+
+    @Option(help: "For points on their way home.", transform: Quantities.bytesPerSecond)
+    var writeBehind: UInt64?
+
+    @Option(help: "For blocks that will probably be read.", transform: Quantities.bytesPerSecond)
+    var prefetch: UInt64?
+
+    @Option(help: "For what may take its time.", transform: Quantities.bytesPerSecond)
+    var migration: UInt64?
+
+    var rates: LinkRates {
+        LinkRates(
+            totalBytesPerSecond: total, demandBytesPerSecond: demand, writeBehindBytesPerSecond: writeBehind,
+            prefetchBytesPerSecond: prefetch, migrationBytesPerSecond: migration)
+    }
+}
+
+extension LinkCommand {
+    struct Limit: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Limit what this edge sends over a link, at once and for good.",
+            discussion:
+                "What is not named has no limit; without any option there are none. The other direction is limited at the other edge.")
+
+        @OptionGroup var rates: RateOptions
+        @OptionGroup var peer: PeerOptions
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let client = try connection.client()
+            let link = try await client.changeLink(try await peer.find(client), LinkChange(rates: rates.rates))
+            try LinkCommand.show(link, connection.output)
+        }
+    }
+
+    struct Schedule: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Have other limits at certain times.",
+            discussion: "Of several entries whose time it is, the one that was made first is in force. Times are the edge's local ones.")
+
+        @Option(help: "When it begins, like 08:00.")
+        var from: String
+
+        @Option(help: "When it ends; on the next day if that is not after its beginning.")
+        var until: String
+
+        @Option(
+            parsing: .upToNextOption, help: "The days on which it begins, like monday tuesday; every day when left out.",
+            transform: { text in
+                guard let day = LinkShaping.Day(rawValue: text.lowercased()) else {
+                    throw ValidationError(
+                        "“\(text)” is not a day: write one of \(LinkShaping.Day.allCases.map(\.rawValue).joined(separator: ", "))")
+                }
+                return day
+            })
+        var days: [LinkShaping.Day] = []
+
+        @OptionGroup var rates: RateOptions
+        @OptionGroup var peer: PeerOptions
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let client = try connection.client()
+            let before = try await peer.find(client)
+            let entry = LinkShaping.Entry(days: days.isEmpty ? nil : days, from: from, until: until, rates: rates.rates)
+            let link = try await client.changeLink(before, LinkChange(schedule: before.shaping.schedule + [entry]))
+            try LinkCommand.show(link, connection.output)
+        }
+    }
+
+    struct Unschedule: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Have the same limits at all times.")
+
+        @OptionGroup var peer: PeerOptions
+        @OptionGroup var connection: ConnectionOptions
+
+        func run() async throws {
+            let client = try connection.client()
+            let link = try await client.changeLink(try await peer.find(client), LinkChange(schedule: []))
+            try LinkCommand.show(link, connection.output)
+        }
+    }
+
+    /// Which link is meant.
+    struct PeerOptions: ParsableArguments {
+        @Option(help: "The identifier of the edge at the other end, where there is more than one link. See causeway link list.")
+        var peer: String?
+
+        func find(_ client: APIClient) async throws -> Link {
+            let links: [Link] = try await client.list("/v1/links")
+            if let peer {
+                // One that is not connected may be limited, too.
+                return links.first { $0.peer == peer } ?? Link(peer: peer, state: .down, since: .distantPast)
+            }
+            guard let link = links.first else { throw CommandFailure("there is no link", action: "Pair this edge with another one first.") }
+            guard links.count == 1 else {
+                throw CommandFailure("there are \(links.count) links", action: "Name one by --peer: see causeway link list.")
+            }
+            return link
+        }
+    }
+
+    static func show(_ link: Link, _ output: OutputFormat) throws {
+        if output == .json { return try Terminal.json(link) }
+        var table = Table([
+            .init("when"), .init("total", isNumber: true), .init("demand", isNumber: true), .init("write-behind", isNumber: true),
+            .init("prefetch", isNumber: true), .init("migration", isNumber: true),
+        ])
+        func add(_ when: String, _ rates: LinkRates) {
+            let texts = [
+                rates.totalBytesPerSecond, rates.demandBytesPerSecond, rates.writeBehindBytesPerSecond, rates.prefetchBytesPerSecond,
+                rates.migrationBytesPerSecond,
+            ].map { $0.map(Human.bitRate) ?? "-" }
+            table.add(when, texts[0], texts[1], texts[2], texts[3], texts[4])
+        }
+        add("now", link.ratesInForce)
+        for entry in link.shaping.schedule {
+            let days = entry.days.map { $0.map { String($0.rawValue.prefix(3)) }.joined(separator: ",") } ?? "daily"
+            add("\(days) \(entry.from)-\(entry.until)", entry.rates)
+        }
+        add("otherwise", link.shaping.rates)
+        Terminal.print(table.text)
+    }
+}
+
+extension APIClient {
+    fileprivate func changeLink(_ link: Link, _ change: LinkChange) async throws -> Link {
+        try await patch("/v1/links/\(Self.part(link.peer))", change)
+    }
+}

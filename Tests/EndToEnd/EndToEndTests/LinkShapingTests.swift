@@ -1,0 +1,68 @@
+import APIModels
+import Foundation
+import Testing
+
+extension EndToEnd {
+    /// Limits on what an edge sends over the link, as an operator sets them.
+    @Suite(.serialized)
+    struct LinkShapes {
+        private func link(_ lab: Lab, _ arguments: [String]) async throws -> Link {
+            let result = try await lab.causeway(.cloud, arguments: ["link"] + arguments + ["--output", "json"])
+            guard result.isSuccess else { throw CommandFailure(description: result.description) }
+            return try APICoding.decoder().decode(Link.self, from: Data(result.output.utf8))
+        }
+
+        private func sentWireBytes(_ lab: Lab) async throws -> UInt64 {
+            let result = try await lab.causeway(.cloud, arguments: ["link", "list", "--output", "json"])
+            let links = try APICoding.decoder().decode([Link].self, from: Data(result.output.utf8))
+            return try #require(links.first?.traffic.first { $0.trafficClass == "writeBehind" }).sentWireBytes
+        }
+
+        @Test("what goes home is limited while it goes, over a restart, and until the limit is lifted")
+        func limits() async throws {
+            try await Lab.with(disks: [("data", 64 << 20)], options: ["--recovery-point-objective", "300ms"]) { lab in
+                let rate: UInt64 = 100_000
+                let limited = try await link(lab, ["limit", "--write-behind", "800kbit"])
+                #expect(limited.ratesInForce == LinkRates(writeBehindBytesPerSecond: rate))
+                let noise = lab.directory.appendingPathComponent("noise")
+                try Data((0..<8 << 20).map { _ in UInt8.random(in: 0...255) }).write(to: noise)
+                try await Command.check(
+                    "qemu-img", ["convert", "-n", "-f", "raw", "-O", "raw", noise.path, lab.url("data")], seconds: 60)
+
+                // It sends, and no more than the limit: a line that is slower for other reasons is no fault.
+                let (before, start) = (try await sentWireBytes(lab), ContinuousClock.now)
+                var after = before
+                while after < before + 200_000 {
+                    after = try await sentWireBytes(lab)
+                    try #require(ContinuousClock.now - start < .seconds(60), "nothing goes home")
+                }
+                let seconds = Double((ContinuousClock.now - start).components.seconds + 1)
+                #expect(Double(after - before) <= Double(rate) * seconds + 64_000)
+
+                try await lab.kill(.cloud, by: SIGKILL)
+                try await lab.restart(.cloud)
+                try await lab.untilServing("data")
+                let listed = try await lab.causeway(.cloud, arguments: ["link", "list", "--output", "json"])
+                let kept = try #require(try APICoding.decoder().decode([Link].self, from: Data(listed.output.utf8)).first)
+                #expect(kept.ratesInForce.writeBehindBytesPerSecond == rate && kept.shaping == limited.shaping)
+
+                // A schedule that is always in force takes the limit's place.
+                let scheduled = try await link(lab, ["schedule", "--from", "00:00", "--until", "00:00", "--total", "80mbit"])
+                #expect(scheduled.ratesInForce == LinkRates(totalBytesPerSecond: 10_000_000))
+                try await lab.seal("data")
+                #expect(try await link(lab, ["unschedule"]).ratesInForce.writeBehindBytesPerSecond == rate)
+                #expect(try await link(lab, ["limit"]).shaping == LinkShaping())
+
+                for (arguments, reason) in [
+                    (["limit", "--total", "1kbit"], "must be from 8192"), (["limit", "--total", "fast"], "fast"),
+                    (["limit", "--total", "1mbit", "--peer", "nobody"], "no link"),
+                    (["schedule", "--from", "8", "--until", "09:00"], "from"),
+                    (["schedule", "--from", "08:00", "--until", "09:00", "--days", "someday"], "is not a day"),
+                ] {
+                    let result = try await lab.causeway(.cloud, arguments: ["link"] + arguments)
+                    #expect(!result.isSuccess && result.errors.contains(reason), "\(arguments): \(result)")
+                }
+            }
+        }
+    }
+}
