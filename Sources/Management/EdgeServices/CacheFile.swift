@@ -42,6 +42,12 @@ enum CacheFile {
         return space.freeBytes + information.allocatedBytes
     }
 
+    /// Whether a file takes room of the file system that a directory is on.
+    static func isOnFileSystem(of directory: OpenDirectory, _ file: OpenFile) -> Bool {
+        guard let information = try? file.information(), information.kind == .regular else { return false }
+        return (try? directory.open(".").information().fileSystem) == information.fileSystem
+    }
+
     /// Nil for what is neither a regular file nor a block device.
     private static func openAlone(_ path: String) throws(FileSystemError) -> OpenFile? {
         // A device that is missing is waited for: a file in its place would be memory, and keep its name from it.

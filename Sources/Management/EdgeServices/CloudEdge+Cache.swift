@@ -36,10 +36,11 @@ extension CloudEdge {
         let directory = try environment.subdirectory(CacheRecordsDirectory.name)
         var limits = environment.memory.cache
         var byteCount = try Self.keptSize.read(in: environment.directory) ?? cloud.cacheSizeBytes
-        var (file, failure): (OpenFile?, String) = (nil, "")
+        var (file, beside, failure): (OpenFile?, OpenFile?, String) = (nil, nil, "")
         do throws(EdgeFailure) {
             let place = try CacheFile.open(path)
             file = place.file
+            if CacheFile.isOnFileSystem(of: environment.directory, place.file) { beside = place.file }
             limits.deviceBytes = place.deviceBytes
             if let device = place.deviceBytes { byteCount = min(byteCount, device) }
         } catch {
@@ -47,13 +48,13 @@ extension CloudEdge {
         }
         let before = try await needPlane().run { $0.cache?.division }
         let division = before ?? readDivision()
-        let (found, reason, size, bounds) = (file, failure, byteCount, limits)
+        let (found, shared, reason, size, bounds) = (file, beside, failure, byteCount, limits)
         let volumeKeys = secrets?.volumeKeys ?? [:]
         return try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
             let opening = CacheOpening(
                 file: local, failure: reason, path: path, directory: directory, byteCount: size,
-                division: division,
+                division: division, fileBesideLogs: shared,
                 keys: CacheKeys(cache: key) { volumeKeys[$0]?[$1] }, limits: bounds)
             plane.openCache(opening, completion: completion)
         }
@@ -102,7 +103,9 @@ extension CloudEdge {
 
     private static func lackOfRoom(_ statistics: CacheStatistics) -> String? {
         let byteCount = statistics.bytesWithoutRoom
-        return byteCount == 0 ? nil : "its file system has no room for \(byteCount) bytes of it: free some, or make the cache smaller"
+        return byteCount == 0
+            ? nil
+            : "its file system has no room for \(byteCount) bytes of it, besides what write logs there may take: free some, or make the cache smaller"
     }
 
     /// Gives the cache another size, for good; 0 for the configuration's.
@@ -151,8 +154,11 @@ extension CloudEdge {
             let cache = try plane.needCache()
             let before = cache.statistics
             let byteCount = own ?? min(configured, cache.limits.deviceBytes ?? configured)
-            if let room, byteCount > before.byteCountWanted, byteCount > room {
-                throw Problem.noSpace("the file system of the cache has room for \(room) bytes of it")
+            let forLogs = plane.stateSpace.cacheFile == nil ? 0 : plane.logBytesWanted
+            if let room, byteCount > before.byteCountWanted, byteCount > room - min(room, forLogs) {
+                throw Problem.noSpace(
+                    "the file system of the cache has room for \(room - min(room, forLogs)) bytes of it"
+                        + (forLogs == 0 ? "" : ", besides \(forLogs) that the write logs may still take"))
             }
             do throws(CacheError) {
                 try cache.resize(to: byteCount)

@@ -39,6 +39,8 @@ struct CacheOpening {
     let directory: OpenDirectory
     let byteCount: UInt64
     let division: CacheDivision
+    /// The file once more, when it is on the file system of the state directory.
+    let fileBesideLogs: OpenFile?
     let keys: CacheKeys
     let limits: CacheLimits
 }
@@ -60,6 +62,8 @@ extension CloudPlane {
             switch result {
             case .success(let opened) where !opened.isUnusable && !isStopping:
                 adopt(opened)
+                stateSpace.cacheFile = opening.fileBesideLogs
+                stateSpace.lookedAt = nil
                 let byteCount = opened.statistics.byteCount
                 if byteCount > opening.byteCount {
                     let anew =

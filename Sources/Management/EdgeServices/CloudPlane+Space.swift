@@ -20,6 +20,8 @@ struct StateSpace {
     fileprivate var isLooking = false
     /// The logs have less than their size, so that some room is left.
     fileprivate var isShort = false
+    /// The file of the cache when it is on this file system.
+    var cacheFile: OpenFile?
 
     /// How far what the logs may still take has come towards what there is; nil when it is well below half.
     var step: FillStep? { watch.step }
@@ -86,22 +88,28 @@ extension CloudPlane {
         stateSpace.isLooking = true
         stateSpace.lookedAt = now
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        threadPool.runIfActive(eventLoop: eventLoop) { try directory.space().freeBytes }.whenComplete { result in
+        let cacheFile = stateSpace.cacheFile
+        threadPool.runIfActive(eventLoop: eventLoop) {
+            (try directory.space().freeBytes, try cacheFile?.information().allocatedBytes)
+        }
+        .whenComplete { result in
             bound.value.stateSpace.isLooking = false
             // A file system that does not answer has events of its own, from what can't be written there.
-            if case .success(let free) = result { bound.value.compareSpace(free: free) }
+            if case .success(let (free, cached)) = result { bound.value.compareSpace(free: free, cached: cached) }
         }
     }
 
-    private func compareSpace(free: UInt64) {
-        let needed = shareSpace(free: free)
+    /// - Parameter cached: what the cache has taken of the file system, if it is there.
+    private func compareSpace(free: UInt64, cached: UInt64?) {
+        let needed = shareSpace(free: free, cached: cached)
         let change = stateSpace.watch.observe(used: needed, bound: free)
         switch change {
         case .reached(let step):
             recorder.record(
                 "state.filling", severity: step == .half ? .info : .warning,
                 "the file system of the state directory has \(free) bytes free, and the write logs may still take \(needed): "
-                    + (needed > free ? "it can't hold them at full size, so they are kept smaller" : "\(step.percent) % of that or more"))
+                    + (needed > free ? "it can't hold them at full size, so they are kept smaller" : "\(step.percent) % of that or more")
+                    + cacheShortage)
         case .over:
             recorder.record(
                 "state.eased", "the file system of the state directory has room for the write logs again: \(free) bytes are free")
@@ -109,26 +117,42 @@ extension CloudPlane {
         }
     }
 
-    /// Bounds the logs by what the file system has room for, and tells how much they may still take by their sizes.
-    private func shareSpace(free: UInt64) -> UInt64 {
+    /// What the cache goes without, so that the logs have their room.
+    private var cacheShortage: String {
+        let lacking = stateSpace.cacheFile == nil ? 0 : cache?.statistics.bytesWithoutRoom ?? 0
+        return lacking == 0 ? "" : "; for them the cache does without \(lacking) bytes"
+    }
+
+    /// Bounds the logs and the cache by what the file system has room for, and tells how much the logs may still take by their sizes.
+    private func shareSpace(free: UInt64, cached: UInt64?) -> UInt64 {
         let entries = Array(served.values)
-        let logs = entries.map { entry in
-            let fill = entry.volume.logFill
-            return LogShares.Log(sizeBytes: entry.logSizeBytes, takenBytes: max(fill.usedBytes, fill.fileBytes))
+        let logs = entries.map(\.logShare)
+        let cacheShare = cached.flatMap { taken in cache.map { LogShares.Log(sizeBytes: $0.statistics.byteCountWanted, takenBytes: taken) }
         }
-        let shares = LogShares(logs: logs, freeBytes: free)
+        let shares = LogShares(logs: logs, cache: cacheShare, freeBytes: free)
         stateSpace.isShort = shares.pointBytesMax != nil
+        cache?.setGrowth(bytesMax: shares.cacheBytesMax ?? .max)
         for (entry, bound) in zip(entries, shares.bounds) {
             entry.volume.pointBytesMax = shares.pointBytesMax
             entry.volume.resizeLog(to: bound)
         }
-        return logs.reduce(0) { $0 &+ $1.sizeBytes - min($1.sizeBytes, $1.takenBytes) }
+        return LogShares.bytesWanted(logs)
     }
+
+    /// What the logs may still take by their sizes.
+    var logBytesWanted: UInt64 { LogShares.bytesWanted(served.values.map(\.logShare)) }
 
     /// Gives a log another size; what the file system has no room for comes off it at the next look.
     func resizeLog(of entry: Served, to byteCount: UInt64) {
         entry.logSizeBytes = byteCount
         entry.volume.resizeLog(to: byteCount)
         stateSpace.lookedAt = nil
+    }
+}
+
+extension CloudPlane.Served {
+    fileprivate var logShare: LogShares.Log {
+        let fill = volume.logFill
+        return LogShares.Log(sizeBytes: logSizeBytes, takenBytes: max(fill.usedBytes, fill.fileBytes))
     }
 }

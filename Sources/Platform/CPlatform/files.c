@@ -117,6 +117,7 @@ int causeway_information(int descriptor, struct causeway_file_information *infor
     information->size = (uint64_t)status.st_size;
     information->permissions = status.st_mode & 07777;
     information->links = (uint64_t)status.st_nlink;
+    information->file_system = (uint64_t)status.st_dev;
     if (S_ISREG(status.st_mode)) {
         information->kind = CAUSEWAY_KIND_REGULAR;
         information->allocated = (uint64_t)status.st_blocks * 512;

@@ -40,10 +40,13 @@ public struct FileInformation: Sendable, Equatable {
     public let permissions: UInt32
     /// How many names the file has.
     public let nameCount: UInt64
+    /// The number of the file system that it is on: the same for all files there while it is mounted.
+    public let fileSystem: UInt64
 
     public static func == (left: FileInformation, right: FileInformation) -> Bool {
         left.kind == right.kind && left.size == right.size && left.allocatedBytes == right.allocatedBytes
             && left.permissions == right.permissions && left.nameCount == right.nameCount
+            && left.fileSystem == right.fileSystem
             && left.directAlignment?.memory == right.directAlignment?.memory
             && left.directAlignment?.offset == right.directAlignment?.offset
     }
@@ -119,7 +122,7 @@ public final class OpenFile: Sendable {
             kind: kind, size: raw.size, allocatedBytes: raw.allocated,
             directAlignment: raw.direct_alignment_known == 0
                 ? nil : (Int(raw.direct_memory_alignment), Int(raw.direct_offset_alignment)),
-            permissions: raw.permissions, nameCount: raw.links)
+            permissions: raw.permissions, nameCount: raw.links, fileSystem: raw.file_system)
     }
 
     /// Sets the permission bits.

@@ -53,6 +53,7 @@ extension SecureCache {
             state: .open, queue: queue, pool: UInt8(pool), hasRoom: segments[number].hasRoom, sequence: segment.sequence,
             salt: UInt32(salt))
         if number >= end { countBehindEnd += 1 }
+        if !segments[number].hasRoom { grew() }
         queues.opened(in: pool)
         filling.append(segment)
         record(.opened(segment: UInt32(number), sequence: segment.sequence, salt: UInt32(salt), queue))
@@ -263,6 +264,11 @@ extension SecureCache {
                 countBehindEnd -= 1
             }
         }
+        setAsideFree()
+    }
+
+    /// Sets all free segments aside that the file does not have yet.
+    private func setAsideFree() {
         // The bridge stays free where it is, behind the end, and is not tried again: the tables may end before it at any time.
         let without = freeSegments.filter { $0 < end && !segments[$0].hasRoom }
         for number in without { segments[number].state = .withoutRoom }
@@ -272,6 +278,7 @@ extension SecureCache {
 
     /// One of the segments that had no room is the next to be filled: when others were filled meanwhile, or there are no others.
     func tryForRoom() {
+        if !mayGrow { return }
         let hasOthers = freeSegments.count > 1 || !filling.isEmpty || !leaving.isEmpty || eviction != nil || !queues.isEmpty
         guard filledSinceTrial >= Self.segmentsPerTrial || !hasOthers, let number = withoutRoom.popFirst() else { return }
         filledSinceTrial = 0
@@ -284,9 +291,41 @@ extension SecureCache {
         filledSinceTrial += 1
         if segments[number].hasRoom { return tryForRoom() }
         segments[number].hasRoom = true
+        if mayGrow { tryAll() }
+    }
+
+    /// All segments that had no room are to be filled again.
+    private func tryAll() {
         for number in withoutRoom { segments[number].state = .free }
         freeSegments += withoutRoom
         withoutRoom = []
+    }
+
+    // MARK: Room that others need
+
+    /// Bounds what the file takes of its file system beyond what it has, until the next call: others need the rest. Without room for one more
+    /// segment the cache goes on with those that it has, as on a full file system.
+    public func setGrowth(bytesMax: UInt64) {
+        let couldGrow = mayGrow
+        growthBytesMax = bytesMax
+        if isClosed || mayGrow == couldGrow { return }
+        if mayGrow { tryAll() } else { setAsideFree() }
+        if let eviction, eviction.isWaiting { moveNext(eviction) }
+        makeRoom()
+        pump()
+    }
+
+    var mayGrow: Bool { growthBytesMax >= UInt64(geometry.segmentBytes) }
+
+    /// A segment is to be filled that the file does not have yet.
+    private func grew() {
+        growthBytesMax -= min(growthBytesMax, UInt64(geometry.segmentBytes))
+        keepToGrowth()
+    }
+
+    /// Sets free segments aside for which there may be no more room.
+    func keepToGrowth() {
+        if !mayGrow { setAsideFree() }
     }
 
     /// Frees what has left for good.
@@ -301,6 +340,8 @@ extension SecureCache {
                 countBehindEnd -= 1
             }
         }
+        // Some that never came to be in the file may be free now.
+        keepToGrowth()
         endIfEmptied()
         wantsSynchronization = freeSegments.count < reserve && !leaving.isEmpty
         if let eviction, eviction.isWaiting { moveNext(eviction) }

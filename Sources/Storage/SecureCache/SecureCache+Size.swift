@@ -61,6 +61,7 @@ extension SecureCache {
         queues.setEnd(newEnd)
         if newEnd > oldEnd {
             freeSegments.append(contentsOf: (oldEnd..<newEnd).filter { segments[$0].state == .free })
+            keepToGrowth()
         } else {
             // When nothing is free before the end, one segment behind it takes what stays of the first that is freed there.
             let isBridged = leavingBeforeEnd == 0 && !freeSegments.contains { $0 < newEnd }

@@ -50,6 +50,9 @@ extension SecureCache {
         if let number = withoutRoom.first(where: { $0 >= end || segments[$0].state != .withoutRoom }) {
             return "segment \(number) waits for room, and is none before the end \(end)"
         }
+        if !mayGrow, let number = freeSegments.first(where: { !segments[$0].hasRoom }) {
+            return "segment \(number) is to be filled, and the file may not grow"
+        }
         return nil
     }
 }

@@ -48,6 +48,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// Segments before the end that the file system had no room for, and how many others were filled since one of them was tried.
     var withoutRoom: Deque<Int> = []
     var filledSinceTrial = 0
+    /// What the file may take that it does not have yet.
+    var growthBytesMax = UInt64.max
     /// Owners that are not in the file: of segments that a crash or a failed write cut short.
     var ownersInMemory: [Int: [CacheOwner]]
     var eviction: CacheEviction?

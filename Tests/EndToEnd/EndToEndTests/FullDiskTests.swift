@@ -88,6 +88,31 @@ extension EndToEndFaults {
         }
 
         @Test(
+            "a cache that grows beside the logs leaves them their room",
+            .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+        func cacheBesideLogs() async throws {
+            let options = ["--rtt", "2ms", "--log-size", "64MiB", "--cache-size", "192MiB", "--recovery-point-objective", "300ms"]
+            try await Lab.with(disks: [("data", 256 << 20)], options: options, stateMebibytes: 256) { lab in
+                for start in stride(from: 0, to: 240, by: 16) {
+                    try await Command.check(
+                        "qemu-io", ["-f", "raw", "-c", "write -P 9 \(start)M 16M", "-c", "flush", lab.url("data")], seconds: 60)
+                    try await lab.seal("data")
+                }
+                let cache = try await lab.causeway(.cloud, "cache", "show")
+                #expect(cache.output.contains("no room for"), "\(cache)")
+                let grown = try await lab.causeway(.cloud, "cache", "resize", "224MiB")
+                #expect(grown.errors.contains("write logs may still take"), "\(grown)")
+                try await lab.relay("cut")
+                try await Command.check(
+                    "qemu-io", ["-f", "raw", "-c", "write -P 8 0 48M", "-c", "flush", lab.url("data")], seconds: 60)
+                #expect(try await lab.status("data").state != .full)
+                try await lab.relay("restore")
+                try await lab.seal("data")
+                #expect(try await events(lab).allSatisfy { !["log.no_space", "log.full"].contains($0) })
+            }
+        }
+
+        @Test(
             "one full file system under both edges: the log leaves home the room that points need",
             .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
         func sharedFileSystem() async throws {

@@ -34,8 +34,42 @@ import Testing
         #expect(shares((64, 80), (512, 0), free: 0).bounds == [64 * Self.mebibyte, LogSize.range.lowerBound])
     }
 
+    /// What the cache may take that it has not, in MiB; nil for as much as it is to have.
+    private func growth(cache: (size: UInt64, taken: UInt64), logs: (size: UInt64, taken: UInt64)..., free: UInt64) -> Double? {
+        let share = { (log: (size: UInt64, taken: UInt64)) in
+            LogShares.Log(sizeBytes: log.size * Self.mebibyte, takenBytes: log.taken * Self.mebibyte)
+        }
+        let shares = LogShares(logs: logs.map(share), cache: share(cache), freeBytes: free * Self.mebibyte)
+        return shares.cacheBytesMax.map { Double($0) / Double(Self.mebibyte) }
+    }
+
+    @Test func theCacheHasWhatLogsLeave() {
+        #expect(growth(cache: (500, 0), logs: (100, 0), free: 800) == nil)
+        #expect(growth(cache: (700, 0), logs: (100, 0), free: 800) == 600)
+        // As it grows, and as the log does.
+        #expect(growth(cache: (700, 500), logs: (100, 0), free: 300) == 162.5)
+        #expect(growth(cache: (700, 500), logs: (100, 80), free: 220) == 162.5)
+        #expect(growth(cache: (700, 700), logs: (100, 0), free: 0) == nil)
+        // Without logs all but the reserve is left.
+        #expect(growth(cache: (900, 0), free: 800) == 700)
+    }
+
+    @Test func anEighthIsTheCachesWhereLogsTakeAll() {
+        #expect(growth(cache: (700, 0), logs: (4_096, 0), (4_096, 0), free: 800) == 100)
+        #expect(growth(cache: (700, 40), logs: (4_096, 0), (4_096, 0), free: 760) == 60)
+        #expect(growth(cache: (700, 200), logs: (4_096, 0), (4_096, 0), free: 600) == 0)
+        #expect(growth(cache: (16, 0), logs: (4_096, 0), (4_096, 0), free: 800) == 16)
+        #expect(growth(cache: (700, 0), logs: (4_096, 0), free: 0) == 0)
+        // What it may still take, logs may not.
+        let cache = LogShares.Log(sizeBytes: 700 * Self.mebibyte, takenBytes: 0)
+        let log = LogShares.Log(sizeBytes: 4_096 * Self.mebibyte, takenBytes: 0)
+        #expect(
+            LogShares(logs: [log, log], cache: cache, freeBytes: 800 * Self.mebibyte).bounds == [300 * Self.mebibyte, 300 * Self.mebibyte])
+    }
+
     @Test func hostileNumbersDoNotTrap() {
         let log = LogShares.Log(sizeBytes: .max, takenBytes: .max - 5)
+        _ = LogShares(logs: [log, log], cache: log, freeBytes: .max)
         #expect(LogShares(logs: [log, log], freeBytes: .max).bounds.count == 2)
         #expect(LogShares(logs: [], freeBytes: 0).bounds.isEmpty)
     }

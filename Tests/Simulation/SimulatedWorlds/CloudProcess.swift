@@ -77,6 +77,11 @@ final class CloudProcess {
         changeCache { cache throws(CacheError) in try cache.resize(to: byteCount) }
     }
 
+    /// Others need the rest of its file system.
+    func setCacheGrowth(bytesMax: UInt64) {
+        _ = changeCache { cache throws(CacheError) in cache.setGrowth(bytesMax: bytesMax) }
+    }
+
     /// False when there is no cache to be divided, or when the division does not fit.
     func divideCache(_ division: CacheDivision) -> Bool {
         changeCache { cache throws(CacheError) in try cache.divide(division) }

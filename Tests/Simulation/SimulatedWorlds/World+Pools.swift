@@ -27,7 +27,10 @@ extension World {
                 return
             }
         case 6: if edge.divideCache(CacheDivision()) { tally.divisions += 1 }
-        case 7, 8:
+        case 7:
+            let bytesMax = random.chance(percent: 30) ? .max : random.below(12) * UInt64(Self.cacheSegmentBytes)
+            edge.process?.setCacheGrowth(bytesMax: bytesMax)
+        case 8:
             // The cache's own file system: a log has its room.
             edge.machine.faults.lacksRoomFor = "state/cache"
             scheduler.schedule(microseconds: 10_000...1_500_000) { edge.machine.faults.lacksRoomFor = nil }

@@ -391,6 +391,7 @@ import Testing
             let block = random.below(700)
             switch random.below(20) {
             case 0: try change(&harness.division, cache, volume, random)
+            case 1 where random.below(2) == 0: cache.setGrowth(bytesMax: random.below(30) * UInt64(Self.segmentBytes))
             case 1: try? cache.resize(to: UInt64(Self.bytes(Int(14 + random.below(40)))))
             case 2:
                 cache.invalidate(volume, blocks: block..<block + 20)

@@ -50,6 +50,48 @@ import Testing
         #expect(cache.statistics.corrupt == 0)
     }
 
+    /// What others need of the file system stays free; what is said to be there is taken.
+    @Test func aCacheTakesNoMoreOfItsFileSystemThanItMay() throws {
+        let harness = try harness(segments: 40)
+        let cache = try #require(harness.cache)
+        let slots = UInt64(cache.geometry.slotCount)
+        let segment = UInt64(Self.segmentBytes)
+        cache.setGrowth(bytesMax: 12 * segment + 5)
+        try fill(harness, 0..<60 * slots)
+        #expect(harness.file.content.dropFirst(Self.bytes(12)).allSatisfy { $0 == 0 } && cache.tableFault == nil)
+        #expect(cache.statistics.bytesWithoutRoom == 28 * segment && cache.statistics.writeErrors == 0)
+        let newest = 60 * slots - 8
+        #expect(try harness.read(newest..<newest + 8) == CacheHarness.blocks(newest..<newest + 8, 1))
+        #expect(cache.statistics.blocksHeld >= 7 * slots)
+        // Nothing more, a little more, another size, and all.
+        cache.setGrowth(bytesMax: segment - 1)
+        try fill(harness, 2_000..<2_000 + 60 * slots)
+        #expect(harness.file.content.dropFirst(Self.bytes(12)).allSatisfy { $0 == 0 } && cache.tableFault == nil)
+        cache.setGrowth(bytesMax: 3 * segment)
+        try fill(harness, 4_000..<4_000 + 60 * slots)
+        #expect(cache.statistics.bytesWithoutRoom == 25 * segment && cache.tableFault == nil)
+        try cache.resize(to: UInt64(Self.bytes(80)))
+        try fill(harness, 6_000..<6_000 + 60 * slots)
+        #expect(cache.statistics.bytesWithoutRoom == 65 * segment && cache.tableFault == nil)
+        cache.setGrowth(bytesMax: .max)
+        try fill(harness, 8_000..<8_000 + 90 * slots)
+        #expect(cache.statistics.bytesWithoutRoom == 0 && cache.tableFault == nil && cache.statistics.corrupt == 0)
+        #expect(cache.statistics.blocksHeld > 60 * slots)
+    }
+
+    /// None of its segments is in the file, and it may have none.
+    @Test func aCacheThatMayTakeNothingHoldsNothing() throws {
+        let harness = try harness(segments: 12)
+        let cache = try #require(harness.cache)
+        cache.setGrowth(bytesMax: 0)
+        try fill(harness, 0..<200)
+        try harness.synchronize()
+        #expect(cache.statistics.blocksHeld == 0 && cache.tableFault == nil && !cache.statistics.isDegraded)
+        cache.setGrowth(bytesMax: .max)
+        try fill(harness, 0..<64)
+        #expect(try harness.read(0..<64) == CacheHarness.blocks(0..<64, 1))
+    }
+
     /// The bridge, a free segment behind the end (SecureCache+Size), may find no room either. It is not kept for another try: the tables end before it.
     @Test(arguments: 1..<30 as Range<UInt64>) func aBridgeWithoutRoomIsNotTriedAgain(seed: UInt64) throws {
         let harness = try harness(segments: 8, seed: seed)

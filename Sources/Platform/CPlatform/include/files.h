@@ -33,6 +33,8 @@ struct causeway_file_information {
     /// What the file system has given it room for, in bytes; 0 for a block device.
     uint64_t allocated;
     uint64_t links;
+    /// The number of the file system that it is on.
+    uint64_t file_system;
     /// What O_DIRECT asks of memory addresses and of offsets; 0 when direct I/O is not supported or the kernel doesn't say.
     uint32_t direct_memory_alignment;
     uint32_t direct_offset_alignment;
