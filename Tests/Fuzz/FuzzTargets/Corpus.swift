@@ -14,12 +14,13 @@ public struct Corpus {
         return try names.sorted().map { [UInt8](try Data(contentsOf: folder.appendingPathComponent($0))) }
     }
 
-    /// Writes the seeds of every parser, named by what is in them; inputs that are there stay.
+    /// Writes the seeds of every parser, named by what is in them; inputs that are there stay. No input at all needs no file: runs begin with it where
+    /// it is a seed.
     public func writeSeeds() throws {
         for target in FuzzTargets.all {
             let folder = directory.appendingPathComponent(target.name, isDirectory: true)
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-            for seed in try target.seeds() {
+            for seed in try target.seeds() where !seed.isEmpty {
                 var fingerprint = Fingerprint()
                 for byte in seed { fingerprint.add(byte) }
                 let digits = String(fingerprint.value, radix: 16)
