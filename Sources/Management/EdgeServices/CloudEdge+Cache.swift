@@ -46,29 +46,37 @@ extension CloudEdge {
         } catch {
             failure = error.description
         }
-        let before = try await needPlane().run { $0.cache?.division }
-        let division = before ?? readDivision()
-        let (found, shared, reason, size, bounds) = (file, beside, failure, byteCount, limits)
+        let inForce = try await needPlane().run { $0.cache?.division }
+        var division = CacheDivision()
+        do {
+            division = try (isDivisionRead ? inForce : nil) ?? readDivision()
+            isDivisionRead = true
+        } catch {
+            // What can't be read now may be read later: nothing takes the place of it.
+            (file, failure) = (nil, "how it is divided can't be read from the state directory: \(error)")
+        }
+        let (divided, found, shared, reason, size, bounds) = (division, file, beside, failure, byteCount, limits)
         let volumeKeys = secrets?.volumeKeys ?? [:]
         return try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
             let opening = CacheOpening(
                 file: local, failure: reason, path: path, directory: directory, byteCount: size,
-                division: division, fileBesideLogs: shared,
+                division: divided, fileBesideLogs: shared,
                 keys: CacheKeys(cache: key) { volumeKeys[$0]?[$1] }, limits: bounds)
             plane.openCache(opening, completion: completion)
         }
     }
 
     /// How the cache was divided in the run before.
-    private func readDivision() -> CacheDivision {
+    private func readDivision() throws -> CacheDivision {
         do {
             return try KeptDivision.read(in: environment.directory)
-        } catch {
+        } catch let error as KeptDivision.Damage {
+            let copy = try KeptDivision.setAside(in: environment.directory)
             environment.recorder.record(
                 "cache.division_lost", severity: .warning,
-                "how the cache is divided can't be read from the state directory: \(error). It has no partitions, shares and pins now: set "
-                    + "them again (`causeway cache partition`, `causeway volume cache`)")
+                "how the cache is divided can't be told: \(error); it was renamed to \(copy). There are no partitions, shares and pins now: set them again "
+                    + "(`causeway cache partition`, `causeway volume cache`)")
             return CacheDivision()
         }
     }
@@ -120,11 +128,11 @@ extension CloudEdge {
                 throw APIError.invalid("sizeBytes", "must be 0, or from \(range.lowerBound) to \(range.upperBound)")
             }
             let own = byteCount == 0 ? nil : byteCount
-            let before = try await resizeCache(to: own)
+            let before = try await resizeCache(to: own, isChecked: own != nil)
             do throws(FileSystemError) {
                 try Self.keptSize.keep(own, in: environment.directory)
             } catch {
-                _ = try? await resizeCache(to: before)
+                _ = try? await resizeCache(to: before, isChecked: false)
                 throw Problem(
                     status: 507, code: "state_directory", title: "The size can't be kept", detail: "\(error)",
                     action: "make room in the state directory, or mend its file system")
@@ -138,7 +146,7 @@ extension CloudEdge {
     func configuredCacheSizeChanged() async {
         do {
             if try Self.keptSize.read(in: environment.directory) != nil { return }
-            _ = try await resizeCache(to: nil)
+            _ = try await resizeCache(to: nil, isChecked: true)
         } catch {
             environment.recorder.record(
                 "cache.resize_refused", severity: .warning,
@@ -148,14 +156,16 @@ extension CloudEdge {
 
     /// Gives the cache a size, or without one what the configuration says, as far as its device goes. Returns the size that it was to
     /// have before.
-    private func resizeCache(to own: UInt64?) async throws -> UInt64 {
+    /// - Parameter isChecked: that a size is refused for which there is no room. One that is taken back is not: the cache makes do with
+    ///   the room that there is, and says so.
+    private func resizeCache(to own: UInt64?, isChecked: Bool) async throws -> UInt64 {
         let (room, configured) = (CacheFile.room(at: cloud.cachePath), cloud.cacheSizeBytes)
         return try await needPlane().run { plane in
             let cache = try plane.needCache()
             let before = cache.statistics
             let byteCount = own ?? min(configured, cache.limits.deviceBytes ?? configured)
             let forLogs = plane.stateSpace.cacheFile == nil ? 0 : plane.logBytesWanted
-            if let room, byteCount > before.byteCountWanted, byteCount > room - min(room, forLogs) {
+            if isChecked, let room, byteCount > before.byteCountWanted, byteCount > room - min(room, forLogs) {
                 throw Problem.noSpace(
                     "the file system of the cache has room for \(room - min(room, forLogs)) bytes of it"
                         + (forLogs == 0 ? "" : ", besides \(forLogs) that the write logs may still take"))

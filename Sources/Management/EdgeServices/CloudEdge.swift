@@ -28,6 +28,8 @@ actor CloudEdge: EdgeController {
     var dialer: LoopConfined<LinkDialer>?
     /// What is sent home at most.
     var shapings = KeptShapings()
+    /// What was said of partitions, shares and pins is known, and the cache has it, or what stands in for it.
+    var isDivisionRead = false
     var targetAddresses: [String] = []
     /// The NBD listeners as the beginnings of URLs, `nbd://host:port`.
     var networkBlockAddresses: [String] = []

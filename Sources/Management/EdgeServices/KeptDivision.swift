@@ -28,6 +28,15 @@ enum KeptDivision {
         return division
     }
 
+    /// Puts a damaged file out of the way, for who wants to look at it. It blocks.
+    /// - Returns: its name.
+    static func setAside(in directory: OpenDirectory) throws -> String {
+        let name = fileName + ".damaged"
+        try directory.rename(fileName, to: name)
+        try directory.synchronize()
+        return name
+    }
+
     /// Keeps a division, durably. It blocks.
     static func keep(_ division: CacheDivision, in directory: OpenDirectory) throws {
         let encoder = JSONEncoder()
@@ -77,7 +86,7 @@ private struct StoredDivision: Codable {
             share.bytesMax = stored.bytesMax
             for index in stride(from: 0, to: stored.pins.count, by: 2) {
                 let (start, end) = (stored.pins[index], stored.pins[index + 1])
-                guard start < end else { return nil }
+                guard start < end, end <= CacheDivision.blocksMax else { return nil }
                 share.pins.append(start..<end)
             }
             division.shares[volume] = share

@@ -11,6 +11,9 @@ import Blocks
 
 /// How the room of a cache is given to volumes.
 public struct CacheDivision: Equatable, Sendable {
+    /// No pin ends behind this many blocks: there are no such volumes.
+    public static let blocksMax = CacheFormat.blocksMax
+
     /// What one volume may have.
     public struct Share: Equatable, Sendable {
         /// The partition that it is in; nil is the shared one.
@@ -96,6 +99,21 @@ public enum CacheDivisionError: Error, Equatable, Sendable {
     case tooMuchPromised(partition: String?, promisedBytes: UInt64, promisedBytesMax: UInt64)
     /// The partitions are more than the cache can have besides the shared one.
     case partitionsTooLarge(bytes: UInt64, bytesMax: UInt64)
+}
+
+extension CacheDivision {
+    /// True when it promises nothing that the other one does not promise, and no more of anything.
+    func promisesNoMore(than other: CacheDivision) -> Bool {
+        partitions.allSatisfy { name, byteCount in other.partitions[name].map { byteCount <= $0 } ?? false }
+            && shares.allSatisfy { volume, share in
+                let before = other.shares[volume] ?? Share()
+                return (share.partition == nil || (share.partition == before.partition && partitions[share.partition ?? ""] != nil))
+                    && share.guaranteedBytes <= before.guaranteedBytes
+                    && share.pinnedRanges.allSatisfy { range in
+                        before.pinnedRanges.contains { $0.lowerBound <= range.lowerBound && range.upperBound <= $0.upperBound }
+                    }
+            }
+    }
 }
 
 /// Whose room a pool is.

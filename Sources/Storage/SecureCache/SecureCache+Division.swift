@@ -21,6 +21,8 @@ extension SecureCache {
     /// Refuses what `divide` would refuse now.
     public func checkDivision(_ division: CacheDivision) throws(CacheError) {
         if isClosed { throw .closed }
+        // One that does not fit is mended a step at a time.
+        if plan.isLoosened, division.promisesNoMore(than: self.division) { return }
         if unusable == nil { try check(division, segmentCount: min(end, segmentCountWanted)) }
     }
 

@@ -93,7 +93,7 @@ extension VolumeCommand {
                 ]))
             if share.pins.isEmpty { return }
             var table = Table([.init("pinned from", isNumber: true), .init("size", isNumber: true)])
-            for pin in share.pins { table.add(Human.bytes(pin.startBytes), Human.bytes(pin.sizeBytes)) }
+            for pin in share.pins { table.add(ByteSize.text(pin.startBytes), ByteSize.text(pin.sizeBytes)) }
             Terminal.print(table.text)
         }
     }

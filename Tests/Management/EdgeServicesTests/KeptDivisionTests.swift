@@ -38,11 +38,15 @@ import Testing
         #"{"version":1,"partitions":{},"shares":{"nobody":{"guaranteedBytes":0,"pins":[]}}}"#,
         #"{"version":1,"partitions":{},"shares":{"00000000000000010000000000000002":{"guaranteedBytes":0,"pins":[5,5]}}}"#,
         #"{"version":1,"partitions":{},"shares":{"00000000000000010000000000000002":{"guaranteedBytes":0,"pins":[5]}}}"#,
+        #"{"version":1,"partitions":{},"shares":{"00000000000000010000000000000002":{"guaranteedBytes":0,"pins":[0,1125899906842625]}}}"#,
     ])
     func damageIsTold(text: String) throws {
         try withDirectory { directory in
             try directory.replaceFile("cache-division", with: Array(text.utf8))
             #expect(throws: KeptDivision.Damage.self) { try KeptDivision.read(in: directory) }
+            #expect(try KeptDivision.setAside(in: directory) == "cache-division.damaged")
+            #expect(try directory.readFile("cache-division.damaged", byteCountMax: 1 << 20) == Array(text.utf8))
+            #expect(try KeptDivision.read(in: directory) == CacheDivision())
         }
     }
 

@@ -115,4 +115,40 @@ import Testing
         let nothing = CachePlan(loosening: wanted, geometry(14))
         #expect(nothing.isLoosened && nothing.pools.count == 1 && nothing.keys.isEmpty)
     }
+
+    // MARK: Steps
+
+    private func lab(guaranteed: UInt64 = 5, partition: UInt64? = 9, pins: [Range<UInt64>] = [10..<20]) -> CacheDivision {
+        var division = CacheDivision()
+        if let partition { division.partitions["lab"] = partition }
+        var share = CacheDivision.Share()
+        (share.guaranteedBytes, share.pins) = (guaranteed, pins)
+        share.partition = partition == nil ? nil : "lab"
+        division.shares[first] = share
+        return division
+    }
+
+    @Test func lessOfAnythingPromisesNoMore() {
+        let whole = lab()
+        for less in [
+            whole, CacheDivision(), lab(guaranteed: 0), lab(partition: 8), lab(partition: nil),
+            lab(pins: []), lab(pins: [11..<12, 15..<20]),
+        ] {
+            #expect(less.promisesNoMore(than: whole), "\(less)")
+        }
+        for more in [
+            lab(guaranteed: 6), lab(partition: 10), lab(pins: [9..<12]), lab(pins: [10..<21]),
+        ] {
+            #expect(!more.promisesNoMore(than: whole), "\(more)")
+        }
+        var other = whole
+        other.partitions["more"] = 1
+        #expect(!other.promisesNoMore(than: whole))
+        other = whole
+        other.partitions = [:]
+        #expect(!other.promisesNoMore(than: whole), "a volume uses it")
+        other = whole
+        other.shares[second] = whole.shares[first]
+        #expect(!other.promisesNoMore(than: whole))
+    }
 }

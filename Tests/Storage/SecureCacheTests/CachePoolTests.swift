@@ -253,6 +253,28 @@ import Testing
         try check(harness)
     }
 
+    /// Neither guarantee can be kept beside the other: they are lowered one after the other.
+    @Test func aDivisionThatDoesNotFitIsMendedInSteps() throws {
+        let harness = try harness(segments: 24) {
+            $1.shares[$0.volume] = Self.share(guaranteed: 30)
+            $1.shares[$0.other] = Self.share(guaranteed: 30)
+        }
+        let cache = try #require(harness.cache)
+        #expect(cache.isLoosened)
+        var division = harness.division
+        division.shares[harness.volume] = Self.share(guaranteed: 31)
+        #expect(throws: CacheError.self) { try cache.divide(division) }
+        division.shares[harness.volume] = nil
+        try cache.divide(division)
+        #expect(cache.isLoosened)
+        division.shares[harness.other] = Self.share(guaranteed: 8)
+        try cache.divide(division)
+        #expect(!cache.isLoosened)
+        division.shares[harness.other] = Self.share(guaranteed: 30)
+        #expect(throws: CacheError.self) { try cache.divide(division) }
+        try check(harness)
+    }
+
     // MARK: Shares
 
     @Test func aVolumeAtItsMaximumEvictsItsOwn() throws {
