@@ -30,7 +30,9 @@ public struct TokenBucket: Equatable, Sendable {
     /// again and again gives nobody a burst each time.
     public init(ratePerSecond: UInt64, capacity: UInt64, replacing old: TokenBucket, now: NIODeadline) {
         self.init(ratePerSecond: ratePerSecond, capacity: capacity, now: now)
-        level = min(level, old.level(at: now))
+        // What was owed is owed in time, not in tokens: a lower rate makes nobody wait longer for it.
+        let before = old.level(at: now)
+        level = min(level, before < 0 ? before * Int128(self.ratePerSecond) / Int128(old.ratePerSecond) : before)
     }
 
     private func level(at time: NIODeadline) -> Int128 {
@@ -50,9 +52,9 @@ public struct TokenBucket: Equatable, Sendable {
         return time + .nanoseconds(Int64(clamping: min((missing + rate - 1) / rate, Self.waitNanosecondsMax)))
     }
 
-    /// Takes `cost` tokens at a time that `due` has given.
-    public mutating func take(_ cost: UInt64, at time: NIODeadline) {
-        level = level(at: time) - Int128(cost) * Self.unit
+    /// Takes `cost` tokens at a time that `due` has given, or at any time; then no more than `owingAtMost` are owed.
+    public mutating func take(_ cost: UInt64, at time: NIODeadline, owingAtMost debtMax: UInt64 = .max) {
+        level = max(level(at: time) - Int128(cost) * Self.unit, -Int128(debtMax) * Self.unit)
         updatedAt = max(updatedAt, time)
     }
 

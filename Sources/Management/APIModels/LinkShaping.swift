@@ -1,20 +1,17 @@
 /// What an edge sends to a peer at most, in bytes a second on the line; nil is no limit. Calls between the edges are never held.
 public struct LinkRates: Codable, Sendable, Equatable {
     public var totalBytesPerSecond: UInt64?
+    /// Reads: their answers, which home sends.
     public var demandBytesPerSecond: UInt64?
+    /// Points on their way home, which the cloud edge sends.
     public var writeBehindBytesPerSecond: UInt64?
-    public var prefetchBytesPerSecond: UInt64?
-    public var migrationBytesPerSecond: UInt64?
 
     public init(
-        totalBytesPerSecond: UInt64? = nil, demandBytesPerSecond: UInt64? = nil, writeBehindBytesPerSecond: UInt64? = nil,
-        prefetchBytesPerSecond: UInt64? = nil, migrationBytesPerSecond: UInt64? = nil
+        totalBytesPerSecond: UInt64? = nil, demandBytesPerSecond: UInt64? = nil, writeBehindBytesPerSecond: UInt64? = nil
     ) {
         self.totalBytesPerSecond = totalBytesPerSecond
         self.demandBytesPerSecond = demandBytesPerSecond
         self.writeBehindBytesPerSecond = writeBehindBytesPerSecond
-        self.prefetchBytesPerSecond = prefetchBytesPerSecond
-        self.migrationBytesPerSecond = migrationBytesPerSecond
     }
 }
 

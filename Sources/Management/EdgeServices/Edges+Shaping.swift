@@ -9,20 +9,41 @@ extension OnPremEdge {
     func changeLink(peer: String, _ change: LinkChange) async throws -> APIModels.Link {
         guard let record = try? store.edge(peer), record.revokedAt == nil else { throw APIError.notFound("link", peer) }
         _ = try shapings.change(record.id, change, in: environment.directory)
-        let all = shapings.byPeer
-        try await needPlane().run { $0.shape(all) }
-        guard let link = try await links().first(where: { $0.peer == peer }) else {
-            // It has not been connected since this edge started: the limits wait for it.
-            return APIModels.Link(peer: peer, state: .down, since: startedAt, shaping: all[peer] ?? LinkShaping())
+        applyShapings()
+        let link = try await links().first { $0.peer == peer }
+        return link ?? APIModels.Link(peer: peer, state: .down, since: startedAt)
+    }
+
+    /// Links that have not been up since this edge started, whose limits wait for them.
+    func linksWithShapingOnly(besides peers: Set<String>) -> [APIModels.Link] {
+        shapings.byPeer.filter { !peers.contains($0.key) }.map {
+            APIModels.Link(peer: $0.key, state: .down, since: startedAt, shaping: $0.value)
         }
-        return link
+    }
+
+    /// An edge gave its name up to another one, which inherits its limits; or it is nobody's any more.
+    func moveShaping(from peer: String, to heir: String?) {
+        guard shapings.byPeer[peer] != nil else { return }
+        do {
+            try shapings.move(from: peer, to: heir, in: environment.directory)
+            applyShapings()
+        } catch {
+            environment.recorder.record(
+                "link.shaping_lost", subject: heir ?? peer, severity: .warning,
+                "the limits of edge \(peer) can't be \(heir == nil ? "removed" : "given to \(heir ?? "")"): \(error)")
+        }
+    }
+
+    /// In the order of the changes: `send` makes no other hop.
+    private func applyShapings() {
+        let all = shapings.byPeer
+        plane?.send { $0.shape(all) }
     }
 
     /// Puts in force what was kept.
-    func readShapings() async throws {
+    func readShapings() {
         shapings = environment.readShapings()
-        let all = shapings.byPeer
-        try await needPlane().run { $0.shape(all) }
+        applyShapings()
     }
 }
 

@@ -35,6 +35,19 @@ struct KeptShapings {
         try shaping.check()
         var links = byPeer
         links[peer] = shaping == LinkShaping() ? nil : shaping
+        try keep(links, in: directory)
+        return shaping
+    }
+
+    /// Gives the limits of a peer to another one, or to nobody, and keeps that durably. It blocks.
+    mutating func move(from peer: String, to heir: String?, in directory: OpenDirectory) throws {
+        var links = byPeer
+        let shaping = links.removeValue(forKey: peer)
+        if let heir { links[heir] = shaping }
+        try keep(links, in: directory)
+    }
+
+    private mutating func keep(_ links: [String: LinkShaping], in directory: OpenDirectory) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         do {
@@ -45,7 +58,6 @@ struct KeptShapings {
                 action: "make room in the state directory, or mend its file system")
         }
         byPeer = links
-        return shaping
     }
 }
 

@@ -66,8 +66,7 @@ extension LinkRates {
         let least = LinkShape.bytesPerSecondMin
         for (name, rate) in [
             ("totalBytesPerSecond", totalBytesPerSecond), ("demandBytesPerSecond", demandBytesPerSecond),
-            ("writeBehindBytesPerSecond", writeBehindBytesPerSecond), ("prefetchBytesPerSecond", prefetchBytesPerSecond),
-            ("migrationBytesPerSecond", migrationBytesPerSecond),
+            ("writeBehindBytesPerSecond", writeBehindBytesPerSecond),
         ] {
             if let rate, rate < least { throw APIError.invalid("\(field).\(name)", "must be at least \(least)") }
         }
@@ -78,8 +77,6 @@ extension LinkRates {
         var shape = LinkShape(bytesPerSecond: totalBytesPerSecond)
         shape.classes[.demand] = demandBytesPerSecond
         shape.classes[.writeBehind] = writeBehindBytesPerSecond
-        shape.classes[.prefetch] = prefetchBytesPerSecond
-        shape.classes[.migration] = migrationBytesPerSecond
         return shape
     }
 
@@ -87,7 +84,6 @@ extension LinkRates {
     var text: String {
         let limits: [(String, UInt64?)] = [
             ("all", totalBytesPerSecond), ("demand", demandBytesPerSecond), ("write-behind", writeBehindBytesPerSecond),
-            ("prefetch", prefetchBytesPerSecond), ("migration", migrationBytesPerSecond),
         ]
         let words = limits.compactMap { name, rate in rate.map { "\(name) \($0) bytes/s" } }
         return words.isEmpty ? "no limits" : words.joined(separator: ", ")

@@ -54,6 +54,7 @@ extension OnPremEdge {
             plane.trust(edge: edge)
         }
         if let replaced {
+            moveShaping(from: replaced, to: edge)
             environment.recorder.record(
                 "edge.revoked", subject: replaced, severity: .warning,
                 "edge \(replaced) gave the name \(name) up to one that joined under it")
@@ -93,14 +94,14 @@ extension OnPremEdge {
         try store.revokeEdge(record.id)
         let edge = record.id
         try await needPlane().run { $0.revoke(edge: edge) }
+        moveShaping(from: edge, to: nil)
         environment.recorder.record(
             "edge.revoked", subject: edge, severity: .warning,
             "edge \(record.name) was revoked; volumes attached to it are to be detached with --force")
     }
 
     func links() async throws -> [APIModels.Link] {
-        try await needPlane().run { plane in
-            plane.peers.values.sorted { $0.peer < $1.peer }.map { LinkReport.link(of: $0, lastError: nil) }
-        }
+        let links = try await needPlane().run { plane in plane.peers.values.map { LinkReport.link(of: $0, lastError: nil) } }
+        return (links + linksWithShapingOnly(besides: Set(links.map(\.peer)))).sorted { $0.peer < $1.peer }
     }
 }

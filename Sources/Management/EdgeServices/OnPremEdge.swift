@@ -102,7 +102,7 @@ actor OnPremEdge: EdgeController {
             let identifier = edge.id
             try await plane.run { $0.trust(edge: identifier) }
         }
-        try await readShapings()
+        readShapings()
         warnOfMissingDisks()
         await openAttachedDisks()
         try await listen(onPrem.linkListen, plane)

@@ -124,10 +124,8 @@ extension Schema {
                 "Bytes a second on the line; what is left out has no limit.",
                 [
                     .optional("totalBytesPerSecond", .count("Everything together.", 8192...Int64.max)),
-                    .optional("demandBytesPerSecond", .count("Reads that a machine waits for.", 8192...Int64.max)),
-                    .optional("writeBehindBytesPerSecond", .count("Points on their way home.", 8192...Int64.max)),
-                    .optional("prefetchBytesPerSecond", .count("Blocks that will probably be read.", 8192...Int64.max)),
-                    .optional("migrationBytesPerSecond", .count("What may take its time.", 8192...Int64.max)),
+                    .optional("demandBytesPerSecond", .count("Answers to reads, which home sends.", 8192...Int64.max)),
+                    .optional("writeBehindBytesPerSecond", .count("Points, which the cloud edge sends.", 8192...Int64.max)),
                 ])
         ),
         (

@@ -151,6 +151,7 @@ struct ClassSender {
         guard sent[index].state == .inFlight else { return 0 }
         let saved = sent[index].wireBytes - byteCount
         sent[index].wireBytes = byteCount
+        sent[index].inFlightWhenSent -= saved
         return saved
     }
 

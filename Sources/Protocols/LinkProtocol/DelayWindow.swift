@@ -83,9 +83,11 @@ public struct DelayWindow: Sendable {
 
     /// How big pieces of data should be cut, so that a small frame does not wait long for the one before it: an eighth
     /// of the round trip on this line but at least four milliseconds, in whole 4 KiB.
-    public var preferredPieceBytes: Int {
-        guard rate > 0 else { return LinkLimits.pieceBytes }
-        let bytes = min(rate * max(4e6, base / 8), Double(LinkLimits.pieceBytes))
+    /// - Parameter bytesPerSecond: what may be sent, if that is less than what the line carries; 0 while unknown.
+    public func preferredPieceBytes(bytesPerSecond: Double) -> Int {
+        guard bytesPerSecond > 0 else { return LinkLimits.pieceBytes }
+        let time = base.isFinite ? max(4e6, base / 8) : 4e6
+        let bytes = min(bytesPerSecond / 1e9 * time, Double(LinkLimits.pieceBytes))
         return max(4096, Int(bytes) / 4096 * 4096)
     }
 
@@ -263,7 +265,8 @@ public struct DelayWindow: Sendable {
     }
 
     private mutating func setWindow(_ bytes: Double) {
-        let floor = max(Double(isNear ? Self.nearMinimumBytes : Self.minimumBytes), Double(2 * preferredPieceBytes))
+        let floor = max(
+            Double(isNear ? Self.nearMinimumBytes : Self.minimumBytes), Double(2 * preferredPieceBytes(bytesPerSecond: bytesPerSecond)))
         window = min(max(bytes, floor), Double(Self.maximumBytes))
     }
 }

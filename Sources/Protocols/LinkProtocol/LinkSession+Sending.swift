@@ -81,7 +81,7 @@ extension LinkSession {
                 if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
                 guard normal == .send else { return nil }
             }
-            guard let due = shaper.due(lane.trafficClass, byteCount: byteCount, now: now) else { return byteCount }
+            guard let due = shaper.due(lane.trafficClass, now: now) else { return byteCount }
             shapedUntil = shapedUntil.map { min($0, due) } ?? due
             return nil
         }

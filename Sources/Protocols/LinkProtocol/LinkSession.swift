@@ -173,8 +173,13 @@ public final class LinkSession {
         paceUntil = nil
     }
 
-    /// How big pieces of data should be cut on this line (4 to 16 KiB).
-    public var preferredPieceBytes: Int { window.preferredPieceBytes }
+    /// What may be sent of a class in a second: what the line carries, or a limit; 0 while unknown.
+    public func bytesPerSecond(_ trafficClass: TrafficClass) -> Double {
+        shaper.bytesPerSecond(trafficClass, line: window.bytesPerSecond)
+    }
+
+    /// How big pieces of data should be cut on this line, and with its limits (4 to 16 KiB).
+    public var preferredPieceBytes: Int { window.preferredPieceBytes(bytesPerSecond: bytesPerSecond(.demand)) }
 
     /// The next thing that the shell has to do; drain it after every call.
     public func nextAction() -> LinkAction? { actions.popFirst() }

@@ -18,6 +18,9 @@ public struct LinkShape: Equatable, Sendable {
 }
 
 /// Says when a frame of a class may leave. Pure; without a limit it costs a comparison.
+///
+/// A frame leaves as soon as there is anything in the buckets, and what it takes beyond that is owed: if a frame waited until there was room for
+/// all of it, smaller ones of lower classes would take that room away again and again.
 struct LinkShaper {
     /// What an idle limit lets through at once, as a part of what it lets through in a second; two frames at least.
     private static let burstParts: UInt64 = 20
@@ -46,21 +49,33 @@ struct LinkShaper {
             ?? TokenBucket(ratePerSecond: rateInForce, capacity: capacity, now: now)
     }
 
-    /// When a frame may leave; nil for at once.
-    func due(_ trafficClass: TrafficClass, byteCount: Int, now: NIODeadline) -> NIODeadline? {
+    /// When a frame of a class may leave; nil for at once.
+    func due(_ trafficClass: TrafficClass, now: NIODeadline) -> NIODeadline? {
         if isOpen || trafficClass == .control { return nil }
-        let cost = UInt64(byteCount)
-        var due = all?.due(cost, notBefore: now) ?? now
-        if let bucket = classes[Int(trafficClass.rawValue)] { due = max(due, bucket.due(cost, notBefore: now)) }
+        var due = all?.due(1, notBefore: now) ?? now
+        if let bucket = classes[Int(trafficClass.rawValue)] { due = max(due, bucket.due(1, notBefore: now)) }
         return due > now ? due : nil
+    }
+
+    /// What may be sent of a class in a second, on a line that carries so much; 0 when neither is known.
+    func bytesPerSecond(_ trafficClass: TrafficClass, line: Double) -> Double {
+        if isOpen { return line }
+        let limits = [all, classes[Int(trafficClass.rawValue)]].compactMap { $0.map { Double($0.ratePerSecond) } }
+        return (line > 0 ? limits + [line] : limits).min() ?? line
     }
 
     /// Records that a frame left.
     mutating func sent(_ trafficClass: TrafficClass, byteCount: Int, now: NIODeadline) {
         if isOpen { return }
-        // What may not wait is counted all the same: others leave it the room.
-        all?.take(UInt64(byteCount), at: now)
-        classes[Int(trafficClass.rawValue)]?.take(UInt64(byteCount), at: now)
+        // What may not wait is counted all the same: others leave it the room. But nothing that was sent holds them for long.
+        Self.take(byteCount, from: &all, now: now)
+        Self.take(byteCount, from: &classes[Int(trafficClass.rawValue)], now: now)
+    }
+
+    /// No more is owed than a second's worth, or two frames.
+    private static func take(_ byteCount: Int, from bucket: inout TokenBucket?, now: NIODeadline) {
+        guard let rate = bucket?.ratePerSecond else { return }
+        bucket?.take(UInt64(byteCount), at: now, owingAtMost: max(rate, UInt64(2 * LinkLimits.framePayloadBytes)))
     }
 
     /// Records that a frame took fewer bytes than were counted.

@@ -83,7 +83,7 @@ public struct CompressionChooser: Sendable {
         guard cost < line else {
             // The line is too fast for what the data gives. Look again later: either may change.
             framesToSkip = Self.longestPause - 1
-            return framesSinceComparison % 4 == 0 ? Choice(method: best) : nil
+            return framesSinceComparison % 4 == 0 ? Choice(method: best, comparison: other(than: best)) : nil
         }
         guard framesSinceComparison >= Self.comparisonInterval else { return Choice(method: best) }
         framesSinceComparison = 0
@@ -151,6 +151,8 @@ public struct CompressionChooser: Sendable {
     }
 
     private mutating func learn(_ method: CompressionMethod, time: Double) {
+        // Once in a while the thread is interrupted, and for long: that says nothing of the method.
+        let time = min(time, 4 * experiences[method.rawValue].nanosecondsPerByte)
         experiences[method.rawValue].nanosecondsPerByte += (time - experiences[method.rawValue].nanosecondsPerByte) / 16
     }
 }

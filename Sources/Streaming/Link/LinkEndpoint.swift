@@ -228,7 +228,8 @@ public final class LinkEndpoint {
         let index = Int(transmission.header.trafficClass.rawValue)
         let (payload, byteCount) = (transmission.payload, transmission.header.payloadBytes)
         var looksRandom = false
-        let choice = choosers[index].choose(byteCount: byteCount, lineBytesPerSecond: session.window.bytesPerSecond) {
+        let bytesPerSecond = session.bytesPerSecond(transmission.header.trafficClass)
+        let choice = choosers[index].choose(byteCount: byteCount, lineBytesPerSecond: bytesPerSecond) {
             looksRandom = RandomnessProbe.looksRandom(payload)
             return looksRandom
         }

@@ -7,22 +7,15 @@ struct RateOptions: ParsableArguments {
     @Option(help: "For everything together, like 50mbit.", transform: Quantities.bytesPerSecond)
     var total: UInt64?
 
-    @Option(help: "For reads that a machine waits for.", transform: Quantities.bytesPerSecond)
+    @Option(help: "For answers to reads, which home sends.", transform: Quantities.bytesPerSecond)
     var demand: UInt64?
 
-    @Option(help: "For points on their way home.", transform: Quantities.bytesPerSecond)
+    @Option(help: "For points, which the cloud edge sends.", transform: Quantities.bytesPerSecond)
     var writeBehind: UInt64?
-
-    @Option(help: "For blocks that will probably be read.", transform: Quantities.bytesPerSecond)
-    var prefetch: UInt64?
-
-    @Option(help: "For what may take its time.", transform: Quantities.bytesPerSecond)
-    var migration: UInt64?
 
     var rates: LinkRates {
         LinkRates(
-            totalBytesPerSecond: total, demandBytesPerSecond: demand, writeBehindBytesPerSecond: writeBehind,
-            prefetchBytesPerSecond: prefetch, migrationBytesPerSecond: migration)
+            totalBytesPerSecond: total, demandBytesPerSecond: demand, writeBehindBytesPerSecond: writeBehind)
     }
 }
 
@@ -100,8 +93,10 @@ extension LinkCommand {
         func find(_ client: APIClient) async throws -> Link {
             let links: [Link] = try await client.list("/v1/links")
             if let peer {
-                // One that is not connected may be limited, too.
-                return links.first { $0.peer == peer } ?? Link(peer: peer, state: .down, since: .distantPast)
+                guard let link = links.first(where: { $0.peer == peer }) else {
+                    throw CommandFailure("there is no link to edge “\(peer)”", action: "See causeway link list.")
+                }
+                return link
             }
             guard let link = links.first else { throw CommandFailure("there is no link", action: "Pair this edge with another one first.") }
             guard links.count == 1 else {
@@ -115,14 +110,12 @@ extension LinkCommand {
         if output == .json { return try Terminal.json(link) }
         var table = Table([
             .init("when"), .init("total", isNumber: true), .init("demand", isNumber: true), .init("write-behind", isNumber: true),
-            .init("prefetch", isNumber: true), .init("migration", isNumber: true),
         ])
         func add(_ when: String, _ rates: LinkRates) {
             let texts = [
-                rates.totalBytesPerSecond, rates.demandBytesPerSecond, rates.writeBehindBytesPerSecond, rates.prefetchBytesPerSecond,
-                rates.migrationBytesPerSecond,
+                rates.totalBytesPerSecond, rates.demandBytesPerSecond, rates.writeBehindBytesPerSecond,
             ].map { $0.map(Human.bitRate) ?? "-" }
-            table.add(when, texts[0], texts[1], texts[2], texts[3], texts[4])
+            table.add(when, texts[0], texts[1], texts[2])
         }
         add("now", link.ratesInForce)
         for entry in link.shaping.schedule {

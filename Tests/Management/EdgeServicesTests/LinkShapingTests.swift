@@ -12,7 +12,7 @@ import Testing
     private static let office = LinkShaping.Entry(
         days: [.monday, .friday], from: "08:00", until: "18:30", rates: LinkRates(totalBytesPerSecond: 1_000_000))
     private static let night = LinkShaping.Entry(from: "22:00", until: "06:00", rates: LinkRates())
-    private static let shaping = LinkShaping(rates: LinkRates(migrationBytesPerSecond: 50_000), schedule: [office, night])
+    private static let shaping = LinkShaping(rates: LinkRates(writeBehindBytesPerSecond: 50_000), schedule: [office, night])
 
     private static func minute(_ day: LinkShaping.Day, _ hour: Int, _ minute: Int = 0) -> Int {
         (LinkShaping.Day.allCases.firstIndex(of: day) ?? 0) * 1440 + hour * 60 + minute
@@ -58,7 +58,7 @@ import Testing
 
     @Test func ratesThatAreTooLowAndSchedulesThatAreTooLongAreRefused() throws {
         try Self.shaping.check()
-        let low = LinkRates(prefetchBytesPerSecond: LinkShape.bytesPerSecondMin - 1)
+        let low = LinkRates(demandBytesPerSecond: LinkShape.bytesPerSecondMin - 1)
         #expect(throws: APIError.self) { try LinkShaping(rates: low).check() }
         #expect(throws: APIError.self) { try LinkShaping(schedule: [.init(from: "08:00", until: "09:00", rates: low)]).check() }
         #expect(throws: APIError.self) { try LinkShaping(schedule: Array(repeating: Self.office, count: 33)).check() }
@@ -67,13 +67,12 @@ import Testing
 
     @Test func eachClassHasItsLimit() {
         let rates = LinkRates(
-            totalBytesPerSecond: 10_001, demandBytesPerSecond: 10_002, writeBehindBytesPerSecond: 10_003, prefetchBytesPerSecond: 10_004,
-            migrationBytesPerSecond: 10_005)
+            totalBytesPerSecond: 10_001, demandBytesPerSecond: 10_002, writeBehindBytesPerSecond: 10_003)
         #expect(
             rates.shape
                 == LinkShape(
                     bytesPerSecond: 10_001,
-                    classes: [.demand: 10_002, .writeBehind: 10_003, .prefetch: 10_004, .migration: 10_005]))
+                    classes: [.demand: 10_002, .writeBehind: 10_003]))
         #expect(LinkRates().shape == LinkShape())
     }
 
@@ -99,6 +98,10 @@ import Testing
             #expect(try KeptShapings.read(in: directory).byPeer == kept.byPeer)
             _ = try kept.change("b", LinkChange(rates: LinkRates()), in: directory)
             #expect(try KeptShapings.read(in: directory).byPeer == ["a": Self.shaping])
+            try kept.move(from: "a", to: "c", in: directory)
+            #expect(try KeptShapings.read(in: directory).byPeer == ["c": Self.shaping])
+            try kept.move(from: "c", to: nil, in: directory)
+            #expect(try KeptShapings.read(in: directory).byPeer.isEmpty)
         }
     }
 

@@ -225,8 +225,7 @@ enum Samples {
         traffic: [.init(trafficClass: "demand", sentBytes: 1, sentWireBytes: 2, receivedBytes: 3, receivedWireBytes: 4)],
         reconnects: 1, since: time, shaping: shaping, ratesInForce: rates)
     static let rates = LinkRates(
-        totalBytesPerSecond: 10_001, demandBytesPerSecond: 10_002, writeBehindBytesPerSecond: 10_003, prefetchBytesPerSecond: 10_004,
-        migrationBytesPerSecond: 10_005)
+        totalBytesPerSecond: 10_001, demandBytesPerSecond: 10_002, writeBehindBytesPerSecond: 10_003)
     static let shaping = LinkShaping(
         rates: rates, schedule: [.init(days: [.monday, .sunday], from: "08:00", until: "18:00", rates: rates)])
     static let disk = Disk(

@@ -122,4 +122,76 @@ import Testing
         _ = load.rates(seconds: 2)
         #expect((280_000...303_000).contains(try #require(load.rates(seconds: 8)[.writeBehind])))
     }
+
+    /// A short read is one frame of up to 16 KiB, and goes before bulk in smaller ones, however little a limit lets through.
+    @Test(arguments: [true, false]) func smallFramesBelowDoNotStarveALargeOneAbove(areZeroes: Bool) throws {
+        let load = Load([])
+        let home = load.home
+        home.setShape(LinkShape(classes: [.demand: 50_000]), now: load.line.now)
+        let small = ByteBuffer(repeating: 1, count: 4096)
+        func fill() {
+            while home.isWritable(.demand, isBulk: true) {
+                let message: LinkMessage =
+                    areZeroes ? .readZeroes(read: 0, offset: 0, byteCount: 16_384) : .readData(read: 0, offset: 0, data: small)
+                if !home.enqueue(message, .demand, isBulk: true) { break }
+            }
+        }
+        var asked: [UInt64: UInt64] = [:]
+        var slowest: UInt64 = 0
+        load.line.onAction = { end, action in
+            switch (end, action) {
+            case (.acceptor, .becameWritable(.demand)): fill()
+            case (.initiator, .deliver(.readData(let read, _, _), _)):
+                if let start = asked.removeValue(forKey: read) { slowest = max(slowest, load.line.time - start) }
+            default: break
+            }
+        }
+        load.line.run(for: .seconds(1))
+        fill()
+        for read in 1...10 as ClosedRange<UInt64> {
+            load.line.run(for: .seconds(2))
+            asked[read] = load.line.time
+            #expect(home.enqueue(.readData(read: read, offset: 0, data: ByteBuffer(repeating: 2, count: 16_384)), .demand))
+        }
+        load.line.run(for: .seconds(2))
+        #expect(asked.isEmpty, "\(asked.count) of 10 have not come")
+        // What one frame of bulk owes, and the line.
+        #expect(slowest < 500_000_000, "\(slowest / 1_000_000) ms")
+    }
+
+    /// Calls may exceed the limit, and hold nothing else for more than a second after.
+    @Test func whatCallsOweIsBounded() throws {
+        let load = Load([.writeBehind])
+        load.home.setShape(LinkShape(bytesPerSecond: 100_000), now: load.line.now)
+        _ = load.rates(seconds: 2)
+        for call in 1...8 as ClosedRange<UInt64> {
+            #expect(load.home.enqueue(.reply(call: call, status: 200, body: ByteBuffer(repeating: 1, count: 200_000)), .control))
+        }
+        _ = load.rates(seconds: 2)
+        #expect(try #require(load.rates(seconds: 2)[.writeBehind]) > 80_000)
+    }
+
+    /// What is owed at a high rate does not take minutes at a low one.
+    @Test func aLowerLimitDoesNotInheritADebtInBytes() throws {
+        let load = Load([.writeBehind])
+        load.home.setShape(LinkShape(bytesPerSecond: 4_000_000), now: load.line.now)
+        _ = load.rates(seconds: 2)
+        for call in 1...8 as ClosedRange<UInt64> {
+            #expect(load.home.enqueue(.reply(call: call, status: 200, body: ByteBuffer(repeating: 1, count: 200_000)), .control))
+        }
+        load.line.run(for: .milliseconds(200))
+        load.home.setShape(LinkShape(bytesPerSecond: 20_000), now: load.line.now)
+        _ = load.rates(seconds: 4)
+        #expect(try #require(load.rates(seconds: 8)[.writeBehind]) > 15_000)
+    }
+
+    /// Compression and pieces go by what may be sent, not by the line.
+    @Test func aLimitIsWhatTheLineIsWorth() throws {
+        let load = Load([.writeBehind])
+        _ = load.rates(seconds: 4)
+        #expect(load.home.bytesPerSecond(.writeBehind) > 5_000_000 && load.home.preferredPieceBytes == 16_384)
+        load.home.setShape(LinkShape(bytesPerSecond: 1_000_000, classes: [.writeBehind: 100_000]), now: load.line.now)
+        #expect(load.home.bytesPerSecond(.writeBehind) == 100_000 && load.home.bytesPerSecond(.demand) == 1_000_000)
+        #expect(load.home.preferredPieceBytes == 4096)
+    }
 }
