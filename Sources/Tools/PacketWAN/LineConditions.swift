@@ -4,7 +4,8 @@ import NIOCore
 public struct LineConditions: Hashable, Sendable {
     /// The time that a small packet needs there and back on an empty line; half of it in each direction.
     public var roundTrip: TimeAmount = .zero
-    /// How much later or earlier than that a packet may arrive, evenly spread, each way. Packets don't overtake each other by it.
+    /// How much later or earlier than that a packet may arrive, each way. It wanders slowly enough that none overtakes another by it: see
+    /// `DelayDrift`.
     public var jitter: TimeAmount = .zero
     /// How many bytes of IP packets the line carries in a second, in each direction; nil for a line without a limit.
     public var bytesPerSecond: UInt64?

@@ -87,6 +87,7 @@ public struct PacketLine: Sendable {
 
     private var random: SeededGenerator
     private var loss = LossState()
+    private var drift = DelayDrift()
     private var departures = Deque<Departure>()
     private var arrivals = Deque<Arrival>()
     /// Those that are overtaken, the first to arrive last.
@@ -217,17 +218,14 @@ public struct PacketLine: Sendable {
 
     private mutating func schedule(_ packet: Packet, departure: NIODeadline) {
         var delay = conditions.oneWayDelay
-        let jitter = conditions.limited(conditions.jitter).nanoseconds
-        if jitter > 0 {
-            let shift = Int64(random.below(UInt64(2 * jitter + 1))) - jitter
-            delay = max(delay + .nanoseconds(shift), .zero)
-        }
+        let jitter = conditions.limited(conditions.jitter)
+        if jitter > .zero { delay = max(delay + drift.shift(at: departure, jitter: jitter, random: &random), .zero) }
         if conditions.reorder > 0, random.unit() < conditions.reorder {
             counts.latePackets &+= 1
             insertLate(Arrival(time: departure + delay + conditions.limited(conditions.reorderDelay), packet: packet))
             return
         }
-        // Neither jitter nor a delay that shrinks lets a packet overtake the one before.
+        // A delay that shrinks, because the conditions change, lets no packet overtake the one before.
         lastArrival = max(departure + delay, lastArrival)
         arrivals.append(Arrival(time: lastArrival, packet: packet))
     }

@@ -146,6 +146,37 @@ struct PacketLineTests {
         #expect(Set(delays).count > 20)
     }
 
+    /// On a line that is never idle the delay is what was asked for in the middle, with the deviation that it says: it is no constant one.
+    @Test(arguments: [1, 2, 3] as [UInt64], [2, 5])
+    func jitterOfAFullLineHasItsMeanAndDeviation(seed: UInt64, milliseconds: Int64) {
+        var line = line(seed: seed) {
+            $0.roundTrip = .milliseconds(40)
+            $0.jitter = .milliseconds(milliseconds)
+            $0.bytesPerSecond = 12_500_000
+        }
+        // A packet takes 120 µs; one comes as each leaves. In 60 s there are 3,000 legs of the drift, or more.
+        let gap = TimeAmount.microseconds(120)
+        var delays: [Double] = []
+        var last = start
+        for index in 0..<500_000 {
+            let now = start + .nanoseconds(gap.nanoseconds * Int64(index))
+            #expect(line.offer(packet(index), now: now) == .taken)
+            while let next = line.nextArrival, next <= now, let packet = line.nextDue(now: next) {
+                let departure = start + .nanoseconds(gap.nanoseconds * Int64(packet.handle + 1))
+                delays.append(Double((next - departure).nanoseconds) / 1e6)
+                // None overtakes, and none catches up by more than half of the time between them.
+                if packet.handle > 0 { #expect(next - last >= .nanoseconds(gap.nanoseconds / 2 - 2)) }
+                last = next
+            }
+        }
+        let mean = delays.reduce(0, +) / Double(delays.count)
+        let deviation = (delays.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(delays.count)).squareRoot()
+        let jitter = Double(milliseconds)
+        #expect(abs(mean - 20) < 0.05 * jitter, "\(mean)")
+        #expect(abs(deviation / jitter - (2.0 / 9).squareRoot()) < 0.02, "\(deviation)")
+        #expect(delays.allSatisfy { abs($0 - 20) <= jitter })
+    }
+
     @Test func jitterOfSinglePacketsIsEven() {
         var line = line(seed: 2) {
             $0.roundTrip = .milliseconds(20)
