@@ -39,6 +39,8 @@ public struct CompressionChooser: Sendable {
     static let comparisonInterval = 64
     /// What is assumed of a line that was not measured yet, in bytes a second: 100 Mbit/s.
     static let unknownLine = 12.5e6
+    /// A measurement that took so many times what was expected counts only if the one after it did, too.
+    private static let outlier = 3.0
     /// What the processor does for a byte, in times of what compressing it takes.
     private static let workFactor = 2.0
 
@@ -47,6 +49,8 @@ public struct CompressionChooser: Sendable {
         var rest: Double
         /// Nanoseconds for a byte of input.
         var nanosecondsPerByte: Double
+        /// The last measurement took so much longer that it may say nothing.
+        var isInDoubt = false
     }
 
     private let goal: Goal
@@ -81,9 +85,11 @@ public struct CompressionChooser: Sendable {
         framesSinceComparison += 1
         let (best, cost) = best(line)
         guard cost < line else {
-            // The line is too fast for what the data gives. Look again later: either may change.
+            // The line is too fast for what the data gives. Look again later, at each method in turn: either may change.
             framesToSkip = Self.longestPause - 1
-            return framesSinceComparison % 4 == 0 ? Choice(method: best, comparison: other(than: best)) : nil
+            guard framesSinceComparison % 4 == 0 else { return nil }
+            let next = other(than: best)
+            return framesSinceComparison % 8 == 0 ? Choice(method: next, comparison: best) : Choice(method: best, comparison: next)
         }
         guard framesSinceComparison >= Self.comparisonInterval else { return Choice(method: best) }
         framesSinceComparison = 0
@@ -151,8 +157,17 @@ public struct CompressionChooser: Sendable {
     }
 
     private mutating func learn(_ method: CompressionMethod, time: Double) {
-        // Once in a while the thread is interrupted, and for long: that says nothing of the method.
-        let time = min(time, 4 * experiences[method.rawValue].nanosecondsPerByte)
-        experiences[method.rawValue].nanosecondsPerByte += (time - experiences[method.rawValue].nanosecondsPerByte) / 16
+        var experience = experiences[method.rawValue]
+        defer { experiences[method.rawValue] = experience }
+        let limit = Self.outlier * experience.nanosecondsPerByte
+        if time > limit, !experience.isInDoubt {
+            // Once in a while the thread is interrupted, and for long: that says nothing of the method.
+            experience.isInDoubt = true
+            return
+        }
+        experience.isInDoubt = false
+        // Nothing makes a method seem faster than it is.
+        let weight = time < experience.nanosecondsPerByte ? 1.0 / 8 : 1.0 / 16
+        experience.nanosecondsPerByte += (min(time, limit) - experience.nanosecondsPerByte) * weight
     }
 }
