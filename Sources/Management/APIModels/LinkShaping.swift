@@ -40,6 +40,20 @@ public struct LinkShaping: Codable, Sendable, Equatable {
         }
     }
 
+    /// When an entry is in force: says which one is meant.
+    public struct Period: Codable, Sendable, Equatable {
+        /// As in an entry.
+        public var days: [Day]?
+        public var from: String
+        public var until: String
+
+        public init(days: [Day]? = nil, from: String, until: String) {
+            self.days = days
+            self.from = from
+            self.until = until
+        }
+    }
+
     /// What is in force when no entry of the schedule is.
     public var rates: LinkRates
     /// The first entry whose time it is takes the place of `rates`.
@@ -57,9 +71,18 @@ public struct LinkChange: Codable, Sendable, Equatable {
     public var rates: LinkRates?
     /// The schedule in place of the one that was set.
     public var schedule: [LinkShaping.Entry]?
+    /// Entries that are no more, each of which must be there.
+    public var remove: [LinkShaping.Period]?
+    /// Entries behind those that stay.
+    public var append: [LinkShaping.Entry]?
 
-    public init(rates: LinkRates? = nil, schedule: [LinkShaping.Entry]? = nil) {
+    public init(
+        rates: LinkRates? = nil, schedule: [LinkShaping.Entry]? = nil, remove: [LinkShaping.Period]? = nil,
+        append: [LinkShaping.Entry]? = nil
+    ) {
         self.rates = rates
         self.schedule = schedule
+        self.remove = remove
+        self.append = append
     }
 }

@@ -26,8 +26,8 @@ actor CloudEdge: EdgeController {
     var plane: LoopConfined<CloudPlane>?
     /// The dialer lives on the loop, as the plane does.
     var dialer: LoopConfined<LinkDialer>?
-    /// What is sent home at most.
-    var shapings = KeptShapings()
+    /// What is sent home at most; nil until there is a plane.
+    var shapings: KeptShapings?
     /// What was said of partitions, shares and pins is known, and the cache has it, or what stands in for it.
     var isDivisionRead = false
     var targetAddresses: [String] = []
@@ -99,6 +99,7 @@ actor CloudEdge: EdgeController {
             return plane
         }
         self.plane = plane
+        shapings = environment.keptShapings { all in plane.send { $0.shape(all) } }
         for address in cloud.targetListen {
             do {
                 let bound = try await plane.eventLoop.flatSubmit {
@@ -140,15 +141,12 @@ actor CloudEdge: EdgeController {
         let (logger, loop, connections) = (environment.logger, environment.eventLoop, cloud.linkConnections)
         let home = identity.onPremEdge
         let credentials = identity.credentials
-        shapings = environment.readShapings()
-        let shaping = shapings.byPeer[home] ?? LinkShaping()
         let recorder = environment.recorder
         dialer = try await LoopConfined.make(on: loop) {
             let endpoint = LinkEndpoint(role: .initiator, eventLoop: loop, logger: logger)
             let link = PeerLink(peer: home, endpoint: endpoint, eventLoop: loop)
             endpoint.delegate = link
             link.onShaped = { recorder.record(shaped: $0, peer: home) }
-            link.shaping = shaping
             link.onRequest = { [weak self] _, method, body in
                 guard let self else { return ControlAnswer(status: 503, body: ByteBuffer()) }
                 return await self.answer(method, body)
@@ -183,10 +181,7 @@ actor CloudEdge: EdgeController {
     func setAPIAddress(_ address: String) { apiAddress = address }
 
     func needPlane() throws -> LoopConfined<CloudPlane> {
-        guard let plane else {
-            throw APIError.unavailable(
-                "starting", "The edge is starting", detail: "its data plane is not up yet", action: "Try again in a second.")
-        }
+        guard let plane else { throw APIError.starting }
         return plane
     }
 

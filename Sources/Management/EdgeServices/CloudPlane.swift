@@ -96,6 +96,8 @@ final class CloudPlane {
     /// Random, new for each start: home tells by it whether the process is still the same.
     let incarnation = UInt64.random(in: 1 ... .max)
     private(set) var link: PeerLink?
+    /// What is sent at most, by peers; an edge that joins anew may have another one.
+    private var shapings: [String: LinkShaping] = [:]
     private(set) var isRevoked = false
     /// The cache, or one that stands in for it; nil until home has sent its key. See CloudPlane+Cache.swift.
     var cache: SecureCache<LocalDirectory>?
@@ -141,8 +143,15 @@ final class CloudPlane {
 
     // MARK: The link
 
+    /// Limits what is sent home, over this link and those that come after it.
+    func shape(_ shapings: [String: LinkShaping]) {
+        self.shapings = shapings
+        if let link { link.shaping = shapings[link.peer] ?? LinkShaping() }
+    }
+
     func install(_ link: PeerLink) {
         self.link = link
+        link.shaping = shapings[link.peer] ?? LinkShaping()
         link.onSessionStarted = { [unowned self] in
             for served in served.values { served.volume.linkSessionStarted() }
             onGrantsWanted()

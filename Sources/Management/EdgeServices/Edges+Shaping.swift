@@ -8,25 +8,28 @@ import ManagementAPI
 extension OnPremEdge {
     func changeLink(peer: String, _ change: LinkChange) async throws -> APIModels.Link {
         guard let record = try? store.edge(peer), record.revokedAt == nil else { throw APIError.notFound("link", peer) }
-        _ = try shapings.change(record.id, change, in: environment.directory)
-        applyShapings()
-        let link = try await links().first { $0.peer == peer }
-        return link ?? APIModels.Link(peer: peer, state: .down, since: startedAt)
+        let shaping = try await needShapings().change(record.id, change)
+        // It may have been revoked while that was kept.
+        guard try store.edge(record.id).revokedAt == nil else {
+            await moveShaping(from: record.id, to: nil)
+            throw APIError.notFound("link", peer)
+        }
+        let link = try await links().first { $0.peer == record.id }
+        return link ?? APIModels.Link(peer: record.id, state: .down, since: startedAt, shaping: shaping)
     }
 
     /// Links that have not been up since this edge started, whose limits wait for them.
-    func linksWithShapingOnly(besides peers: Set<String>) -> [APIModels.Link] {
-        shapings.byPeer.filter { !peers.contains($0.key) }.map {
+    func linksWithShapingOnly(besides peers: Set<String>) async -> [APIModels.Link] {
+        let kept = await shapings?.byPeer ?? [:]
+        return kept.filter { !peers.contains($0.key) }.map {
             APIModels.Link(peer: $0.key, state: .down, since: startedAt, shaping: $0.value)
         }
     }
 
     /// An edge gave its name up to another one, which inherits its limits; or it is nobody's any more.
-    func moveShaping(from peer: String, to heir: String?) {
-        guard shapings.byPeer[peer] != nil else { return }
+    func moveShaping(from peer: String, to heir: String?) async {
         do {
-            try shapings.move(from: peer, to: heir, in: environment.directory)
-            applyShapings()
+            try await shapings?.move(from: peer, to: heir)
         } catch {
             environment.recorder.record(
                 "link.shaping_lost", subject: heir ?? peer, severity: .warning,
@@ -34,39 +37,42 @@ extension OnPremEdge {
         }
     }
 
-    /// In the order of the changes: `send` makes no other hop.
-    private func applyShapings() {
-        let all = shapings.byPeer
-        plane?.send { $0.shape(all) }
+    /// Puts in force what was kept, but for edges that were revoked when it could not be kept that their limits go.
+    func readShapings(_ plane: LoopConfined<HomePlane>, for edges: Set<String>) async {
+        let shapings = environment.keptShapings { all in plane.send { $0.shape(all) } }
+        self.shapings = shapings
+        try? await shapings.keepOnly(edges)
     }
 
-    /// Puts in force what was kept.
-    func readShapings() {
-        shapings = environment.readShapings()
-        applyShapings()
+    private func needShapings() throws -> KeptShapings {
+        guard let shapings else { throw APIError.starting }
+        return shapings
     }
 }
 
 extension CloudEdge {
     func changeLink(peer: String, _ change: LinkChange) async throws -> APIModels.Link {
         guard let identity, identity.onPremEdge == peer else { throw APIError.notFound("link", peer) }
-        let shaping = try shapings.change(peer, change, in: environment.directory)
-        try await needPlane().run { $0.link?.shaping = shaping }
+        guard let shapings else { throw APIError.starting }
+        try await shapings.change(peer, change)
         guard let link = try await links().first(where: { $0.peer == peer }) else { throw APIError.notFound("link", peer) }
         return link
     }
 }
 
 extension EdgeEnvironment {
-    func readShapings() -> KeptShapings {
+    /// What is sent to peers at most, as it was kept.
+    /// - Parameter enforce: puts limits in force; it is called at once, and with each change, in the order of the changes.
+    func keptShapings(enforce: @escaping @Sendable ([String: LinkShaping]) -> Void) -> KeptShapings {
+        var kept: [String: LinkShaping] = [:]
         do {
-            return try KeptShapings.read(in: directory)
+            kept = try KeptShapings.read(in: directory)
         } catch {
             recorder.record(
                 "link.shaping_lost", severity: .warning,
                 "the limits of links can't be read from the state directory (\(error)): nothing is limited now. Set them again")
-            return KeptShapings()
         }
+        return KeptShapings(kept, directory: directory, threadPool: threadPool, enforce: enforce)
     }
 }
 

@@ -25,6 +25,21 @@ extension LinkShaping {
         schedule.first { $0.isInForce(atMinuteOfWeek: minute) }?.rates ?? rates
     }
 
+    /// The limits after a change.
+    func changed(by change: LinkChange) throws -> LinkShaping {
+        var shaping = LinkShaping(rates: change.rates ?? rates, schedule: change.schedule ?? schedule)
+        for (index, period) in (change.remove ?? []).enumerated() {
+            let count = shaping.schedule.count
+            shaping.schedule.removeAll { $0.isIn(period) }
+            if shaping.schedule.count == count {
+                throw APIError.invalid("remove[\(index)]", "must have the days and times of an entry of the schedule")
+            }
+        }
+        shaping.schedule += change.append ?? []
+        try shaping.check()
+        return shaping
+    }
+
     /// Refuses what can't be.
     func check() throws {
         guard schedule.count <= Self.entriesMax else {
@@ -48,6 +63,15 @@ extension LinkShaping.Entry {
             let hour = Int(parts[0]), let minute = Int(parts[1]), hour < 24, minute < 60
         else { return nil }
         return hour * 60 + minute
+    }
+
+    fileprivate func isIn(_ period: LinkShaping.Period) -> Bool {
+        from == period.from && until == period.until && Self.all(days) == Self.all(period.days)
+    }
+
+    /// No days are all of them.
+    private static func all(_ days: [LinkShaping.Day]?) -> Set<LinkShaping.Day> {
+        Set(days.flatMap { $0.isEmpty ? nil : $0 } ?? LinkShaping.Day.allCases)
     }
 
     fileprivate func isInForce(atMinuteOfWeek minute: Int) -> Bool {

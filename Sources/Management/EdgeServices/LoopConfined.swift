@@ -1,3 +1,4 @@
+import ManagementAPI
 import NIOCore
 
 /// A value that lives on one event loop, held by the control plane, which lives elsewhere.
@@ -55,4 +56,11 @@ extension LoopConfined {
 extension LoopConfined {
     /// For use on the loop only: runs `body` at once.
     func onLoop<Answer>(_ body: (Value) throws -> Answer) rethrows -> Answer { try body(bound.value) }
+}
+
+extension APIError {
+    /// A part of the edge that does not exist yet.
+    static var starting: APIError {
+        .unavailable("starting", "The edge is starting", detail: "its data plane is not up yet", action: "Try again in a second.")
+    }
 }

@@ -29,10 +29,10 @@ extension OnPremEdge {
     }
 
     /// Answers an edge that asks to join with `JoinReply`, or with a problem.
-    func join(_ request: ByteBuffer) -> ByteBuffer {
+    func join(_ request: ByteBuffer) async -> ByteBuffer {
         do {
             let request = try ControlCoding.decode(JoinRequest.self, from: request)
-            return try ControlCoding.encode(try admit(request))
+            return try ControlCoding.encode(try await admit(request))
         } catch {
             environment.recorder.record("pairing.refused", severity: .warning, "an edge was not taken in: \(error)")
             let problem = Problem(
@@ -42,7 +42,7 @@ extension OnPremEdge {
         }
     }
 
-    private func admit(_ request: JoinRequest) throws -> JoinReply {
+    private func admit(_ request: JoinRequest) async throws -> JoinReply {
         guard let hash = request.secretHash else { throw PairingError.badToken("its secret is malformed") }
         let edge = "cloud-" + randomSecret(length: 12).lowercased()
         let name = NameRule.problem(request.name) == nil ? request.name : edge
@@ -54,7 +54,7 @@ extension OnPremEdge {
             plane.trust(edge: edge)
         }
         if let replaced {
-            moveShaping(from: replaced, to: edge)
+            await moveShaping(from: replaced, to: edge)
             environment.recorder.record(
                 "edge.revoked", subject: replaced, severity: .warning,
                 "edge \(replaced) gave the name \(name) up to one that joined under it")
@@ -94,7 +94,7 @@ extension OnPremEdge {
         try store.revokeEdge(record.id)
         let edge = record.id
         try await needPlane().run { $0.revoke(edge: edge) }
-        moveShaping(from: edge, to: nil)
+        await moveShaping(from: edge, to: nil)
         environment.recorder.record(
             "edge.revoked", subject: edge, severity: .warning,
             "edge \(record.name) was revoked; volumes attached to it are to be detached with --force")
@@ -102,6 +102,6 @@ extension OnPremEdge {
 
     func links() async throws -> [APIModels.Link] {
         let links = try await needPlane().run { plane in plane.peers.values.map { LinkReport.link(of: $0, lastError: nil) } }
-        return (links + linksWithShapingOnly(besides: Set(links.map(\.peer)))).sorted { $0.peer < $1.peer }
+        return (links + (await linksWithShapingOnly(besides: Set(links.map(\.peer))))).sorted { $0.peer < $1.peer }
     }
 }

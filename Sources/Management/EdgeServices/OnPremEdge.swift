@@ -48,8 +48,8 @@ actor OnPremEdge: EdgeController {
     /// Opens of a volume come one after the other: the last one that began.
     var opening: [String: Task<VolumeOpenReply, any Error>] = [:]
     var reopening: Task<Void, Never>?
-    /// What is sent to each cloud edge at most.
-    var shapings = KeptShapings()
+    /// What is sent to each cloud edge at most; nil until there is a plane.
+    var shapings: KeptShapings?
 
     init(environment: EdgeEnvironment, onPrem: Configuration.OnPrem) throws {
         self.environment = environment
@@ -98,11 +98,9 @@ actor OnPremEdge: EdgeController {
                 onSeen: { peer in await edge.value?.noteSeen(peer) })
         }
         self.plane = plane
-        for edge in try store.edges() where edge.revokedAt == nil {
-            let identifier = edge.id
-            try await plane.run { $0.trust(edge: identifier) }
-        }
-        readShapings()
+        let trusted = Set(try store.edges().filter { $0.revokedAt == nil }.map(\.id))
+        try await plane.run { plane in trusted.forEach(plane.trust) }
+        await readShapings(plane, for: trusted)
         warnOfMissingDisks()
         await openAttachedDisks()
         try await listen(onPrem.linkListen, plane)
@@ -188,10 +186,7 @@ actor OnPremEdge: EdgeController {
     }
 
     func needPlane() throws -> LoopConfined<HomePlane> {
-        guard let plane else {
-            throw APIError.unavailable(
-                "starting", "The edge is starting", detail: "its data plane is not up yet", action: "Try again in a second.")
-        }
+        guard let plane else { throw APIError.starting }
         return plane
     }
 

@@ -92,6 +92,23 @@ extension Schema {
                 [
                     .optional("rates", .reference("LinkRates")),
                     .optional("schedule", .list("In place of the schedule.", of: .reference("LinkScheduleEntry"), most: 32)),
+                    .optional(
+                        "remove",
+                        .list("Entries of the schedule to take out, by their times.", of: .reference("LinkSchedulePeriod"), most: 32)),
+                    .optional(
+                        "append", .list("Entries to put behind those of the schedule.", of: .reference("LinkScheduleEntry"), most: 32)),
+                ])
+        ),
+        (
+            "LinkSchedulePeriod",
+            .object(
+                "The times of an entry of a schedule.",
+                [
+                    .optional(
+                        "days",
+                        .list("The days on which it begins; all when left out.", of: .words("A day.", LinkShaping.Day.self), most: 7)),
+                    .required("from", .text("When it begins, as 08:00.", .bytes(5...5))),
+                    .required("until", .text("When it ends.", .bytes(5...5))),
                 ])
         ),
         (

@@ -19,6 +19,22 @@ struct RateOptions: ParsableArguments {
     }
 }
 
+/// Days of the week, as an option.
+struct DayOptions: ParsableArguments {
+    @Option(
+        parsing: .upToNextOption, help: "The days on which it begins, like monday tuesday; every day when left out.",
+        transform: { text in
+            guard let day = LinkShaping.Day(rawValue: text.lowercased()) else {
+                throw ValidationError(
+                    "“\(text)” is not a day: write one of \(LinkShaping.Day.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            return day
+        })
+    var days: [LinkShaping.Day] = []
+
+    var named: [LinkShaping.Day]? { days.isEmpty ? nil : days }
+}
+
 extension LinkCommand {
     struct Limit: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -48,39 +64,44 @@ extension LinkCommand {
         @Option(help: "When it ends; on the next day if that is not after its beginning.")
         var until: String
 
-        @Option(
-            parsing: .upToNextOption, help: "The days on which it begins, like monday tuesday; every day when left out.",
-            transform: { text in
-                guard let day = LinkShaping.Day(rawValue: text.lowercased()) else {
-                    throw ValidationError(
-                        "“\(text)” is not a day: write one of \(LinkShaping.Day.allCases.map(\.rawValue).joined(separator: ", "))")
-                }
-                return day
-            })
-        var days: [LinkShaping.Day] = []
-
+        @OptionGroup var days: DayOptions
         @OptionGroup var rates: RateOptions
         @OptionGroup var peer: PeerOptions
         @OptionGroup var connection: ConnectionOptions
 
         func run() async throws {
             let client = try connection.client()
-            let before = try await peer.find(client)
-            let entry = LinkShaping.Entry(days: days.isEmpty ? nil : days, from: from, until: until, rates: rates.rates)
-            let link = try await client.changeLink(before, LinkChange(schedule: before.shaping.schedule + [entry]))
+            let entry = LinkShaping.Entry(days: days.named, from: from, until: until, rates: rates.rates)
+            let link = try await client.changeLink(try await peer.find(client), LinkChange(append: [entry]))
             try LinkCommand.show(link, connection.output)
         }
     }
 
     struct Unschedule: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Have the same limits at all times.")
+        static let configuration = CommandConfiguration(
+            abstract: "Have the same limits at all times, or no others at the ones that are named.")
 
+        @Option(help: "When the entry to take out begins, like 08:00.")
+        var from: String?
+
+        @Option(help: "When it ends.")
+        var until: String?
+
+        @OptionGroup var days: DayOptions
         @OptionGroup var peer: PeerOptions
         @OptionGroup var connection: ConnectionOptions
 
+        func validate() throws {
+            if (from == nil) != (until == nil) || (from == nil && days.named != nil) {
+                throw ValidationError("Name an entry by --from, --until and its --days; without any of them the whole schedule goes.")
+            }
+        }
+
         func run() async throws {
             let client = try connection.client()
-            let link = try await client.changeLink(try await peer.find(client), LinkChange(schedule: []))
+            var change = LinkChange(schedule: [])
+            if let from, let until { change = LinkChange(remove: [.init(days: days.named, from: from, until: until)]) }
+            let link = try await client.changeLink(try await peer.find(client), change)
             try LinkCommand.show(link, connection.output)
         }
     }
@@ -90,19 +111,15 @@ extension LinkCommand {
         @Option(help: "The identifier of the edge at the other end, where there is more than one link. See causeway link list.")
         var peer: String?
 
-        func find(_ client: APIClient) async throws -> Link {
+        /// The edge at its other end. One that is named need not have been connected yet.
+        func find(_ client: APIClient) async throws -> String {
+            if let peer { return peer }
             let links: [Link] = try await client.list("/v1/links")
-            if let peer {
-                guard let link = links.first(where: { $0.peer == peer }) else {
-                    throw CommandFailure("there is no link to edge “\(peer)”", action: "See causeway link list.")
-                }
-                return link
-            }
             guard let link = links.first else { throw CommandFailure("there is no link", action: "Pair this edge with another one first.") }
             guard links.count == 1 else {
                 throw CommandFailure("there are \(links.count) links", action: "Name one by --peer: see causeway link list.")
             }
-            return link
+            return link.peer
         }
     }
 
@@ -128,7 +145,7 @@ extension LinkCommand {
 }
 
 extension APIClient {
-    fileprivate func changeLink(_ link: Link, _ change: LinkChange) async throws -> Link {
-        try await patch("/v1/links/\(Self.part(link.peer))", change)
+    fileprivate func changeLink(_ peer: String, _ change: LinkChange) async throws -> Link {
+        try await patch("/v1/links/\(Self.part(peer))", change)
     }
 }

@@ -49,13 +49,18 @@ extension EndToEnd {
                 // A schedule that is always in force takes the limit's place.
                 let scheduled = try await link(lab, ["schedule", "--from", "00:00", "--until", "00:00", "--total", "80mbit"])
                 #expect(scheduled.ratesInForce == LinkRates(totalBytesPerSecond: 10_000_000))
+                let night = try await link(lab, ["schedule", "--days", "monday", "--from", "22:00", "--until", "06:00"])
+                #expect(night.shaping.schedule.count == 2 && night.ratesInForce == scheduled.ratesInForce)
+                let without = try await link(lab, ["unschedule", "--days", "monday", "--from", "22:00", "--until", "06:00"])
+                #expect(without.shaping == scheduled.shaping)
                 try await lab.seal("data")
                 #expect(try await link(lab, ["unschedule"]).ratesInForce.writeBehindBytesPerSecond == rate)
                 #expect(try await link(lab, ["limit"]).shaping == LinkShaping())
 
                 for (arguments, reason) in [
                     (["limit", "--total", "1kbit"], "must be from 8192"), (["limit", "--total", "fast"], "fast"),
-                    (["limit", "--total", "1mbit", "--peer", "nobody"], "no link"),
+                    (["limit", "--total", "1mbit", "--peer", "nobody"], "nobody"),
+                    (["unschedule", "--from", "08:00"], "--until"),
                     (["schedule", "--from", "8", "--until", "09:00"], "from"),
                     (["schedule", "--from", "08:00", "--until", "09:00", "--days", "someday"], "is not a day"),
                 ] {

@@ -3,6 +3,8 @@ import Files
 import Foundation
 import LinkProtocol
 import ManagementAPI
+import NIOPosix
+import Synchronization
 import Testing
 
 @testable import EdgeServices
@@ -78,38 +80,104 @@ import Testing
 
     // MARK: Kept
 
-    private func withDirectory(_ body: (OpenDirectory) throws -> Void) throws {
+    private func withDirectory(_ body: (OpenDirectory) async throws -> Void) async throws {
         let path = FileManager.default.temporaryDirectory.appendingPathComponent("causeway-shaping-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: path) }
-        try body(try OpenDirectory(path, create: true))
+        try await body(try OpenDirectory(path, create: true))
     }
 
-    @Test func whatWasSetComesBackAndWhatIsNotNamedStays() throws {
-        try withDirectory { directory in
-            var kept = try KeptShapings.read(in: directory)
-            #expect(kept.byPeer.isEmpty)
-            _ = try kept.change("a", LinkChange(rates: Self.shaping.rates), in: directory)
-            _ = try kept.change("b", LinkChange(rates: LinkRates(totalBytesPerSecond: 8192)), in: directory)
-            #expect(try kept.change("a", LinkChange(schedule: Self.shaping.schedule), in: directory) == Self.shaping)
-            #expect(throws: APIError.self) {
-                try kept.change("a", LinkChange(rates: LinkRates(totalBytesPerSecond: 1)), in: directory)
+    /// What was put in force, in its order.
+    private final class Enforced: Sendable {
+        let all = Mutex<[[String: LinkShaping]]>([])
+    }
+
+    private func kept(in directory: OpenDirectory, _ enforced: Enforced = Enforced()) throws -> KeptShapings {
+        KeptShapings(try KeptShapings.read(in: directory), directory: directory, threadPool: .singleton) { links in
+            enforced.all.withLock { $0.append(links) }
+        }
+    }
+
+    @Test func whatWasSetComesBackAndWhatIsNotNamedStays() async throws {
+        try await withDirectory { directory in
+            let kept = try kept(in: directory)
+            #expect(await kept.byPeer.isEmpty)
+            try await kept.change("a", LinkChange(rates: Self.shaping.rates))
+            try await kept.change("b", LinkChange(rates: LinkRates(totalBytesPerSecond: 8192)))
+            #expect(try await kept.change("a", LinkChange(schedule: Self.shaping.schedule)) == Self.shaping)
+            await #expect(throws: APIError.self) {
+                try await kept.change("a", LinkChange(rates: LinkRates(totalBytesPerSecond: 1)))
             }
-            #expect(kept.byPeer["a"] == Self.shaping)
-            #expect(try KeptShapings.read(in: directory).byPeer == kept.byPeer)
-            _ = try kept.change("b", LinkChange(rates: LinkRates()), in: directory)
-            #expect(try KeptShapings.read(in: directory).byPeer == ["a": Self.shaping])
-            try kept.move(from: "a", to: "c", in: directory)
-            #expect(try KeptShapings.read(in: directory).byPeer == ["c": Self.shaping])
-            try kept.move(from: "c", to: nil, in: directory)
-            #expect(try KeptShapings.read(in: directory).byPeer.isEmpty)
+            let byPeer = await kept.byPeer
+            #expect(byPeer["a"] == Self.shaping)
+            #expect(try KeptShapings.read(in: directory) == byPeer)
+            try await kept.change("b", LinkChange(rates: LinkRates()))
+            #expect(try KeptShapings.read(in: directory) == ["a": Self.shaping])
+            try await kept.move(from: "a", to: "c")
+            #expect(try KeptShapings.read(in: directory) == ["c": Self.shaping])
+            try await kept.keepOnly(["c", "d"])
+            #expect(try KeptShapings.read(in: directory) == ["c": Self.shaping])
+            try await kept.move(from: "c", to: nil)
+            #expect(try KeptShapings.read(in: directory).isEmpty)
+            try await kept.change("e", LinkChange(rates: Self.shaping.rates))
+            try await kept.keepOnly(["d"])
+            #expect(try KeptShapings.read(in: directory).isEmpty)
+        }
+    }
+
+    /// Of many changes at once none is lost, and the last that was kept is the last in force.
+    @Test func changesAreMadeOneAtATime() async throws {
+        try await withDirectory { directory in
+            let enforced = Enforced()
+            let kept = try kept(in: directory, enforced)
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for minute in 10..<40 {
+                    group.addTask {
+                        let entry = LinkShaping.Entry(from: "08:\(minute)", until: "09:00", rates: LinkRates())
+                        try await kept.change("a", LinkChange(append: [entry]))
+                    }
+                }
+                try await group.waitForAll()
+            }
+            let all = enforced.all.withLock { $0 }
+            #expect(all.map { $0["a"]?.schedule.count ?? 0 } == Array(0...30))
+            #expect(try KeptShapings.read(in: directory) == all.last)
+        }
+    }
+
+    @Test func whatCannotBeKeptIsNotInForceAndTheNextChangeIsMade() async throws {
+        try await withDirectory { directory in
+            let enforced = Enforced()
+            let kept = try kept(in: directory, enforced)
+            try FileManager.default.removeItem(atPath: directory.path)
+            await #expect(throws: Problem.self) { try await kept.change("a", LinkChange(rates: Self.shaping.rates)) }
+            await #expect(throws: Problem.self) { try await kept.change("a", LinkChange(rates: Self.shaping.rates)) }
+            #expect(await kept.byPeer.isEmpty && enforced.all.withLock { $0 } == [[:]])
+        }
+    }
+
+    @Test func entriesAreAddedAndTakenOut() throws {
+        var shaping = try Self.shaping.changed(by: LinkChange(append: [Self.office]))
+        #expect(shaping.schedule == [Self.office, Self.night, Self.office])
+        // Days are a set, and none are all; the rates are not looked at.
+        shaping = try shaping.changed(
+            by: LinkChange(remove: [.init(days: [.friday, .monday], from: "08:00", until: "18:30")], append: [Self.night]))
+        #expect(shaping.schedule == [Self.night, Self.night])
+        shaping = try shaping.changed(
+            by: LinkChange(remove: [.init(days: LinkShaping.Day.allCases, from: "22:00", until: "06:00")], append: [Self.office]))
+        #expect(shaping.schedule == [Self.office] && shaping.rates == Self.shaping.rates)
+        for period in [LinkShaping.Period(from: "08:00", until: "18:30"), .init(days: Self.office.days, from: "08:00", until: "18:00")] {
+            #expect(throws: APIError.self) { try shaping.changed(by: LinkChange(remove: [period])) }
+        }
+        #expect(throws: APIError.self) {
+            try shaping.changed(by: LinkChange(append: Array(repeating: Self.office, count: LinkShaping.entriesMax)))
         }
     }
 
     @Test(arguments: [
         "", "{}", #"{"version":2,"links":{}}"#, #"{"version":1,"links":{"a":{"rates":{"totalBytesPerSecond":5},"schedule":[]}}}"#,
     ])
-    func damageIsTold(text: String) throws {
-        try withDirectory { directory in
+    func damageIsTold(text: String) async throws {
+        try await withDirectory { directory in
             try directory.replaceFile("link-shaping", with: Array(text.utf8))
             #expect(throws: (any Error).self) { try KeptShapings.read(in: directory) }
         }

@@ -55,7 +55,7 @@ final class FakeController: EdgeController {
         guard peer == Samples.link.peer else { throw APIError.notFound("link", peer) }
         var link = Samples.link
         link.shaping.rates = change.rates ?? link.shaping.rates
-        link.shaping.schedule = change.schedule ?? link.shaping.schedule
+        link.shaping.schedule = (change.schedule ?? link.shaping.schedule) + (change.append ?? [])
         return link
     }
     func disks() async throws -> [Disk] { state.withLock { Array($0.disks.values) } }
@@ -228,6 +228,7 @@ enum Samples {
         totalBytesPerSecond: 10_001, demandBytesPerSecond: 10_002, writeBehindBytesPerSecond: 10_003)
     static let shaping = LinkShaping(
         rates: rates, schedule: [.init(days: [.monday, .sunday], from: "08:00", until: "18:00", rates: rates)])
+    static let period = LinkShaping.Period(days: [.monday], from: "08:00", until: "18:00")
     static let disk = Disk(
         name: "alpha", path: "/disks/alpha", kind: .file, sizeBytes: 1 << 30, state: .inUse, usedBy: "mail", message: "m")
     static let volume = Volume(
@@ -270,7 +271,8 @@ enum Samples {
 
     static let whole: [(String, any Encodable & Sendable)] = [
         ("EdgeStatus", edge), ("PeerEdge", peer), ("PeerEdgePage", Page(items: [peer], next: "n")), ("Link", link),
-        ("LinkChange", LinkChange(rates: rates, schedule: shaping.schedule)), ("LinkShaping", shaping), ("LinkRates", rates),
+        ("LinkChange", LinkChange(rates: rates, schedule: shaping.schedule, remove: [period], append: shaping.schedule)),
+        ("LinkSchedulePeriod", period), ("LinkShaping", shaping), ("LinkRates", rates),
         ("LinkScheduleEntry", shaping.schedule[0]), ("LinkPage", Page(items: [link], next: "n")), ("LinkTraffic", link.traffic[0]),
         ("Disk", disk),
         ("DiskPage", Page(items: [disk], next: "n")),

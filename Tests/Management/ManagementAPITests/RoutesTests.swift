@@ -13,6 +13,7 @@ import Testing
         ("getEdge", "/v1/edge", nil, 200), ("listEdges", "/v1/edges", nil, 200), ("revokeEdge", "/v1/edges/77", nil, 204),
         ("listLinks", "/v1/links?state=up", nil, 200),
         ("changeLink", "/v1/links/77", #"{"rates":{"totalBytesPerSecond":1000000}}"#, 200),
+        ("changeLink", "/v1/links/77", #"{"remove":[{"from":"08:00","until":"18:00"}],"append":[]}"#, 200),
         ("changeLink", "/v1/links/77", #"{"schedule":[{"days":["monday"],"from":"08:00","until":"18:00","rates":{}}]}"#, 200),
         ("listDisks", "/v1/disks", nil, 200),
         ("createDisk", "/v1/disks", #"{"name":"beta","path":"/beta"}"#, 201), ("getDisk", "/v1/disks/alpha", nil, 200),
