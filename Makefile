@@ -24,15 +24,28 @@ PACKAGES = pkg-config libssl-dev libipsec-mb-dev liblz4-dev libzstd-dev libiscsi
            libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt \
            libnbd-bin python3-libnbd nbdkit fio openssl valgrind binutils \
            qemu-system-x86 ipxe syslinux syslinux-common mtools dosfstools fdisk cpio xfsprogs \
-           debootstrap zstd iperf3
+           debootstrap zstd
+# What the link is measured against, besides.
+LINK_PACKAGES = iperf3 openssh-client openssh-server rsync
 
-.PHONY: deps build run test bench bench-target bench-link bench-cache budget format format-check soak soak-kills soak-overwrites soak-guests replay fuzz fuzz-guided clean
+.PHONY: deps deps-link build run test bench bench-target bench-link bench-cache budget format format-check soak soak-kills soak-overwrites soak-guests replay fuzz fuzz-guided clean
+
+# Installs the packages $(1) that are missing.
+define install
+@missing=""; for package in $(1); do \
+  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q "ok installed" || missing="$$missing $$package"; done; \
+if [ -n "$$missing" ]; then echo "installing:$$missing"; \
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+endef
 
 deps: ## Installs what is missing from Debian's packages.
-	@missing=""; for package in $(PACKAGES); do \
-	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q "ok installed" || missing="$$missing $$package"; done; \
-	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+	$(call install,$(PACKAGES))
+
+deps-link: deps ## What bench-link needs besides. Debian starts a server for SSH that is installed: it is stopped, and stays off.
+	@dpkg-query -W -f '$${Status}' openssh-server 2>/dev/null | grep -q "ok installed" || { mkdir -p .build; touch .build/ssh-server-is-new; }
+	$(call install,$(LINK_PACKAGES))
+	@if [ -e .build/ssh-server-is-new ]; then rm .build/ssh-server-is-new; \
+	  if [ -d /run/systemd/system ]; then systemctl -q disable --now ssh.socket ssh.service; fi; fi
 
 build: deps ## Builds causewayd, causeway and causeway-load into .build/release.
 	$(RELEASE) --product causewayd
@@ -65,7 +78,7 @@ bench: bench-target ## The benchmarks against peers, as ratios.
 bench-target: build ## The target against tgtd, qemu-nbd and nbdkit, interleaved: the table of docs/benchmarks.md.
 	Benchmarks/target/run --output .build/bench-target
 
-bench-link: build ## The link over emulated lines of packets, against plain TCP, ssh -C and rsync -z; needs root.
+bench-link: deps-link build ## The link over emulated lines of packets, against plain TCP, ssh -C and rsync -z; needs root.
 	Benchmarks/link/run --output .build/bench-link
 
 bench-cache: build ## The cache and policies of eviction on recorded block traces, against the clairvoyant optimum; its memory; a restart; flushed writes.

@@ -12,7 +12,10 @@ from servers import Lab, fail, free_port, processor_seconds, run_checked
 class LineLab(Lab):
     """A lab over a line of packets; what else is to be reached over it starts in home's network namespace, by `inside`."""
 
-    def __init__(self, causeway, image, directory, name, *options):
+    def __init__(self, causeway, image, directory, name, rate, round_trip, *options):
+        """A line of `rate` Mbit/s with a round trip in milliseconds."""
+        self.bytes_per_second, self.round_trip = rate * 125_000, round_trip
+        options = ("--rtt", f"{round_trip:g}ms", "--rate", f"{rate:g}mbit", *options)
         super().__init__(causeway, image, directory, name, "--wan", "packets", *options)
         with open(os.path.join(self.directory, "lab.json")) as file:
             record = json.load(file)
@@ -29,6 +32,21 @@ class LineLab(Lab):
         with socket.create_connection((host, int(port)), 5) as connection:
             connection.sendall(b"stats\n")
             return json.loads(connection.makefile().readline())
+
+    def until_quiet(self, timeout):
+        """Returns when what was still under way has passed: when a round trip and more carries less than a fiftieth of what the line could."""
+        deadline = time.monotonic() + timeout
+        period = 0.2 + 2 * self.round_trip / 1000
+        before = self.statistics()
+        while True:
+            time.sleep(period)
+            now = self.statistics()
+            carried = [now[way]["carriedBytes"] - before[way]["carriedBytes"] for way in ("toClient", "toServer")]
+            if max(carried) < 0.02 * period * self.bytes_per_second and now["toClient"]["queuedBytes"] == 0:
+                return
+            if time.monotonic() > deadline:
+                fail(f"the line did not become quiet in {timeout:g} s")
+            before = now
 
     def processor_seconds(self):
         """What both edges have used so far: home's, the cloud's, and the emulator's, in which the kernel receives for both."""
@@ -101,8 +119,8 @@ def rsync_copy(lab, shell, path, directory, timeout):
             os.unlink(target)
 
 
-def plain_copy(lab, byte_count, seconds):
-    """One TCP connection by iperf3, home to cloud, for as many bytes or seconds, whichever come first: the line's own limit."""
+def plain_copy(lab, seconds):
+    """One TCP connection by iperf3, home to cloud, for some seconds: what a plain copy makes of the line."""
     port = free_port()
     server = subprocess.Popen(lab.inside("iperf3", "-s", "-1", "-B", lab.home, "-p", str(port)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
@@ -110,8 +128,8 @@ def plain_copy(lab, byte_count, seconds):
         for attempt in range(40):
             time.sleep(0.1)
             before = lab.statistics()["toClient"]["carriedBytes"]
-            client = ["iperf3", "-c", lab.home, "-p", str(port), "-R", "-J", *(["-n", str(byte_count)] if byte_count else ["-t", str(seconds)])]
-            done = subprocess.run(client, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds * 20 + 30)
+            client = ["iperf3", "-c", lab.home, "-p", str(port), "-R", "-J", "-t", f"{max(seconds, 1):.0f}"]
+            done = subprocess.run(client, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds + 60)
             if done.returncode == 0:
                 end = json.loads(done.stdout)["end"]
                 return {"bytesPerSecond": end["sum_received"]["bits_per_second"] / 8, "retransmits": end["sum_sent"].get("retransmits"),
