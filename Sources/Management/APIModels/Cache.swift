@@ -36,15 +36,16 @@ public struct EdgeCache: Codable, Sendable, Equatable {
     public var corrupt: UInt64
     /// The memory of the index.
     public var indexBytes: UInt64
-    /// The parts that only some volumes use, by name.
-    public var partitions: [CachePartition]
+    /// The parts that only some volumes use, by name; nil while they are not known, because home has not sent the key or what was kept of them
+    /// can't be read.
+    public var partitions: [CachePartition]?
     /// True when the cache is too small for what was said of partitions, shares and pins: pins go first, guarantees next.
     public var isLoosened: Bool
 
     public init(
         path: String, state: State, message: String? = nil, sizeBytes: UInt64 = 0, wantedSizeBytes: UInt64 = 0, isOwnSize: Bool = false,
         bytesToEmpty: UInt64 = 0, blocks: UInt64 = 0, hits: UInt64 = 0, misses: UInt64 = 0, evicted: UInt64 = 0, moved: UInt64 = 0,
-        corrupt: UInt64 = 0, indexBytes: UInt64 = 0, partitions: [CachePartition] = [], isLoosened: Bool = false
+        corrupt: UInt64 = 0, indexBytes: UInt64 = 0, partitions: [CachePartition]? = nil, isLoosened: Bool = false
     ) {
         self.path = path
         self.state = state
@@ -69,11 +70,6 @@ public struct EdgeCache: Codable, Sendable, Equatable {
 public struct CacheChange: Codable, Sendable, Equatable {
     /// The size, from 16 MiB to 4 TiB; 0 for what the configuration says. It stays when it is left out.
     public var sizeBytes: UInt64?
-    /// All partitions that there are to be. They stay when they are left out.
-    public var partitions: [CachePartition]?
 
-    public init(sizeBytes: UInt64? = nil, partitions: [CachePartition]? = nil) {
-        self.sizeBytes = sizeBytes
-        self.partitions = partitions
-    }
+    public init(sizeBytes: UInt64? = nil) { self.sizeBytes = sizeBytes }
 }

@@ -3,14 +3,21 @@ public struct CachePartition: Codable, Sendable, Equatable {
     public var name: String
     /// The size, as it was set.
     public var sizeBytes: UInt64
-    /// What is used of it. Nobody says that in a request.
-    public var heldBytes: UInt64?
+    /// What is used of it.
+    public var heldBytes: UInt64
 
-    public init(name: String, sizeBytes: UInt64, heldBytes: UInt64? = nil) {
+    public init(name: String, sizeBytes: UInt64, heldBytes: UInt64) {
         self.name = name
         self.sizeBytes = sizeBytes
         self.heldBytes = heldBytes
     }
+}
+
+/// The body of `PUT /v1/cache/partitions/{name}`.
+public struct CachePartitionSize: Codable, Sendable, Equatable {
+    public var sizeBytes: UInt64
+
+    public init(sizeBytes: UInt64) { self.sizeBytes = sizeBytes }
 }
 
 /// What one volume may have of the cache, and has, as `GET /v1/volumes/{name}/cache` shows it.

@@ -12,7 +12,6 @@ import SecureCache
 extension CloudEdge {
     /// How often a cache that can't be opened is tried again.
     private static var cacheRetryInterval: Duration { .seconds(5) }
-    private static var keptSize: KeptSize { KeptSize(fileName: "cache-size", range: Configuration.Cloud.cacheSizes) }
 
     // MARK: Opening
 
@@ -35,7 +34,8 @@ extension CloudEdge {
         let (path, environment) = (cloud.cachePath, environment)
         let directory = try environment.subdirectory(CacheRecordsDirectory.name)
         var limits = environment.memory.cache
-        var byteCount = try Self.keptSize.read(in: environment.directory) ?? cloud.cacheSizeBytes
+        let configured = cloud.cacheSizeBytes
+        var byteCount = try CloudPlane.keptCacheSize.read(in: environment.directory) ?? configured
         var (file, beside, failure): (OpenFile?, OpenFile?, String) = (nil, nil, "")
         do throws(EdgeFailure) {
             let place = try CacheFile.open(path)
@@ -46,31 +46,39 @@ extension CloudEdge {
         } catch {
             failure = error.description
         }
-        let inForce = try await needPlane().run { $0.cache?.division }
-        var division = CacheDivision()
         do {
-            division = try (isDivisionRead ? inForce : nil) ?? readDivision()
-            isDivisionRead = true
+            try await takeOverDivision(key)
         } catch {
             // What can't be read now may be read later: nothing takes the place of it.
             (file, failure) = (nil, "how it is divided can't be read from the state directory: \(error)")
         }
-        let (divided, found, shared, reason, size, bounds) = (division, file, beside, failure, byteCount, limits)
+        let (found, shared, reason, size, bounds) = (file, beside, failure, byteCount, limits)
         let volumeKeys = secrets?.volumeKeys ?? [:]
-        return try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+        let isOpen = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
             let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
             let opening = CacheOpening(
                 file: local, failure: reason, path: path, directory: directory, byteCount: size,
-                division: divided, fileBesideLogs: shared,
+                fileBesideLogs: shared,
                 keys: CacheKeys(cache: key) { volumeKeys[$0]?[$1] }, limits: bounds)
             plane.openCache(opening, completion: completion)
         }
+        // What the configuration has got meanwhile.
+        if isOpen, cloud.cacheSizeBytes != configured { await configuredCacheSizeChanged() }
+        return isOpen
+    }
+
+    /// Has the cache divided as the run before has kept it, once.
+    private func takeOverDivision(_ key: SecretKey) async throws {
+        if isDivisionRead { return }
+        let division = try readDivision(key)
+        try await needPlane().run { try $0.divisionWasRead(division) }
+        isDivisionRead = true
     }
 
     /// How the cache was divided in the run before.
-    private func readDivision() throws -> CacheDivision {
+    private func readDivision(_ key: SecretKey) throws -> CacheDivision {
         do {
-            return try KeptDivision.read(in: environment.directory)
+            return try KeptDivision.read(in: environment.directory, key: key)
         } catch let error as KeptDivision.Damage {
             let copy = try KeptDivision.setAside(in: environment.directory)
             environment.recorder.record(
@@ -84,8 +92,9 @@ extension CloudEdge {
     // MARK: The API
 
     func cache() async throws -> EdgeCache {
-        let own = try? Self.keptSize.read(in: environment.directory)
+        let own = try? CloudPlane.keptCacheSize.read(in: environment.directory)
         let (path, configured) = (cloud.cachePath, cloud.cacheSizeBytes)
+        let isDivisionRead = isDivisionRead
         return try await needPlane().run { plane in
             guard let cache = plane.cache else {
                 return EdgeCache(
@@ -103,9 +112,7 @@ extension CloudEdge {
                 wantedSizeBytes: now.byteCountWanted, isOwnSize: own != nil, bytesToEmpty: now.bytesToEmpty, blocks: now.blocksHeld,
                 hits: now.hits, misses: now.misses, evicted: now.evicted, moved: now.moved, corrupt: now.corrupt,
                 indexBytes: UInt64(now.indexBytes),
-                partitions: cache.division.partitions.sorted { $0.key < $1.key }.map {
-                    CachePartition(name: $0.key, sizeBytes: $0.value, heldBytes: cache.statistics(ofPartition: $0.key)?.heldBytes ?? 0)
-                }, isLoosened: cache.isLoosened && !cache.isUnusable)
+                partitions: isDivisionRead ? CachePartition.all(of: cache) : nil, isLoosened: cache.isLoosened && !cache.isUnusable)
         }
     }
 
@@ -118,82 +125,35 @@ extension CloudEdge {
 
     /// Gives the cache another size, for good; 0 for the configuration's.
     func changeCache(_ change: CacheChange) async throws -> EdgeCache {
-        if change.sizeBytes != nil, change.partitions != nil {
-            // Each is all or nothing by itself.
-            throw APIError.invalid("partitions", "must be changed by a request of its own, before or after the size")
-        }
         if let byteCount = change.sizeBytes {
-            let range = Self.keptSize.range
+            let range = CloudPlane.keptCacheSize.range
             guard byteCount == 0 || range.contains(byteCount) else {
                 throw APIError.invalid("sizeBytes", "must be 0, or from \(range.lowerBound) to \(range.upperBound)")
             }
-            let own = byteCount == 0 ? nil : byteCount
-            let before = try await resizeCache(to: own, isChecked: own != nil)
-            do throws(FileSystemError) {
-                try Self.keptSize.keep(own, in: environment.directory)
-            } catch {
-                _ = try? await resizeCache(to: before, isChecked: false)
-                throw Problem(
-                    status: 507, code: "state_directory", title: "The size can't be kept", detail: "\(error)",
-                    action: "make room in the state directory, or mend its file system")
+            let change = cacheSizeChange(own: byteCount == 0 ? nil : byteCount)
+            try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Void, any Error>) -> Void) in
+                plane.resizeCache(change, completion: completion)
             }
         }
-        if let partitions = change.partitions { try await changePartitions(partitions) }
         return try await cache()
     }
 
     /// Takes over a size that the configuration has got, unless another one was set here.
     func configuredCacheSizeChanged() async {
+        let change = cacheSizeChange(own: nil)
         do {
-            if try Self.keptSize.read(in: environment.directory) != nil { return }
-            _ = try await resizeCache(to: nil, isChecked: true)
+            try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Void, any Error>) -> Void) in
+                plane.configuredCacheSizeChanged(change, completion: completion)
+            }
         } catch {
             environment.recorder.record(
                 "cache.resize_refused", severity: .warning,
-                "the cache can't get the size of the configuration: \(Problem(describing: error).detail ?? "")")
+                "the cache can't get the size of the configuration: \(Problem(describing: error).detail ?? "")",
+                logMessage: "the cache can't get the size of the configuration; `causeway events` says why")
         }
     }
 
-    /// Gives the cache a size, or without one what the configuration says, as far as its device goes. Returns the size that it was to
-    /// have before.
-    /// - Parameter isChecked: that a size is refused for which there is no room. One that is taken back is not: the cache makes do with
-    ///   the room that there is, and says so.
-    private func resizeCache(to own: UInt64?, isChecked: Bool) async throws -> UInt64 {
-        let (room, configured) = (CacheFile.room(at: cloud.cachePath), cloud.cacheSizeBytes)
-        return try await needPlane().run { plane in
-            let cache = try plane.needCache()
-            let before = cache.statistics
-            let byteCount = own ?? min(configured, cache.limits.deviceBytes ?? configured)
-            let forLogs = plane.stateSpace.cacheFile == nil ? 0 : plane.logBytesWanted
-            if isChecked, let room, byteCount > before.byteCountWanted, byteCount > room - min(room, forLogs) {
-                throw Problem.noSpace(
-                    "the file system of the cache has room for \(room - min(room, forLogs)) bytes of it"
-                        + (forLogs == 0 ? "" : ", besides \(forLogs) that the write logs may still take"))
-            }
-            do throws(CacheError) {
-                try cache.resize(to: byteCount)
-            } catch {
-                throw Problem(resizing: error, to: byteCount, name: plane.volumeName)
-            }
-            if cache.statistics.byteCountWanted != before.byteCountWanted {
-                plane.recorder.record("cache.resizing", "the cache is to have \(cache.statistics.byteCountWanted) bytes")
-            }
-            return before.byteCountWanted
-        }
-    }
-}
-
-extension Problem {
-    fileprivate init(resizing error: CacheError, to byteCount: UInt64, name: (VolumeIdentifier) -> String) {
-        let detail =
-            switch error {
-            case .tooSmall(let bytesNeeded): "the cache was made with segments of which it needs some: at least \(bytesNeeded) bytes"
-            case .tooLarge(let bytesMax): "the device of the cache has \(bytesMax) bytes"
-            case .division(let error): "the cache could not stay divided as it is: \(Problem.text(of: error, name))"
-            case .file, .cipher, .closed: "\(error)"
-            }
-        self.init(
-            status: 409, code: "cache_size", title: "The cache can't have that size", detail: detail,
-            action: "Choose another size; the one that it has stays.")
+    private func cacheSizeChange(own: UInt64?) -> CacheSizeChange {
+        CacheSizeChange(own: own, configured: cloud.cacheSizeBytes, path: cloud.cachePath)
     }
 }

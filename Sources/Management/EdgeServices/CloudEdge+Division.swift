@@ -15,7 +15,8 @@ extension CloudEdge {
     }
 
     func changeCacheShare(ofVolume name: String, _ change: CacheShareChange) async throws -> CacheShare {
-        let identifier = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<String, any Error>) -> Void) in
+        let changed = try await needPlane().call {
+            (plane: CloudPlane, completion: @escaping (Result<VolumeIdentifier?, any Error>) -> Void) in
             guard let entry = plane.entry(named: name) else { return completion(.failure(APIError.notFound("volume", name))) }
             let (identifier, sectorCount) = (entry.volume.identifier, entry.volume.sectorCount)
             plane.divideCache({ [unowned plane] division in
@@ -23,25 +24,54 @@ extension CloudEdge {
                 var share = division.shares[identifier] ?? CacheDivision.Share()
                 try share.change(change, sectorCount: sectorCount)
                 division.shares[identifier] = share.isEmpty ? nil : share
-            }) { completion($0.map { identifier.description }) }
+            }) { completion($0.map { $0 ? identifier : nil }) }
         }
         let share = try await cacheShare(ofVolume: name)
-        environment.recorder.record(
-            "cache.share_changed", subject: name, logSubject: identifier,
-            "partition: \(share.partition ?? "shared"), guaranteed: \(share.guaranteedBytes) bytes, at most: "
-                + "\(share.mostBytes.map { "\($0) bytes" } ?? "all there is"), pinned: \(share.pinnedBytes) bytes")
+        if let changed {
+            let sizes =
+                "guaranteed: \(share.guaranteedBytes) bytes, at most: \(share.mostBytes.map { "\($0) bytes" } ?? "all there is"), "
+                + "pinned: \(share.pinnedBytes) bytes"
+            environment.recorder.record(
+                "cache.share_changed", subject: name, logSubject: changed.description,
+                "partition: \(share.partition ?? "the shared one"), \(sizes)",
+                logMessage: "partition: \(share.partition == nil ? "the shared one" : "another one"), \(sizes)")
+        }
         return share
     }
 
-    /// Gives the cache these partitions and no others.
-    func changePartitions(_ partitions: [CachePartition]) async throws {
-        let sizes = Dictionary(partitions.map { ($0.name, $0.sizeBytes) }) { first, _ in first }
-        guard sizes.count == partitions.count else { throw APIError.invalid("partitions", "must have different names") }
-        try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Void, any Error>) -> Void) in
-            plane.divideCache({ $0.partitions = sizes }, completion: completion)
+    /// Makes a partition of the cache, or gives it another size; none takes it away.
+    func setCachePartition(named name: String, to byteCount: UInt64?) async throws -> EdgeCache {
+        let isChanged = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+            plane.divideCache(
+                { division in
+                    if byteCount == nil, division.partitions[name] == nil { throw APIError.noPartition(name) }
+                    division.partitions[name] = byteCount
+                }, completion: completion)
         }
-        let text = sizes.sorted { $0.key < $1.key }.map { "\($0.key) with \($0.value) bytes" }.joined(separator: ", ")
-        environment.recorder.record("cache.divided", "the cache has \(text.isEmpty ? "no partitions" : "the partitions \(text)")")
+        if isChanged {
+            environment.recorder.record(
+                "cache.divided", subject: name, logSubject: "a partition",
+                byteCount.map { "the partition of the cache has \($0) bytes" } ?? "the partition of the cache is no more")
+        }
+        return try await cache()
+    }
+}
+
+extension APIError {
+    fileprivate static func noPartition(_ name: String) -> APIError {
+        APIError(
+            Problem(
+                status: 404, code: "partition_not_found", title: "There is no such partition",
+                detail: "There is no partition “\(name)” of the cache.", action: "See `causeway cache show`."))
+    }
+}
+
+extension CachePartition {
+    /// The partitions of a cache.
+    static func all<Directory>(of cache: SecureCache<Directory>) -> [CachePartition] {
+        cache.division.partitions.sorted { $0.key < $1.key }.map {
+            CachePartition(name: $0.key, sizeBytes: $0.value, heldBytes: cache.statistics(ofPartition: $0.key)?.heldBytes ?? 0)
+        }
     }
 }
 

@@ -75,8 +75,9 @@ extension CloudEdge {
         let plane = try needPlane()
         self.grants = grants.volumes
         self.secrets = secrets
-        try await openCache(secrets.cache)
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
+        try await plane.run { $0.granted = Set(granted.compactMap { VolumeIdentifier(hexadecimal: $0) }) }
+        try await openCache(secrets.cache)
         for identifier in try await plane.run({ Array($0.served.keys) }) where !granted.contains(identifier.description) {
             try await letGo(identifier)
         }
@@ -88,7 +89,7 @@ extension CloudEdge {
         let groups = grants.groups ?? []
         try await plane.run { $0.setGroups(groups) }
         if !grants.unavailable.isEmpty { scheduleRefresh() }
-        try await plane.run { $0.forgetShares(except: granted) }
+        try await plane.run { $0.forgetShares() }
         try retireUnknownLogs(granted)
         // While a volume can't be opened its name is unknown to the front ends: then they say that it may come, and not that it
         // is none.

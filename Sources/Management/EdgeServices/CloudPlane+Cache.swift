@@ -38,7 +38,6 @@ struct CacheOpening {
     let path: String
     let directory: OpenDirectory
     let byteCount: UInt64
-    let division: CacheDivision
     /// The file once more, when it is on the file system of the state directory.
     let fileBesideLogs: OpenFile?
     let keys: CacheKeys
@@ -57,6 +56,7 @@ extension CloudPlane {
 
     /// Opens the cache, or one that stands in for it. True when it is the cache.
     func openCache(_ opening: CacheOpening, completion: @escaping (Result<Bool, any Error>) -> Void) {
+        cacheKey = opening.keys.cache
         guard let file = opening.file else { return standIn(opening, because: opening.failure, completion: completion) }
         open(opening, file, byteCount: opening.byteCount) { [self] result in
             switch result {
@@ -93,7 +93,7 @@ extension CloudPlane {
         let records = LocalDirectory(opening.directory, eventLoop: eventLoop, threadPool: threadPool)
         SecureCache.open(
             file: file, directory: records, byteCount: byteCount, keys: opening.keys, limits: opening.limits,
-            division: opening.division, random: .system, completion: completion)
+            division: cache?.division ?? cacheChanges.keptDivision ?? CacheDivision(), random: .system, completion: completion)
     }
 
     /// Serves without a cache until there is one.

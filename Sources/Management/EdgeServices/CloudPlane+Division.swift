@@ -1,31 +1,23 @@
 import APIModels
 import Blocks
-import DequeModule
 import EdgeConfiguration
 import LocalFiles
 import ManagementAPI
 import NIOCore
 import SecureCache
 
-// How the cache is divided is what the cache has; the file `cache-division` says it to the next run. One change is made at a time: it is
-// looked at, kept, and then in force, so one that can't be or can't be kept leaves all as it is. What is in force and could not be kept is
-// kept later: a share whose volume was given back meanwhile, and the division that stayed when a write failed half-way.
-
-/// Changes of how the cache is divided.
-struct DivisionChanges {
-    /// So many may wait for those before them.
-    static let waitingMax = 64
-
-    /// A division is being kept.
-    fileprivate var isKeeping = false
-    /// What is kept may not be what is in force.
-    fileprivate var isStale = false
-    fileprivate var waiting: Deque<() -> Void> = []
-}
+// How the cache is divided is what the cache has; the file `cache-division` says it to the next run. A change is looked at, kept, and then
+// in force, so one that can't be or can't be kept leaves all as it is. What was kept and can't be in force after all, because the cache is
+// another one by now, is taken back in the file before anybody is told. What is in force and could not be kept is kept later: a share whose
+// volume was given back, and the division that stayed when a write failed half-way.
 
 extension CloudPlane {
     /// The cache, if it can be changed.
     func needCache() throws -> SecureCache<LocalDirectory> {
+        if isStopping {
+            throw APIError.unavailable(
+                "stopping", "The edge is stopping", detail: "it changes nothing any more", action: "Try again when it runs.")
+        }
         if let cache, !cache.isUnusable { return cache }
         throw APIError.unavailable(
             "cache_unusable", "The cache is not open", detail: cacheTrouble?.detail ?? "home has not sent its key yet",
@@ -34,23 +26,25 @@ extension CloudPlane {
 
     // MARK: Changing
 
-    /// Divides the cache in another way, durably.
+    /// Divides the cache in another way, durably; the result says whether it is another way.
     /// - Parameter change: is asked twice, because volumes may be given back while it is being kept.
     func divideCache(
-        _ change: @escaping (inout CacheDivision) throws -> Void, completion: @escaping (Result<Void, any Error>) -> Void
+        _ change: @escaping (inout CacheDivision) throws -> Void, completion: @escaping (Result<Bool, any Error>) -> Void
     ) {
-        if divisionChanges.isKeeping {
-            guard divisionChanges.waiting.count < DivisionChanges.waitingMax else {
-                return completion(.failure(Problem.tooManyDivisions))
-            }
-            return divisionChanges.waiting.append { [self] in divideCache(change, completion: completion) }
-        }
-        do {
-            let division = try divided(by: change)
-            keep(division) { [self] result in completion(result.flatMap { takeOver(change, kept: division) }) }
-        } catch {
-            completion(.failure(error))
-        }
+        changeInTurn(
+            { [self] done in
+                do {
+                    let (before, division) = (try needCache().division, try divided(by: change))
+                    if division == before, division == cacheChanges.keptDivision { return done(.success(false)) }
+                    keepDivision(division) { [self] result in
+                        if case .failure(let error) = result { return done(.failure(error)) }
+                        let result = Result { try needCache().divide(try divided(by: change)) }
+                        keepDivisionInForce { _ in done(result.map { division != before }) }
+                    }
+                } catch {
+                    done(.failure(error))
+                }
+            }, completion: completion)
     }
 
     /// The division after a change, if the cache can have it.
@@ -66,56 +60,48 @@ extension CloudPlane {
         return division
     }
 
-    private func takeOver(_ change: (inout CacheDivision) throws -> Void, kept: CacheDivision) -> Result<Void, any Error> {
-        // Another size of the cache, or a volume that was given back, may be in the way by now.
-        divisionChanges.isStale = true
-        return Result {
-            let division = try divided(by: change)
-            try needCache().divide(division)
-            divisionChanges.isStale = division != kept
-        }
-    }
-
     /// What a volume that is served here is called.
     func volumeName(_ identifier: VolumeIdentifier) -> String { served[identifier]?.grant.name ?? "\(identifier)" }
 
     // MARK: Keeping
 
-    private func keep(_ division: CacheDivision, completion: @escaping (Result<Void, any Error>) -> Void) {
-        guard let directory = stateSpace.directory else { return completion(.success(())) }
-        divisionChanges.isKeeping = true
-        let bound = NIOLoopBound((self, completion), eventLoop: eventLoop)
-        threadPool.runIfActive(eventLoop: eventLoop) { try KeptDivision.keep(division, in: directory) }.whenComplete { result in
-            let (plane, completion) = bound.value
-            plane.divisionChanges.isKeeping = false
-            if case .failure = result { plane.divisionChanges.isStale = true }
+    private func keepDivision(_ division: CacheDivision, completion: @escaping (Result<Void, any Error>) -> Void) {
+        guard let directory = stateSpace.directory, let key = cacheKey else { return completion(.success(())) }
+        onThread({ try KeptDivision.keep(division, in: directory, key: key) }) { [self] result in
+            cacheChanges.keptDivision = (try? result.get()).map { division }
             completion(result.mapError { Problem(keeping: $0) })
-            // It keeps what it changes, and calls the next one then; one that is refused keeps nothing.
-            while !plane.divisionChanges.isKeeping, let next = plane.divisionChanges.waiting.popFirst() { next() }
         }
+    }
+
+    private var isDivisionKept: Bool { cache.map { $0.division == cacheChanges.keptDivision } ?? true }
+
+    /// Keeps what is in force, should something else be kept. One change at a time does that.
+    func keepDivisionInForce(completion: @escaping (Result<Void, any Error>) -> Void) {
+        guard let cache, !isDivisionKept else { return completion(.success(())) }
+        keepDivision(cache.division, completion: completion)
     }
 
     /// Keeps what is in force, should that not have been possible before.
     func keepStaleDivision() {
-        guard divisionChanges.isStale, !divisionChanges.isKeeping, let cache else { return }
-        divisionChanges.isStale = false
-        keep(cache.division) { _ in }
+        if isDivisionKept { return }
+        changeInTurn({ [self] in keepDivisionInForce(completion: $0) }, completion: { _ in })
+    }
+
+    /// Takes over what the run before has kept, also when it could be read only after something stood in for the cache.
+    func divisionWasRead(_ division: CacheDivision) throws {
+        cacheChanges.keptDivision = division
+        try cache?.divide(division)
+        forgetShares()
     }
 
     // MARK: Volumes that go
 
     /// The cache forgets a volume, and what was said of its share.
-    func forgetInCache(_ identifier: VolumeIdentifier) {
-        guard let cache else { return }
-        if cache.division.shares[identifier] != nil { divisionChanges.isStale = true }
-        cache.detach(volume: identifier)
-    }
+    func forgetInCache(_ identifier: VolumeIdentifier) { cache?.detach(volume: identifier) }
 
     /// Forgets the shares of volumes that home has taken back, also while this edge was down.
-    func forgetShares(except granted: Set<String>) {
-        guard let cache else { return }
-        let gone = cache.division.shares.keys.filter { !granted.contains($0.description) }
-        for identifier in gone { cache.forgetShare(of: identifier) }
-        if !gone.isEmpty { divisionChanges.isStale = true }
+    func forgetShares() {
+        guard let cache, let granted else { return }
+        for identifier in cache.division.shares.keys where !granted.contains(identifier) { cache.forgetShare(of: identifier) }
     }
 }

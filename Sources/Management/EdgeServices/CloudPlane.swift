@@ -101,9 +101,12 @@ final class CloudPlane {
     private(set) var isRevoked = false
     /// The cache, or one that stands in for it; nil until home has sent its key. See CloudPlane+Cache.swift.
     var cache: SecureCache<LocalDirectory>?
-    /// See CloudPlane+Division.swift.
-    var divisionChanges = DivisionChanges()
+    var cacheChanges = CacheChanges()
+    /// What the cache's own records, and how it is divided, are sealed under.
+    var cacheKey: SecretKey?
     var cacheTrouble: CacheTrouble?
+    /// The volumes that home has granted, also those that it or this edge can't serve for now; nil until home has told.
+    var granted: Set<VolumeIdentifier>?
     private(set) var served: [VolumeIdentifier: Served] = [:]
     /// The groups of volumes that home has granted; see CloudPlane+Groups.swift.
     var groups: [GroupIdentifier: GroupEntry] = [:]
@@ -250,8 +253,10 @@ final class CloudPlane {
             let done = { [self] in
                 remaining -= 1
                 if remaining > 0 { return }
-                guard let cache else { return completion() }
-                cache.close { _ in completion() }
+                endCacheChanges { [self] in
+                    guard let cache else { return completion() }
+                    cache.close { _ in completion() }
+                }
             }
             for entry in entries { entry.volume.close(reason: "this edge is stopping", completion: done) }
             done()

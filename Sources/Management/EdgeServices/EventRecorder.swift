@@ -9,9 +9,11 @@ struct EventRecorder: Sendable {
 
     /// Records an event.
     ///
-    /// `logSubject` is what the log calls the subject: the cloud edge writes no customer's names to its disk.
+    /// `logSubject` is what the log calls the subject, and `logMessage` what it says of a message with names: the cloud edge writes no
+    /// customer's names to its disk.
     func record(
-        _ kind: String, subject: String? = nil, logSubject: String? = nil, severity: Event.Severity = .info, _ message: String
+        _ kind: String, subject: String? = nil, logSubject: String? = nil, severity: Event.Severity = .info, _ message: String,
+        logMessage: String? = nil
     ) {
         log.append(kind: kind, subject: subject, message: message, severity: severity)
         var metadata: Logger.Metadata = ["event": "\(kind)"]
@@ -22,6 +24,6 @@ struct EventRecorder: Sendable {
             case .warning: .warning
             case .error: .error
             }
-        logger.log(level: level, "\(message)", metadata: metadata)
+        logger.log(level: level, "\(logMessage ?? message)", metadata: metadata)
     }
 }

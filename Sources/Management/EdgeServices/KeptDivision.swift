@@ -1,16 +1,25 @@
 import Blocks
+import Ciphers
 import Files
 import Foundation
+import NIOCore
 import SecureCache
 
-/// How the cache is divided, in a file of its own in the state directory: so it outlives restarts.
+/// How the cache is divided, in a file of its own in the state directory: so it outlives restarts. It is sealed under the cache's key, because
+/// the customer has named the partitions.
 enum KeptDivision {
-    private static let fileName = "cache-division"
+    static let fileName = "cache-division"
+    static let format = SealedFile(
+        magic: 0x4341_5553_4543_4456,  // "CAUSECDV"
+        version: 1, purpose: "causeway cache division 1")
+    /// It is the edge's, of which there is one.
+    static let owner = VolumeIdentifier(high: 0, low: 0)
     private static let fileBytesMax = 2 << 20
 
     /// The file says nothing. That costs hits, and keeps nobody from serving.
     struct Damage: Error, CustomStringConvertible {
-        var description: String { "the file \(fileName) is damaged" }
+        var reason: String
+        var description: String { "the file \(fileName) can't be used: \(reason)" }
     }
 
     /// It would be too large to be read again.
@@ -18,13 +27,19 @@ enum KeptDivision {
         var description: String { "shares and pins of all volumes would take more than \(fileBytesMax) bytes: pin fewer and longer ranges" }
     }
 
-    /// What was kept; no division when nothing was.
-    static func read(in directory: OpenDirectory) throws -> CacheDivision {
+    /// What was kept; no division when nothing was. It blocks.
+    static func read(in directory: OpenDirectory, key: SecretKey) throws -> CacheDivision {
         guard try directory.list().contains(fileName) else { return CacheDivision() }
         let bytes = try directory.readFile(fileName, byteCountMax: fileBytesMax)
-        guard let stored = try? JSONDecoder().decode(StoredDivision.self, from: Data(bytes)), let division = stored.division else {
-            throw Damage()
+        let state: ByteBuffer
+        do {
+            state = try format.unseal(ByteBuffer(bytes: bytes), owner: owner, key: key)
+        } catch let error as SealedFileError {
+            throw Damage(reason: "\(error)")
         }
+        guard let stored = try? JSONDecoder().decode(StoredDivision.self, from: Data(state.readableBytesView)),
+            let division = stored.division
+        else { throw Damage(reason: "what it holds makes no sense") }
         return division
     }
 
@@ -38,12 +53,14 @@ enum KeptDivision {
     }
 
     /// Keeps a division, durably. It blocks.
-    static func keep(_ division: CacheDivision, in directory: OpenDirectory) throws {
+    static func keep(_ division: CacheDivision, in directory: OpenDirectory, key: SecretKey) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
-        let bytes = try encoder.encode(StoredDivision(division))
-        if bytes.count > fileBytesMax { throw TooLarge() }
-        try directory.replaceFile(fileName, with: Array(bytes))
+        var random = RandomSource.system
+        let file = try format.seal(
+            ByteBuffer(bytes: encoder.encode(StoredDivision(division))), owner: owner, key: key, salt: random.bytes(SealedFile.saltBytes))
+        if file.readableBytes > fileBytesMax { throw TooLarge() }
+        try directory.replaceFile(fileName, with: file.readableBytesView)
     }
 }
 
@@ -73,7 +90,7 @@ private struct StoredDivision: Codable {
             })
     }
 
-    /// Nil when it is damaged.
+    /// Nil when it makes no sense.
     var division: CacheDivision? {
         guard version == 1 else { return nil }
         var division = CacheDivision()

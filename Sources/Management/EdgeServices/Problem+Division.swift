@@ -37,12 +37,6 @@ extension Problem {
             action: "It stays divided as it is. Make room in the state directory, or mend its file system, and try again.")
     }
 
-    static var tooManyDivisions: Problem {
-        Problem(
-            status: 503, code: "busy", title: "The cache is being divided",
-            detail: "\(DivisionChanges.waitingMax) changes wait for one another already", action: "Try again.")
-    }
-
     static func text(of error: CacheDivisionError, _ name: (VolumeIdentifier) -> String) -> String {
         let size = ByteSize.text
         switch error {

@@ -1,6 +1,5 @@
 import APIModels
 import Blocks
-import Checksums
 import Ciphers
 import Files
 import NIOCore
@@ -9,73 +8,19 @@ import SCSI
 
 // The file in which the persistent reservations of one volume survive a loss of power (APTPL), as
 // docs/reference/reservation-file-format.md describes it. It lies beside the write log of the volume and is sealed under the
-// volume's key, because it names the customer's initiators.
-//
-//     0    header, 64 bytes, plaintext: magic, version, length, volume, salt
-//     64   sealed: length and bytes of the state, zeroes up to a multiple of 4096; tag
-//     end  CRC-32C of all bytes before it, which tells a torn file from a wrong key
-//
-// The whole file is replaced with each change, under a new salt, so that no key seals two texts.
-
-/// Why a reservation file can't be used.
-enum ReservationFileError: Error, Equatable, CustomStringConvertible {
-    case damaged
-    case unknownVersion(UInt16)
-    case otherVolume
-    case wrongKey
-    case inconsistent(String)
-
-    var description: String {
-        switch self {
-        case .damaged: "it is damaged"
-        case .unknownVersion(let version): "it has version \(version), which this program does not know"
-        case .otherVolume: "it belongs to another volume"
-        case .wrongKey: "it was not sealed under this volume's key"
-        case .inconsistent(let what): "what it holds is not a state of reservations: \(what)"
-        }
-    }
-}
+// volume's key (SealedFile.swift), because it names the customer's initiators.
 
 /// The bytes of the file.
 enum ReservationFileFormat {
-    static let magic: UInt64 = 0x4341_5553_4552_5356  // "CAUSERSV"
-    static let version: UInt16 = 1
-    static let headerBytes = 64
-    static let saltBytes = 32
-    static let keyPurpose = "causeway reservations 1"
-    /// The state is filled up, so that the size of the file does not tell how many initiators there are.
-    static let paddingBytes = 4096
+    private static let format = SealedFile(
+        magic: 0x4341_5553_4552_5356,  // "CAUSERSV"
+        version: 1, purpose: "causeway reservations 1")
     /// More than the largest state takes: what a reader believes at most.
     static let fileBytesMax = 256 << 10
-    private static let nonce = CipherNonce(sequence: 0, index: 0)
 
     /// The file that keeps `state`. `salt` is random and never used again.
     static func seal(_ state: ByteBuffer, volume: VolumeIdentifier, key: SecretKey, salt: [UInt8]) throws -> ByteBuffer {
-        var plain = ByteBuffer()
-        plain.writeInteger(UInt32(clamping: state.readableBytes))
-        plain.writeImmutableBuffer(state)
-        plain.writeRepeatingByte(0, count: (paddingBytes - plain.readableBytes % paddingBytes) % paddingBytes)
-        let sealedBytes = plain.readableBytes + BlockCipher.tagByteCount
-        var file = ByteBuffer()
-        file.writeMultipleIntegers(magic, version, UInt16(0), UInt32(clamping: sealedBytes))
-        file.writeMultipleIntegers(volume.high, volume.low)
-        file.writeBytes(salt)
-        let header = file
-        let cipher = BlockCipher(key: try key.derive(salt: salt, purpose: keyPurpose))
-        var isSealed = false
-        file.writeWithUnsafeMutableBytes(minimumWritableBytes: sealedBytes) { destination in
-            isSealed = plain.withUnsafeReadableBytes { plain in
-                header.withUnsafeReadableBytes { header in
-                    cipher.seal(
-                        plain, nonce: nonce, authenticating: header,
-                        into: UnsafeMutableRawBufferPointer(rebasing: destination[..<sealedBytes]))
-                }
-            }
-            return isSealed ? sealedBytes : 0
-        }
-        guard isSealed else { throw CipherError.unavailable("AES-256-GCM") }
-        file.writeInteger(CRC32C.checksum(of: file))
-        return file
+        try format.seal(state, owner: volume, key: key, salt: salt)
     }
 
     /// The state that a file keeps. The bytes come from a disk that others may have written.
@@ -86,43 +31,8 @@ enum ReservationFileFormat {
         do throws(PersistentReservations.DecodingError) {
             return (try PersistentReservations(decoding: state), generation)
         } catch {
-            throw ReservationFileError.inconsistent("\(error)")
+            throw SealedFileError.inconsistent("\(error)")
         }
-    }
-
-    /// The state as it was sealed.
-    static func unseal(_ file: ByteBuffer, volume: VolumeIdentifier, key: SecretKey) throws -> ByteBuffer {
-        let boundBytes = file.readableBytes - 4
-        guard boundBytes >= headerBytes, let bound = file.getSlice(at: file.readerIndex, length: boundBytes),
-            let checksum: UInt32 = file.getInteger(at: file.readerIndex + boundBytes), CRC32C.checksum(of: bound) == checksum
-        else { throw ReservationFileError.damaged }
-        var buffer = bound
-        guard let header = buffer.getSlice(at: buffer.readerIndex, length: headerBytes), buffer.readInteger() == magic,
-            let version: UInt16 = buffer.readInteger(), buffer.readInteger(as: UInt16.self) != nil,
-            let sealedBytes: UInt32 = buffer.readInteger(), let high: UInt64 = buffer.readInteger(), let low: UInt64 = buffer.readInteger(),
-            let salt = buffer.readBytes(length: saltBytes)
-        else { throw ReservationFileError.damaged }
-        guard version == Self.version else { throw ReservationFileError.unknownVersion(version) }
-        guard VolumeIdentifier(high: high, low: low) == volume else { throw ReservationFileError.otherVolume }
-        guard Int(sealedBytes) == buffer.readableBytes, buffer.readableBytes >= BlockCipher.tagByteCount else {
-            throw ReservationFileError.damaged
-        }
-        let cipher = BlockCipher(key: try key.derive(salt: salt, purpose: keyPurpose))
-        var plain = ByteBuffer()
-        var isOpened = false
-        plain.writeWithUnsafeMutableBytes(minimumWritableBytes: buffer.readableBytes) { destination in
-            isOpened = buffer.withUnsafeReadableBytes { sealed in
-                header.withUnsafeReadableBytes { header in
-                    cipher.open(sealed, nonce: nonce, authenticating: header, into: destination)
-                }
-            }
-            return isOpened ? buffer.readableBytes - BlockCipher.tagByteCount : 0
-        }
-        guard isOpened else { throw ReservationFileError.wrongKey }
-        guard let stateBytes: UInt32 = plain.readInteger(), let state = plain.readSlice(length: Int(stateBytes)) else {
-            throw ReservationFileError.inconsistent("its length")
-        }
-        return state
     }
 
     /// The state under whichever of a volume's keys it was sealed, and that key's generation.
@@ -130,10 +40,10 @@ enum ReservationFileFormat {
         for generation in keys.generations {
             guard let key = keys[generation] else { continue }
             do {
-                return (try unseal(file, volume: volume, key: key), generation)
-            } catch ReservationFileError.wrongKey {}
+                return (try format.unseal(file, owner: volume, key: key), generation)
+            } catch SealedFileError.wrongKey {}
         }
-        throw ReservationFileError.wrongKey
+        throw SealedFileError.wrongKey
     }
 }
 
@@ -231,7 +141,7 @@ final class ReservationFile {
                     return false
                 }
                 var random = RandomSource.system
-                let salt = random.bytes(ReservationFileFormat.saltBytes)
+                let salt = random.bytes(SealedFile.saltBytes)
                 let file = try ReservationFileFormat.seal(state, volume: volume, key: keys.newestKey, salt: salt)
                 try directory.replaceFile(Self.name, with: file.readableBytesView)
                 return true

@@ -68,6 +68,8 @@ public protocol EdgeController: Sendable {
     func cache() async throws -> EdgeCache
     /// Gives the cache another size; the answer says how far that is.
     func changeCache(_ change: CacheChange) async throws -> EdgeCache
+    /// Makes a partition of the cache, or gives it another size; none takes it away. Throws when there is none to take away.
+    func setCachePartition(named name: String, to byteCount: UInt64?) async throws -> EdgeCache
     /// What a volume may have of the cache, and has.
     func cacheShare(ofVolume name: String) async throws -> CacheShare
     func changeCacheShare(ofVolume name: String, _ change: CacheShareChange) async throws -> CacheShare
@@ -134,6 +136,7 @@ extension EdgeController {
     public func exportRecoveryKeys(ofVolume name: String?) async throws -> RecoveryKeys { throw APIError.wrongRole(.onprem) }
     public func cache() async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }
     public func changeCache(_ change: CacheChange) async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }
+    public func setCachePartition(named name: String, to byteCount: UInt64?) async throws -> EdgeCache { throw APIError.wrongRole(.cloud) }
     public func cacheShare(ofVolume name: String) async throws -> CacheShare { throw APIError.wrongRole(.cloud) }
     public func changeCacheShare(ofVolume name: String, _ change: CacheShareChange) async throws -> CacheShare {
         throw APIError.wrongRole(.cloud)

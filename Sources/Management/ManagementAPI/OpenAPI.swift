@@ -39,7 +39,7 @@ enum OpenAPI {
         ("service", "Health, numbers and this document."), ("edges", "This edge and its peers."),
         ("links", "The connections to peers."),
         ("disks", "Storage that an on-prem edge owns."), ("volumes", "Disks as they are served to machines at another edge."),
-        ("keys", "What is sealed at cloud edges is sealed under."),
+        ("cache", "What a cloud edge keeps of the disks that it serves."), ("keys", "What is sealed at cloud edges is sealed under."),
         ("groups", "Volumes that have their points together."),
         ("pairing", "How two edges come to trust each other."), ("events", "What happened."),
     ]

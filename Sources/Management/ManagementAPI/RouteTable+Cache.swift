@@ -9,7 +9,7 @@ extension RouteTable {
         ) { try .json(try await $0.controller.cache()) },
         Route(
             method: .patch, path: "/v1/cache", identifier: "changeCache", tag: "cache",
-            summary: "Give the cache another size, or other partitions, also while it serves. Cloud edges only.",
+            summary: "Give the cache another size, also while it serves. Cloud edges only.",
             body: .init(schema: "CacheChange"),
             answers: [
                 .init(status: 200, content: [.json("EdgeCache")], summary: "The size is in force."),
@@ -21,6 +21,24 @@ extension RouteTable {
             let cache = try await call.controller.changeCache(call.decode(CacheChange.self))
             return try .json(cache, status: cache.sizeBytes == cache.wantedSizeBytes ? .ok : .accepted)
         },
+        Route(
+            method: .put, path: "/v1/cache/partitions/{name}", identifier: "setCachePartition", tag: "cache",
+            summary: "Make a part of the cache that only those volumes use that are given it, or give it another size. Cloud edges only.",
+            body: .init(schema: "CachePartitionSize"),
+            answers: [.init(status: 200, content: [.json("EdgeCache")], summary: "The cache as it is divided now.")],
+            errors: [409, 503, 507]
+        ) { call in
+            let name = call.parameter("name")
+            if let problem = Schema.TextRule.name.problem(name) { throw APIError.invalid("name", problem) }
+            let size = try call.decode(CachePartitionSize.self).sizeBytes
+            return try .json(try await call.controller.setCachePartition(named: name, to: size))
+        },
+        Route(
+            method: .delete, path: "/v1/cache/partitions/{name}", identifier: "deleteCachePartition", tag: "cache",
+            summary: "Take a partition away, which no volume uses. What is in it is the shared one's. Cloud edges only.",
+            answers: [.init(status: 200, content: [.json("EdgeCache")], summary: "The cache as it is divided now.")],
+            errors: [409, 503, 507]
+        ) { try .json(try await $0.controller.setCachePartition(named: $0.parameter("name"), to: nil)) },
         Route(
             method: .get, path: "/v1/volumes/{name}/cache", identifier: "getCacheShare", tag: "cache",
             summary: "What a volume may have of the cache, what is pinned, and what it has. Cloud edges only.",

@@ -21,7 +21,11 @@ extension Schema {
                     .required("moved", .count("Blocks that made room and were kept, because they had been asked for.")),
                     .required("corrupt", .count("Blocks found damaged and fetched again.")),
                     .required("indexBytes", .count("The memory of its index.")),
-                    .required("partitions", .list("The parts that only some volumes use.", of: .reference("CachePartition"))),
+                    .optional(
+                        "partitions",
+                        .list(
+                            "The parts that only some volumes use; missing while they are not known, before home has sent the key.",
+                            of: .reference("CachePartition"))),
                     .required(
                         "isLoosened",
                         .flag("True when the cache is too small for its partitions, shares and pins: pins go first, guarantees next.")),
@@ -32,13 +36,7 @@ extension Schema {
             .object(
                 "What is to change; the rest stays.",
                 [
-                    .optional("sizeBytes", .count("The size, at least 16 MiB; 0 for what the configuration says.", 0...(4 << 40))),
-                    .optional(
-                        "partitions",
-                        .list(
-                            "All partitions that there are to be; they stay when it is left out.", of: .reference("CachePartition"),
-                            most: 63)
-                    ),
+                    .optional("sizeBytes", .count("The size, at least 16 MiB; 0 for what the configuration says.", 0...(4 << 40)))
                 ])
         ),
         (
@@ -47,9 +45,15 @@ extension Schema {
                 "A part of the cache that only some volumes use.",
                 [
                     .required("name", .text("Its name.", .name)),
-                    .required("sizeBytes", .count("Its size.", 1...(4 << 40))),
-                    .optional("heldBytes", .count("What is used of it. Ignored in a request.")),
+                    .required("sizeBytes", .count("Its size.")),
+                    .required("heldBytes", .count("What is used of it.")),
                 ])
+        ),
+        (
+            "CachePartitionSize",
+            .object(
+                "How large a partition of the cache is to be.",
+                [.required("sizeBytes", .count("Its size.", 1...(4 << 40)))])
         ),
         (
             "CacheShare",

@@ -59,8 +59,16 @@ struct APIClient: Sendable {
         try decode(try await send(.PATCH, path, body: try APICoding.encoder().encode(body)))
     }
 
+    func put<Answer: Decodable>(_ path: String, _ body: some Encodable, as type: Answer.Type = Answer.self) async throws -> Answer {
+        try decode(try await send(.PUT, path, body: try APICoding.encoder().encode(body)))
+    }
+
     func delete(_ path: String) async throws {
         _ = try await send(.DELETE, path)
+    }
+
+    func delete<Answer: Decodable>(_ path: String, as type: Answer.Type = Answer.self) async throws -> Answer {
+        try decode(try await send(.DELETE, path))
     }
 
     func text(_ path: String) async throws -> String {

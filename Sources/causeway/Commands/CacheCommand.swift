@@ -74,13 +74,9 @@ struct CacheCommand: AsyncParsableCommand {
 
         func run() async throws {
             let client = try connection.client()
-            let before: EdgeCache = try await client.get(CacheCommand.path)
-            if size == 0, !before.partitions.contains(where: { $0.name == name }) {
-                throw CommandFailure("There is no partition “\(name)” that could be removed; see `causeway cache show`.")
-            }
-            var partitions = before.partitions.filter { $0.name != name }.map { CachePartition(name: $0.name, sizeBytes: $0.sizeBytes) }
-            if size > 0 { partitions.append(CachePartition(name: name, sizeBytes: size)) }
-            let cache: EdgeCache = try await client.patch(CacheCommand.path, CacheChange(partitions: partitions))
+            let path = "\(CacheCommand.path)/partitions/\(APIClient.part(name))"
+            let cache: EdgeCache =
+                size == 0 ? try await client.delete(path) : try await client.put(path, CachePartitionSize(sizeBytes: size))
             try CacheCommand.show(cache, connection.output)
         }
     }
@@ -100,10 +96,10 @@ struct CacheCommand: AsyncParsableCommand {
                 ("index", Human.bytes(cache.indexBytes)),
                 ("division", cache.isLoosened ? "the cache is too small for it, and does not keep all of it" : nil),
             ]))
-        if cache.partitions.isEmpty { return }
+        guard let partitions = cache.partitions, !partitions.isEmpty else { return }
         var table = Table([.init("partition"), .init("size", isNumber: true), .init("holds", isNumber: true)])
-        for partition in cache.partitions {
-            table.add(partition.name, Human.bytes(partition.sizeBytes), Human.bytes(partition.heldBytes ?? 0))
+        for partition in partitions {
+            table.add(partition.name, Human.bytes(partition.sizeBytes), Human.bytes(partition.heldBytes))
         }
         Terminal.print(table.text)
     }

@@ -23,6 +23,7 @@ extension EndToEndFaults {
         }
 
         private static let volume = "payroll-of-2026"
+        private static let partition = "partition-of-the-board"
         private static let fileName = "quarterly-merger-plan.txt"
         private static let content = "what nobody at the cloud's provider may read; "
         private static let initiatorSecret = "the initiator's secret"
@@ -54,8 +55,8 @@ extension EndToEndFaults {
             let credentials = try APICoding.decoder().decode(VolumeCredentials.self, from: Data(shown.output.utf8))
             secrets[Self.initiatorSecret] = Data(credentials.secret.utf8)
             let others = [
-                "the volume's name": Data(Self.volume.utf8), "a file's name": Data(Self.fileName.utf8),
-                "a file's content": Data(Self.content.utf8),
+                "the volume's name": Data(Self.volume.utf8), "a partition's name": Data(Self.partition.utf8),
+                "a file's name": Data(Self.fileName.utf8), "a file's content": Data(Self.content.utf8),
             ]
             return (secrets, others)
         }
@@ -72,6 +73,7 @@ extension EndToEndFaults {
                 let set = try await lab.causeway(
                     .cloud, "volume", "region", "set", Self.volume, "--start", "12MiB", "--size", "4MiB", "--policy", "cloud-only")
                 #expect(set.isSuccess, "\(set)")
+                try await divideCache(lab)
                 let url = lab.url(Self.volume)
                 // Read, so that it is in the cache; written, so that it is in the write log and on the cloud-only disk.
                 try await Command.check("qemu-img", ["compare", "-U", "-f", "raw", "-F", "raw", url, lab.disk(Self.volume)])
@@ -100,6 +102,20 @@ extension EndToEndFaults {
             }
         }
 
+        /// Gives the volume a partition of the cache, and has a change of it refused.
+        private func divideCache(_ lab: Lab) async throws {
+            for (arguments, isPossible) in [
+                (["cache", "partition", Self.partition, "32MiB"], true),
+                (["volume", "cache", "set", Self.volume, "--partition", Self.partition], true),
+                (["cache", "partition", Self.partition, "0"], false), (["cache", "resize", "40MiB"], false),
+            ] {
+                let edge = lab.edge(.cloud)
+                let result = try await Command.run(
+                    "causeway", arguments, environment: ["CAUSEWAY_API": edge.api, "CAUSEWAY_TOKEN": edge.token], seconds: 30)
+                #expect(result.isSuccess == isPossible, "\(result)")
+            }
+        }
+
         /// What has been taken back, with what is written to be cloud-only: its secrets are in no memory any more, locked or not.
         private func detach(_ lab: Lab, _ secrets: [String: Data]) async throws {
             let detached = try await lab.causeway(.onprem, "volume", "detach", Self.volume, "--force")
@@ -115,6 +131,7 @@ extension EndToEndFaults {
             let logs = lab.directory.appendingPathComponent("lab/cloud.log").path
             let found: [String: [String]] = try await search("files", [lab.edge(.cloud).state, logs], for: needles)
             for (name, paths) in found { #expect(paths.isEmpty, "\(name) is in \(paths)") }
+            #expect(FileManager.default.fileExists(atPath: "\(lab.edge(.cloud).state)/cache-division"), "the cache is not even divided")
             // At home it would have been found.
             let home: [String: [String]] = try await search("files", [lab.edge(.onprem).state, lab.disk(Self.volume)], for: needles)
             for name in ["the volume's name", "a file's name", "a file's content", Self.initiatorSecret] {

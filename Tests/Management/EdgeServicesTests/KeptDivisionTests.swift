@@ -1,7 +1,9 @@
 import APIModels
 import Blocks
+import Ciphers
 import Files
 import Foundation
+import NIOCore
 import SecureCache
 import Testing
 
@@ -10,7 +12,10 @@ import Testing
 /// How the cache is divided, as it is kept, changed and told.
 @Suite struct KeptDivisionTests {
     private let path = FileManager.default.temporaryDirectory.appendingPathComponent("causeway-division-\(UUID().uuidString)").path
+    private let key: SecretKey
     private let volume = VolumeIdentifier(high: 1, low: 2)
+
+    init() throws { key = try SecretKey([UInt8](repeating: 7, count: 32)) }
 
     private func withDirectory(_ body: (OpenDirectory) throws -> Void) throws {
         let directory = try OpenDirectory(path, create: true)
@@ -20,16 +25,31 @@ import Testing
 
     @Test func whatWasKeptComesBack() throws {
         try withDirectory { directory in
-            #expect(try KeptDivision.read(in: directory) == CacheDivision())
+            #expect(try KeptDivision.read(in: directory, key: key) == CacheDivision())
             var division = CacheDivision()
             division.partitions = ["lab": 1 << 30]
             var share = CacheDivision.Share()
             (share.partition, share.guaranteedBytes, share.bytesMax, share.pins) = ("lab", 5, 1 << 29, [0..<7, 9..<10])
             division.shares = [volume: share, VolumeIdentifier(high: .max, low: 0): CacheDivision.Share()]
-            try KeptDivision.keep(division, in: directory)
-            #expect(try KeptDivision.read(in: directory) == division)
-            try KeptDivision.keep(CacheDivision(), in: directory)
-            #expect(try KeptDivision.read(in: directory) == CacheDivision())
+            try KeptDivision.keep(division, in: directory, key: key)
+            #expect(try KeptDivision.read(in: directory, key: key) == division)
+            try KeptDivision.keep(CacheDivision(), in: directory, key: key)
+            #expect(try KeptDivision.read(in: directory, key: key) == CacheDivision())
+        }
+    }
+
+    /// What names it has, and how many, is nobody's business who has no key.
+    @Test func nothingOfItCanBeRead() throws {
+        try withDirectory { directory in
+            try KeptDivision.keep(CacheDivision(), in: directory, key: key)
+            let empty = try directory.readFile("cache-division", byteCountMax: 1 << 20)
+            var division = CacheDivision()
+            for number in 0..<20 { division.partitions["payroll-\(number)"] = 1 << 30 }
+            try KeptDivision.keep(division, in: directory, key: key)
+            let bytes = try directory.readFile("cache-division", byteCountMax: 1 << 20)
+            #expect(!String(decoding: bytes, as: UTF8.self).contains("payroll") && bytes.count == empty.count)
+            let other = try SecretKey([UInt8](repeating: 8, count: 32))
+            #expect(throws: KeptDivision.Damage.self) { try KeptDivision.read(in: directory, key: other) }
         }
     }
 
@@ -41,12 +61,16 @@ import Testing
         #"{"version":1,"partitions":{},"shares":{"00000000000000010000000000000002":{"guaranteedBytes":0,"pins":[0,1125899906842625]}}}"#,
     ])
     func damageIsTold(text: String) throws {
-        try withDirectory { directory in
-            try directory.replaceFile("cache-division", with: Array(text.utf8))
-            #expect(throws: KeptDivision.Damage.self) { try KeptDivision.read(in: directory) }
-            #expect(try KeptDivision.setAside(in: directory) == "cache-division.damaged")
-            #expect(try directory.readFile("cache-division.damaged", byteCountMax: 1 << 20) == Array(text.utf8))
-            #expect(try KeptDivision.read(in: directory) == CacheDivision())
+        let sealed = try KeptDivision.format.seal(
+            ByteBuffer(string: text), owner: KeptDivision.owner, key: key, salt: [UInt8](repeating: 3, count: SealedFile.saltBytes))
+        for bytes in [Array(sealed.readableBytesView), Array(text.utf8)] {
+            try withDirectory { directory in
+                try directory.replaceFile("cache-division", with: bytes)
+                #expect(throws: KeptDivision.Damage.self) { try KeptDivision.read(in: directory, key: key) }
+                #expect(try KeptDivision.setAside(in: directory) == "cache-division.damaged")
+                #expect(try directory.readFile("cache-division.damaged", byteCountMax: 1 << 20) == bytes)
+                #expect(try KeptDivision.read(in: directory, key: key) == CacheDivision())
+            }
         }
     }
 

@@ -46,25 +46,25 @@ struct ReservationFileTests {
     @Test("A damaged, foreign or later file is refused")
     func refusals() throws {
         let file = try ReservationFileFormat.seal(state().encoded(), volume: volume, key: key(), salt: salt)
-        #expect(throws: ReservationFileError.wrongKey) { try ReservationFileFormat.open(file, volume: volume, keys: DataKeys(key(2))) }
-        #expect(throws: ReservationFileError.otherVolume) {
+        #expect(throws: SealedFileError.wrongKey) { try ReservationFileFormat.open(file, volume: volume, keys: DataKeys(key(2))) }
+        #expect(throws: SealedFileError.otherOwner) {
             try ReservationFileFormat.open(file, volume: VolumeIdentifier(high: 1, low: 3), keys: DataKeys(key()))
         }
         for index in stride(from: 0, to: file.readableBytes, by: 61) {
-            #expect(throws: ReservationFileError.damaged) {
+            #expect(throws: SealedFileError.damaged) {
                 try ReservationFileFormat.open(file.getSlice(at: 0, length: index) ?? file, volume: volume, keys: DataKeys(key()))
             }
-            #expect(throws: ReservationFileError.damaged) {
+            #expect(throws: SealedFileError.damaged) {
                 try ReservationFileFormat.open(changed(file, at: index, mends: false), volume: volume, keys: DataKeys(key()))
             }
         }
         // Whoever mends the checksum is stopped by the tag, which covers the header too.
         for index in [10, 12, 40, 64, 1000, 64 + 4096] {
-            #expect(throws: ReservationFileError.self) {
+            #expect(throws: SealedFileError.self) {
                 try ReservationFileFormat.open(changed(file, at: index, mends: true), volume: volume, keys: DataKeys(key()))
             }
         }
-        #expect(throws: ReservationFileError.unknownVersion(257)) {
+        #expect(throws: SealedFileError.unknownVersion(257)) {
             try ReservationFileFormat.open(changed(file, at: 8, mends: true), volume: volume, keys: DataKeys(key()))
         }
     }
@@ -149,6 +149,6 @@ struct ReservationFileTests {
         #expect(try await generations.futureResult.get() == [[1], [1], [2]])
         let bytes = ByteBuffer(bytes: try directory.readFile(ReservationFile.name, byteCountMax: 1 << 20))
         #expect(try ReservationFileFormat.open(bytes, volume: volume, keys: second).state.isKeptAs(state()))
-        #expect(throws: ReservationFileError.wrongKey) { try ReservationFileFormat.open(bytes, volume: volume, keys: first) }
+        #expect(throws: SealedFileError.wrongKey) { try ReservationFileFormat.open(bytes, volume: volume, keys: first) }
     }
 }

@@ -156,6 +156,11 @@ final class FakeController: EdgeController {
         if cache.wantedSizeBytes > cache.sizeBytes { cache.sizeBytes = cache.wantedSizeBytes }
         return cache
     }
+    func setCachePartition(named name: String, to byteCount: UInt64?) async throws -> EdgeCache {
+        var cache = Samples.cache
+        cache.partitions = byteCount.map { [CachePartition(name: name, sizeBytes: $0, heldBytes: 0)] } ?? []
+        return cache
+    }
     func groups() async throws -> [VolumeGroup] { [Samples.group] }
     func group(named name: String) async throws -> VolumeGroup {
         guard name == Samples.group.name else { throw APIError.notFound("group", name) }
@@ -248,7 +253,7 @@ enum Samples {
         user: "u", secret: "s3cret-s3cret", mutualUser: "m", mutualSecret: "other-secret",
         url: "iscsi://u%s3cret-s3cret@127.0.0.1:3260/iqn/0")
     static let cache = EdgeCache(
-        path: "/cache", state: .running, message: "m", sizeBytes: 1 << 30, wantedSizeBytes: 1 << 30, blocks: 7)
+        path: "/cache", state: .running, message: "m", sizeBytes: 1 << 30, wantedSizeBytes: 1 << 30, blocks: 7, partitions: [])
     static let group = VolumeGroup(
         name: "mail", identifier: "9", members: [.init(volume: "mail", point: 7, received: 7, applied: 7)], policy: .init(),
         cut: .init(count: 1, lastSeconds: 0.0001, longestSeconds: 0.001))
@@ -297,7 +302,8 @@ enum Samples {
         ("GroupCreate", GroupCreate(name: "mail", volumes: ["mail"], policy: .init())),
         ("GroupChange", GroupChange(volumes: ["mail"], policy: .init())),
         ("DetachResult", DetachResult(volume: "mail", unsentBytes: 0, heldPoints: 2, point: 7)),
-        ("EdgeCache", cache), ("CacheChange", CacheChange(sizeBytes: 1 << 30, partitions: [.init(name: "lab", sizeBytes: 1 << 24)])),
+        ("EdgeCache", cache), ("CacheChange", CacheChange(sizeBytes: 1 << 30)),
+        ("CachePartitionSize", CachePartitionSize(sizeBytes: 1 << 24)),
         ("CachePartition", CachePartition(name: "lab", sizeBytes: 1 << 24, heldBytes: 1)), ("CacheShare", cacheShare),
         ("CachePin", cacheShare.pins[0]),
         (
@@ -347,7 +353,7 @@ enum Samples {
         ("VolumeCredentials", VolumeCredentials(user: "u", secret: "s")),
         ("DetachResult", DetachResult(volume: "v", unsentBytes: nil, forced: true)),
         ("EdgeCache", EdgeCache(path: "/c", state: .waiting)), ("CacheChange", CacheChange()),
-        ("CachePartition", CachePartition(name: "lab", sizeBytes: 1)), ("CacheShare", CacheShare(volume: "v")),
+        ("CachePartition", CachePartition(name: "lab", sizeBytes: 1, heldBytes: 0)), ("CacheShare", CacheShare(volume: "v")),
         ("CacheShareChange", CacheShareChange()),
         ("DataKey", keys[1]), ("MasterKey", MasterKeyInfo(madeAt: nil, wrappedKeys: 0)), ("ShredRequest", ShredRequest()),
         ("ShredResult", ShredResult(volume: "v", destroyedGenerations: [], edgeTold: nil, unsentBytes: nil)),

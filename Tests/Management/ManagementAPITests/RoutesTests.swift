@@ -32,6 +32,8 @@ import Testing
         ("sealVolume", "/v1/volumes/mail/seal", nil, 200),
         ("sealVolume", "/v1/volumes/mail/seal?wait=applied&timeoutSeconds=5", nil, 200),
         ("getCache", "/v1/cache", nil, 200), ("changeCache", "/v1/cache", #"{"sizeBytes":4294967296}"#, 200),
+        ("setCachePartition", "/v1/cache/partitions/lab", #"{"sizeBytes":4294967296}"#, 200),
+        ("deleteCachePartition", "/v1/cache/partitions/lab", nil, 200),
         ("getCacheShare", "/v1/volumes/mail/cache", nil, 200),
         ("changeCacheShare", "/v1/volumes/mail/cache", #"{"mostBytes":4294967296,"pin":[{"startBytes":0,"sizeBytes":4096}]}"#, 200),
         ("listGroups", "/v1/groups", nil, 200), ("createGroup", "/v1/groups", #"{"name":"web","volumes":["mail"]}"#, 201),

@@ -1,0 +1,126 @@
+import APIModels
+import Blocks
+import EdgeConfiguration
+import Files
+import ManagementAPI
+import SecureCache
+
+/// What the cache's size is to be.
+struct CacheSizeChange: Sendable {
+    /// What was set here; nil for what the configuration says.
+    var own: UInt64?
+    var configured: UInt64
+    /// Where the cache is.
+    var path: String
+}
+
+extension CloudPlane {
+    static var keptCacheSize: KeptSize { KeptSize(fileName: "cache-size", range: Configuration.Cloud.cacheSizes) }
+
+    /// Gives the cache another size, for good.
+    func resizeCache(_ change: CacheSizeChange, completion: @escaping (Result<Void, any Error>) -> Void) {
+        changeInTurn(
+            { [self] done in
+                // What is configured is had as far as there is room.
+                resizeCache(change, isChecked: change.own != nil) { [self] result in
+                    switch result {
+                    case .success(let before): keepSize(change.own, before: before, completion: done)
+                    case .failure(let error): done(.failure(error))
+                    }
+                }
+            }, completion: completion)
+    }
+
+    /// Gives the cache what the configuration says, if it is open and no other size was set.
+    func configuredCacheSizeChanged(_ change: CacheSizeChange, completion: @escaping (Result<Void, any Error>) -> Void) {
+        let directory = stateSpace.directory
+        changeInTurn(
+            { [self] done in
+                if cache?.isUnusable ?? true { return done(.success(())) }
+                onThread({ try directory.flatMap { try Self.keptCacheSize.read(in: $0) } }) { [self] own in
+                    switch own {
+                    case .success(nil): resizeCache(change, isChecked: true) { done($0.map { _ in () }) }
+                    case .success: done(.success(()))
+                    case .failure(let error): done(.failure(error))
+                    }
+                }
+            }, completion: completion)
+    }
+
+    /// Keeps what was set. When that can't be, the cache gets back what it was to have before.
+    private func keepSize(_ own: UInt64?, before: UInt64, completion: @escaping (Result<Void, any Error>) -> Void) {
+        guard let directory = stateSpace.directory else { return completion(.success(())) }
+        onThread({
+            let ownBefore = try Self.keptCacheSize.read(in: directory)
+            do throws(FileSystemError) {
+                try Self.keptCacheSize.keep(own, in: directory)
+            } catch {
+                // It may have come as far as the file all the same.
+                try? Self.keptCacheSize.keep(ownBefore, in: directory)
+                throw error
+            }
+        }) { [self] result in
+            if case .failure = result { try? setCacheSize(before) }
+            completion(
+                result.mapError {
+                    Problem(
+                        status: 507, code: "state_directory", title: "The size can't be kept", detail: "\($0)",
+                        action: "make room in the state directory, or mend its file system")
+                })
+        }
+    }
+
+    /// - Parameter isChecked: that a size is refused for which there is no room; else the cache makes do with the room that there is, and
+    ///   says so.
+    /// - Parameter completion: gets the size that it was to have before.
+    private func resizeCache(_ change: CacheSizeChange, isChecked: Bool, completion: @escaping (Result<UInt64, any Error>) -> Void) {
+        onThread({ CacheFile.room(at: change.path) }) { [self] room in
+            completion(
+                Result {
+                    let cache = try needCache()
+                    let before = cache.statistics.byteCountWanted
+                    let byteCount = change.own ?? min(change.configured, cache.limits.deviceBytes ?? change.configured)
+                    if isChecked, let room = try room.get(), byteCount > before { try checkRoom(room, forCacheOf: byteCount) }
+                    try setCacheSize(byteCount)
+                    return before
+                })
+        }
+    }
+
+    /// - Parameter room: what the file system has for the cache.
+    private func checkRoom(_ room: UInt64, forCacheOf byteCount: UInt64) throws {
+        let forLogs = stateSpace.cacheFile == nil ? 0 : logBytesWanted
+        let left = room - min(room, forLogs)
+        if byteCount <= left { return }
+        throw Problem.noSpace(
+            "the file system of the cache has room for \(left) bytes of it"
+                + (forLogs == 0 ? "" : ", besides \(forLogs) that the write logs may still take"))
+    }
+
+    private func setCacheSize(_ byteCount: UInt64) throws {
+        let cache = try needCache()
+        let before = cache.statistics.byteCountWanted
+        do throws(CacheError) {
+            try cache.resize(to: byteCount)
+        } catch {
+            throw Problem(resizing: error, to: byteCount, name: volumeName)
+        }
+        let wanted = cache.statistics.byteCountWanted
+        if wanted != before { recorder.record("cache.resizing", "the cache is to have \(wanted) bytes") }
+    }
+}
+
+extension Problem {
+    fileprivate init(resizing error: CacheError, to byteCount: UInt64, name: (VolumeIdentifier) -> String) {
+        let detail =
+            switch error {
+            case .tooSmall(let bytesNeeded): "the cache was made with segments of which it needs some: at least \(bytesNeeded) bytes"
+            case .tooLarge(let bytesMax): "the device of the cache has \(bytesMax) bytes"
+            case .division(let error): "the cache could not stay divided as it is: \(Problem.text(of: error, name))"
+            case .file, .cipher, .closed: "\(error)"
+            }
+        self.init(
+            status: 409, code: "cache_size", title: "The cache can't have that size", detail: detail,
+            action: "Choose another size; the one that it has stays.")
+    }
+}
