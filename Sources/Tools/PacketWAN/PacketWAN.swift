@@ -61,33 +61,51 @@ public final class PacketWAN: Sendable {
         throw PacketWANError("all \(WANAddresses.numberLimit) numbers of a WAN are taken", code: EBUSY)
     }
 
+    /// On a fast line packets are read and written together, late by at most this and by a fiftieth of the way: as an interface does that
+    /// spares interrupts. A wake-up for each packet of a gigabit takes more of the machine than all else.
+    static let togetherAtMost = TimeAmount.microseconds(50)
+
     /// Carries packets until `stop`.
     public func run() throws(PacketWANError) {
         _ = causeway_wait_exactly()
-        let descriptors = [cloud.descriptor, home.descriptor, wake]
-        var readable: Int32 = 0b11
+        let descriptors = [wake, cloud.descriptor, home.descriptor]
+        var readable: Int32 = 0b110
         while let wait = try turn(readable: readable) {
-            readable = causeway_wait_readable(descriptors, descriptors.count, wait)
+            switch wait {
+            case .forPackets(let nanoseconds): readable = causeway_wait_readable(descriptors, descriptors.count, nanoseconds)
+            case .together(let nanoseconds): readable = causeway_wait_readable(descriptors, 1, nanoseconds)
+            }
             if readable < 0 { throw PacketWANError("the devices cannot be waited for", code: -readable) }
-            if readable & 0b100 != 0 { causeway_wake_clear(wake) }
+            if readable & 0b001 != 0 { causeway_wake_clear(wake) }
+            if case .together = wait { readable |= 0b110 }
         }
         cloud.discard()
         home.discard()
     }
 
-    /// Takes in and puts out what is there; for how many nanoseconds there is nothing to do then (negative: for ever), nil at the end.
-    private func turn(readable: Int32) throws(PacketWANError) -> Int64? {
+    private enum Wait {
+        /// Until one comes, or is due in so many nanoseconds; negative: in none.
+        case forPackets(Int64)
+        /// For so many nanoseconds, whatever comes meanwhile.
+        case together(Int64)
+    }
+
+    /// Takes in and puts out what is there, and says what to wait for; nil at the end.
+    private func turn(readable: Int32) throws(PacketWANError) -> Wait? {
         try state.withLock { state throws(PacketWANError) in
             if state.isStopped { return nil }
             let start = NIODeadline.now()
-            let moreToHome = readable & 0b01 != 0 ? try state.toHome.takeIn(now: start) : false
-            let moreToCloud = readable & 0b10 != 0 ? try state.toCloud.takeIn(now: start) : false
+            let moreToHome = readable & 0b010 != 0 ? try state.toHome.takeIn(now: start) : false
+            let moreToCloud = readable & 0b100 != 0 ? try state.toCloud.takeIn(now: start) : false
             let now = NIODeadline.now()
             state.toHome.putOut(now: now)
             state.toCloud.putOut(now: now)
-            if moreToHome || moreToCloud { return 0 }
+            if moreToHome || moreToCloud { return .forPackets(0) }
             let next = [state.toHome.line.nextArrival, state.toCloud.line.nextArrival].lazy.compactMap { $0 }.min()
-            return next.map { max(($0 - .now()).nanoseconds, 0) } ?? -1
+            guard let next else { return .forPackets(-1) }
+            let wait = (next - .now()).nanoseconds
+            let together = min(Self.togetherAtMost.nanoseconds, state.toHome.line.conditions.oneWayDelay.nanoseconds / 50)
+            return wait < together ? .together(together) : .forPackets(wait)
         }
     }
 
