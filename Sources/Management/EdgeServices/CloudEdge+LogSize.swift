@@ -51,6 +51,7 @@ extension CloudEdge {
         guard size != cloud.writeLogSizeBytes else { return }
         cloud.writeLogSizeBytes = size
         plane?.send { plane in
+            plane.stateSpace.edgeLogBytes = size
             for entry in plane.served.values where entry.ownLogBytes == nil { plane.resizeLog(of: entry, to: size) }
         }
         environment.recorder.record("log.resized", "write logs without a size of their own may take \(size) bytes now")

@@ -76,7 +76,8 @@ extension CloudEdge {
         self.grants = grants.volumes
         self.secrets = secrets
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
-        try await plane.run { $0.granted = Set(granted.compactMap { VolumeIdentifier(hexadecimal: $0) }) }
+        let (identifiers, logBytes) = (Set(granted.compactMap { VolumeIdentifier(hexadecimal: $0) }), cloud.writeLogSizeBytes)
+        try await plane.run { $0.setGranted(identifiers, edgeLogBytes: logBytes) }
         try await openCache(secrets.cache)
         for identifier in try await plane.run({ Array($0.served.keys) }) where !granted.contains(identifier.description) {
             try await letGo(identifier)

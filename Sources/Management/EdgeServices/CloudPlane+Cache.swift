@@ -64,6 +64,8 @@ extension CloudPlane {
                 adopt(opened)
                 stateSpace.cacheFile = opening.fileBesideLogs
                 stateSpace.lookedAt = nil
+                // Until it has been looked what the logs need.
+                if opening.fileBesideLogs != nil { opened.setGrowth(bytesMax: 0) }
                 let byteCount = opened.statistics.byteCount
                 if byteCount > opening.byteCount {
                     let anew =

@@ -1,4 +1,5 @@
 import APIModels
+import Blocks
 import Files
 import NIOCore
 import Volumes
@@ -22,6 +23,12 @@ struct StateSpace {
     fileprivate var isShort = false
     /// The file of the cache when it is on this file system.
     var cacheFile: OpenFile?
+    /// The logs bound the cache.
+    fileprivate var bounded = LastingNotice()
+    /// How large logs may become that have no size of their own.
+    var edgeLogBytes: UInt64 = 0
+    /// The logs of volumes that are not open here, and may be at any time.
+    fileprivate var unopened: [VolumeIdentifier: LogShares.Log] = [:]
 
     /// How far what the logs may still take has come towards what there is; nil when it is well below half.
     var step: FillStep? { watch.step }
@@ -88,15 +95,32 @@ extension CloudPlane {
         stateSpace.isLooking = true
         stateSpace.lookedAt = now
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let cacheFile = stateSpace.cacheFile
+        let (cacheFile, edgeBytes) = (stateSpace.cacheFile, stateSpace.edgeLogBytes)
+        let unopened = (granted ?? []).filter { served[$0] == nil }
         threadPool.runIfActive(eventLoop: eventLoop) {
-            (try directory.space().freeBytes, try cacheFile?.information().allocatedBytes)
+            let logs = unopened.map { ($0, LogSize.share(ofUnopened: $0, in: directory, edgeBytes: edgeBytes)) }
+            return (try directory.space().freeBytes, try cacheFile?.information().allocatedBytes, logs)
         }
         .whenComplete { result in
-            bound.value.stateSpace.isLooking = false
+            let plane = bound.value
+            plane.stateSpace.isLooking = false
             // A file system that does not answer has events of its own, from what can't be written there.
-            if case .success(let (free, cached)) = result { bound.value.compareSpace(free: free, cached: cached) }
+            guard case .success(let (free, cached, logs)) = result else { return }
+            plane.stateSpace.unopened = Dictionary(logs) { first, _ in first }
+            plane.compareSpace(free: free, cached: cached)
         }
+    }
+
+    /// Takes over what home has granted: each of these volumes has a log, or gets one.
+    /// - Parameter edgeLogBytes: how large the logs may become that have no size of their own.
+    func setGranted(_ granted: Set<VolumeIdentifier>, edgeLogBytes: UInt64) {
+        self.granted = granted
+        stateSpace.edgeLogBytes = edgeLogBytes
+        // Until the next look, which is soon.
+        for volume in granted where served[volume] == nil && stateSpace.unopened[volume] == nil {
+            stateSpace.unopened[volume] = LogShares.Log(sizeBytes: edgeLogBytes, takenBytes: 0)
+        }
+        stateSpace.lookedAt = nil
     }
 
     /// - Parameter cached: what the cache has taken of the file system, if it is there.
@@ -108,8 +132,7 @@ extension CloudPlane {
             recorder.record(
                 "state.filling", severity: step == .half ? .info : .warning,
                 "the file system of the state directory has \(free) bytes free, and the write logs may still take \(needed): "
-                    + (needed > free ? "it can't hold them at full size, so they are kept smaller" : "\(step.percent) % of that or more")
-                    + cacheShortage)
+                    + (needed > free ? "it can't hold them at full size, so they are kept smaller" : "\(step.percent) % of that or more"))
         case .over:
             recorder.record(
                 "state.eased", "the file system of the state directory has room for the write logs again: \(free) bytes are free")
@@ -117,21 +140,16 @@ extension CloudPlane {
         }
     }
 
-    /// What the cache goes without, so that the logs have their room.
-    private var cacheShortage: String {
-        let lacking = stateSpace.cacheFile == nil ? 0 : cache?.statistics.bytesWithoutRoom ?? 0
-        return lacking == 0 ? "" : "; for them the cache does without \(lacking) bytes"
-    }
-
     /// Bounds the logs and the cache by what the file system has room for, and tells how much the logs may still take by their sizes.
     private func shareSpace(free: UInt64, cached: UInt64?) -> UInt64 {
         let entries = Array(served.values)
-        let logs = entries.map(\.logShare)
+        let logs = logShares(entries)
         let cacheShare = cached.flatMap { taken in cache.map { LogShares.Log(sizeBytes: $0.statistics.byteCountWanted, takenBytes: taken) }
         }
         let shares = LogShares(logs: logs, cache: cacheShare, freeBytes: free)
         stateSpace.isShort = shares.pointBytesMax != nil
         cache?.setGrowth(bytesMax: shares.cacheBytesMax ?? .max)
+        noticeBound(cacheShare, growth: shares.cacheBytesMax)
         for (entry, bound) in zip(entries, shares.bounds) {
             entry.volume.pointBytesMax = shares.pointBytesMax
             entry.volume.resizeLog(to: bound)
@@ -139,8 +157,31 @@ extension CloudPlane {
         return LogShares.bytesWanted(logs)
     }
 
+    /// Tells when the logs begin to bound the cache, and when that is over.
+    private func noticeBound(_ cache: LogShares.Log?, growth: UInt64?) {
+        switch stateSpace.bounded.observe(growth != nil, now: .now()) {
+        case .begun:
+            let (wanted, growth, taken) = (cache?.bytesWanted ?? 0, growth ?? 0, cache?.takenBytes ?? 0)
+            recorder.record(
+                "cache.bounded", severity: .warning,
+                "the file system of the state directory has no room for \(wanted - min(wanted, growth)) bytes of the cache besides what the write "
+                    + "logs may still take: it goes on with \(taken &+ growth) bytes. Free some there, or make the cache or the logs smaller"
+            )
+        case .over:
+            recorder.record(
+                "cache.unbounded",
+                "the file system of the state directory has room for all of the cache besides what the write logs may take")
+        case nil: break
+        }
+    }
+
+    /// Those that are open in their order, and then those that are not.
+    private func logShares(_ entries: [Served]) -> [LogShares.Log] {
+        entries.map(\.logShare) + stateSpace.unopened.filter { served[$0.key] == nil }.values
+    }
+
     /// What the logs may still take by their sizes.
-    var logBytesWanted: UInt64 { LogShares.bytesWanted(served.values.map(\.logShare)) }
+    var logBytesWanted: UInt64 { LogShares.bytesWanted(logShares(Array(served.values))) }
 
     /// Gives a log another size; what the file system has no room for comes off it at the next look.
     func resizeLog(of entry: Served, to byteCount: UInt64) {

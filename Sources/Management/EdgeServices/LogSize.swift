@@ -1,3 +1,4 @@
+import Blocks
 import EdgeConfiguration
 import Files
 import WriteLog
@@ -23,5 +24,16 @@ struct LogSize: Sendable {
     /// Keeps a size for the volume, durably; nil lets it follow its edge again.
     static func keep(_ byteCount: UInt64?, in directory: OpenDirectory) throws(FileSystemError) {
         try kept.keep(byteCount, in: directory)
+    }
+
+    /// What the log of a volume has that is not open here, and what it may have. It blocks.
+    static func share(ofUnopened volume: VolumeIdentifier, in state: OpenDirectory, edgeBytes: UInt64) -> LogShares.Log {
+        guard let directory = try? OpenDirectory("\(state.path)/\(CloudEdge.volumesDirectory)/\(volume)"),
+            let names = try? directory.list()
+        else { return LogShares.Log(sizeBytes: edgeBytes, takenBytes: 0) }
+        // What is beside the log is small.
+        let files = names.compactMap { try? directory.open($0).information() }.filter { $0.kind == .regular }
+        return LogShares.Log(
+            sizeBytes: (try? kept.read(in: directory)) ?? edgeBytes, takenBytes: files.reduce(0) { $0 &+ $1.allocatedBytes })
     }
 }

@@ -102,6 +102,7 @@ extension EndToEndFaults {
                 #expect(cache.output.contains("no room for"), "\(cache)")
                 let grown = try await lab.causeway(.cloud, "cache", "resize", "224MiB")
                 #expect(grown.errors.contains("write logs may still take"), "\(grown)")
+                #expect(try await events(lab).count { $0 == "cache.bounded" } == 1)
                 try await lab.relay("cut")
                 try await Command.check(
                     "qemu-io", ["-f", "raw", "-c", "write -P 8 0 48M", "-c", "flush", lab.url("data")], seconds: 60)
@@ -109,6 +110,32 @@ extension EndToEndFaults {
                 try await lab.relay("restore")
                 try await lab.seal("data")
                 #expect(try await events(lab).allSatisfy { !["log.no_space", "log.full"].contains($0) })
+            }
+        }
+
+        /// What the cache has taken it gives back to nobody, also not to a log that can be opened at last.
+        @Test(
+            "a cache beside the log of a volume that can't be opened leaves it its room",
+            .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+        func cacheBesideAnUnopenedLog() async throws {
+            let options = ["--rtt", "2ms", "--log-size", "64MiB", "--cache-size", "192MiB", "--recovery-point-objective", "300ms"]
+            try await Lab.with(disks: [("data", 256 << 20), ("other", 16 << 20)], options: options, stateMebibytes: 256) { lab in
+                let state = "/proc/\(lab.edge(.onprem).pid)/root\(try #require(lab.fileSystem).mountPoint)"
+                let identifier = try await lab.status("other").identifier
+                try await lab.kill(.cloud)
+                try Data("{".utf8).write(to: URL(fileURLWithPath: "\(state)/volumes/\(identifier)/regions"))
+                try await lab.restart(.cloud)
+                try await lab.untilServing("data")
+                for start in stride(from: 0, to: 240, by: 16) {
+                    try await Command.check(
+                        "qemu-io", ["-f", "raw", "-c", "write -P 9 \(start)M 16M", "-c", "flush", lab.url("data")], seconds: 60)
+                    try await lab.seal("data")
+                }
+                #expect(try await events(lab).contains("volume.failed"))
+                // Of some 240 MiB an eighth is nobody's, and each log may take 64.
+                var cache = stat()
+                #expect(stat("\(state)/cache", &cache) == 0)
+                #expect((64 << 20...104 << 20).contains(Int(cache.st_blocks) * 512), "\(cache.st_blocks) blocks")
             }
         }
 

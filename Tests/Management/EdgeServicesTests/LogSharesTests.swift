@@ -1,3 +1,7 @@
+import Blocks
+import Files
+import Foundation
+import NIOCore
 import Testing
 
 @testable import EdgeServices
@@ -72,5 +76,36 @@ import Testing
         _ = LogShares(logs: [log, log], cache: log, freeBytes: .max)
         #expect(LogShares(logs: [log, log], freeBytes: .max).bounds.count == 2)
         #expect(LogShares(logs: [], freeBytes: 0).bounds.isEmpty)
+    }
+
+    /// A log that can't be opened for now has its room all the same.
+    @Test func logsThatAreNotOpenCount() throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("causeway-log-shares-\(UUID().uuidString)").path
+        let state = try OpenDirectory(path, create: true)
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let volume = VolumeIdentifier(high: 1, low: 2)
+        #expect(LogSize.share(ofUnopened: volume, in: state, edgeBytes: 100) == LogShares.Log(sizeBytes: 100, takenBytes: 0))
+        let directory = try OpenDirectory("\(path)/volumes/\(volume)", create: true)
+        _ = try OpenDirectory("\(directory.path)/cloud-only", create: true)
+        try directory.replaceFile("log-1", with: [UInt8](repeating: 1, count: 1 << 20))
+        #expect(LogSize.share(ofUnopened: volume, in: state, edgeBytes: 100) == LogShares.Log(sizeBytes: 100, takenBytes: 1 << 20))
+        try LogSize.keep(64 * Self.mebibyte, in: directory)
+        let share = LogSize.share(ofUnopened: volume, in: state, edgeBytes: 100)
+        #expect(share.sizeBytes == 64 * Self.mebibyte && share.takenBytes >= 1 << 20)
+    }
+
+    @Test func whatComesAndGoesIsToldOnce() {
+        var notice = LastingNotice()
+        let start = NIODeadline.now()
+        #expect(notice.observe(false, now: start) == nil)
+        #expect(notice.observe(true, now: start) == .begun)
+        #expect(notice.observe(true, now: start + .seconds(100)) == nil)
+        #expect(notice.observe(false, now: start + .seconds(101)) == nil)
+        #expect(notice.observe(false, now: start + .seconds(160)) == nil)
+        #expect(notice.observe(true, now: start + .seconds(161)) == nil)
+        #expect(notice.observe(false, now: start + .seconds(162)) == nil)
+        #expect(notice.observe(false, now: start + .seconds(222)) == .over)
+        #expect(notice.observe(false, now: start + .seconds(400)) == nil)
+        #expect(notice.observe(true, now: start + .seconds(401)) == .begun)
     }
 }
