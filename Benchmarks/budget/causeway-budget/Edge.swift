@@ -44,9 +44,11 @@ enum Edge {
                 try parts.directory.open("cache", [.write, .create]), eventLoop: eventLoop, threadPool: threadPool)
             let records = LocalDirectory(
                 try OpenDirectory(directory + "/records", create: true), eventLoop: eventLoop, threadPool: threadPool)
+            var limits = CacheLimits()
+            limits.sharesBlocks = true
             SecureCache.open(
                 file: file, directory: records, byteCount: UInt64(blockCount) * 2 * 4096 + (64 << 20),
-                keys: CacheKeys(cache: parts.key) { _, _ in parts.key }, limits: CacheLimits(), random: .system
+                keys: CacheKeys(cache: parts.key) { _, _ in parts.key }, limits: limits, random: .system
             ) { result in
                 switch result {
                 case .failure(let error): completion(.failure(error))

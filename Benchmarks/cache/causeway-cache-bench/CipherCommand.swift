@@ -16,8 +16,15 @@ struct CipherCommand: ParsableCommand {
             let openNanoseconds: Double
         }
 
+        /// What a shared block of 4 KiB costs: its signature when it comes in, and opening it under its own key.
+        struct Shared: Encodable {
+            let signNanoseconds: Double
+            let openNanoseconds: Double
+        }
+
         let library: String
         let sizes: [Size]
+        let shared: Shared
     }
 
     func run() throws {
@@ -47,6 +54,38 @@ struct CipherCommand: ParsableCommand {
                     cipher.open(UnsafeRawBufferPointer(sealed), nonce: nonce, context: context, into: text)
                 })
         }
-        try Bench.print(Result(library: BlockCipher.library, sizes: sizes))
+        try Bench.print(Result(library: BlockCipher.library, sizes: sizes, shared: try measureShared()))
+    }
+
+    private func measureShared() throws -> Result.Shared {
+        let key = try SecretKey.random()
+        guard let authenticator = MessageAuthenticator(key: key), let cipher = DerivingCipher() else {
+            throw ValidationError("the library refused")
+        }
+        let rounds = max(1, mebibytes << 8)
+        func nanoseconds(_ body: () -> Bool) throws -> Double {
+            let start = ContinuousClock.now
+            for _ in 0..<rounds where !body() { throw ValidationError("the cipher refused") }
+            return (Bench.seconds(since: start) * 1e9 / Double(rounds) * 10).rounded() / 10
+        }
+        let (root, name) = (SharedBlockCipher(key: key), CipherNonce(sequence: 3, index: 4))
+        var text = [UInt8](repeating: 7, count: 4096)
+        var sealed = [UInt8](repeating: 0, count: text.count + BlockCipher.tagByteCount)
+        let (nonce, context) = (CipherNonce(sequence: 1, index: 2), CipherContext(1, 2, 3, 4, 5))
+        let isSealed = text.withUnsafeBytes { text in
+            sealed.withUnsafeMutableBytes { sealed in
+                cipher.withCipher(of: name, root: root) { $0.seal(text, nonce: nonce, context: context, into: sealed) }
+            }
+        }
+        guard isSealed == true else { throw ValidationError("the cipher refused") }
+        return Result.Shared(
+            signNanoseconds: try text.withUnsafeBytes { text in try nanoseconds { authenticator.shortCode(of: text) != nil } },
+            openNanoseconds: try text.withUnsafeMutableBytes { text in
+                try sealed.withUnsafeBytes { sealed in
+                    try nanoseconds {
+                        cipher.withCipher(of: name, root: root) { $0.open(sealed, nonce: nonce, context: context, into: text) } == true
+                    }
+                }
+            })
     }
 }

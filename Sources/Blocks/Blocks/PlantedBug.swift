@@ -35,6 +35,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case emptiesWithoutRecord
     /// While the cache is divided, a segment is emptied without a record of it.
     case emptiesPoolWithoutRecord
+    /// A block is shared with one that was equal once, without a look whether it still is.
+    case sharesWithoutLooking
 
     // The volume at the cloud edge.
     /// Reads look into the cache before they look for unsent writes.

@@ -27,6 +27,9 @@ public struct EdgeCache: Codable, Sendable, Equatable {
     public var bytesToEmpty: UInt64
     /// Blocks of 4 KiB with data.
     public var blocks: UInt64
+    /// Blocks of several volumes, or of several places of one, that are there once; and how many places that is.
+    public var sharedBlocks: UInt64
+    public var sharedReferences: UInt64
     /// Since the edge started: blocks that were served, reads that missed, blocks that made room and those of them that were kept, and
     /// blocks that were damaged.
     public var hits: UInt64
@@ -44,7 +47,8 @@ public struct EdgeCache: Codable, Sendable, Equatable {
 
     public init(
         path: String, state: State, message: String? = nil, sizeBytes: UInt64 = 0, wantedSizeBytes: UInt64 = 0, isOwnSize: Bool = false,
-        bytesToEmpty: UInt64 = 0, blocks: UInt64 = 0, hits: UInt64 = 0, misses: UInt64 = 0, evicted: UInt64 = 0, moved: UInt64 = 0,
+        bytesToEmpty: UInt64 = 0, blocks: UInt64 = 0, sharedBlocks: UInt64 = 0, sharedReferences: UInt64 = 0, hits: UInt64 = 0,
+        misses: UInt64 = 0, evicted: UInt64 = 0, moved: UInt64 = 0,
         corrupt: UInt64 = 0, indexBytes: UInt64 = 0, partitions: [CachePartition]? = nil, isLoosened: Bool = false
     ) {
         self.path = path
@@ -55,6 +59,8 @@ public struct EdgeCache: Codable, Sendable, Equatable {
         self.isOwnSize = isOwnSize
         self.bytesToEmpty = bytesToEmpty
         self.blocks = blocks
+        self.sharedBlocks = sharedBlocks
+        self.sharedReferences = sharedReferences
         self.hits = hits
         self.misses = misses
         self.evicted = evicted

@@ -45,6 +45,7 @@ extension Configuration {
             "cache:",
             "  path: \(quote(cloud.cachePath))",
             "  size: \(ByteSize.text(cloud.cacheSizeBytes))",
+            "  sharing: \(cloud.sharesCachedBlocks)",
             "writeLog:",
             "  size: \(ByteSize.text(cloud.writeLogSizeBytes))",
             "  memory: \(ByteSize.text(cloud.writeLogMemoryBytes))",

@@ -85,6 +85,8 @@ public struct Configuration: Sendable, Equatable {
         /// `cache.path`: the file or block device of the cache.
         public var cachePath: String
         public var cacheSizeBytes: UInt64
+        /// `cache.sharing`: equal blocks are stored once.
+        public var sharesCachedBlocks: Bool
         /// The sizes that a cache may have.
         public static let cacheSizes: ClosedRange<UInt64> = (16 << 20)...(4 << 40)
         /// `writeLog.size`: how much of unsent writes the edge keeps on disk.
@@ -103,7 +105,7 @@ public struct Configuration: Sendable, Equatable {
             targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)],
             discoveryAuthentication: DiscoveryAuthentication = .optional, keepsProcessorsAwake: Bool = true, nbd: NBD? = nil,
             cachePath: String,
-            cacheSizeBytes: UInt64 = 10 << 30,
+            cacheSizeBytes: UInt64 = 10 << 30, sharesCachedBlocks: Bool = true,
             writeLogSizeBytes: UInt64 = 4 << 30, writeLogMemoryBytes: UInt64 = 32 << 20,
             recoveryPointObjective: Duration = .seconds(5),
             sealSizeBytes: UInt64 = 64 << 20
@@ -116,6 +118,7 @@ public struct Configuration: Sendable, Equatable {
             self.nbd = nbd
             self.cachePath = cachePath
             self.cacheSizeBytes = cacheSizeBytes
+            self.sharesCachedBlocks = sharesCachedBlocks
             self.writeLogSizeBytes = writeLogSizeBytes
             self.writeLogMemoryBytes = writeLogMemoryBytes
             self.recoveryPointObjective = recoveryPointObjective

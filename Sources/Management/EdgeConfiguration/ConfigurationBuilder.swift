@@ -133,6 +133,7 @@ struct ConfigurationBuilder {
         cloud.nbd = section("nbd").map { nbd($0) }
         if let cache = section("cache") {
             cloud.cachePath = path(cache, "path") ?? cloud.cachePath
+            cloud.sharesCachedBlocks = cache.flag("sharing", default: cloud.sharesCachedBlocks)
             cloud.cacheSizeBytes = cache.size("size", default: cloud.cacheSizeBytes, in: Limit.cacheSize)
         }
         let writeLog = section("writeLog")

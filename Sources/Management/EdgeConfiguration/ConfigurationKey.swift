@@ -57,6 +57,7 @@ struct ConfigurationKey: Sendable {
         .init(section: "", name: "cache", roles: .cloud),
         .init(section: "cache", name: "path", roles: .cloud),
         .init(section: "cache", name: "size", roles: .cloud),
+        .init(section: "cache", name: "sharing", roles: .cloud),
         .init(section: "", name: "writeLog", roles: .cloud),
         .init(section: "writeLog", name: "size", roles: .cloud),
         .init(section: "writeLog", name: "memory", roles: .cloud),

@@ -100,6 +100,15 @@ extension CloudEdge {
             samples += [
                 MetricSample("causeway_cache_blocks", help: "Blocks in the cache.", kind: .gauge, value: Double(cache.blocksHeld)),
                 MetricSample(
+                    "causeway_cache_shared_blocks", help: "Blocks that are stored once for several places.", kind: .gauge,
+                    value: Double(cache.sharedBlocks)),
+                MetricSample(
+                    "causeway_cache_shared_references", help: "Places that have a shared block.", kind: .gauge,
+                    value: Double(cache.sharedReferences)),
+                MetricSample(
+                    "causeway_cache_shared_total", help: "Blocks that came in and took no room, because others had them.",
+                    kind: .counter, value: Double(cache.shared)),
+                MetricSample(
                     "causeway_cache_corrupt_total", help: "Blocks that were not what had been written, and were fetched again.",
                     kind: .counter,
                     value: Double(cache.corrupt)),

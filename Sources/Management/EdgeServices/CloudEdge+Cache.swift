@@ -34,6 +34,7 @@ extension CloudEdge {
         let (path, environment) = (cloud.cachePath, environment)
         let directory = try environment.subdirectory(CacheRecordsDirectory.name)
         var limits = environment.memory.cache
+        limits.sharesBlocks = cloud.sharesCachedBlocks
         let configured = cloud.cacheSizeBytes
         var byteCount = try CloudPlane.keptCacheSize.read(in: environment.directory) ?? configured
         var (file, beside, failure): (OpenFile?, OpenFile?, String) = (nil, nil, "")
@@ -110,6 +111,7 @@ extension CloudEdge {
             return EdgeCache(
                 path: path, state: state, message: plane.cacheTrouble?.detail ?? Self.lackOfRoom(now), sizeBytes: now.byteCount,
                 wantedSizeBytes: now.byteCountWanted, isOwnSize: own != nil, bytesToEmpty: now.bytesToEmpty, blocks: now.blocksHeld,
+                sharedBlocks: now.sharedBlocks, sharedReferences: now.sharedReferences,
                 hits: now.hits, misses: now.misses, evicted: now.evicted, moved: now.moved, corrupt: now.corrupt,
                 indexBytes: UInt64(now.indexBytes),
                 partitions: isDivisionRead ? CachePartition.all(of: cache) : nil, isLoosened: cache.isLoosened && !cache.isUnusable)

@@ -15,6 +15,8 @@ extension Schema {
                     .required("isOwnSize", .flag("True when the size was set here, false when it is the configuration's.")),
                     .required("bytesToEmpty", .count("What is behind the end that it gets, and has not left yet.")),
                     .required("blocks", .count("Blocks of 4 KiB with data.")),
+                    .required("sharedBlocks", .count("Blocks that are stored once for several places.")),
+                    .required("sharedReferences", .count("The places that have one of them.")),
                     .required("hits", .count("Blocks served since the start.")),
                     .required("misses", .count("Reads that found a block missing.")),
                     .required("evicted", .count("Blocks that made room for others.")),

@@ -69,6 +69,15 @@ public final class BlockCipher {
     /// A cipher under the same key for several threads.
     public func shared() -> SharedBlockCipher { SharedBlockCipher(self) }
 
+    /// Goes on under another key of 32 bytes; false when the library refuses. Nobody else may have the cipher meanwhile, nor what `shared` gave.
+    func take(_ key: UnsafeRawBufferPointer) -> Bool {
+        guard key.count == SecretKey.byteCount else { return false }
+        switch implementation {
+        case .multiBuffer(let cipher): return cipher.take(key)
+        case .openSSL(let cipher): return cipher.take(key)
+        }
+    }
+
     // MARK: Sealing
 
     /// Seals `plaintext` into `destination`, which has room for it and the tag. They may start at the same byte.

@@ -17,8 +17,8 @@
 
     /// AES-256-GCM under one key, by Intel's multi-buffer library.
     ///
-    /// Sendable although it holds a pointer: what it points to is written in the initialiser only, and wiped in the deinitialiser
-    /// only.
+    /// Sendable although it holds a pointer: what it points to is written in the initialiser, and wiped in the deinitialiser; `take` is for
+    /// who has it alone.
     final class MultiBufferCipher: @unchecked Sendable {
         let expandedKey: UnsafeMutablePointer<gcm_key_data>
         private let sealing: aes_gcm_enc_dec_t
@@ -36,6 +36,13 @@
         }
 
         deinit { causeway_secret_free(expandedKey) }
+
+        /// Puts another key in the place of this one.
+        func take(_ key: UnsafeRawBufferPointer) -> Bool {
+            guard let expand = Self.library?.expand else { return false }
+            expand(key.baseAddress, expandedKey)
+            return true
+        }
 
         /// Encrypts `text` to `output`, which may be where the text is, and writes its tag.
         func seal(
@@ -99,6 +106,8 @@
         static let name: String? = nil
 
         init?(key: SecretKey) { return nil }
+
+        func take(_ key: UnsafeRawBufferPointer) -> Bool { false }
 
         func seal(
             _ text: UnsafeRawBufferPointer, nonce: UnsafeRawBufferPointer, authenticating data: UnsafeRawBufferPointer,

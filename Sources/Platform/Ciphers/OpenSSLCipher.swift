@@ -19,6 +19,12 @@ final class OpenSSLCipher {
         EVP_CIPHER_CTX_free(opening)
     }
 
+    /// Puts another key in the place of this one, which `key` names no more.
+    func take(_ key: UnsafeRawBufferPointer) -> Bool {
+        guard let sealing = sealingContext(), let opening = openingContext() else { return false }
+        return EVP_EncryptInit_ex(sealing, nil, nil, key.bytes, nil) == 1 && EVP_DecryptInit_ex(opening, nil, nil, key.bytes, nil) == 1
+    }
+
     /// Encrypts `text` to `output`, which may be where the text is, and writes its tag. False when OpenSSL refused.
     func seal(
         _ text: UnsafeRawBufferPointer, nonce: UnsafeRawBufferPointer, authenticating data: UnsafeRawBufferPointer,

@@ -27,8 +27,10 @@ public enum CacheSignature {
 enum CacheFormat {
     static let headerBytes = 4096
     static let magic: UInt64 = 0x4341_5553_4543_4143  // "CAUSECAC"
-    /// In earlier versions the cache's key alone showed which blocks a volume had. Another version's cache is left: it costs time only.
-    static let version: UInt16 = 4
+    static let version: UInt16 = 5
+    /// Version 4 shared no blocks, and is the same beside that: a cache goes on from it. That of another version is left, which costs time
+    /// only.
+    static let versionsRead: ClosedRange<UInt16> = 4...5
     static let saltBytes = 32
     static let blockBytes = BlockGeometry.blockBytes
     /// A sealed block, and so the distance between slots.
@@ -39,6 +41,8 @@ enum CacheFormat {
     static func ownersNonce(_ sequence: UInt64) -> CipherNonce { CipherNonce(sequence: sequence, index: .max) }
     /// The owner of a slot that has none.
     static let noOwner = CacheOwner(volume: .max, block: 0)
+    /// The owner of a slot with a shared block: who has it is in memory, and in records.
+    static let sharedOwner = CacheOwner(volume: .max - 1, block: 0)
     static let segmentBytesMin = 64 << 10
     /// One segment for each queue to fill, one for each being written, and some to evict ahead.
     static let segmentsMin = 6
@@ -50,11 +54,19 @@ enum CacheFormat {
     static let ownersPurpose = "causeway cache owners 2"
     static let veilPurpose = "causeway cache map 4"
     static let blockPurpose = "causeway cache blocks 2"
+    static let sharedPurpose = "causeway cache shared 5"
+    static let signaturePurpose = "causeway cache signatures 5"
 
     /// What a block is bound to: which volume and block it is, and which segment it was put into.
     static func blockContext(_ volume: VolumeIdentifier, _ block: UInt64, sequence: UInt64) -> CipherContext {
         CipherContext(volume.high, volume.low, block, sequence, 0)
     }
+
+    /// What a shared block is bound to.
+    static func sharedContext(_ signature: BlockSignature, sequence: UInt64) -> CipherContext {
+        CipherContext(sharedMagic, signature.high, signature.low, sequence, 0)
+    }
+    private static let sharedMagic: UInt64 = 0x4341_5553_4553_4852  // "CAUSESHR"
 
     /// What the owners of a segment are bound to.
     static func ownersContext(segment: Int, sequence: UInt64, count: Int) -> CipherContext {
@@ -104,6 +116,7 @@ struct CacheGeometry: Equatable {
 struct CacheHeader: Equatable {
     static let checkedBytes = 32
 
+    var version = CacheFormat.version
     var segmentBytes: UInt32
     /// The name of the cache, random: the records name it too.
     var identifier: UInt64
@@ -111,7 +124,7 @@ struct CacheHeader: Equatable {
     func encoded() -> ByteBuffer {
         var buffer = ByteBuffer()
         buffer.reserveCapacity(CacheFormat.headerBytes)
-        buffer.writeMultipleIntegers(CacheFormat.magic, CacheFormat.version, UInt16(0), segmentBytes, identifier, UInt64(0))
+        buffer.writeMultipleIntegers(CacheFormat.magic, version, UInt16(0), segmentBytes, identifier, UInt64(0))
         buffer.writeInteger(CRC32C.checksum(of: buffer))
         buffer.writeRepeatingByte(0, count: CacheFormat.headerBytes - buffer.readableBytes)
         return buffer
@@ -125,10 +138,11 @@ struct CacheHeader: Equatable {
             CRC32C.checksum(of: covered) == checksum,
             let (magic, version, _, segmentBytes, identifier, _) = buffer.readMultipleIntegers(
                 as: (UInt64, UInt16, UInt16, UInt32, UInt64, UInt64).self),
-            magic == CacheFormat.magic, version == CacheFormat.version, segmentBytes >= CacheFormat.segmentBytesMin,
+            magic == CacheFormat.magic, CacheFormat.versionsRead.contains(version), segmentBytes >= CacheFormat.segmentBytesMin,
             segmentBytes <= 64 << 20
         else { return nil }
         self.init(segmentBytes: segmentBytes, identifier: identifier)
+        self.version = version
     }
 
     init(segmentBytes: UInt32, identifier: UInt64) {

@@ -159,8 +159,10 @@ struct CacheSegment {
     var sequence: UInt64 = 0
     /// The number of the salt that it was written under.
     var salt: UInt32 = 0
-    /// Slots whose block is still what the index knows.
+    /// Slots with blocks that count; one that is shared counts once.
     var liveCount: Int32 = 0
+    /// Slots with shared blocks.
+    var sharedCount: Int32 = 0
 }
 
 /// A segment on its way to the file.

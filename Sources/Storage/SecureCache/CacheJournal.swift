@@ -102,7 +102,32 @@ struct CacheJournal<File: StorageFile> {
 
     /// Takes up to a fragment of the first `byteCount` bytes of records that wait, which end with a record.
     mutating func take(_ byteCount: Int, fragmentBytesMax: Int) -> ByteBuffer? {
-        Self.cut(&pending, at: byteCount, fragmentBytesMax: fragmentBytesMax)
+        guard let records = Self.cut(&pending, at: byteCount, fragmentBytesMax: fragmentBytesMax) else { return nil }
+        return Self.gathered(records)
+    }
+
+    /// Puts the records of each volume about blocks together, as far as nothing between them speaks of segments or of volumes as a whole. In
+    /// the order in which they came those of a shared block would tell who has it, also of a volume whose key is gone.
+    static func gathered(_ records: ByteBuffer) -> ByteBuffer {
+        var outlines: [CacheRecordOutline] = []
+        var index = records.readerIndex
+        while let outline = CacheRecordOutline(of: records, at: index) {
+            outlines.append(outline)
+            index = outline.end
+        }
+        guard index == records.writerIndex, outlines.contains(where: { $0.kind == .shared }) else { return records }
+        var result = ByteBuffer()
+        result.reserveCapacity(records.readableBytes)
+        var rest = outlines[...]
+        while let first = rest.first {
+            let run = first.hidden == nil ? rest.prefix(1) : rest.prefix { $0.hidden != nil }
+            rest = rest.dropFirst(run.count)
+            for outline in run.sorted(by: { ($0.first, $0.start) < ($1.first, $1.start) }) {
+                guard let bytes = records.getSlice(at: outline.start, length: outline.end - outline.start) else { return records }
+                result.writeImmutableBuffer(bytes)
+            }
+        }
+        return result
     }
 
     /// Takes as many of the first `byteCount` bytes of records, which end with a record, as one fragment holds: whole records only.

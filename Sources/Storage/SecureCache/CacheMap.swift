@@ -67,17 +67,18 @@ struct CacheMap {
         return previous
     }
 
-    /// Takes the slots of all blocks of a range away, and says which they were. What is not there costs next to nothing, and a leaf
+    /// Takes the slots of all blocks of a range away, and says of which blocks and which they were. What is not there costs next to nothing, and a leaf
     /// that lies in the range goes whole.
-    mutating func remove(_ range: Range<UInt64>, removed: (CacheSlot) -> Void) {
+    mutating func remove(_ range: Range<UInt64>, removed: (UInt64, CacheSlot) -> Void) {
         let (count, byteCount) = (count, byteCount)
         var (blocksRemoved, bytesRemoved): (UInt64, Int) = (0, 0)
         forEachLeaf(in: range) { number, chunk, leaf, part in
             let before = chunk.leaves[leaf].byteCount
+            let start = Self.start(ofLeaf: leaf, inChunk: number)
             if part.count == CacheLeaf.blockCount {
-                chunk.leaves[leaf].forEach { _, slot in
+                chunk.leaves[leaf].forEach { offset, slot in
                     blocksRemoved += 1
-                    removed(slot)
+                    removed(start + UInt64(offset), slot)
                 }
                 chunk.leaves[leaf] = CacheLeaf()
             } else {
@@ -85,7 +86,7 @@ struct CacheMap {
                 for offset in part.reversed() {
                     guard let slot = chunk.leaves[leaf].remove(offset, width: width) else { continue }
                     blocksRemoved += 1
-                    removed(slot)
+                    removed(start + UInt64(offset), slot)
                 }
             }
             bytesRemoved += before - chunk.leaves[leaf].byteCount
@@ -155,17 +156,25 @@ struct CacheMap {
     }
 
     /// What a leaf says, in as few bytes as the two kinds of records allow.
-    func records(ofLeaf leaf: Int, inChunk number: UInt64, ordinal: UInt32) -> [CacheRecord] {
+    /// - Parameter identity: of the shared block in a slot, which has a record of its own; nil for others.
+    func records(
+        ofLeaf leaf: Int, inChunk number: UInt64, ordinal: UInt32, identity: (CacheSlot) -> SharedIdentity? = { _ in nil }
+    ) -> [CacheRecord] {
         let start = Self.start(ofLeaf: leaf, inChunk: number)
         var places: [CachePlace] = []
         var runs: [CacheRecord] = []
+        var shared: [CacheRecord] = []
         forEach(inChunk: number, leaf: leaf) { block, slot in
+            if let identity = identity(slot) {
+                shared.append(.shared(ordinal: ordinal, block: block, slot: slot, identity))
+                return
+            }
             places.append(CachePlace(offset: UInt16(block - start), slot: slot))
             let record = CacheRecord.data(ordinal: ordinal, block: block, count: 1, slot: slot)
             if let joined = runs.last?.joined(with: record) { runs[runs.count - 1] = joined } else { runs.append(record) }
         }
-        if runs.count * CacheRecord.dataByteCount <= places.count * CachePlace.byteCount { return runs }
-        return [.places(ordinal: ordinal, block: start, places)]
+        if runs.count * CacheRecord.dataByteCount <= places.count * CachePlace.byteCount { return shared + runs }
+        return shared + [.places(ordinal: ordinal, block: start, places)]
     }
 
     private static func start(ofLeaf leaf: Int, inChunk number: UInt64) -> UInt64 {

@@ -7,7 +7,7 @@ import NIOCore
 // volume's key, as in records (CacheVeil.swift). What comes out under another key is no block that the index has in that slot.
 
 /// The block that a slot was filled with.
-struct CacheOwner: Equatable {
+struct CacheOwner: Hashable {
     var volume: UInt32
     var block: UInt64
 }
@@ -28,7 +28,9 @@ extension CacheOwner {
     private static func combined(_ owners: [CacheOwner], _ combine: Combine) -> [CacheOwner] {
         var owners = owners
         var slots: [UInt32: [Int]] = [:]
-        for (slot, owner) in owners.enumerated() where owner != CacheFormat.noOwner { slots[owner.volume, default: []].append(slot) }
+        for (slot, owner) in owners.enumerated() where owner != CacheFormat.noOwner && owner != CacheFormat.sharedOwner {
+            slots[owner.volume, default: []].append(slot)
+        }
         for (volume, slots) in slots {
             var blocks = ByteBuffer()
             for slot in slots { blocks.writeInteger(owners[slot].block) }
@@ -60,5 +62,26 @@ extension CacheOwner {
             index[ordinal: volume]?.cipher(salt: Int(segment.salt), of: salts)?.combine(
                 blocks, nonce: CacheFormat.ownersNonce(segment.sequence))
         }
+    }
+}
+
+extension CacheIndex {
+    /// For each of some segments, which block each of its slots has, as far as the index knows blocks there.
+    static func owners(
+        of wanted: Set<Int>, in index: CacheIndex, _ geometry: CacheGeometry, _ shared: CacheSharedBlocks
+    ) -> [Int: [CacheOwner]] {
+        var owners: [Int: [CacheOwner]] = [:]
+        for number in wanted { owners[number] = Array(repeating: CacheFormat.noOwner, count: geometry.slotCount) }
+        if wanted.isEmpty { return owners }
+        for volume in index.volumes.values {
+            volume.map.forEach { block, slot in
+                let segment = geometry.segment(of: slot)
+                if wanted.contains(segment) {
+                    let owner = shared[slot] == nil ? CacheOwner(volume: volume.ordinal, block: block) : CacheFormat.sharedOwner
+                    owners[segment]?[geometry.index(of: slot)] = owner
+                }
+            }
+        }
+        return owners
     }
 }

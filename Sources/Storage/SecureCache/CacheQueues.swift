@@ -175,6 +175,8 @@ struct CacheQueues {
         return bounds.partition == 0 || count(ofPartition: bounds.partition) < partitions[bounds.partition]
     }
 
+    func partition(ofPool pool: Int) -> Int { pools[pool].bounds.partition }
+
     // MARK: The end
 
     /// Parts the segments at another end. One that comes back before the end is the next of its queue, as it was to leave anyway.
@@ -224,6 +226,8 @@ struct CacheQueues {
     /// Takes out the segment that is to be freed next when the cache has little room; nil when there is none.
     mutating func takeVictim(segmentCount: Int, _ segments: [CacheSegment]) -> CacheVictim? {
         if pools.count == 1 { return take(from: [0], segmentCount: segmentCount, segments) }
+        // What holds nothing is taken from anybody.
+        for pool in pools.indices { if let dead = takeDead(pool, segments) { return dead } }
         let givers = pools.indices.filter {
             let (pool, partition) = (pools[$0], pools[$0].bounds.partition)
             return pool.segmentCount > pool.bounds.floor && (partition == 0 || count(ofPartition: partition) > partitions[partition])

@@ -58,12 +58,15 @@ enum CacheRecord: Equatable {
     /// The volume's blocks are sealed under this generation of its key from now on.
     case keyGeneration(ordinal: UInt32, KeyGeneration)
 
+    /// A block of a volume is a shared one: where that is, and what it is known by.
+    case shared(ordinal: UInt32, block: UInt64, slot: CacheSlot, SharedIdentity)
+
     /// What hides of a volume in a fragment which blocks its records speak of: this generation of its key.
     case veil(ordinal: UInt32, KeyGeneration)
 
     enum Kind: UInt8 {
         case salt = 1
-        case volume, volumeRemoved, current, opened, closed, freed, data, places, zeroes, removed, keyGeneration, veil
+        case volume, volumeRemoved, current, opened, closed, freed, data, places, zeroes, removed, keyGeneration, veil, shared
 
         /// What follows the head of a record: bytes that are not hidden, and bytes that a volume's veil hides.
         func bodyByteCounts(placeCount: Int) -> (open: Int, hidden: Int) {
@@ -74,6 +77,7 @@ enum CacheRecord: Equatable {
             case .current, .keyGeneration, .veil: (8, 0)
             case .opened: (13, 0)
             case .data, .zeroes, .removed: (0, 16)
+            case .shared: (0, 12 + SharedIdentity.byteCount)
             case .places: (2, 8 + placeCount * CachePlace.byteCount)
             }
         }
@@ -111,6 +115,9 @@ enum CacheRecord: Equatable {
             buffer.writeMultipleIntegers(Kind.removed.rawValue, ordinal, blocks.lowerBound, blocks.upperBound)
         case .keyGeneration(let ordinal, let generation):
             buffer.writeMultipleIntegers(Kind.keyGeneration.rawValue, ordinal, generation)
+        case .shared(let ordinal, let block, let slot, let identity):
+            buffer.writeMultipleIntegers(Kind.shared.rawValue, ordinal, block, slot)
+            buffer.writeMultipleIntegers(identity.signature.high, identity.signature.low, identity.nameHigh, identity.nameLow)
         case .veil(let ordinal, let generation): buffer.writeMultipleIntegers(Kind.veil.rawValue, ordinal, generation)
         }
     }
@@ -140,6 +147,7 @@ enum CacheRecord: Equatable {
         case .zeroes: range(&buffer).map { .zeroes(ordinal: first, $0) }
         case .removed: range(&buffer).map { .removed(ordinal: first, $0) }
         case .keyGeneration: buffer.readInteger(as: KeyGeneration.self).map { .keyGeneration(ordinal: first, $0) }
+        case .shared: shared(first, &buffer)
         case .veil: buffer.readInteger(as: KeyGeneration.self).map { .veil(ordinal: first, $0) }
         }
     }
@@ -172,6 +180,15 @@ enum CacheRecord: Equatable {
             places.append(CachePlace(offset: offset, slot: slot))
         }
         return .places(ordinal: ordinal, block: block, places)
+    }
+
+    private static func shared(_ ordinal: UInt32, _ buffer: inout ByteBuffer) -> CacheRecord? {
+        guard let (block, slot) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self),
+            let (high, low, nameHigh, nameLow) = buffer.readMultipleIntegers(as: (UInt64, UInt64, UInt64, UInt32).self),
+            block < CacheFormat.blocksMax, slot < CacheFormat.slotsMax
+        else { return nil }
+        let identity = SharedIdentity(signature: BlockSignature(high: high, low: low), nameHigh: nameHigh, nameLow: nameLow)
+        return .shared(ordinal: ordinal, block: block, slot: slot, identity)
     }
 
     private static func range(_ buffer: inout ByteBuffer) -> Range<UInt64>? {

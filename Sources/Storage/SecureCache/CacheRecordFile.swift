@@ -26,6 +26,7 @@ struct CacheRecordFileHeader: Equatable {
     static let boundBytes = 88
     static let magic: UInt64 = 0x4341_5553_4543_5244  // "CAUSECRD"
 
+    var version = CacheFormat.version
     var kind: Kind
     /// Checkpoint N is followed by the changes of journal N, N+1, and so on.
     var number: UInt64
@@ -41,7 +42,7 @@ struct CacheRecordFileHeader: Equatable {
         var buffer = ByteBuffer()
         buffer.reserveCapacity(Self.byteCount)
         buffer.writeMultipleIntegers(
-            Self.magic, CacheFormat.version, kind.rawValue, UInt8(0), segmentBytes, number, cache, predecessorFragments, UInt32(0),
+            Self.magic, version, kind.rawValue, UInt8(0), segmentBytes, number, cache, predecessorFragments, UInt32(0),
             predecessorTag.high, predecessorTag.low)
         buffer.writeBytes(salt)
         return buffer
@@ -73,13 +74,14 @@ struct CacheRecordFileHeader: Equatable {
             let checksum: UInt32 = buffer.getInteger(at: buffer.readerIndex + checked), CRC32C.checksum(of: covered) == checksum,
             let (magic, version, kind, _, segmentBytes, number) = buffer.readMultipleIntegers(
                 as: (UInt64, UInt16, UInt8, UInt8, UInt32, UInt64).self),
-            magic == Self.magic, version == CacheFormat.version, let kind = Kind(rawValue: kind), number > 0, number < .max - 1,
+            magic == Self.magic, CacheFormat.versionsRead.contains(version), let kind = Kind(rawValue: kind), number > 0, number < .max - 1,
             let (cache, fragments, _, high, low) = buffer.readMultipleIntegers(as: (UInt64, UInt32, UInt32, UInt64, UInt64).self),
             let salt = buffer.readBytes(length: CacheFormat.saltBytes)
         else { return nil }
         self.init(
             kind: kind, number: number, cache: cache, segmentBytes: segmentBytes, predecessorFragments: fragments,
             predecessorTag: CacheChain(high: high, low: low), salt: salt)
+        self.version = version
     }
 
     init(

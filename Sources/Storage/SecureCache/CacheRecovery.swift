@@ -22,6 +22,7 @@ struct RecoveredCache<File: StorageFile> {
     var salt: Int
     var ownersCipher: BlockCipher
     var ownersInMemory: [Int: [CacheOwner]]
+    var shared = CacheSharedBlocks()
     var journal: CacheJournal<File>
     var nextSequence: UInt64
     /// Segments behind the cache's end that were used when it was larger.
@@ -105,7 +106,9 @@ final class CacheRecovery<Directory: StorageDirectory> {
                 if known != nil { geometry.segmentCount = max(geometry.segmentCount, CacheFormat.segmentsMin) }
                 if isReadOnly { return known == nil ? fail(.failed("there is no header of a cache")) : listFiles() }
                 guard isLargeEnough() else { return }
-                if known != nil { return listFiles() }
+                if header.version == CacheFormat.version, known != nil { return listFiles() }
+                // An earlier version is to know that there may be what it can't read.
+                header.version = CacheFormat.version
                 file.write(header.encoded(), at: 0) { [self] result in
                     if case .failure(let error) = result { return fail(error) }
                     listFiles()
@@ -312,7 +315,7 @@ extension SecureCache {
         ) { result in
             completion(
                 result.map {
-                    SecureCache($0, file: file, directory: directory, key: keys.cache, limits: limits, division: division, random: random)
+                    SecureCache($0, file: file, directory: directory, keys: keys, limits: limits, division: division, random: random)
                 })
         }
         recovery.start()

@@ -24,6 +24,8 @@ final class CacheReplay {
     private var sequenceMax: UInt64 = 0
     /// Something in a fragment was no record. It was sealed under the cache's key, so another version wrote it.
     private(set) var hasUnreadRecords = false
+    /// What shared blocks are known by, those of slots among them that have others by now.
+    private var identities: [CacheSlot: SharedIdentity] = [:]
     /// Segments that were used when the cache was larger.
     private var segmentsBeyond: Set<UInt32> = []
 
@@ -107,30 +109,34 @@ final class CacheReplay {
         case .places(let ordinal, let block, let places):
             guard let volume = index[ordinal: ordinal] else { return }
             for place in places { put(block + UInt64(place.offset), place.slot, volume) }
+        case .shared(let ordinal, let block, let slot, let identity):
+            guard let volume = index[ordinal: ordinal] else { return }
+            put(block, slot, volume, identity)
         case .zeroes(let ordinal, let blocks):
             guard let volume = index[ordinal: ordinal] else { return }
-            volume.map.remove(blocks) { _ in }
+            volume.map.remove(blocks) { _, _ in }
             volume.zeroes.insert(blocks.sectors, ZeroMark())
         case .removed(let ordinal, let blocks):
             guard let volume = index[ordinal: ordinal] else { return }
-            volume.map.remove(blocks) { _ in }
+            volume.map.remove(blocks) { _, _ in }
             volume.zeroes.remove(blocks.sectors)
         case .keyGeneration(let ordinal, let generation):
             guard let volume = index[ordinal: ordinal] else { return }
             // What was under another generation was forgotten before; whoever has the new key only must not miss it.
             hidden.remove(ordinal)
             volume.keyGeneration = generation
-            volume.map.remove(0..<CacheFormat.blocksMax) { _ in }
+            volume.map.remove(0..<CacheFormat.blocksMax) { _, _ in }
             volume.zeroes.remove((0..<CacheFormat.blocksMax).sectors)
         case .veil: break
         }
     }
 
-    private func put(_ block: UInt64, _ slot: CacheSlot, _ volume: CacheVolume) {
+    private func put(_ block: UInt64, _ slot: CacheSlot, _ volume: CacheVolume, _ identity: SharedIdentity? = nil) {
         if volume.isZero(block) { volume.zeroes.remove(SectorRange(block: block)) }
         let segment = geometry.segment(of: slot)
         if segment < segments.count, segments[segment].sequence > 0, seen[segment] == events[segment] {
             _ = volume.map.set(block, to: slot)
+            if identity != nil || !identities.isEmpty { identities[slot] = identity }
         } else {
             _ = volume.map.remove(block)
         }
@@ -143,8 +149,21 @@ final class CacheReplay {
     ) -> RecoveredCache<File> {
         var segments = segments
         let withoutKey = takeVolumesWithoutKey()
+        var shared = CacheSharedBlocks()
         for volume in index.volumes.values {
-            volume.map.forEach { _, slot in segments[geometry.segment(of: slot)].liveCount += 1 }
+            volume.map.forEach { block, slot in
+                let segment = geometry.segment(of: slot)
+                guard let identity = identities[slot] else {
+                    segments[segment].liveCount += 1
+                    return
+                }
+                if shared[slot] == nil {
+                    shared.add(slot, identity)
+                    segments[segment].liveCount += 1
+                    segments[segment].sharedCount += 1
+                }
+                shared.refer(CacheOwner(volume: volume.ordinal, block: block), to: slot)
+            }
         }
         // A crash came before these were full: nobody wrote down which blocks they have.
         let unfinished = Set(segments.indices.filter { segments[$0].state == .open })
@@ -155,7 +174,8 @@ final class CacheReplay {
         for number in closed { queues.append(number, to: segments[number].queue, of: 0) }
         return RecoveredCache(
             identifier: identifier, geometry: geometry, index: index, segments: segments, queues: queues, salts: salts, salt: salt,
-            ownersCipher: ownersCipher, ownersInMemory: CacheIndex.owners(of: unfinished, in: index, geometry), journal: journal,
+            ownersCipher: ownersCipher, ownersInMemory: CacheIndex.owners(of: unfinished, in: index, geometry, shared), shared: shared,
+            journal: journal,
             nextSequence: sequenceMax + 1, segmentsBeyond: segmentsBeyond.sorted(), volumesWithoutKey: withoutKey, loss: loss,
             files: files, unusable: unusable)
     }

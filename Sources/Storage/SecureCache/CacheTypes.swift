@@ -25,7 +25,7 @@ public struct CacheMiss: Error, Equatable, Sendable {
 
 /// What opens a cache.
 public struct CacheKeys {
-    /// The key that seals the cache's own records.
+    /// The key that seals the cache's own records, and gives those of shared blocks.
     public var cache: SecretKey
     /// The key of a volume of a generation. Of a volume without one the cache knows nothing any more once it is open.
     public var volume: (VolumeIdentifier, KeyGeneration) -> SecretKey?
@@ -62,6 +62,18 @@ public struct CacheLimits: Sendable {
 
     /// The memory that the index of a cache may take.
     func indexBytesMax(cacheBytes: UInt64) -> Int { max(Self.indexBytesMin, Int(clamping: cacheBytes / Self.cacheBytesPerIndexByte)) }
+    /// Of that memory so much is for signatures of blocks that came lately: beyond it the coldest are forgotten, and blocks that are equal to
+    /// them are stored once more.
+    static let indexBytesPerSignatureByte = 16
+    /// And so much for what is known of shared blocks: beyond it no more blocks are shared.
+    static let indexBytesPerSharedByte = 4
+
+    func signatureBytesMax(cacheBytes: UInt64) -> Int { indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSignatureByte }
+    func sharedBytesMax(cacheBytes: UInt64) -> Int { indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSharedByte }
+
+    /// Blocks that come in are looked at for being equal to others, which takes a hash of each. Without it those that are shared stay so.
+    public var sharesBlocks = false
+
     /// The size of the device that the blocks are on, beyond which the cache is not resized; nil for a file, which grows and is cut with
     /// the cache.
     public var deviceBytes: UInt64?
@@ -90,6 +102,10 @@ public struct CacheStatistics: Equatable, Sendable {
     public var inserted: UInt64 = 0
     public var zeroes: UInt64 = 0
     public var dropped: UInt64 = 0
+    /// Of those that were inserted: blocks that others had already, and share. And how many blocks are shared now, by how many.
+    public var shared: UInt64 = 0
+    public var sharedBlocks: UInt64 = 0
+    public var sharedReferences: UInt64 = 0
     /// Blocks that made room and were written again, because they had been asked for.
     public var moved: UInt64 = 0
     /// Times that a restart found records damaged or missing, and began without blocks.

@@ -16,14 +16,14 @@ extension CacheVerifier {
         let isUnfinished: Bool
         let owners: [CacheOwner]
         /// The slots with blocks that count, and of which volume they are.
-        var slots: ArraySlice<(index: Int, volume: CacheVolume)>
+        var slots: ArraySlice<(index: Int, volume: CacheVolume, block: UInt64)>
         /// What was not as it should be, by slots; and the last slot that was.
-        var bad: [(index: Int, volume: CacheVolume, kind: CacheBlockDamage.Kind)] = []
+        var bad: [(index: Int, volume: CacheVolume, block: UInt64, kind: CacheBlockDamage.Kind)] = []
         var lastGood = -1
 
         init(
             _ number: Int, _ segment: CacheSegment, isUnfinished: Bool, owners: [CacheOwner],
-            slots: ArraySlice<(index: Int, volume: CacheVolume)>
+            slots: ArraySlice<(index: Int, volume: CacheVolume, block: UInt64)>
         ) {
             self.number = number
             self.segment = segment
@@ -78,7 +78,7 @@ extension CacheVerifier {
         guard let found else { return }
         guard !numbers.isEmpty else { return completion(.success(report)) }
         let some = numbers.prefix(Self.lookupSegmentsMax)
-        let owners = CacheIndex.owners(of: Set(some), in: found.index, found.geometry)
+        let owners = CacheIndex.owners(of: Set(some), in: found.index, found.geometry, found.shared)
         func judgeNext(_ left: ArraySlice<Int>) {
             guard let number = left.first else { return judgeOthers(numbers.dropFirst(some.count)) }
             onProgress(blocksLeft * UInt64(CacheFormat.slotBytes))
@@ -94,14 +94,19 @@ extension CacheVerifier {
     /// Nil when the owners are not all those that the index has there.
     private func judgement(of number: Int, _ owners: [CacheOwner], isUnfinished: Bool) -> Judgement? {
         guard let found else { return nil }
-        var slots: [(index: Int, volume: CacheVolume)] = []
+        var slots: [(index: Int, volume: CacheVolume, block: UInt64)] = []
+        var slotCount = 0
         for (index, owner) in owners.enumerated() {
-            guard let volume = found.index[ordinal: owner.volume],
-                volume.map.slot(of: owner.block) == found.geometry.slot(index, in: number)
-            else { continue }
-            slots.append((index, volume))
+            let slot = found.geometry.slot(index, in: number)
+            let before = slots.count
+            // One slot may be blocks of several volumes.
+            for owner in owner == CacheFormat.sharedOwner ? found.shared[slot]?.references ?? [] : [owner] {
+                guard let volume = found.index[ordinal: owner.volume], volume.map.slot(of: owner.block) == slot else { continue }
+                slots.append((index, volume, owner.block))
+            }
+            if slots.count > before { slotCount += 1 }
         }
-        guard slots.count == Int(found.segments[number].liveCount) else { return nil }
+        guard slotCount == Int(found.segments[number].liveCount) else { return nil }
         return Judgement(number, found.segments[number], isUnfinished: isUnfinished, owners: owners, slots: slots[...])
     }
 
@@ -121,7 +126,7 @@ extension CacheVerifier {
         file.read(
             at: geometry.offset(ofSlot: start, in: judgement.number), byteCount: (last + 1 - start) * CacheFormat.slotBytes
         ) { [self] result in
-            for (index, volume) in piece {
+            for (index, volume, block) in piece {
                 let position = (index - start) * CacheFormat.slotBytes
                 let kind: CacheBlockDamage.Kind?
                 switch result {
@@ -129,7 +134,7 @@ extension CacheVerifier {
                 case .success(let bytes): kind = self.kind(of: bytes, at: position, index, volume, judgement)
                 }
                 if let kind {
-                    judgement.bad.append((index, volume, kind))
+                    judgement.bad.append((index, volume, block, kind))
                 } else {
                     judgement.lastGood = index
                     count(volume) { $0.authentic += 1 }
@@ -148,7 +153,7 @@ extension CacheVerifier {
     /// written yet when the run ended.
     private func end(_ judgement: Judgement) {
         guard let found else { return }
-        for (index, volume, kind) in judgement.bad {
+        for (index, volume, block, kind) in judgement.bad {
             if judgement.isUnfinished, index > judgement.lastGood, kind != .unreadable {
                 count(volume) { $0.unwritten += 1 }
                 continue
@@ -157,7 +162,7 @@ extension CacheVerifier {
             report.note(
                 CacheBlockDamage(
                     kind: kind, offset: found.geometry.offset(ofSlot: index, in: judgement.number), volume: volume.identifier,
-                    block: judgement.owners[index].block))
+                    block: block))
         }
     }
 
@@ -168,7 +173,7 @@ extension CacheVerifier {
         guard let found, let sealed = bytes.getSlice(at: bytes.readerIndex + position, length: CacheFormat.slotBytes) else {
             return .missing
         }
-        if opens(sealed, index, judgement.owners[index].block, volume, judgement.segment) { return nil }
+        if opens(sealed, index, judgement) { return nil }
         // Where sectors begin in it.
         let offset = found.geometry.offset(ofSlot: index, in: judgement.number)
         let ahead = Int(
@@ -182,19 +187,31 @@ extension CacheVerifier {
         // Where it belongs is looked for only while it is told.
         guard report.blockDamages.count + judgement.bad.count < CacheReport.damagesMax else { return .corrupt }
         for (other, owner) in judgement.owners.enumerated() where other != index {
-            guard let volume = found.index[ordinal: owner.volume] else { continue }
-            if opens(sealed, other, owner.block, volume, judgement.segment) { return .misplaced }
+            if owner != CacheFormat.noOwner, opens(sealed, other, judgement) { return .misplaced }
         }
         return .corrupt
     }
 
-    private func opens(_ sealed: ByteBuffer, _ index: Int, _ block: UInt64, _ volume: CacheVolume, _ segment: CacheSegment) -> Bool {
-        guard let cipher = found.flatMap({ volume.cipher(salt: Int(segment.salt), of: $0.salts) }) else { return false }
+    /// True when a text is what a slot of a segment was filled with.
+    private func opens(_ sealed: ByteBuffer, _ index: Int, _ judgement: Judgement) -> Bool {
+        guard let found else { return false }
+        let (segment, owner) = (judgement.segment, judgement.owners[index])
+        let nonce = CipherNonce(sequence: segment.sequence, index: UInt32(index))
         scratch.clear()
-        return sealed.withUnsafeReadableBytes {
-            cipher.open(
-                $0, nonce: CipherNonce(sequence: segment.sequence, index: UInt32(index)),
-                context: CacheFormat.blockContext(volume.identifier, block, sequence: segment.sequence), appendingTo: &scratch)
+        if owner == CacheFormat.sharedOwner {
+            guard let shared = found.shared[found.geometry.slot(index, in: judgement.number)], let sharing,
+                let root = sharing.root(salt: Int(segment.salt), of: found.salts)
+            else { return false }
+            let context = CacheFormat.sharedContext(shared.identity.signature, sequence: segment.sequence)
+            let isOpen = sharing.cipher.withCipher(of: shared.identity.keyName, root: root) { cipher in
+                sealed.withUnsafeReadableBytes { cipher.open($0, nonce: nonce, context: context, appendingTo: &scratch) }
+            }
+            return isOpen == true && sharing.signature(of: scratch) == shared.identity.signature
         }
+        guard let volume = found.index[ordinal: owner.volume], let cipher = volume.cipher(salt: Int(segment.salt), of: found.salts) else {
+            return false
+        }
+        let context = CacheFormat.blockContext(volume.identifier, owner.block, sequence: segment.sequence)
+        return sealed.withUnsafeReadableBytes { cipher.open($0, nonce: nonce, context: context, appendingTo: &scratch) }
     }
 }

@@ -30,7 +30,8 @@ public final class CacheVerifier<Directory: StorageDirectory> {
     private var unreadable: String?
     /// What is known once the records have been read.
     var found: RecoveredCache<File>?
-    var key: SecretKey?
+    var key: SecretKey? { didSet { sharing = key.flatMap { CacheSharing(key: $0) } } }
+    private(set) var sharing: CacheSharing?
     /// Blocks that are still to be judged.
     var blocksLeft: UInt64 = 0
     /// Segments whose owners the file does not tell: they come last.
@@ -45,7 +46,8 @@ public final class CacheVerifier<Directory: StorageDirectory> {
     ///   - random: for what a start would need.
     ///   - onProgress: hears how many bytes of blocks are left to be read.
     public init(
-        file: File, directory: Directory, keys: [SecretKey], volumeKey: @escaping (VolumeIdentifier, KeyGeneration) -> SecretKey?,
+        file: File, directory: Directory, keys: [SecretKey],
+        volumeKey: @escaping (VolumeIdentifier, KeyGeneration) -> SecretKey?,
         random: RandomSource, onProgress: @escaping (UInt64) -> Void = { _ in }, completion: @escaping Completion
     ) {
         self.file = file
@@ -78,13 +80,13 @@ public final class CacheVerifier<Directory: StorageDirectory> {
             guard CacheSignature.begins(bytes.readableBytesView) else { return completion(.failure(.noCache)) }
             guard let header = CacheHeader(parsing: bytes) else {
                 let version: UInt16? = bytes.getInteger(at: bytes.readerIndex + 8)
-                guard let version, version != CacheFormat.version else {
+                guard let version, !CacheFormat.versionsRead.contains(version) else {
                     report.note(CacheDamage(file: nil, offset: 0, text: "the header can't be read: a daemon begins without blocks"))
                     return completion(.success(report))
                 }
                 return completion(.failure(.version(version)))
             }
-            report.version = CacheFormat.version
+            report.version = header.version
             report.segmentBytes = Int(header.segmentBytes)
             measure()
         }

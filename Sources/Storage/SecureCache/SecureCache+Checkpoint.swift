@@ -107,7 +107,9 @@ extension SecureCache {
         guard let file = checkpoint.file else { return }
         while checkpoint.records.readableBytes < limits.fragmentBytesMax, let next = checkpoint.chunks.first {
             if let volume = index[next.volume] {
-                for record in volume.map.records(ofLeaf: checkpoint.nextLeaf, inChunk: next.chunk, ordinal: volume.ordinal) {
+                for record in volume.map.records(
+                    ofLeaf: checkpoint.nextLeaf, inChunk: next.chunk, ordinal: volume.ordinal, identity: identity(ofSlot:))
+                {
                     record.encode(into: &checkpoint.records)
                 }
             }

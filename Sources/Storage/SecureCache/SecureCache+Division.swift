@@ -67,6 +67,9 @@ extension SecureCache {
             if !old.isEmpty, !isKept { unpinned.insert(pool) }
         }
         for pool in unpinned { unpin(pool) }
+        // Signatures are known by the numbers of partitions.
+        signatures.removeAll()
+        noteSharedBlocks()
     }
 
     /// Has all blocks of a pool looked at again that were to stay.
@@ -134,13 +137,21 @@ extension SecureCache {
         // The pool that leads in each segment, by how many blocks (Boyer and Moore's vote), and how many are pinned.
         var (leaders, leads) = ([UInt8](repeating: 0, count: segments.count), [Int32](repeating: 0, count: segments.count))
         var pinned = leads
+        func vote(_ segment: Int, _ pool: Int, _ isPinned: Bool) {
+            if isPinned { pinned[segment] += 1 }
+            if leads[segment] == 0 { leaders[segment] = UInt8(pool) }
+            leads[segment] += leaders[segment] == UInt8(pool) ? 1 : -1
+        }
         for volume in index.volumes.values {
             volume.map.forEach { block, slot in
-                let segment = geometry.segment(of: slot)
-                if volume.isPinned(block) { pinned[segment] += 1 }
-                if leads[segment] == 0 { leaders[segment] = UInt8(volume.pool) }
-                leads[segment] += leaders[segment] == UInt8(volume.pool) ? 1 : -1
+                if shared[slot] == nil { vote(geometry.segment(of: slot), volume.pool, volume.isPinned(block)) }
             }
+        }
+        // What several have votes once.
+        shared.forEach { slot, block in
+            let references = block.references.compactMap { owner in index[ordinal: owner.volume].map { (volume: $0, block: owner.block) } }
+            let pinning = references.first { $0.volume.isPinned($0.block) }
+            if let voter = pinning ?? references.first { vote(geometry.segment(of: slot), voter.volume.pool, pinning != nil) }
         }
         let closed = segments.indices.filter { segments[$0].state == .closed }.sorted { segments[$0].sequence < segments[$1].sequence }
         queues.removeAll()

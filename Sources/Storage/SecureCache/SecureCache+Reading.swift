@@ -43,8 +43,12 @@ extension SecureCache {
         let filling = fillingSegment(of: slot)
         if let bytes = filling?.buffers[first] { return (.memory(bytes), 1) }
         var count = 1
+        // All blocks of a run are shared, or none is.
+        let hasShared = segments[segment].sharedCount > 0
+        let isShared = hasShared && shared[slot] != nil
         while block + UInt64(count) < end, first + count < geometry.slotCount,
-            volume.map.slot(of: block + UInt64(count)) == slot + UInt32(count), filling?.buffers[first + count] == nil
+            volume.map.slot(of: block + UInt64(count)) == slot + UInt32(count), filling?.buffers[first + count] == nil,
+            !hasShared || (shared[slot + UInt32(count)] != nil) == isShared
         {
             uses[slot + UInt32(count)] = true
             count += 1
@@ -121,18 +125,25 @@ extension SecureCache {
                     return request.finish(CacheMiss(block: block))
                 }
             case .slots(let segment, let first, let count):
-                guard let cipher = volume.sharedCipher(salt: Int(segments[segment].salt), of: salts) else {
+                guard let opener = opener(volume, segment: segment, first: first, count: count) else {
+                    if isShared(first, in: segment) { invalidate(identifier, blocks: block..<block + 1) }
                     return request.finish(CacheMiss(block: block))
                 }
                 runs.append(
                     CacheRun(
-                        volume: volume.identifier, block: block, sequence: segments[segment].sequence, segment: segment, firstSlot: first,
-                        slotCount: count, cipher: cipher, destination: destination, offset: position))
+                        volume: volume.identifier, block: block, sequence: segments[segment].sequence, segment: segment,
+                        firstSlot: first, slotCount: count, opener: opener, destination: destination, offset: position))
             }
             block += count
         }
         read(runs, of: volume, request)
         request.finish(nil)
+    }
+
+    /// What opens a run of slots on any thread; nil without its key.
+    private func opener(_ volume: CacheVolume, segment: Int, first: Int, count: Int) -> CacheRun.Opener? {
+        if isShared(first, in: segment) { return sharedRun(segment: segment, first: first, count: count).map { .shared($0) } }
+        return volume.sharedCipher(salt: Int(segments[segment].salt), of: salts).map { .own($0) }
     }
 
     /// Has the runs of a request read and opened, by another thread for each `CacheRun.jobSlotsMax` slots: blocks that came one
@@ -170,6 +181,7 @@ extension SecureCache {
         switch result {
         case .success(let byteCount) where byteCount == run.slotCount * CacheFormat.slotBytes: return nil
         case .success(let byteCount):
+            if case .shared(let shared) = run.opener, shared.wasRefused { return CacheMiss(block: run.block) }
             counters.corrupt += 1
             let good = byteCount / CacheFormat.slotBytes
             let bad = run.block + UInt64(good)
@@ -190,6 +202,9 @@ extension SecureCache {
     private func open(
         _ sealed: ByteBuffer, block: UInt64, of volume: CacheVolume, segment: Int, first: Int, into buffer: inout ByteBuffer
     ) -> UInt64? {
+        if isShared(first, in: segment) {
+            return openShared(sealed, block: block, of: volume, segment: segment, first: first, into: &buffer)
+        }
         guard let cipher = volume.cipher(salt: Int(segments[segment].salt), of: salts) else { return block }
         let sequence = segments[segment].sequence
         let count = sealed.readableBytes / CacheFormat.slotBytes
@@ -212,15 +227,43 @@ extension SecureCache {
         return bad
     }
 
+    /// The same of shared blocks.
+    private func openShared(
+        _ sealed: ByteBuffer, block: UInt64, of volume: CacheVolume, segment: Int, first: Int, into buffer: inout ByteBuffer
+    ) -> UInt64? {
+        let count = sealed.readableBytes / CacheFormat.slotBytes
+        guard let run = sharedRun(segment: segment, first: first, count: count) else {
+            invalidate(volume.identifier, blocks: block..<block + 1)
+            return block
+        }
+        let good = sealed.withUnsafeReadableBytes { bytes in
+            run.goodCount(of: bytes, from: 0, sequence: segments[segment].sequence, firstSlot: first) { _, text in
+                text.cipher.open(text.sealed, nonce: text.nonce, context: text.context, appendingTo: &buffer)
+            }
+        }
+        if good == count { return nil }
+        if run.wasRefused { return block }
+        counters.corrupt += 1
+        forget(block + UInt64(good), of: volume, geometry.slot(first + good, in: segment))
+        return block + UInt64(good)
+    }
+
     /// Forgets a block that could not be read, unless it is elsewhere by now.
     private func forget(_ block: UInt64, of volume: CacheVolume, _ slot: CacheSlot) {
         guard index[volume.identifier] === volume, volume.map.slot(of: block) == slot else { return }
+        if identity(ofSlot: slot) != nil { return forgetShared(slot) }
         invalidate(volume.identifier, blocks: block..<block + 1)
     }
 }
 
 /// A run of slots to be opened, perhaps on another thread: plain values, and two objects that any thread may use.
 struct CacheRun: Sendable {
+    /// What opens the slots: the volume's own cipher, or those of shared blocks.
+    enum Opener: Sendable {
+        case own(SharedBlockCipher)
+        case shared(CacheSharedRun)
+    }
+
     /// Slots that are read and opened at a time: as much as stays in the processor's cache between the two.
     static let pieceSlots = 16
     /// One thread takes runs until they have this many slots, 256 KiB; what is longer goes to several.
@@ -233,7 +276,7 @@ struct CacheRun: Sendable {
     let segment: Int
     let firstSlot: Int
     let slotCount: Int
-    let cipher: SharedBlockCipher
+    let opener: Opener
     let destination: ReadDestination
     /// Where the first block goes.
     let offset: Int
@@ -243,6 +286,17 @@ struct CacheRun: Sendable {
     func open(_ sealed: UnsafeRawBufferPointer, at position: Int) -> Int {
         let start = position / CacheFormat.slotBytes
         let count = sealed.count / CacheFormat.slotBytes
+        let cipher: SharedBlockCipher
+        switch opener {
+        case .own(let own): cipher = own
+        case .shared(let run):
+            let good = run.goodCount(of: sealed, from: start, sequence: sequence, firstSlot: firstSlot) { number, text in
+                destination.fill(at: offset + (start + number) * CacheFormat.blockBytes, byteCount: CacheFormat.blockBytes) {
+                    text.cipher.open(text.sealed, nonce: text.nonce, context: text.context, into: $0)
+                } == true
+            }
+            return good * CacheFormat.slotBytes
+        }
         return cipher.withCipher { cipher in
             for number in 0..<count {
                 let slot = start + number

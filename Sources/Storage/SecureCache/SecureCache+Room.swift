@@ -8,8 +8,11 @@ final class CacheEviction {
     let segment: Int
     let queue: CacheQueue
     let sequence: UInt64
+    /// A block that stays, and at whose cost: of a shared one, one of those that refer to it.
+    typealias Entry = (owner: CacheOwner, slot: CacheSlot)
+
     /// Blocks that stay, and are not written again yet, by their slots.
-    var staying: ArraySlice<(owner: CacheOwner, slot: CacheSlot)> = []
+    var staying: ArraySlice<Entry> = []
     /// The next blocks wait until others are written, or until a segment is free.
     var isWaiting = false
 
@@ -117,13 +120,15 @@ extension SecureCache {
 
     /// The owners of a segment's slots, as far as the index knows blocks there; the others have none.
     private func owners(of number: Int) -> [CacheOwner] {
-        CacheIndex.owners(of: [number], in: index, geometry)[number] ?? []
+        CacheIndex.owners(of: [number], in: index, geometry, shared)[number] ?? []
     }
 
     /// True when the owners are all those that the index has in a segment: none may stay behind there.
     private func isComplete(_ owners: [CacheOwner], of number: Int) -> Bool {
-        let known = owners.enumerated().count { slot, owner in
-            index[ordinal: owner.volume]?.map.slot(of: owner.block) == geometry.slot(slot, in: number)
+        let known = owners.enumerated().reduce(0) { known, entry in
+            let slot = geometry.slot(entry.offset, in: number)
+            let isKnown = entry.element == CacheFormat.sharedOwner ? shared[slot] != nil : has(entry.element, slot)
+            return isKnown ? known + 1 : known
         }
         return known == Int(segments[number].liveCount)
     }
@@ -131,34 +136,59 @@ extension SecureCache {
     /// Parts the blocks of a segment into those that stay and those that leave.
     private func sort(_ owners: [CacheOwner], _ eviction: CacheEviction) {
         let pool = Int(segments[eviction.segment].pool)
-        var (pinned, staying): ([(owner: CacheOwner, slot: CacheSlot)], [(owner: CacheOwner, slot: CacheSlot)]) = ([], [])
+        let below = poolsBelowFloor()
+        var (pinned, staying): ([CacheEviction.Entry], [CacheEviction.Entry]) = ([], [])
         for (number, owner) in owners.enumerated() {
             let slot = geometry.slot(number, in: eviction.segment)
-            guard let volume = index[ordinal: owner.volume], volume.map.slot(of: owner.block) == slot else { continue }
-            if volume.isPinned(owner.block) {
-                pinned.append((owner, slot))
-            } else if volume.key != nil, uses[slot], volume.pool == pool || queues.mayOpen(in: volume.pool) {
-                staying.append((owner, slot))
-            } else {
-                if eviction.queue == .small { ghosts.insert(owner.volume, owner.block) }
-                leave(owner, volume)
+            let isShared = owner == CacheFormat.sharedOwner
+            if isShared ? shared[slot] == nil : !has(owner, slot) { continue }
+            guard let home = isShared ? home(ofShared: slot, from: pool, below: below) : stays(owner, in: slot, from: pool) ? owner : nil
+            else {
+                for owner in self.owners(ofSlot: slot, owner) {
+                    if eviction.queue == .small { ghosts.insert(owner.volume, owner.block) }
+                    leave(owner)
+                }
+                continue
             }
+            if place(of: home).queue == .pinned { pinned.append((home, slot)) } else { staying.append((home, slot)) }
         }
         eviction.staying = (pinned + staying)[...]
         moveNext(eviction)
     }
 
-    private func leave(_ owner: CacheOwner, _ volume: CacheVolume) {
-        if volume.map.remove(owner.block).map({ segments[geometry.segment(of: $0)].liveCount -= 1 }) != nil { counters.evicted += 1 }
+    /// True when a block that is one volume's stays.
+    private func stays(_ owner: CacheOwner, in slot: CacheSlot, from pool: Int) -> Bool {
+        guard let volume = index[ordinal: owner.volume] else { return false }
+        return volume.isPinned(owner.block)
+            || (volume.key != nil && uses[slot] && (volume.pool == pool || queues.mayOpen(in: volume.pool)))
+    }
+
+    /// Takes a block out, wherever it is.
+    private func leave(_ owner: CacheOwner) {
+        guard let slot = index[ordinal: owner.volume]?.map.remove(owner.block) else { return }
+        release(slot, of: owner)
+        counters.evicted += 1
+    }
+
+    /// All who have what is in a slot lose it.
+    private func leave(_ entry: CacheEviction.Entry) {
+        let owner = shared[entry.slot] == nil ? entry.owner : CacheFormat.sharedOwner
+        for owner in owners(ofSlot: entry.slot, owner) { leave(owner) }
     }
 
     /// Reads the next blocks that stay, and puts them into the main queue.
     func moveNext(_ eviction: CacheEviction) {
         guard self.eviction === eviction, !isClosed else { return }
         eviction.isWaiting = false
-        guard let first = eviction.staying.first else { return finish(eviction) }
+        guard let first = nextStaying(eviction) else { return finish(eviction) }
         // Nothing can be written again.
         if isDegraded { return leave(eviction) }
+        // What is moved has records, of which a shared block has several.
+        if journal.pendingBytes > limits.recordBytesMax / 4 {
+            eviction.isWaiting = true
+            wantsSynchronization = true
+            return pump()
+        }
         let memory = (limits.unwrittenBytesMax - unwrittenBytes) / CacheFormat.blockBytes
         let place = place(of: first.owner)
         let room = min(memory, room(in: place))
@@ -186,28 +216,48 @@ extension SecureCache {
         }
     }
 
-    private func move(_ entry: (owner: CacheOwner, slot: CacheSlot), from bytes: ByteBuffer?, start: Int) {
+    /// The next block that stays; nil when none is left. Who has it may have let go of it meanwhile.
+    private func nextStaying(_ eviction: CacheEviction) -> CacheEviction.Entry? {
+        while let first = eviction.staying.first {
+            if has(first.owner, first.slot) { return first }
+            let home =
+                shared[first.slot] == nil
+                ? nil : home(ofShared: first.slot, from: Int(segments[eviction.segment].pool), below: poolsBelowFloor())
+            if let home {
+                eviction.staying[eviction.staying.startIndex].owner = home
+                continue
+            }
+            eviction.staying.removeFirst()
+            leave(first)
+        }
+        return nil
+    }
+
+    private func move(_ entry: CacheEviction.Entry, from bytes: ByteBuffer?, start: Int) {
         // The block may be elsewhere by now, or nowhere.
-        guard let volume = index[ordinal: entry.owner.volume], volume.map.slot(of: entry.owner.block) == entry.slot else { return }
-        let segment = segments[geometry.segment(of: entry.slot)]
+        let identity = identity(ofSlot: entry.slot)
+        guard let owner = has(entry.owner, entry.slot) ? entry.owner : owners(ofSlot: entry.slot, CacheFormat.sharedOwner).first,
+            let volume = index[ordinal: owner.volume]
+        else { return }
         let position = (geometry.index(of: entry.slot) - start) * CacheFormat.slotBytes
         var plaintext = ByteBuffer()
-        guard let bytes, let sealed = bytes.getSlice(at: bytes.readerIndex + position, length: CacheFormat.slotBytes),
-            let cipher = volume.cipher(salt: Int(segment.salt), of: salts)
-        else { return leave(entry.owner, volume) }
-        let isOpen = sealed.withUnsafeReadableBytes {
-            cipher.open(
-                $0, nonce: CipherNonce(sequence: segment.sequence, index: UInt32(geometry.index(of: entry.slot))),
-                context: CacheFormat.blockContext(volume.identifier, entry.owner.block, sequence: segment.sequence), appendingTo: &plaintext
-            )
+        let sealed = bytes.flatMap { $0.getSlice(at: $0.readerIndex + position, length: CacheFormat.slotBytes) }
+        guard let sealed, let isOpen = open(sealed, slot: entry.slot, identity, owner, volume, into: &plaintext) else {
+            return leave(entry)
         }
         if !isOpen { counters.corrupt += 1 }
-        guard isOpen, insert(plaintext, of: entry.owner.block, volume, isMove: true) else { return leave(entry.owner, volume) }
+        let isMoved =
+            isOpen
+            && (identity != nil
+                ? moveShared(plaintext, from: entry.slot, to: place(of: owner))
+                : insert(plaintext, of: owner.block, volume, isMove: true))
+        if !isMoved { return leave(entry) }
+        if identity == nil, let own = signing?.signature(of: plaintext) { note(own, of: owner.block, volume) }
         counters.moved += 1
     }
 
     /// Where a block goes that stays.
-    private func place(of owner: CacheOwner) -> CachePoolPlace {
+    func place(of owner: CacheOwner) -> CachePoolPlace {
         guard let volume = index[ordinal: owner.volume] else { return CachePoolPlace(queue: .main, pool: 0) }
         return CachePoolPlace(queue: volume.isPinned(owner.block) ? .pinned : .main, pool: volume.pool)
     }
@@ -220,11 +270,7 @@ extension SecureCache {
 
     /// The rest of the blocks leaves too.
     private func leave(_ eviction: CacheEviction) {
-        for entry in eviction.staying {
-            if let volume = index[ordinal: entry.owner.volume], volume.map.slot(of: entry.owner.block) == entry.slot {
-                leave(entry.owner, volume)
-            }
-        }
+        for entry in eviction.staying { leave(entry) }
         eviction.staying = []
         finish(eviction)
     }
@@ -346,23 +392,5 @@ extension SecureCache {
         wantsSynchronization = freeSegments.count < reserve && !leaving.isEmpty
         if let eviction, eviction.isWaiting { moveNext(eviction) }
         makeRoom()
-    }
-}
-
-extension CacheIndex {
-    /// For each of some segments, which block each of its slots has, as far as the index knows blocks there.
-    static func owners(of wanted: Set<Int>, in index: CacheIndex, _ geometry: CacheGeometry) -> [Int: [CacheOwner]] {
-        var owners: [Int: [CacheOwner]] = [:]
-        for number in wanted { owners[number] = Array(repeating: CacheFormat.noOwner, count: geometry.slotCount) }
-        if wanted.isEmpty { return owners }
-        for volume in index.volumes.values {
-            volume.map.forEach { block, slot in
-                let segment = geometry.segment(of: slot)
-                if wanted.contains(segment) {
-                    owners[segment]?[geometry.index(of: slot)] = CacheOwner(volume: volume.ordinal, block: block)
-                }
-            }
-        }
-        return owners
     }
 }

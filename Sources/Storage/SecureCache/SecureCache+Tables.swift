@@ -7,14 +7,26 @@ extension SecureCache {
 
     private var faultOfSegments: String? {
         var live = [Int32](repeating: 0, count: segments.count)
+        var references: [CacheSlot: Int] = [:]
         for volume in index.volumes.values {
             var isBeyond = false
             volume.map.forEach { _, slot in
                 let segment = geometry.segment(of: slot)
-                if segment < live.count { live[segment] += 1 } else { isBeyond = true }
+                guard segment < live.count else { return isBeyond = true }
+                // What several refer to is there once.
+                if shared[slot] != nil { references[slot, default: 0] += 1 } else { live[segment] += 1 }
             }
             if isBeyond { return "volume \(volume.identifier) has a block behind the tables" }
         }
+        var fault: String?
+        shared.forEach { slot, block in
+            let (count, known) = (references[slot] ?? 0, block.references.count)
+            if known != count || count == 0 { fault = "shared slot \(slot) counts \(known) references and has \(count)" }
+            live[geometry.segment(of: slot)] += 1
+        }
+        if let fault { return fault }
+        if shared.referenceCount != references.values.reduce(0, +) { return "references are counted wrong" }
+        if segments.reduce(0, { $0 + Int($1.sharedCount) }) != shared.count { return "shared blocks are counted wrong" }
         var rows = [Int](repeating: 0, count: segments.count)
         for number in queues.all + [eviction?.segment].compactMap({ $0 }) {
             guard rows.indices.contains(number) else { return "segment \(number) is to be freed and is none" }

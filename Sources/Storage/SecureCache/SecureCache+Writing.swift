@@ -133,14 +133,19 @@ extension SecureCache {
 
     private func seal(_ slot: Int, of segment: FillingSegment, into buffer: inout ByteBuffer) -> Bool {
         let owner = segment.owners[slot]
-        guard let bytes = segment.buffers[slot], let volume = index[ordinal: owner.volume],
-            let cipher = volume.cipher(salt: salt, of: salts)
-        else { return false }
-        return bytes.withUnsafeReadableBytes {
-            cipher.seal(
-                $0, nonce: CipherNonce(sequence: segment.sequence, index: UInt32(slot)),
-                context: CacheFormat.blockContext(volume.identifier, owner.block, sequence: segment.sequence), appendingTo: &buffer)
+        guard let bytes = segment.buffers[slot] else { return false }
+        let nonce = CipherNonce(sequence: segment.sequence, index: UInt32(slot))
+        if owner == CacheFormat.sharedOwner {
+            let place = geometry.slot(slot, in: segment.segment)
+            guard let identity = identity(ofSlot: place) else { return false }
+            let context = CacheFormat.sharedContext(identity.signature, sequence: segment.sequence)
+            return withCipher(ofShared: place, identity) { cipher in
+                bytes.withUnsafeReadableBytes { cipher.seal($0, nonce: nonce, context: context, appendingTo: &buffer) }
+            } ?? false
         }
+        guard let volume = index[ordinal: owner.volume], let cipher = volume.cipher(salt: salt, of: salts) else { return false }
+        let context = CacheFormat.blockContext(volume.identifier, owner.block, sequence: segment.sequence)
+        return bytes.withUnsafeReadableBytes { cipher.seal($0, nonce: nonce, context: context, appendingTo: &buffer) }
     }
 
     /// Writes behind a full segment which blocks it was filled with.
@@ -197,8 +202,8 @@ extension SecureCache {
         for slot in segment.writtenSlots..<segment.owners.count {
             let owner = segment.owners[slot]
             release(slot, of: segment)
-            if let volume = index[ordinal: owner.volume], volume.map.slot(of: owner.block) == geometry.slot(slot, in: number) {
-                forget(volume, blocks: owner.block..<owner.block + 1)
+            for owner in owners(ofSlot: geometry.slot(slot, in: number), owner) {
+                if let volume = index[ordinal: owner.volume] { forget(volume, blocks: owner.block..<owner.block + 1) }
                 counters.dropped += 1
             }
         }

@@ -28,6 +28,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     let file: File
     let directory: Directory
     let key: SecretKey
+    /// The keys of shared blocks; nil when the cipher library refuses.
+    let sharing: CacheSharing?
     let random: RandomSource
     let identifier: UInt64
     var geometry: CacheGeometry
@@ -36,6 +38,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     var uses: CacheUses
     var ghosts: CacheGhosts
     var queues: CacheQueues
+    var shared: CacheSharedBlocks
+    var signatures: CacheSignatures
     var salts: CacheSalts
     /// The number of the salt of this run, and the cipher of owners under it.
     let salt: Int
@@ -112,7 +116,7 @@ public final class SecureCache<Directory: StorageDirectory> {
     var encodeBuffer = ByteBuffer()
 
     init(
-        _ state: RecoveredCache<File>, file: File, directory: Directory, key: SecretKey, limits: CacheLimits, division: CacheDivision,
+        _ state: RecoveredCache<File>, file: File, directory: Directory, keys: CacheKeys, limits: CacheLimits, division: CacheDivision,
         random: RandomSource
     ) {
         var limits = limits
@@ -120,13 +124,17 @@ public final class SecureCache<Directory: StorageDirectory> {
         self.limits = limits
         self.file = file
         self.directory = directory
-        self.key = key
+        key = keys.cache
+        sharing = CacheSharing(key: keys.cache)
         self.random = random
         identifier = state.identifier
         geometry = state.geometry
         index = state.index
         segments = state.segments
         queues = state.queues
+        shared = state.shared
+        signatures = CacheSignatures(
+            byteCount: !limits.sharesBlocks ? 0 : limits.signatureBytesMax(cacheBytes: state.geometry.byteCount))
         salts = state.salts
         salt = state.salt
         ownersCipher = state.ownersCipher
@@ -148,9 +156,12 @@ public final class SecureCache<Directory: StorageDirectory> {
         for segment in state.segmentsBeyond { record(.freed(segment: segment)) }
         // Should their keys come after all, nobody knows what changed meanwhile.
         for volume in state.volumesWithoutKey { record(.volumeRemoved(ordinal: volume.ordinal)) }
+        // When what was shared came into the records tells something of them.
+        if !state.volumesWithoutKey.isEmpty, shared.count > 0 { journal.wantsCheckpoint = true }
         cutDue = journal.appended
         didDivide()
         findPools()
+        noteSharedBlocks()
         makeRoom()
     }
 
@@ -160,6 +171,8 @@ public final class SecureCache<Directory: StorageDirectory> {
         statistics.blocksHeld = index.blockCount
         statistics.unwrittenBytes = unwrittenBytes
         statistics.isDegraded = isDegraded
+        statistics.sharedBlocks = UInt64(shared.count)
+        statistics.sharedReferences = UInt64(shared.referenceCount)
         statistics.indexBytes = indexBytes
         statistics.byteCount = geometry.byteCount
         statistics.byteCountWanted = geometry.offset(ofSegment: segmentCountWanted)
@@ -171,7 +184,7 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// The memory of all that says what is where.
     private var indexBytes: Int {
         // A segment is in one queue, or in the row of those that are free.
-        index.byteCount + uses.byteCount + ghosts.byteCount + segments.count
+        index.byteCount + uses.byteCount + ghosts.byteCount + shared.byteCount + signatures.byteCount + segments.count
             * (MemoryLayout<CacheSegment>.stride + MemoryLayout<Int>.stride)
     }
 
@@ -208,7 +221,13 @@ public final class SecureCache<Directory: StorageDirectory> {
     public func detach(volume identifier: VolumeIdentifier) {
         guard let volume = index[identifier] else { return forgetShare(of: identifier) }
         volume.key = nil
-        volume.map.forEach { _, slot in segments[geometry.segment(of: slot)].liveCount -= 1 }
+        var hadShared = false
+        volume.map.forEach { block, slot in
+            if identity(ofSlot: slot) != nil { hadShared = true }
+            release(slot, of: CacheOwner(volume: volume.ordinal, block: block))
+        }
+        // When what was shared came into the records tells something of it.
+        if hadShared { journal.wantsCheckpoint = true }
         missedRanges -= volume.missed.ranges.count
         index.remove(identifier)
         record(.volumeRemoved(ordinal: volume.ordinal))
@@ -272,7 +291,7 @@ public final class SecureCache<Directory: StorageDirectory> {
             }
             noteZeroes(of: volume, zeroes)
             zeroes = block..<block
-            if isDegraded || isClosed || !hasMemory || !insert(bytes, of: block, volume, isMove: false) {
+            if isDegraded || isClosed || !hasMemory || !insertOnce(bytes, of: block, volume) {
                 counters.dropped += 1
                 forget(volume, blocks: block..<block + 1)
             }
@@ -340,41 +359,51 @@ public final class SecureCache<Directory: StorageDirectory> {
     }
 
     private func removeData(of volume: CacheVolume, _ blocks: Range<UInt64>) {
-        volume.map.remove(blocks) { segments[geometry.segment(of: $0)].liveCount -= 1 }
+        volume.map.remove(blocks) { release($1, of: CacheOwner(volume: volume.ordinal, block: $0)) }
     }
 
     /// Puts one block into the segment that takes such blocks; false when there is no room for it.
     /// - Parameter isMove: that the block is in the cache and is written again.
     func insert(_ bytes: ByteBuffer, of block: UInt64, _ volume: CacheVolume, isMove: Bool) -> Bool {
-        if let slot = volume.map.slot(of: block), let segment = fillingSegment(of: slot), geometry.index(of: slot) >= segment.sealedSlots {
+        if let slot = volume.map.slot(of: block), let segment = fillingSegment(of: slot), geometry.index(of: slot) >= segment.sealedSlots,
+            identity(ofSlot: slot) == nil
+        {
             // Nobody has seen the older bytes in the file: the slot takes the new ones.
+            if let older = segment.buffers[geometry.index(of: slot)] { forgetSignature(of: older, in: slot) }
             segment.buffers[geometry.index(of: slot)] = bytes
             uses[slot] = true
             return true
         }
-        guard unwrittenBytes + CacheFormat.blockBytes <= limits.unwrittenBytesMax else { return false }
-        guard let segment = openSegment(for: queue(for: block, of: volume, isMove: isMove), of: volume.pool, isMove: isMove) else {
-            return false
-        }
-        let slot = geometry.slot(segment.owners.count, in: segment.segment)
-        segment.owners.append(CacheOwner(volume: volume.ordinal, block: block))
-        segment.buffers.append(bytes)
-        unwrittenBytes += CacheFormat.blockBytes
-        // To be renewed counts as to be asked for.
+        let owner = CacheOwner(volume: volume.ordinal, block: block)
+        let place = CachePoolPlace(queue: queue(for: block, of: volume, isMove: isMove), pool: volume.pool)
+        guard let slot = append(bytes, of: owner, to: place, isMove: isMove) else { return false }
+        let segment = geometry.segment(of: slot)
         let previous = volume.map.set(block, to: slot)
-        if let previous { segments[geometry.segment(of: previous)].liveCount -= 1 }
-        // What went over the bridge is moved once more.
-        uses[slot] = previous != nil && !isMove || segment.segment >= end
-        segments[segment.segment].liveCount += 1
+        if let previous { release(previous, of: owner) }
+        segments[segment].liveCount += 1
+        // To be renewed counts as to be asked for. What went over the bridge is moved once more.
+        uses[slot] = previous != nil && !isMove || segment >= end
         if volume.isZero(block) { volume.zeroes.remove(SectorRange(block: block)) }
         record(.data(ordinal: volume.ordinal, block: block, count: 1, slot: slot))
-        if segment.owners.count == geometry.slotCount { segment.isFull = true }
         return true
+    }
+
+    /// Gives a block the next slot of the segment that takes such; nil when there is no room for it.
+    func append(_ bytes: ByteBuffer, of owner: CacheOwner, to place: CachePoolPlace, isMove: Bool) -> CacheSlot? {
+        guard unwrittenBytes + CacheFormat.blockBytes <= limits.unwrittenBytesMax,
+            let segment = openSegment(for: place.queue, of: place.pool, isMove: isMove)
+        else { return nil }
+        let slot = geometry.slot(segment.owners.count, in: segment.segment)
+        segment.owners.append(owner)
+        segment.buffers.append(bytes)
+        unwrittenBytes += CacheFormat.blockBytes
+        if segment.owners.count == geometry.slotCount { segment.isFull = true }
+        return slot
     }
 
     /// Where a block belongs: a new one into the small queue, one that was in the main queue or that comes back into the main one, one that
     /// is to stay with its like.
-    private func queue(for block: UInt64, of volume: CacheVolume, isMove: Bool) -> CacheQueue {
+    func queue(for block: UInt64, of volume: CacheVolume, isMove: Bool) -> CacheQueue {
         if volume.isPinned(block) { return .pinned }
         if isMove || ghosts.take(volume.ordinal, block) { return .main }
         guard let slot = volume.map.slot(of: block) else { return .small }

@@ -91,6 +91,7 @@ struct CacheCommand: AsyncParsableCommand {
                 ("cache", cache.path), ("state", cache.state.rawValue), ("message", cache.message),
                 ("size", "\(Human.bytes(cache.sizeBytes)), \(cache.isOwnSize ? "set here" : "as configured")"), ("resizing", resizing),
                 ("holds", "\(cache.blocks) blocks, \(Human.bytes(cache.blocks * 4_096))"),
+                ("shared", "\(cache.sharedReferences) of them are \(cache.sharedBlocks), stored once"),
                 ("served", "\(cache.hits) hits, \(cache.misses) misses, \(cache.corrupt) damaged"),
                 ("left", "\(cache.evicted) blocks; \(cache.moved) more were kept because they had been asked for"),
                 ("index", Human.bytes(cache.indexBytes)),

@@ -172,8 +172,12 @@ extension EndToEndFaults {
                 let copy = lab.directory.appendingPathComponent("copy")
                 try FileManager.default.createDirectory(at: copy, withIntermediateDirectories: true)
                 let url = lab.url("data")
-                func write(_ pattern: Int) async throws {
-                    let output = try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P \(pattern) 0 16M", "-c", "flush", url])
+                let (older, newer) = (
+                    try Lab.makeNoise(in: lab.directory, named: "older", mebibytes: 16),
+                    try Lab.makeNoise(in: lab.directory, named: "newer", mebibytes: 16)
+                )
+                func write(_ content: String) async throws {
+                    let output = try await Command.check("qemu-io", ["-f", "raw", "-c", "write -s \(content) 0 16M", "-c", "flush", url])
                     #expect(!output.contains("failed"), "\(output)")
                     try await lab.seal("data")
                     // Until the cache has the point for good, reads are of the log.
@@ -181,17 +185,13 @@ extension EndToEndFaults {
                         (try await lab.status("data").writeLog?.usedBytes ?? .max) < 1 << 20
                     }
                 }
-                func reads(_ pattern: Int) async throws {
-                    let output = try await Command.run("qemu-io", ["-f", "raw", "-c", "read -P \(pattern) 0 16M", url], seconds: 60)
-                    #expect(output.isSuccess && !output.output.contains("verification failed"), "\(output)")
-                }
-                try await write(1)
+                try await write(older)
                 try await lab.kill(.cloud, by: SIGTERM)
                 for name in names { try await Command.check("cp", ["-r", state.appendingPathComponent(name).path, copy.path]) }
                 try await lab.restart(.cloud)
                 try await lab.untilServing("data")
-                try await write(2)
-                try await reads(2)
+                try await write(newer)
+                try await lab.check("data", hasAtItsStart: newer)
                 try await lab.kill(.cloud, by: SIGTERM)
                 // Every second MiB is one of the old copy: blocks of the same volume, sealed under the same key, at other places.
                 let script = """
@@ -205,7 +205,7 @@ extension EndToEndFaults {
                 try await Command.check("python3", ["-c", script, copy.appendingPathComponent("cache").path, cache])
                 try await lab.restart(.cloud)
                 try await lab.untilServing("data")
-                try await reads(2)
+                try await lab.check("data", hasAtItsStart: newer)
                 let mixed = try await lab.status("data").cache
                 #expect(mixed?.corrupt ?? 0 > 0 || mixed?.misses ?? 0 > 0, "\(String(describing: mixed))")
                 // All of it, with the tables that belong to it.
@@ -217,7 +217,7 @@ extension EndToEndFaults {
                 try await lab.restart(.cloud)
                 try await lab.untilServing("data")
                 #expect(try await lab.status("data").cache?.blocks == 0, "blocks of an old copy count")
-                try await reads(2)
+                try await lab.check("data", hasAtItsStart: newer)
                 #expect(try await lab.status("data").cache?.misses ?? 0 > 0)
             }
         }

@@ -94,8 +94,9 @@ extension EndToEndFaults {
             let options = ["--rtt", "2ms", "--log-size", "64MiB", "--cache-size", "192MiB", "--recovery-point-objective", "300ms"]
             try await Lab.with(disks: [("data", 256 << 20)], options: options, stateMebibytes: 256) { lab in
                 for start in stride(from: 0, to: 240, by: 16) {
+                    let noise = try Lab.makeNoise(in: lab.directory, mebibytes: 16)
                     try await Command.check(
-                        "qemu-io", ["-f", "raw", "-c", "write -P 9 \(start)M 16M", "-c", "flush", lab.url("data")], seconds: 60)
+                        "qemu-io", ["-f", "raw", "-c", "write -s \(noise) \(start)M 16M", "-c", "flush", lab.url("data")], seconds: 60)
                     try await lab.seal("data")
                 }
                 let cache = try await lab.causeway(.cloud, "cache", "show")

@@ -156,8 +156,7 @@ extension EndToEndFaults {
             }
             let first = try await lab.causeway(.onprem, "group", "seal", "machine", "--wait")
             #expect(first.isSuccess, "\(first)")
-            let noise = lab.directory.appendingPathComponent("noise").path
-            try await Command.check("dd", ["if=/dev/urandom", "of=\(noise)", "bs=1M", "count=8"])
+            let noise = try Lab.makeNoise(in: lab.directory, mebibytes: 8)
             try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 2 0 4k", "-c", "flush", lab.nbd(names[0])])
             try await Command.check(
                 "qemu-io", ["-f", "raw", "-c", "write -P 2 0 4k", "-c", "write -s \(noise) 4M 8M", "-c", "flush", lab.nbd(names[1])])

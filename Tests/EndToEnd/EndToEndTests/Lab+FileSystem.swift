@@ -71,7 +71,15 @@ struct LabFileSystem {
         let script =
             switch change {
             case .fill(let mebibytes):
-                "fallocate -l $(($(df --output=avail -k '\(mountPoint)' | tail -1) - \(mebibytes << 10)))K '\(mountPoint)/filler'"
+                // Others may take room between the question and its answer.
+                """
+                for attempt in 1 2 3 4 5 6 7 8 9 10; do
+                    room=$(df --output=avail -k '\(mountPoint)' | tail -1)
+                    fallocate -l $((room - \(mebibytes << 10)))K '\(mountPoint)/filler' && exit
+                    rm -f '\(mountPoint)/filler'
+                done
+                exit 1
+                """
             case .empty: "rm '\(mountPoint)/filler'"
             case .makeImmutable: "chattr -R +i '\(mountPoint)'"
             case .makeMutable: "chattr -R -i '\(mountPoint)'"

@@ -49,6 +49,15 @@ final class Lab {
         return directory
     }
 
+    /// Makes a file of random bytes, of which no block is equal to another: the cache stores equal ones once.
+    static func makeNoise(in directory: URL, named name: String = "noise", mebibytes: Int) throws -> String {
+        var generator = SystemRandomNumberGenerator()
+        let words = (0..<mebibytes << 17).map { _ in generator.next() as UInt64 }
+        let file = directory.appendingPathComponent(name)
+        try words.withUnsafeBytes { try Data($0).write(to: file) }
+        return file.path
+    }
+
     /// Starts a pair that serves `disks` (name to path), of which some are yet to be made on the file system.
     static func up(
         in directory: URL, disks: [(name: String, path: String)], options: [String] = [], fileSystem: LabFileSystem? = nil,
@@ -141,6 +150,14 @@ final class Lab {
     func seal(_ name: String, seconds: Double = 120) async throws {
         let result = try await causeway(.cloud, "volume", "seal", name, "--wait", seconds: seconds)
         guard result.isSuccess else { throw CommandFailure(description: result.description) }
+    }
+
+    /// Reads a volume through the target, and compares its start with a file.
+    func check(_ name: String, hasAtItsStart file: String) async throws {
+        let copy = directory.appendingPathComponent("copy-of-\(name)").path
+        try await Command.check("qemu-img", ["convert", "-f", "raw", "-O", "raw", url(name), copy], seconds: 60)
+        let byteCount = try FileManager.default.attributesOfItem(atPath: file)[.size] as? Int ?? .max
+        try await Command.check("cmp", ["-n", "\(byteCount)", copy, file])
     }
 
     /// Says something to the WAN relay, and returns what it answers.

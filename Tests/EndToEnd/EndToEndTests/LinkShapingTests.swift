@@ -24,10 +24,9 @@ extension EndToEnd {
                 let rate: UInt64 = 100_000
                 let limited = try await link(lab, ["limit", "--write-behind", "800kbit"])
                 #expect(limited.ratesInForce == LinkRates(writeBehindBytesPerSecond: rate))
-                let noise = lab.directory.appendingPathComponent("noise")
-                try Data((0..<8 << 20).map { _ in UInt8.random(in: 0...255) }).write(to: noise)
+                let noise = try Lab.makeNoise(in: lab.directory, mebibytes: 8)
                 try await Command.check(
-                    "qemu-img", ["convert", "-n", "-f", "raw", "-O", "raw", noise.path, lab.url("data")], seconds: 60)
+                    "qemu-img", ["convert", "-n", "-f", "raw", "-O", "raw", noise, lab.url("data")], seconds: 60)
 
                 // It sends, and no more than the limit: a line that is slower for other reasons is no fault.
                 let (before, start) = (try await sentWireBytes(lab), ContinuousClock.now)

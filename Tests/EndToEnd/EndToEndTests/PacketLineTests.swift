@@ -41,8 +41,7 @@ extension EndToEnd {
                 #expect(before.line == "up" && before.roundTripNanoseconds == 10_000_000 && before.bytesPerSecond == 25_000_000)
                 #expect(abs(before.lossShare - 0.01) < 1e-9)
                 // The link would leave few packets of what it can compress.
-                let noise = lab.directory.appendingPathComponent("noise").path
-                try await Command.check("dd", ["if=/dev/urandom", "of=\(noise)", "bs=1M", "count=8", "status=none"])
+                let noise = try Lab.makeNoise(in: lab.directory, mebibytes: 8)
                 try await Command.check("qemu-io", ["-f", "raw", "-c", "write -s \(noise) 0 8M", "-c", "flush", url], seconds: 60)
                 try await lab.seal("data")
                 let after = try await statistics(lab)

@@ -118,9 +118,10 @@ extension EndToEndFaults {
         func cacheIsVerified() async throws {
             try await Lab.with(disks: [("data", 32 << 20)]) { lab in
                 let (url, state) = (lab.url("data"), lab.edge(.cloud).state)
-                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 1 0 8M", "-c", "flush", url])
+                let noise = try Lab.makeNoise(in: lab.directory, mebibytes: 8)
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "write -s \(noise) 0 8M", "-c", "flush", url])
                 try await lab.seal("data")
-                try await Command.check("qemu-io", ["-f", "raw", "-c", "read -P 1 0 8M", url])
+                try await Command.check("qemu-io", ["-f", "raw", "-c", "read 0 8M", url])
                 let file = lab.directory.appendingPathComponent("all.keys").path
                 _ = try await keys(lab, ["--all"], to: file)
                 let verify = ["verify", "cache", "--state", state, "--keys", file]
@@ -158,7 +159,7 @@ extension EndToEndFaults {
                 // The edge serves what was written all the same.
                 try await lab.restart(.cloud)
                 try await lab.untilServing("data")
-                try await Command.check("qemu-io", ["-f", "raw", "-c", "read -P 1 0 8M", url], seconds: 60)
+                try await lab.check("data", hasAtItsStart: noise)
             }
         }
 

@@ -121,6 +121,7 @@ public final class World {
         let random = scheduler.random
         logLimits = WriteLogLimits(unwrittenBytesMax: random.chance(percent: 30) ? 16 << 10 : 256 << 10, logBytesMax: 4 << 20)
         var limits = CacheLimits(segmentBytes: Self.cacheSegmentBytes)
+        limits.sharesBlocks = SeededRandom(seed: seed &* 0xd1b5_4a32_d192_ed03).chance(percent: 80)
         limits.journalBytes = 16 << 10
         limits.fragmentBytesMax = 4 << 10
         // The other worlds are what they were before. A device is not cut when the cache ends before it.

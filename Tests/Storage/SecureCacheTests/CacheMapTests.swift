@@ -32,7 +32,7 @@ import Testing
             default:
                 let range = block..<block + random.below(span / 3)
                 var removed: [CacheSlot] = []
-                map.remove(range) { removed.append($0) }
+                map.remove(range) { removed.append($1) }
                 let expected = model.filter { range.contains($0.key) }
                 for key in expected.keys { model[key] = nil }
                 #expect(removed.sorted() == expected.values.sorted())
@@ -62,7 +62,7 @@ import Testing
             }
         }
         #expect(replayed == model)
-        map.remove(0..<5_000_000) { _ in }
+        map.remove(0..<5_000_000) { _, _ in }
         #expect(map.count == 0 && map.byteCount == 0, "an empty map takes no memory")
     }
 

@@ -61,7 +61,7 @@ import Testing
         #expect(report.volumes[0].blockCount == 200 && report.volumes[0].authentic == 200 && report.volumes[0].zeroBlockCount == 300)
         #expect(report.volumes[1].blockCount == 10 && report.volumes[1].authentic == 10)
         #expect(report.segmentCount == 14)
-        #expect(report.segmentsWithoutOwners == 0 && report.version == 4)
+        #expect(report.segmentsWithoutOwners == 0 && report.version == CacheFormat.version)
         #expect(report.recordFiles.map(\.state) == [.whole])
         // What a daemon finds afterwards is the same.
         #expect(try harness.open().statistics.blocksHeld == 210)

@@ -41,8 +41,33 @@ import Testing
 
     private func version(_ harness: CacheHarness) -> UInt16? { ByteBuffer(bytes: harness.file.content.prefix(16)).getInteger(at: 8) }
 
-    /// Earlier versions, whose maps were under the cache's key, and later ones.
-    @Test(arguments: [1, 2, 3, 5] as [UInt16]) func aCacheOfAnotherVersionBeginsAnew(version: UInt16) throws {
+    /// What the version before wrote is read, and the header says then that this one may have written.
+    @Test func aCacheOfVersion4GoesOn() throws {
+        let harness = try filled()
+        harness.crash(power: false)
+        var header = try #require(CacheHeader(parsing: ByteBuffer(bytes: harness.file.content.prefix(4096))))
+        header.version = 4
+        try harness.put(Array(header.encoded().readableBytesView), into: harness.file)
+        for name in harness.directory.names {
+            let file = try #require(harness.directory.file(name))
+            var header = try #require(CacheRecordFileHeader(parsing: ByteBuffer(bytes: file.content.prefix(512))))
+            header.version = 4
+            let key = try harness.edgeKey.derive(salt: header.salt, purpose: CacheFormat.recordsPurpose)
+            let bytes = try #require(header.encoded(cipher: BlockCipher(key: key)))
+            try harness.put(Array(bytes.readableBytesView), into: file)
+        }
+        let cache = try harness.open()
+        #expect(cache.statistics.blocksHeld == 40 && cache.statistics.segmentsSkipped == 0 && version(harness) == CacheFormat.version)
+        #expect(try harness.read(0..<40) == CacheHarness.blocks(0..<40, 1))
+        cache.insert(harness.volume, block: 3, data: CacheHarness.block(3, 2))
+        try harness.synchronize()
+        harness.crash(power: true)
+        try harness.open()
+        #expect(try harness.read(3..<4) == CacheHarness.block(3, 2) && harness.read(4..<5) == CacheHarness.block(4, 1))
+    }
+
+    /// Earlier versions, and later ones.
+    @Test(arguments: [1, 2, 3, 6] as [UInt16]) func aCacheOfAnotherVersionBeginsAnew(version: UInt16) throws {
         let harness = try filled()
         harness.crash(power: false)
         try setVersion(version, harness)

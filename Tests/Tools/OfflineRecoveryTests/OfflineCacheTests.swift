@@ -65,7 +65,7 @@ private actor CacheWriter {
         let before = try world.snapshot()
         let found = try await verify([try world.key("mail").keys.newestKey, cacheKey], "mail")
         #expect(try world.snapshot() == before)
-        #expect(found.isWhole && found.loss == nil && found.version == 4, "\(found)")
+        #expect(found.isWhole && found.loss == nil && found.version == 5, "\(found)")
         #expect(found.volumes.map(\.name) == ["mail", nil])
         #expect(found.volumes.map(\.isHidden) == [false, true])
         #expect(found.volumes.map(\.blocks) == [320, 0] && found.volumes.map(\.authentic) == [320, 0])

@@ -1,0 +1,254 @@
+import Blocks
+import Ciphers
+import NIOCore
+import SimulatedStorage
+import Testing
+
+@testable import SecureCache
+
+/// Equal blocks are stored once, and each volume has them as if they were its own.
+@Suite struct CacheSharingTests {
+    private func harness(seed: UInt64 = 1) throws -> CacheHarness {
+        let harness = try CacheHarness(seed: seed)
+        harness.limits.sharesBlocks = true
+        return harness
+    }
+
+    /// What the tables say of each other is so.
+    private func expectConsistent(_ cache: Cache, _ comment: Comment? = nil) {
+        #expect(cache.tableFault == nil, comment)
+    }
+
+    /// Two volumes with the same eight blocks.
+    private func shared() throws -> CacheHarness {
+        let harness = try harness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<8, 1))
+        try harness.synchronize()
+        cache.insert(harness.other, block: 100, data: CacheHarness.blocks(0..<8, 1))
+        try harness.synchronize()
+        return harness
+    }
+
+    @Test func theSecondCopyIsShared() throws {
+        let harness = try shared()
+        let cache = try #require(harness.cache)
+        #expect(cache.statistics.sharedBlocks == 8 && cache.statistics.sharedReferences == 16 && cache.statistics.shared == 8)
+        // A third one costs a record only.
+        cache.insert(harness.volume, block: 200, data: CacheHarness.blocks(0..<8, 1))
+        #expect(cache.unwrittenBytes == 0)
+        #expect(cache.statistics.sharedReferences == 24 && cache.statistics.blocksHeld == 24)
+        for _ in 0..<6 {
+            #expect(try harness.read(0..<8) == CacheHarness.blocks(0..<8, 1))
+            #expect(try harness.read(200..<208) == CacheHarness.blocks(0..<8, 1))
+            #expect(try harness.read(100..<108, of: harness.other) == CacheHarness.blocks(0..<8, 1))
+        }
+        expectConsistent(cache)
+        #expect(cache.statistics.corrupt == 0)
+    }
+
+    @Test(arguments: [true, false]) func referencesAreCountedAgainAfterACrash(hasCheckpoint: Bool) throws {
+        let harness = try shared()
+        var cache = try #require(harness.cache)
+        cache.insert(harness.volume, block: 3, data: CacheHarness.block(3, 2))
+        cache.invalidate(harness.other, blocks: 104..<106)
+        cache.insertZeroes(harness.volume, blocks: 4..<5)
+        if hasCheckpoint { cache.journal.wantsCheckpoint = true }
+        try harness.synchronize()
+        try harness.synchronize()
+        harness.crash(power: true)
+        cache = try harness.open()
+        expectConsistent(cache)
+        // Block 4 has no reference left; of the others 3 and 5 have one, and five have two.
+        #expect(cache.statistics.sharedBlocks == 7 && cache.statistics.sharedReferences == 12)
+        #expect(try harness.read(3..<4) == CacheHarness.block(3, 2))
+        #expect(try harness.read(103..<104, of: harness.other) == CacheHarness.block(3, 1))
+        #expect(try harness.read(4..<5) == zeroBlock)
+        #expect(try harness.read(104..<105, of: harness.other) == nil)
+        // What is known from before is shared with what comes.
+        cache.insert(harness.other, block: 300, data: CacheHarness.block(7, 1))
+        #expect(cache.unwrittenBytes == 0)
+        #expect(try harness.read(300..<301, of: harness.other) == CacheHarness.block(7, 1))
+    }
+
+    /// A block that was replaced before it was written is not what its signature says any more.
+    @Test func whatWasReplacedInMemoryIsNotShared() throws {
+        let harness = try harness()
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 0, data: CacheHarness.block(0, 1))
+        cache.insert(harness.volume, block: 0, data: CacheHarness.block(0, 2))
+        cache.insert(harness.other, block: 9, data: CacheHarness.block(0, 1))
+        #expect(try harness.read(0..<1) == CacheHarness.block(0, 2))
+        #expect(try harness.read(9..<10, of: harness.other) == CacheHarness.block(0, 1))
+        #expect(cache.statistics.sharedBlocks == 0)
+        expectConsistent(cache)
+    }
+
+    /// A volume's key is destroyed: nothing of it can be read or found, and its neighbour has what it had.
+    @Test func shreddingOneVolumeLeavesTheOther() throws {
+        let harness = try shared()
+        var cache = try #require(harness.cache)
+        // Shared within one volume: nobody else has these.
+        cache.insert(harness.volume, block: 20, data: CacheHarness.blocks(20..<22, 1))
+        cache.insert(harness.volume, block: 30, data: CacheHarness.blocks(20..<22, 1))
+        try harness.synchronize()
+        #expect(cache.statistics.sharedBlocks == 10)
+        harness.crash(power: false)
+        harness.volumeKeys[harness.volume] = nil
+        cache = try harness.open(attaching: false)
+        cache.attach(volume: harness.other, key: harness.otherKey, generation: 1)
+        #expect(cache.index[harness.volume] == nil)
+        #expect(cache.statistics.sharedBlocks == 8 && cache.statistics.sharedReferences == 8, "the signatures of the others are gone")
+        #expect(try harness.read(100..<108, of: harness.other) == CacheHarness.blocks(0..<8, 1))
+        expectConsistent(cache)
+        // While it runs: the volume goes, and the other one reads on.
+        let again = try shared()
+        again.cache?.detach(volume: again.volume)
+        #expect(try again.read(100..<108, of: again.other) == CacheHarness.blocks(0..<8, 1))
+        expectConsistent(try #require(again.cache))
+    }
+
+    @Test func whatIsSharedIsReadWhenNoMoreIsShared() throws {
+        let harness = try shared()
+        harness.crash(power: false)
+        harness.limits.sharesBlocks = false
+        let cache = try harness.open()
+        #expect(try harness.read(0..<8) == CacheHarness.blocks(0..<8, 1))
+        cache.insert(harness.other, block: 300, data: CacheHarness.block(7, 1))
+        #expect(cache.statistics.shared == 0 && cache.statistics.sharedReferences == 16)
+        #expect(try harness.read(300..<301, of: harness.other) == CacheHarness.block(7, 1))
+        expectConsistent(cache)
+    }
+
+    /// Beyond what one may have a block is there once more.
+    @Test func aBlockHasSoManyReferencesAndNoMore() throws {
+        let harness = try harness()
+        let cache = try harness.open()
+        for block in 0..<100 as Range<UInt64> { cache.insert(harness.volume, block: block, data: CacheHarness.block(0, 1)) }
+        #expect(cache.statistics.sharedBlocks == 2 && cache.statistics.sharedReferences == 100)
+        for block in 0..<100 as Range<UInt64> { #expect(try harness.read(block..<block + 1) == CacheHarness.block(0, 1)) }
+        expectConsistent(cache)
+    }
+
+    private func division(_ harness: CacheHarness, _ names: [String], _ body: (inout CacheDivision.Share) -> Void) -> CacheDivision {
+        var division = CacheDivision()
+        for name in names { division.partitions[name] = 8 * (64 << 10) }
+        for volume in [harness.volume, harness.other] {
+            var share = CacheDivision.Share()
+            body(&share)
+            division.shares[volume] = share
+        }
+        return division
+    }
+
+    /// The number of a partition is another one while there is one before it: what is replaced then is replaced for all.
+    @Test func partitionsThatComeAndGoLeaveNoOldSignatures() throws {
+        let harness = try harness()
+        harness.byteCount = 4096 + 48 * (64 << 10)
+        harness.division = division(harness, ["gold"]) { $0.partition = "gold" }
+        let cache = try harness.open()
+        cache.insert(harness.volume, block: 5, data: CacheHarness.block(0, 1))
+        try cache.divide(division(harness, ["archive", "gold"]) { $0.partition = "gold" })
+        cache.insert(harness.volume, block: 5, data: CacheHarness.block(0, 2))
+        try cache.divide(harness.division)
+        cache.insert(harness.other, block: 9, data: CacheHarness.block(0, 1))
+        #expect(try harness.read(5..<6) == CacheHarness.block(0, 2))
+        #expect(try harness.read(9..<10, of: harness.other) == CacheHarness.block(0, 1))
+        expectConsistent(cache)
+    }
+
+    /// A neighbour that has the same and much more takes nothing of what is guaranteed.
+    @Test func aNeighbourDoesNotEmptyAGuarantee() throws {
+        let harness = try harness()
+        harness.byteCount = 4096 + 48 * (64 << 10)
+        var share = CacheDivision.Share()
+        share.guaranteedBytes = 16 * (64 << 10)
+        harness.division.shares[harness.volume] = share
+        let cache = try harness.open()
+        func fill(_ volume: VolumeIdentifier, _ blocks: Range<UInt64>) {
+            for block in blocks {
+                cache.insert(volume, block: block, data: CacheHarness.block(block, 1))
+                if block % 8 == 0 { harness.scheduler.runUntilIdle() }
+            }
+        }
+        fill(harness.volume, 0..<120)
+        fill(harness.other, 0..<120)
+        #expect(cache.statistics.sharedReferences > 200)
+        fill(harness.other, 10_000..<12_000)
+        let held = (0..<120 as Range<UInt64>).count { cache.contains(harness.volume, block: $0) }
+        #expect(held == 120)
+        expectConsistent(cache)
+    }
+
+    /// What is shared with a volume that went is in no record any more.
+    @Test func recordsOfAVolumeThatSharedGoWithIt() throws {
+        let harness = try shared()
+        let before = Set(harness.directory.names)
+        try #require(harness.cache).detach(volume: harness.volume)
+        try harness.synchronize()
+        try harness.synchronize()
+        #expect(before.isDisjoint(with: harness.directory.names), "\(before) \(harness.directory.names)")
+        #expect(try harness.read(100..<108, of: harness.other) == CacheHarness.blocks(0..<8, 1))
+    }
+
+    @Test func recordsOfAVolumeStandTogether() {
+        let identity = SharedIdentity(signature: BlockSignature(high: 1, low: 2), nameHigh: 3, nameLow: 4)
+        let records: [CacheRecord] = [
+            .shared(ordinal: 1, block: 0, slot: 4, identity), .shared(ordinal: 0, block: 0, slot: 4, identity),
+            .data(ordinal: 1, block: 7, count: 1, slot: 5), .removed(ordinal: 0, 3..<4), .freed(segment: 2),
+            .shared(ordinal: 1, block: 1, slot: 6, identity), .shared(ordinal: 0, block: 1, slot: 6, identity),
+        ]
+        var buffer = ByteBuffer()
+        for record in records { record.encode(into: &buffer) }
+        var gathered = CacheJournal<SimulatedFile>.gathered(buffer)
+        var found: [CacheRecord] = []
+        while let record = CacheRecord(from: &gathered) { found.append(record) }
+        #expect(found == [1, 3, 0, 2, 4, 6, 5].map { records[$0] })
+    }
+
+    /// Blocks of two volumes that are often equal, in a cache that is too small, with crashes: each reads what it had last.
+    @Test(arguments: 0..<12 as Range<UInt64>) func sharingUnderLoad(seed: UInt64) throws {
+        let harness = try harness(seed: seed)
+        harness.limits.journalBytes = 8 << 10
+        var newest: [CacheOwner: ByteBuffer?] = [:]
+        let random = harness.random
+        for _ in 0..<6 {
+            let cache = try harness.open()
+            for volume in [harness.volume, harness.other] {
+                for block in 0..<160 as Range<UInt64> {
+                    let owner = CacheOwner(volume: volume == harness.volume ? 0 : 1, block: block)
+                    let read = try harness.read(block..<block + 1, of: volume)
+                    if let read, let known = newest[owner] { #expect(read == known, "seed \(seed) block \(block)") }
+                }
+            }
+            expectConsistent(cache, "seed \(seed)")
+            for _ in 0..<200 {
+                let isFirst = random.chance(percent: 50)
+                let volume = isFirst ? harness.volume : harness.other
+                let block = random.below(160)
+                let owner = CacheOwner(volume: isFirst ? 0 : 1, block: block)
+                switch random.below(12) {
+                case 0:
+                    cache.invalidate(volume, blocks: block..<block + 1)
+                    newest[owner] = .some(nil)
+                case 1:
+                    cache.insertZeroes(volume, blocks: block..<block + 1)
+                    newest[owner] = zeroBlock
+                case 2..<9:
+                    let bytes = CacheHarness.block(random.below(60), 1)
+                    cache.insert(volume, block: block, data: bytes)
+                    newest[owner] = bytes
+                case 9:
+                    let read = try harness.read(block..<block + 1, of: volume)
+                    if let read, let known = newest[owner] { #expect(read == known, "seed \(seed) block \(block)") }
+                default: for _ in 0..<random.below(12) { _ = harness.scheduler.step() }
+                }
+            }
+            harness.scheduler.runUntilIdle()
+            expectConsistent(cache, "seed \(seed)")
+            #expect(cache.statistics.corrupt == 0)
+            try harness.synchronize()
+            harness.crash(power: random.chance(percent: 50))
+        }
+    }
+}
