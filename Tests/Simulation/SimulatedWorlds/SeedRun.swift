@@ -18,6 +18,8 @@ public struct SeedRun: Sendable {
     public struct Outcome: Sendable {
         public fileprivate(set) var failures: [String] = []
         public fileprivate(set) var tally = WorldTally()
+        /// Tells runs apart in which any world took another course: of the same seeds it is the same, in whatever order they ran.
+        public fileprivate(set) var digest: UInt64 = 0
     }
 
     /// Runs them all. `progress` hears of every seed that is done.
@@ -27,6 +29,7 @@ public struct SeedRun: Sendable {
             return await group.reduce(into: Outcome()) {
                 $0.failures += $1.failures
                 $0.tally += $1.tally
+                $0.digest &+= $1.digest
             }
         }
     }
@@ -39,6 +42,7 @@ public struct SeedRun: Sendable {
                 let world = try World(seed: seed)
                 defer {
                     outcome.tally += world.tally
+                    outcome.digest &+= world.digest
                     world.end()
                 }
                 try world.run()

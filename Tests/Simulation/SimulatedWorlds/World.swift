@@ -187,6 +187,13 @@ public final class World {
         homeMachine.discard()
     }
 
+    /// Tells this course of the world from any other: how long it took, in steps and in its own time, and what chance would say next.
+    var digest: UInt64 {
+        [scheduler.steps, scheduler.now.uptimeNanoseconds, UInt64(tally.crashes), scheduler.random.next()].reduce(seed) {
+            SeededRandom(seed: $0 ^ $1).next()
+        }
+    }
+
     func fail(_ text: String) {
         if failure == nil {
             failure = WorldFailure(description: "seed \(seed), \(scheduler.steps) steps, \(tally.crashes) crashes: \(text)")

@@ -66,7 +66,9 @@ struct Simulator: AsyncParsableCommand {
         }
         for failure in outcome.failures { print(failure) }
         let seconds = (ContinuousClock.now - start).components.seconds
-        print("simulation: seeds \(firstSeed) to \(firstSeed + seeds - 1), \(outcome.failures.count) failed, \(seconds) s")
+        let digest = String(outcome.digest, radix: 16)
+        print(
+            "simulation: seeds \(firstSeed) to \(firstSeed + seeds - 1), \(outcome.failures.count) failed, \(seconds) s, course \(digest)")
         let tally = outcome.tally
         print(
             "simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused, "
