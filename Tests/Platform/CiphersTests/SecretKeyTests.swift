@@ -87,6 +87,31 @@ func mappingFlags(at address: UInt) throws -> [Substring] {
         for length in [0, 1, 31, 33, 1008, 4097, 8192] { #expect(causeway_secret_allocate(length) == nil) }
     }
 
+    /// Thousands of secrets come and go, of one length after the other: the pages of one serve the next.
+    @Test func emptyPagesServeSecretsOfAnyLength() throws {
+        let held = (0..<40).map { _ in causeway_secret_allocate(SecretKey.byteCount) }
+        let before = causeway_secret_pages()
+        for length in [32, 64, 1024, 4096, 32, 512, 128, 2048, 256, 32] {
+            let places = try (0..<300).map { number in
+                let place = try #require(causeway_secret_allocate(length))
+                #expect(UInt(bitPattern: place) % UInt(length) == 0)
+                #expect(UnsafeRawBufferPointer(start: place, count: length).allSatisfy { $0 == 0 })
+                place.storeBytes(of: UInt64(number), as: UInt64.self)
+                return place
+            }
+            // Every other one first, so that pages are full, have room and are empty in turn.
+            for parity in [1, 0] {
+                for (number, place) in places.enumerated() where number % 2 == parity {
+                    #expect(place.load(as: UInt64.self) == UInt64(number))
+                    causeway_secret_free(place)
+                }
+            }
+        }
+        // 300 pages for the longest, which were there for the others, and some for what other tests do meanwhile.
+        #expect(causeway_secret_pages() <= before + 400)
+        for place in held { place.map { causeway_secret_free($0) } }
+    }
+
     @Test func keysAreCompared() throws {
         let key = try SecretKey([UInt8](repeating: 1, count: 32))
         #expect(key.hasSameBytes(as: try SecretKey([UInt8](repeating: 1, count: 32))))
