@@ -22,8 +22,9 @@ struct SentFrame {
     var wasSentAgain = false
 }
 
-/// What one end sends in a class: the queue, what is on its way, credit.
-struct ClassSender {
+/// What one end sends in a class: the queue, what is on its way, credit. A class, because a session asks its senders for each frame who
+/// has one: of a value in an array the question would copy all queues' references.
+final class ClassSender {
     let trafficClass: TrafficClass
     /// Frames that were never sent, whose sequence is still 0. `bulk` is used by demand only.
     private var queue = Deque<ByteBuffer>()
@@ -68,7 +69,7 @@ struct ClassSender {
     }
 
     /// Queues a message, cut into frames when it is too long for one.
-    mutating func enqueue(_ message: LinkMessage, isBulk: Bool) -> Bool {
+    func enqueue(_ message: LinkMessage, isBulk: Bool) -> Bool {
         let byteCount = message.encodedBytes
         guard message.isEncodable, byteCount <= LinkLimits.framePayloadBytes || trafficClass.isOrdered else { return false }
         if byteCount <= LinkLimits.framePayloadBytes {
@@ -95,7 +96,7 @@ struct ClassSender {
         return frame
     }
 
-    private mutating func append(_ frame: ByteBuffer, isBulk: Bool) {
+    private func append(_ frame: ByteBuffer, isBulk: Bool) {
         if isSeparate(isBulk) {
             queuedBulkBytes += frame.readableBytes
             bulkQueue.append(frame)
@@ -120,7 +121,7 @@ struct ClassSender {
     }
 
     /// Takes the frame that `head` spoke of.
-    mutating func take(_ lane: Lane, on connection: ConnectionIdentifier, inFlight: Int, now: NIODeadline) -> ByteBuffer? {
+    func take(_ lane: Lane, on connection: ConnectionIdentifier, inFlight: Int, now: NIODeadline) -> ByteBuffer? {
         if lane != .bulkDemand, let sequence = again.popFirst() {
             let index = Int(sequence - firstSequence)
             sent[index].state = .inFlight
@@ -145,7 +146,7 @@ struct ClassSender {
 
     /// Corrects the size on the line of a frame that was just taken.
     /// - Returns: by how much it is smaller than was counted.
-    mutating func setWireBytes(_ byteCount: Int, sequence: UInt64) -> Int {
+    func setWireBytes(_ byteCount: Int, sequence: UInt64) -> Int {
         guard sequence >= firstSequence, sequence < nextSequence else { return 0 }
         let index = Int(sequence - firstSequence)
         guard sent[index].state == .inFlight else { return 0 }
@@ -156,7 +157,7 @@ struct ClassSender {
     }
 
     /// Takes the other side's position; `arrived` is called for each frame that was not known to have arrived.
-    mutating func acknowledge(_ position: ClassPosition, arrived: (SentFrame) -> Void) throws(LinkViolation) {
+    func acknowledge(_ position: ClassPosition, arrived: (SentFrame) -> Void) throws(LinkViolation) {
         guard position.next <= nextSequence else { throw LinkViolation("an acknowledgement of what was never sent") }
         credit = max(credit, position.credit)
         if position.next > firstSequence {
@@ -177,7 +178,7 @@ struct ClassSender {
         }
     }
 
-    private mutating func markArrived(_ index: Int, _ arrived: (SentFrame) -> Void) {
+    private func markArrived(_ index: Int, _ arrived: (SentFrame) -> Void) {
         if sent[index].state == .acknowledged { return }
         arrived(sent[index])
         sent[index].state = .acknowledged
@@ -185,14 +186,14 @@ struct ClassSender {
         unacknowledgedBytes -= sent[index].cost
     }
 
-    private mutating func dropAcknowledgedAgain() {
+    private func dropAcknowledgedAgain() {
         if again.contains(where: { sent[Int($0 - firstSequence)].state == .acknowledged }) {
             again.removeAll { sent[Int($0 - firstSequence)].state == .acknowledged }
         }
     }
 
     /// Everything that was on its way on a lost connection waits to be sent again.
-    mutating func connectionLost(_ connection: ConnectionIdentifier, lost: (SentFrame) -> Void) {
+    func connectionLost(_ connection: ConnectionIdentifier, lost: (SentFrame) -> Void) {
         var found = false
         for index in sent.indices where sent[index].state == .inFlight && sent[index].connection == connection {
             lost(sent[index])

@@ -32,6 +32,11 @@ struct ClassPosition: Equatable, Sendable {
     /// Bit i of word w says that sequence `next + 64w + i` has arrived.
     var arrived: [UInt64]
 
+    /// The length of what `encode` writes.
+    static func encodedBytes(_ positions: [ClassPosition]) -> Int {
+        positions.reduce(1) { $0 + 18 + 8 * $1.arrived.count }
+    }
+
     static func encode(_ positions: [ClassPosition], into buffer: inout ByteBuffer) {
         buffer.writeInteger(UInt8(truncatingIfNeeded: positions.count))
         for position in positions {
@@ -102,6 +107,7 @@ struct AcknowledgementBody: Equatable, Sendable {
 
     func frame() -> Frame {
         var buffer = ByteBuffer()
+        buffer.reserveCapacity(4 + ClassPosition.encodedBytes(positions))
         buffer.writeInteger(delayMicroseconds)
         ClassPosition.encode(positions, into: &buffer)
         return Frame(header: FrameHeader(kind: .acknowledgement, payloadBytes: buffer.readableBytes), payload: buffer)

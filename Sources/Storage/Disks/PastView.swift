@@ -38,7 +38,7 @@ public final class PastView<Disk: DiskFile, Directory: StorageDirectory> {
         }
         guard reads < Self.readsMax else { return completion(.failure(.busy("\(reads) reads of point \(point) are under way"))) }
         reads += 1
-        let over = layers.reversed().map(\.received).filter { $0.index.overlaps(range) }
+        let over = layers.reversed().map { $0.received }.filter { $0.index.overlaps(range) }
         // Held until the bytes are laid over: the files stay open.
         let held = layers
         journal.readBelowPoints(range) { [self] result in

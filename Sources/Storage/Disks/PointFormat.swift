@@ -91,6 +91,7 @@ struct PointHeader: Equatable {
 
     func encoded() -> ByteBuffer {
         var buffer = ByteBuffer()
+        buffer.reserveCapacity(PointFormat.headerBytes)
         buffer.writeInteger(PointFormat.magic)
         buffer.writeInteger(version)
         buffer.writeInteger(UInt16(clamping: attributes?.encodedBytes ?? 0))
@@ -231,6 +232,7 @@ struct PointCommit: Equatable {
 
     func encoded(after header: PointHeader) -> ByteBuffer {
         var buffer = ByteBuffer()
+        buffer.reserveCapacity(PointFormat.commitBytes)
         buffer.writeInteger(PointFormat.commitTag)
         buffer.writeInteger(digest)
         buffer.writeInteger(pieces)

@@ -160,7 +160,7 @@ extension PointJournal {
     /// don't, because some between were given up or the way back went past them, are removed in the end.
     private func findUndos(_ leftOver: [PointNumber], _ completion: @escaping Done) {
         let points = Set(staleUndoNames.compactMap { PointFormat.point(ofUndoFile: $0) })
-        let newest = queue.first.map(\.index.point).flatMap { points.contains($0) ? $0 : nil } ?? record.position.applied
+        let newest = queue.first.map { $0.index.point }.flatMap { points.contains($0) ? $0 : nil } ?? record.position.applied
         var oldest = newest
         while oldest > max(record.keptFrom, 1), points.contains(oldest - 1) { oldest -= 1 }
         guard record.keptFrom > 0, newest >= record.keptFrom, points.contains(newest) else { return keepHeldPoints(leftOver, completion) }

@@ -48,6 +48,7 @@ struct PositionRecord: Equatable {
     func encoded() -> ByteBuffer {
         let recordBytes = isLong ? Self.attributesRecordBytes : Self.recordBytes
         var buffer = ByteBuffer()
+        buffer.reserveCapacity(Self.slotBytes)
         buffer.writeInteger(isLong ? Self.attributesMagic : Self.magic)
         buffer.writeInteger(sequence)
         buffer.writeInteger(volume.high)

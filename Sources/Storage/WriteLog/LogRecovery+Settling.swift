@@ -59,7 +59,7 @@ extension LogRecovery {
         }
         makeFile(log: log, epoch: last, part: part.number + 1, sequence: sequence) { [self] in
             // Parts without batches add nothing, and each restart would leave one more.
-            let empty = lastParts.filter { $0.batchCount == 0 }.map(\.file.name)
+            let empty = lastParts.filter { $0.batchCount == 0 }.map { $0.file.name }
             last.files.removeAll { empty.contains($0.name) }
             remove(empty[...]) { [self] in
                 if empty.isEmpty { return finish(log: log, at: sequence) }

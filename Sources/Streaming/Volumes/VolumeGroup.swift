@@ -102,13 +102,14 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     /// The volumes for which the next cut waits: those that are not served here, and those that have stopped.
     public var awaited: [VolumeIdentifier] {
         if isPlanted(.cutsWithoutStoppedVolume) { return [] }
-        return (missing + members.filter { $0.refusal != nil }.map(\.identifier)).sorted { $0.description < $1.description }
+        return (missing + members.filter { $0.refusal != nil }.map { $0.identifier }).sorted { $0.description < $1.description }
     }
 
     /// Those that can be sealed. Before a cut these are all.
     private var usable: [Volume<Directory>] { members.filter { $0.refusal == nil } }
 
     // MARK: Sealing
+    // Asked at each tick: a key path of a generic class would be made anew each time, so closures stand here.
 
     /// True while the points of a cut are being made durable.
     public var isSealing: Bool { sealing != nil }
@@ -121,7 +122,7 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     }
 
     /// False while a cut is under way, or a volume has not made durable yet what it sealed before it joined: a cut counts on that.
-    private var mayCut: Bool { sealing == nil && usable.allSatisfy(\.log.isSealingDone) }
+    private var mayCut: Bool { sealing == nil && usable.allSatisfy { $0.log.isSealingDone } }
 
     private func answerWaitingSeals() {
         while mayCut, let next = waitingSeals.popFirst() { seal(carrying: next.seal, completion: next.completion) }
@@ -132,10 +133,10 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         let volumes = usable
         // All gather on while one of them waits to be sent, so that their points merge in step.
         let factor = volumes.contains { $0.hasPointWaiting } ? Volume<Directory>.mergeFactor : 1
-        let oldest = volumes.compactMap(\.log.currentEpochStartedAt).min()
+        let oldest = volumes.compactMap { $0.log.currentEpochStartedAt }.min()
         let isOld = oldest.map { now - $0 >= policy.recoveryPointObjective * factor } ?? false
         let byteCount = volumes.reduce(0) { $0 + $1.log.currentEpochBytes }
-        let byteCountMax = volumes.compactMap(\.pointBytesMax).min() ?? .max
+        let byteCountMax = volumes.compactMap { $0.pointBytesMax }.min() ?? .max
         let isLarge = byteCount >= min(Volume<Directory>.mergedBytes(policy.sealBytes, factor: factor), byteCountMax)
         let maySealByTime = volumes.allSatisfy { $0.log.sealedPoints.count < Volume<Directory>.pointsSealedByTimeMax }
         let isWanted = volumes.contains { $0.log.wantsSeal || $0.log.currentEpochExtents >= Volume<Directory>.extentsPerPointMax }
