@@ -169,7 +169,8 @@ let simulation: [Target] = [
         ],
         path: "Tests/Simulation/SimulatedWorlds", swiftSettings: strict + plantedBugs),
     .executableTarget(
-        name: "causeway-simulator", dependencies: ["SimulatedWorlds", "Blocks", arguments], path: "Tests/Simulation/causeway-simulator",
+        name: "causeway-simulator", dependencies: ["SimulatedWorlds", "Blocks", "CPlatform", arguments],
+        path: "Tests/Simulation/causeway-simulator",
         swiftSettings: strict + plantedBugs),
     .testTarget(
         name: "SimulationTests", dependencies: ["SimulatedWorlds", "SimulatedStorage", "Blocks"],

@@ -31,10 +31,16 @@ public final class SeededRandom {
 /// A virtual clock and the events that wait for it. One world has one scheduler; everything in
 /// the world runs on it, in an order that only the seed decides.
 public final class Scheduler {
+    /// When an event runs, and where its action is. Without a reference, so that events change places at no cost.
     private struct Event {
         let time: NIODeadline
         let order: UInt64
-        let action: () -> Void
+        let place: Int
+    }
+
+    /// What an event does: as a closure alone it would be wrapped in another one by each collection that holds it.
+    private struct Action {
+        let run: () -> Void
     }
 
     /// The present of the world.
@@ -45,13 +51,16 @@ public final class Scheduler {
     public private(set) var steps: UInt64 = 0
     private var heap: [Event] = []
     private var order: UInt64 = 0
+    /// The actions of the events in the heap, each in a place of its own, and the places that are free.
+    private var actions: [Action?] = []
+    private var freePlaces: [Int] = []
 
     public init(seed: UInt64) { random = SeededRandom(seed: seed) }
 
     /// Runs `action` when `delay` has passed.
     public func schedule(after delay: TimeAmount, _ action: @escaping () -> Void) {
         order += 1
-        heap.append(Event(time: now + delay, order: order, action: action))
+        heap.append(Event(time: now + delay, order: order, place: keep(action)))
         siftUp(heap.count - 1)
     }
 
@@ -61,14 +70,21 @@ public final class Scheduler {
     }
 
     /// Forgets all that waits, and with it the world that waits in it.
-    public func removeAll() { heap.removeAll() }
+    public func removeAll() {
+        heap.removeAll()
+        freePlaces.removeAll()
+        // What an action held may look here when it goes.
+        let forgotten = actions
+        actions.removeAll()
+        withExtendedLifetime(forgotten) {}
+    }
 
     /// Runs the next event; false when there is none.
     public func step() -> Bool {
-        guard let event = pop() else { return false }
-        now = max(now, event.time)
+        guard let (time, action) = pop() else { return false }
+        now = max(now, time)
         steps += 1
-        event.action()
+        action.run()
         return true
     }
 
@@ -90,34 +106,58 @@ public final class Scheduler {
         while left > 0, step() { left -= 1 }
     }
 
-    private func isBefore(_ left: Event, _ right: Event) -> Bool {
+    private func keep(_ action: @escaping () -> Void) -> Int {
+        guard let place = freePlaces.popLast() else {
+            actions.append(Action(run: action))
+            return actions.count - 1
+        }
+        actions[place] = Action(run: action)
+        return place
+    }
+
+    private func take(_ place: Int) -> Action? {
+        freePlaces.append(place)
+        return actions[place].take()
+    }
+
+    private static func isBefore(_ left: Event, _ right: Event) -> Bool {
         left.time == right.time ? left.order < right.order : left.time < right.time
     }
 
     private func siftUp(_ start: Int) {
-        var child = start
-        while child > 0 {
-            let parent = (child - 1) / 2
-            if !isBefore(heap[child], heap[parent]) { return }
-            heap.swapAt(child, parent)
-            child = parent
+        heap.withUnsafeMutableBufferPointer { heap in
+            let event = heap[start]
+            var child = start
+            while child > 0 {
+                let parent = (child - 1) / 2
+                if !Self.isBefore(event, heap[parent]) { break }
+                heap[child] = heap[parent]
+                child = parent
+            }
+            heap[child] = event
         }
     }
 
-    private func pop() -> Event? {
-        guard let first = heap.first else { return nil }
+    private func pop() -> (NIODeadline, Action)? {
+        guard let first = heap.first, let action = take(first.place) else { return nil }
         let last = heap.removeLast()
-        if heap.isEmpty { return first }
-        heap[0] = last
-        var parent = 0
-        while true {
-            var smallest = parent
-            for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count && isBefore(heap[child], heap[smallest]) {
-                smallest = child
+        if !heap.isEmpty { siftDown(last) }
+        return (first.time, action)
+    }
+
+    /// Puts an event in the place of the first one.
+    private func siftDown(_ event: Event) {
+        heap.withUnsafeMutableBufferPointer { heap in
+            var parent = 0
+            while true {
+                var child = 2 * parent + 1
+                if child >= heap.count { break }
+                if child + 1 < heap.count, Self.isBefore(heap[child + 1], heap[child]) { child += 1 }
+                if !Self.isBefore(heap[child], event) { break }
+                heap[parent] = heap[child]
+                parent = child
             }
-            if smallest == parent { return first }
-            heap.swapAt(smallest, parent)
-            parent = smallest
+            heap[parent] = event
         }
     }
 }

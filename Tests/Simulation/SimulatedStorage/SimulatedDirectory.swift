@@ -58,6 +58,9 @@ public final class SimulatedMachine {
     /// came in between. A file that is sealed under nonces which count must not be among them.
     public internal(set) var overwrittenFiles = Set<String>()
 
+    /// Only files whose path begins with this are looked at for such places: every byte that was ever written is kept for it.
+    public var watchedPrefix = ""
+
     func makeNode(content: [UInt8] = []) -> FileNode {
         let node = FileNode(content: content)
         nodes.append(node)

@@ -16,17 +16,8 @@ final class FileNode {
 
         func apply(to content: inout [UInt8]) {
             switch self {
-            case .bytes(let offset, let bytes):
-                if content.count < offset + bytes.count {
-                    content.append(contentsOf: repeatElement(0, count: offset + bytes.count - content.count))
-                }
-                content.replaceSubrange(offset..<offset + bytes.count, with: bytes)
-            case .size(let size):
-                if content.count > size {
-                    content.removeLast(content.count - size)
-                } else {
-                    content.append(contentsOf: repeatElement(0, count: size - content.count))
-                }
+            case .bytes(let offset, let bytes): content.put(bytes, at: offset)
+            case .size(let size): content.resize(to: size)
             }
         }
     }
@@ -53,13 +44,13 @@ final class FileNode {
     /// Zeroes that end a write, from the next sector on, are room for what is to come and no content. A file whose beginning is set to
     /// zeroes begins a new life: what gives all else in it its meaning is gone, the salt of a log's file too.
     func expose(_ bytes: [UInt8], at offset: Int) -> Bool {
-        guard let last = bytes.lastIndex(where: { $0 != 0 }) else {
+        guard let last = bytes.lastNonzeroIndex else {
             if offset == 0, bytes.count >= Self.sectorBytes { (exposed, isExposed) = ([], []) }
             return true
         }
         let end = min(offset + bytes.count, (offset + last) / Self.sectorBytes * Self.sectorBytes + Self.sectorBytes)
         if end > exposed.count {
-            exposed.append(contentsOf: repeatElement(0, count: end - exposed.count))
+            exposed.resize(to: end)
             isExposed.append(contentsOf: repeatElement(false, count: (end - 1) / Self.sectorBytes + 1 - isExposed.count))
         }
         var isSame = true
@@ -67,11 +58,11 @@ final class FileNode {
         while position < end {
             let sector = position / Self.sectorBytes
             let next = min(end, (sector + 1) * Self.sectorBytes)
-            if isExposed[sector], exposed[position..<next] != bytes[position - offset..<next - offset] { isSame = false }
+            if isExposed[sector], !exposed.holds(next - position, at: position, as: bytes, at: position - offset) { isSame = false }
             isExposed[sector] = true
             position = next
         }
-        exposed.replaceSubrange(offset..<end, with: bytes[..<(end - offset)])
+        exposed.put(bytes[..<(end - offset)], at: offset)
         return isSame
     }
 
@@ -134,8 +125,10 @@ public final class SimulatedFile: DiskFile {
     let machine: SimulatedMachine
     private let name: String
     private let incarnation: UInt64
+    private let isWatched: Bool
 
     init(node: FileNode, name: String, machine: SimulatedMachine) {
+        isWatched = name.hasPrefix(machine.watchedPrefix)
         self.node = node
         self.name = name
         self.machine = machine
@@ -201,17 +194,21 @@ public final class SimulatedFile: DiskFile {
     }
 
     public func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
-        let bytes = Array(data.readableBytesView)
-        if !node.expose(bytes, at: Int(clamping: offset)) { machine.overwrittenFiles.insert(name) }
+        let bytes = data.withUnsafeReadableBytes { Array($0) }
+        expose(bytes, at: Int(clamping: offset))
         change(.bytes(offset: Int(clamping: offset), bytes), completion)
     }
 
     public func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
         guard incarnation == machine.incarnation else { return .failure(.failed("simulated: the process is dead")) }
         guard machine.random.chance(percent: machine.faults.atOncePercent) else { return nil }
-        let bytes = Array(data.readableBytesView)
-        if !node.expose(bytes, at: Int(clamping: offset)) { machine.overwrittenFiles.insert(name) }
+        let bytes = data.withUnsafeReadableBytes { Array($0) }
+        expose(bytes, at: Int(clamping: offset))
         return apply(.bytes(offset: Int(clamping: offset), bytes))
+    }
+
+    private func expose(_ bytes: [UInt8], at offset: Int) {
+        if isWatched, !node.expose(bytes, at: offset) { machine.overwrittenFiles.insert(name) }
     }
 
     public func writeZeroes(

@@ -26,7 +26,11 @@ final class HomeDisk {
         openJournal()
     }
 
-    func die() { isDead = true }
+    /// Nothing of it happens any more. What waits in its core holds this disk, so the core is let go.
+    func die() {
+        isDead = true
+        core = nil
+    }
 
     private func openJournal() {
         if volume.closedAt != nil { return }
@@ -97,7 +101,7 @@ final class HomeDisk {
         guard let core, !isHandingOver else { return answer(OpenCoding.later, ByteBuffer()) }
         // Points of an earlier session end first: the position must be final when the lease is judged.
         core.sessionLost { [self] in
-            if isDead || isHandingOver || edge != volume.edge { return }
+            guard let core = self.core, !isDead, !isHandingOver, edge == volume.edge else { return }
             do throws(VolumeOpenRefusal) {
                 _ = try volume.lease.open(request, receivedPoint: core.journal.position.received)
             } catch {
@@ -151,9 +155,10 @@ final class HomeDisk {
     func handOver(to edge: Int, completion: @escaping () -> Void) {
         guard let core, !isHandingOver else { return }
         isHandingOver = true
+        let journal = core.journal
         core.sessionLost { [self] in
-            core.journal.setLease(nil) { [self] in
-                core.journal.whenAllApplied { [self] result in
+            journal.setLease(nil) { [self, unowned journal] in
+                journal.whenAllApplied { [self] result in
                     isHandingOver = false
                     guard !isDead, case .success(let position) = result else { return }
                     volume.handOver(to: edge, after: position.applied)

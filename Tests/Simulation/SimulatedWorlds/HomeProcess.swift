@@ -118,12 +118,11 @@ final class HomeProcess {
     }
 
     private func handle(_ action: LinkAction, edge: Int) {
-        let served = disks.filter { $0.volume.edge == edge }
         switch action {
         case .sessionStarted:
             sessions[edge] += 1
-            for disk in served { disk.core?.sessionLost() }
-        case .becameWritable: for disk in served { disk.core?.linkWritable() }
+            for disk in disks where disk.volume.edge == edge { disk.core?.sessionLost() }
+        case .becameWritable: for disk in disks where disk.volume.edge == edge { disk.core?.linkWritable() }
         case .deliver(.request(let call, _, let body), _): open(call, body, edge: edge)
         case .deliver(let message, _):
             guard let identifier = message.volume, let disk = disks.first(where: { $0.volume.identifier == identifier }) else { return }

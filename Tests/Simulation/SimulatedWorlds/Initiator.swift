@@ -9,7 +9,8 @@ final class Initiator: CustomStringConvertible {
 
     private unowned let world: World
     private unowned let owner: ServedVolume
-    private let volume: ServedVolume.Core
+    /// Its owner's, who lives longer than anything here is asked for: what waits in a dead core must not keep that core.
+    private unowned let volume: ServedVolume.Core
     private let history: WriteHistory
     private var inFlight = 0
     private var isIssuing: Bool { !world.isCalm }
@@ -17,7 +18,7 @@ final class Initiator: CustomStringConvertible {
     private(set) var isRecovered = false
     private var isDead = false
     /// Sectors with a write in flight: no second one is sent to them.
-    private var busySectors = Set<UInt64>()
+    private var isBusy = [Bool](repeating: false, count: Int(SimulatedVolume.sectorCountMax))
 
     init(world: World, owner: ServedVolume, volume: ServedVolume.Core) {
         self.world = world
@@ -108,15 +109,16 @@ final class Initiator: CustomStringConvertible {
 
     private func write(isZeroes: Bool) {
         let range = pick()
-        if (range.start..<range.end).contains(where: busySectors.contains) { return }
-        for sector in range.start..<range.end { busySectors.insert(sector) }
+        let sectors = Int(range.start)..<Int(range.end)
+        if isBusy[sectors].contains(true) { return }
+        for sector in sectors { isBusy[sector] = true }
         inFlight += 1
         let number = history.record(range, isZeroes: isZeroes)
         let isDurable = random.chance(percent: 10)
         let completion: (Result<Void, BlockDeviceError>) -> Void = { [self] result in
             if isDead { return }
             inFlight -= 1
-            for sector in range.start..<range.end { busySectors.remove(sector) }
+            for sector in sectors { isBusy[sector] = false }
             switch result {
             case .success:
                 history.acknowledge(number)

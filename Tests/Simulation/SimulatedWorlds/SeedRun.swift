@@ -1,43 +1,44 @@
-/// Runs worlds for a range of seeds.
+/// Runs worlds for a range of seeds, one after the other.
 public struct SeedRun: Sendable {
     /// The first seed, and how many.
     public var firstSeed: UInt64
     public var count: UInt64
-    /// Worlds at once.
-    public var workers: UInt64
-    /// A worker stops at this many failures.
+    /// The run ends at this many failures.
     public var failuresMax = 5
 
-    public init(firstSeed: UInt64, count: UInt64, workers: UInt64 = 2) {
+    public init(firstSeed: UInt64, count: UInt64) {
         self.firstSeed = firstSeed
         self.count = count
-        self.workers = max(1, workers)
     }
 
     /// What a run has brought: what failed, each with the command that replays it, and how often what is rare has happened.
-    public struct Outcome: Sendable {
-        public fileprivate(set) var failures: [String] = []
+    public struct Outcome: Sendable, Codable {
+        public var failures: [String] = []
         public fileprivate(set) var tally = WorldTally()
         /// Tells runs apart in which any world took another course: of the same seeds it is the same, in whatever order they ran.
         public fileprivate(set) var digest: UInt64 = 0
-    }
 
-    /// Runs them all. `progress` hears of every seed that is done.
-    public func run(progress: @escaping @Sendable () -> Void = {}) async -> Outcome {
-        await withTaskGroup(of: Outcome.self) { group in
-            for worker in 0..<workers { group.addTask { run(worker: worker, progress: progress) } }
-            return await group.reduce(into: Outcome()) {
-                $0.failures += $1.failures
-                $0.tally += $1.tally
-                $0.digest &+= $1.digest
-            }
+        public init() {}
+
+        /// That of both runs.
+        public static func += (left: inout Outcome, right: Outcome) {
+            left.failures += right.failures
+            left.tally += right.tally
+            left.digest &+= right.digest
+        }
+
+        /// Notes that a seed failed, and how it is replayed.
+        public mutating func addFailure(_ text: String, seed: UInt64) {
+            failures.append("\(text)\n  replay: make replay SEED=\(seed)")
         }
     }
 
-    private func run(worker: UInt64, progress: @Sendable () -> Void) -> Outcome {
+    /// Runs them all. `starting` hears of every seed before its world is made.
+    public func run(starting: (_ seed: UInt64) -> Void = { _ in }) -> Outcome {
         var outcome = Outcome()
-        var seed = firstSeed + worker
-        while seed < firstSeed + count, outcome.failures.count < failuresMax {
+        var seed = firstSeed
+        while seed &- firstSeed < count, outcome.failures.count < failuresMax {
+            starting(seed)
             do {
                 let world = try World(seed: seed)
                 defer {
@@ -47,10 +48,9 @@ public struct SeedRun: Sendable {
                 }
                 try world.run()
             } catch {
-                outcome.failures.append("\(error)\n  replay: make replay SEED=\(seed)")
+                outcome.addFailure("\(error)", seed: seed)
             }
-            progress()
-            seed += workers
+            seed &+= 1
         }
         return outcome
     }

@@ -35,7 +35,7 @@ final class ServedVolume {
     var isFenced: Bool { volume.edge != edge }
 
     /// What must not happen; of an edge that has lost its lease nothing is expected but that nothing of it comes home.
-    func fail(_ text: String) { if !isFenced { volume.fail(text) } }
+    func fail(_ text: @autoclosure () -> String) { if !isFenced { volume.fail(text()) } }
 
     func die() {
         isDead = true

@@ -7,7 +7,8 @@ import SimulatedStorage
 
 /// One end of the link in one process: the true session, and what stands for its sockets.
 final class LinkEnd {
-    let session: LinkSession
+    /// Nil once the process is dead: what of it still waits for an answer would keep all that was ever on its way.
+    private(set) var session: LinkSession?
     /// What the process makes of the session's actions.
     var onAction: (LinkAction) -> Void = { _ in }
     private let scheduler: Scheduler
@@ -24,10 +25,13 @@ final class LinkEnd {
     }
 
     /// The process died: nothing of it happens any more.
-    func die() { isDead = true }
+    func die() {
+        isDead = true
+        session = nil
+    }
 
     func send(_ message: LinkMessage, _ trafficClass: TrafficClass, isBulk: Bool) -> Bool {
-        guard !isDead, session.enqueue(message, trafficClass, isBulk: isBulk) else { return false }
+        guard let session, session.enqueue(message, trafficClass, isBulk: isBulk) else { return false }
         // Sending is a matter of its own event, as in the daemon, where a loop turn's messages go out together.
         scheduler.schedule(after: .nanoseconds(0)) { [self] in pump() }
         return true
@@ -35,7 +39,7 @@ final class LinkEnd {
 
     /// Does all that the session wants now.
     func pump() {
-        if isPumping || isDead { return }
+        guard let session, !isPumping else { return }
         isPumping = true
         repeat {
             while let action = session.nextAction() {
@@ -58,10 +62,10 @@ final class LinkEnd {
     }
 
     private func scheduleTick() {
-        guard let deadline = session.nextDeadline, tickAt.map({ deadline < $0 }) ?? true else { return }
+        guard let deadline = session?.nextDeadline, tickAt.map({ deadline < $0 }) ?? true else { return }
         tickAt = deadline
         scheduler.schedule(after: max(.nanoseconds(1), deadline - scheduler.now)) { [self] in
-            if isDead { return }
+            guard let session else { return }
             tickAt = nil
             session.tick(now: scheduler.now)
             pump()
@@ -136,8 +140,8 @@ final class SimulatedLine {
         // Each side notices in its own time, and its process may be dead by then.
         for end in [connection.home, connection.cloud] {
             scheduler.schedule(microseconds: delayMicroseconds) { [scheduler] in
-                if end.isDead { return }
-                end.session.connectionClosed(identifier, now: scheduler.now)
+                guard let session = end.session else { return }
+                session.connectionClosed(identifier, now: scheduler.now)
                 end.pump()
             }
         }
@@ -158,7 +162,7 @@ final class SimulatedLine {
         nextIdentifier += 1
         connections[identifier] = Connection(home: home, cloud: cloud, lastArrival: [scheduler.now, scheduler.now])
         for end in [home, cloud] {
-            end.session.connectionOpened(identifier, now: scheduler.now)
+            end.session?.connectionOpened(identifier, now: scheduler.now)
             end.pump()
         }
         if connections.count < connectionsMax { dialSoon() }
@@ -173,8 +177,8 @@ final class SimulatedLine {
         connections[identifier] = connection
         let end = toHome ? connection.home : connection.cloud
         scheduler.schedule(after: arrival - scheduler.now) { [self] in
-            guard connections[identifier] != nil, !end.isDead else { return }
-            end.session.receive(frame, on: identifier, now: scheduler.now)
+            guard connections[identifier] != nil, let session = end.session else { return }
+            session.receive(frame, on: identifier, now: scheduler.now)
             end.pump()
         }
     }

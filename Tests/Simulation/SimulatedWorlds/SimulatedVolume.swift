@@ -95,7 +95,7 @@ final class SimulatedVolume {
     /// The disk as the on-prem edge opens it.
     var disk: SimulatedFile { world.homeMachine.disk(diskName, holding: []) }
 
-    func fail(_ text: String) { world.fail("volume \(number): \(text)") }
+    func fail(_ text: @autoclosure () -> String) { world.fail("volume \(number): \(text())") }
 
     /// False from a crash of the cloud edge until it is known what has survived.
     var isHistoryKnown = true
@@ -225,6 +225,6 @@ final class SimulatedVolume {
     var cut: (lastIssued: UInt64, firstMissing: UInt64)? { diskStamps.flatMap { history.cut(showing: $0) } }
 
     private var diskStamps: [UInt64]? {
-        history.stamp.writes(in: ByteBuffer(bytes: disk.content), range: SectorRange(from: 0, to: Self.sectorCountMax))
+        disk.content.withUnsafeBytes { history.stamp.writes(in: $0, range: SectorRange(from: 0, to: Self.sectorCountMax)) }
     }
 }

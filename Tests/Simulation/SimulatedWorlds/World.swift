@@ -38,7 +38,7 @@ public struct WorldFailure: Error, CustomStringConvertible {
 }
 
 /// How often what is rare has happened.
-public struct WorldTally: Sendable {
+public struct WorldTally: Sendable, Codable {
     public var crashes = 0
     /// Edges that heard from home that they have lost a lease.
     public var fencings = 0
@@ -133,6 +133,7 @@ public final class World {
         cacheLimits = limits
         cacheBytes = random.chance(percent: 50) ? 512 << 10 : 1 << 20
         edges = (0..<2).map { SimulatedEdge(number: $0, world: self) }
+        for machine in edges.map(\.machine) + [homeMachine] { machine.watchedPrefix = Self.logPrefix }
         try makeVolumes()
     }
 
@@ -194,9 +195,9 @@ public final class World {
         }
     }
 
-    func fail(_ text: String) {
+    func fail(_ text: @autoclosure () -> String) {
         if failure == nil {
-            failure = WorldFailure(description: "seed \(seed), \(scheduler.steps) steps, \(tally.crashes) crashes: \(text)")
+            failure = WorldFailure(description: "seed \(seed), \(scheduler.steps) steps, \(tally.crashes) crashes: \(text())")
         }
     }
 
@@ -295,9 +296,12 @@ public final class World {
         if let failure { throw failure }
     }
 
+    /// What the paths of the logs' directories begin with.
+    private static let logPrefix = "log-"
+
     /// A file's path is that under which it was opened: a file of an epoch may have been a spare then.
     private func isOfLog(_ path: String) -> Bool {
-        path.hasPrefix("log-") && (path.contains("/epoch-") || path.contains("/spare-"))
+        path.hasPrefix(Self.logPrefix) && (path.contains("/epoch-") || path.contains("/spare-"))
     }
 
     private func checkNonces() {

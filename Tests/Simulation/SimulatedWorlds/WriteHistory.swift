@@ -1,6 +1,12 @@
 import Blocks
 import NIOCore
 
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
 // The model: what the initiator has written, in the order in which the volume was called.
 //
 // Each write has a number. Its sectors carry a stamp of (sector, number), so any sector that comes
@@ -28,39 +34,79 @@ struct Stamp {
     private func place(_ sector: UInt64) -> UInt64 { (pattern << 32 | sector).bigEndian }
 
     func data(_ range: SectorRange, write: UInt64) -> ByteBuffer {
-        var bytes = [UInt64](repeating: 0, count: range.byteCount / 8)
-        for (index, sector) in (range.start..<range.end).enumerated() {
-            let start = index * Self.wordsPerSector
-            for word in stride(from: start, to: start + Self.wordsPerSector, by: 2) {
-                bytes[word] = place(sector)
-                bytes[word + 1] = write.bigEndian
+        var data = ByteBuffer()
+        data.writeWithUnsafeMutableBytes(minimumWritableBytes: range.byteCount) { bytes in
+            for (index, sector) in (range.start..<range.end).enumerated() {
+                let start = index * BlockGeometry.sectorBytes
+                for offset in stride(from: start, to: start + BlockGeometry.sectorBytes, by: 16) {
+                    bytes.storeBytes(of: place(sector), toByteOffset: offset, as: UInt64.self)
+                    bytes.storeBytes(of: write.bigEndian, toByteOffset: offset + 8, as: UInt64.self)
+                }
             }
+            return range.byteCount
         }
-        return bytes.withUnsafeBytes { ByteBuffer(bytes: $0) }
+        return data
     }
 
     /// The number of the write that each sector of `range` is from: 0 for zeroes. Nil when one is no whole stamp.
     func writes(in data: ByteBuffer, range: SectorRange) -> [UInt64]? {
-        data.withUnsafeReadableBytes { bytes in
-            guard bytes.count == range.byteCount else { return nil }
-            var writes: [UInt64] = []
-            writes.reserveCapacity(Int(range.count))
-            for (index, sector) in (range.start..<range.end).enumerated() {
-                let start = index * BlockGeometry.sectorBytes
-                let write = bytes.loadUnaligned(fromByteOffset: start + 8, as: UInt64.self)
-                let expected = write == 0 ? 0 : place(sector)
-                for offset in stride(from: start, to: start + BlockGeometry.sectorBytes, by: 16) {
-                    guard bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self) == expected,
-                        bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt64.self) == write
-                    else { return nil }
-                }
-                writes.append(UInt64(bigEndian: write))
-            }
-            return writes
-        }
+        data.withUnsafeReadableBytes { writes(in: $0, range: range) }
     }
 
-    private static let wordsPerSector = BlockGeometry.sectorBytes / 8
+    /// The same of bytes that are in no buffer.
+    func writes(in bytes: UnsafeRawBufferPointer, range: SectorRange) -> [UInt64]? {
+        guard bytes.count == range.byteCount else { return nil }
+        var writes: [UInt64] = []
+        guard let first = bytes.baseAddress else { return writes }
+        writes.reserveCapacity(Int(range.count))
+        for (index, sector) in (range.start..<range.end).enumerated() {
+            let start = index * BlockGeometry.sectorBytes
+            let write = bytes.loadUnaligned(fromByteOffset: start + 8, as: UInt64.self)
+            // All 16 bytes are those 16 before them.
+            guard bytes.loadUnaligned(fromByteOffset: start, as: UInt64.self) == (write == 0 ? 0 : place(sector)),
+                memcmp(first + start, first + start + 16, BlockGeometry.sectorBytes - 16) == 0
+            else { return nil }
+            writes.append(UInt64(bigEndian: write))
+        }
+        return writes
+    }
+}
+
+/// For each sector the numbers of its writes, which ascend; each entry leads to the one before it.
+private struct SectorWrites {
+    private struct Entry {
+        let number: UInt64
+        /// The entry before it, of the same sector; negative when there is none.
+        let previous: Int32
+    }
+
+    private var entries: [Entry] = []
+    private var newest: [Int32]
+
+    init(sectorCount: UInt64) { newest = [Int32](repeating: -1, count: Int(sectorCount)) }
+
+    mutating func append(_ number: UInt64, to sector: UInt64) {
+        entries.append(Entry(number: number, previous: newest[Int(sector)]))
+        newest[Int(sector)] = Int32(entries.count - 1)
+    }
+
+    /// The newest of the sector's writes that is wanted.
+    @inline(__always)
+    func last(of sector: UInt64, where isWanted: (UInt64) -> Bool) -> UInt64? {
+        var place = newest[Int(sector)]
+        while place >= 0 {
+            let entry = entries[Int(place)]
+            if isWanted(entry.number) { return entry.number }
+            place = entry.previous
+        }
+        return nil
+    }
+
+    mutating func removeAll(after number: UInt64, of sector: UInt64) {
+        while newest[Int(sector)] >= 0, entries[Int(newest[Int(sector)])].number > number {
+            newest[Int(sector)] = entries[Int(newest[Int(sector)])].previous
+        }
+    }
 }
 
 /// The writes to one volume, and what may be read back.
@@ -68,8 +114,7 @@ final class WriteHistory {
     let sectorCount: UInt64
     let stamp: Stamp
     private var writes: [RecordedWrite] = []
-    /// For each sector the numbers of its writes, ascending.
-    private var bySector: [[UInt64]]
+    private var bySector: SectorWrites
     /// Every write up to here must survive a crash of the cloud edge.
     private(set) var flushedThrough: UInt64 = 0
     /// Every write up to here must be there when the cloud edge is up again.
@@ -98,7 +143,7 @@ final class WriteHistory {
         self.sectorCount = sectorCount
         self.order = order
         stamp = Stamp(pattern: pattern)
-        bySector = Array(repeating: [], count: Int(sectorCount))
+        bySector = SectorWrites(sectorCount: sectorCount)
         counter = Counter()
     }
 
@@ -135,7 +180,7 @@ final class WriteHistory {
         counter.last += 1
         lastNumber = counter.last
         writes.append(RecordedWrite(number: lastNumber, range: range, isZeroes: isZeroes, issuedAt: order.next()))
-        for sector in range.start..<range.end { bySector[Int(sector)].append(lastNumber) }
+        for sector in range.start..<range.end { bySector.append(lastNumber, to: sector) }
         return lastNumber
     }
 
@@ -158,8 +203,8 @@ final class WriteHistory {
         for (sector, stamp) in stamps.enumerated() {
             guard admits(stamp: stamp, sector: UInt64(sector), notOlderThan: floors[sector]) else { return sector }
             // Of zeroes the last counts: a write that can't be told from one that is there is not lost.
-            let kept = stamp != 0 ? stamp : bySector[sector].last { isZeroes($0) } ?? 0
-            bySector[sector].removeAll { $0 > kept }
+            let kept = stamp != 0 ? stamp : bySector.last(of: UInt64(sector)) { isZeroes($0) } ?? 0
+            bySector.removeAll(after: kept, of: UInt64(sector))
         }
         let now = order.next()
         for index in writes.indices where !writes[index].isAcknowledged { writes[index].acknowledgedAt = now }
@@ -173,12 +218,12 @@ final class WriteHistory {
 
     /// The number of the last write to `sector` among the writes up to `number`; 0 for none.
     func lastWrite(to sector: UInt64, through number: UInt64) -> UInt64 {
-        bySector[Int(sector)].last { $0 <= number } ?? 0
+        bySector.last(of: sector) { $0 <= number } ?? 0
     }
 
     /// The last acknowledged write to `sector`.
     func lastAcknowledged(_ sector: UInt64) -> UInt64 {
-        bySector[Int(sector)].last { number in index(of: number).map { writes[$0].isAcknowledged } ?? false } ?? 0
+        bySector.last(of: sector) { number in index(of: number).map { writes[$0].isAcknowledged } ?? false } ?? 0
     }
 
     /// The stamp that a sector must show when `number` is the last write to it: a write of zeroes shows none.
@@ -189,8 +234,8 @@ final class WriteHistory {
 
     /// The writes that a value of `sector` can be from, newer or as new as `floor`. Zero fits the origin and each write of zeroes.
     func admits(stamp: UInt64, sector: UInt64, notOlderThan floor: UInt64) -> Bool {
-        if stamp != 0 { return stamp >= floor && bySector[Int(sector)].contains(stamp) }
-        return floor == 0 || bySector[Int(sector)].contains { $0 >= floor && isZeroes($0) }
+        if stamp != 0 { return stamp >= floor && bySector.last(of: sector) { $0 <= stamp } == stamp }
+        return floor == 0 || bySector.last(of: sector) { $0 < floor || isZeroes($0) }.map { $0 >= floor } ?? false
     }
 
     /// The last write such that it and all before it were acknowledged or are older than one that was.
@@ -229,7 +274,7 @@ final class WriteHistory {
     /// A crash has lost every write behind `number`. What is left counts as acknowledged: it was read.
     func forget(after number: UInt64) {
         writes.removeAll { $0.number > number }
-        for sector in bySector.indices { bySector[sector].removeAll { $0 > number } }
+        for sector in 0..<sectorCount { bySector.removeAll(after: number, of: sector) }
         let now = order.next()
         for index in writes.indices where !writes[index].isAcknowledged { writes[index].acknowledgedAt = now }
     }

@@ -1,8 +1,8 @@
 import ArgumentParser
 import Blocks
+import CPlatform
 import Foundation
 import SimulatedWorlds
-import Synchronization
 
 /// Runs the simulator over a range of seeds; each failing seed prints the command that replays it.
 @main
@@ -17,8 +17,11 @@ struct Simulator: AsyncParsableCommand {
     @Option(help: "The first seed.")
     var firstSeed: UInt64 = 1
 
-    @Option(help: "Worlds at once.")
-    var workers: UInt64 = 2
+    @Option(help: "Worlds at once, each in a process of its own; with one they run in this one. As many as there are cores by default.")
+    var workers = ProcessInfo.processInfo.activeProcessorCount
+
+    @Flag(help: .hidden)
+    var share = false
 
     /// Hash tables must iterate alike in every process, or a seed would not replay.
     private func demandDeterministicHashing() {
@@ -28,6 +31,13 @@ struct Simulator: AsyncParsableCommand {
         execv("/proc/self/exe", &arguments)
     }
 
+    /// What every run begins with.
+    private func begin() {
+        demandDeterministicHashing()
+        // Each world takes what the one before gave back.
+        causeway_keep_freed_memory()
+    }
+
     #if PLANTED_BUGS
         @Option(help: "Plants a bug in all worlds, by its name.")
         var planted: PlantedBug?
@@ -35,40 +45,64 @@ struct Simulator: AsyncParsableCommand {
         @Flag(help: "Plants each bug in turn, and looks for the first seed that finds it.")
         var hunt = false
 
+        /// What the processes of this run must be told.
+        private var arguments: [String] { planted.map { ["--planted", $0.rawValue] } ?? [] }
+
         func run() async throws {
-            demandDeterministicHashing()
+            begin()
             if hunt { return try await huntAll() }
-            try await PlantedBug.$current.withValue(planted) { try await runSeeds() }
+            try PlantedBug.$current.withValue(planted) { try runSeeds() }
         }
 
         private func huntAll() async throws {
             let start = ContinuousClock.now
-            let missed = await PlantedBugHunt.runAll(workers: Int(clamping: workers)) { print($0) }
+            let missed = await PlantedBugHunt.runAll(workers: workers) { print($0) }
             print(
                 "planted bugs: \(PlantedBug.allCases.count - missed) of \(PlantedBug.allCases.count) found, \((ContinuousClock.now - start).components.seconds) s"
             )
             if missed > 0 { throw ExitCode.failure }
         }
     #else
+        private var arguments: [String] { [] }
+
         func run() async throws {
-            demandDeterministicHashing()
-            try await runSeeds()
+            begin()
+            try runSeeds()
         }
     #endif
 
-    private func runSeeds() async throws {
+    private func runSeeds() throws {
+        if share { return try runShare() }
         let start = ContinuousClock.now
-        let done = Atomic<UInt64>(0)
-        let step = max(1, seeds / 10)
-        let outcome = await SeedRun(firstSeed: firstSeed, count: seeds, workers: workers).run { [seeds] in
-            let count = done.add(1, ordering: .relaxed).newValue
-            if count.isMultiple(of: step), seeds > 1 { print("simulation: \(count) of \(seeds) seeds") }
+        let (endSeed, isTooMany) = firstSeed.addingReportingOverflow(seeds)
+        if isTooMany || seeds == 0 { throw ValidationError("there are no such seeds") }
+        var result = SimulatorProcesses.Result(nextSeed: endSeed)
+        if workers > 1, seeds > 1 {
+            var processes = SimulatorProcesses(seeds: firstSeed..<endSeed, processesMax: workers, arguments: arguments)
+            result = try processes.run()
+        } else {
+            result.outcome = SeedRun(firstSeed: firstSeed, count: seeds).run()
         }
+        try report(result, endSeed: endSeed, time: ContinuousClock.now - start)
+    }
+
+    /// A share of a longer run: says which seed begins, then what came of all.
+    private func runShare() throws {
+        let outcome = SeedRun(firstSeed: firstSeed, count: seeds).run { seed in
+            let line = "\(seed)\n"
+            _ = line.utf8.withContiguousStorageIfAvailable { write(1, $0.baseAddress, $0.count) }
+        }
+        FileHandle.standardOutput.write(try JSONEncoder().encode(outcome))
+    }
+
+    private func report(_ result: SimulatorProcesses.Result, endSeed: UInt64, time: Duration) throws {
+        let outcome = result.outcome
         for failure in outcome.failures { print(failure) }
-        let seconds = (ContinuousClock.now - start).components.seconds
+        let seconds = time.components.seconds
         let digest = String(outcome.digest, radix: 16)
         print(
-            "simulation: seeds \(firstSeed) to \(firstSeed + seeds - 1), \(outcome.failures.count) failed, \(seconds) s, course \(digest)")
+            "simulation: seeds \(firstSeed) to \(result.nextSeed - 1), \(outcome.failures.count) failed, \(seconds) s, course \(digest)")
+        if result.nextSeed < endSeed { print("simulation: ended at a failure; it goes on from --first-seed \(result.nextSeed)") }
         let tally = outcome.tally
         print(
             "simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused, "
