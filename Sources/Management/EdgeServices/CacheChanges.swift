@@ -18,6 +18,8 @@ struct CacheChanges {
     /// The division that the next run will read, as far as this one has come to know it; nil when a write of it has failed, which may have
     /// come as far as the file all the same.
     var keptDivision: CacheDivision? = CacheDivision()
+    /// The cache can't keep all of it.
+    var loosened = LastingNotice()
 }
 
 extension CloudPlane {
@@ -38,6 +40,7 @@ extension CloudPlane {
         cacheChanges.isUnderWay = true
         change { [self] result in
             cacheChanges.isUnderWay = false
+            noticeLoosening(rest: .zero)
             completion(result)
             while !cacheChanges.isUnderWay, let next = cacheChanges.waiting.popFirst() { next() }
         }

@@ -60,24 +60,18 @@ extension CloudPlane {
         guard let file = opening.file else { return standIn(opening, because: opening.failure, completion: completion) }
         open(opening, file, byteCount: opening.byteCount) { [self] result in
             switch result {
-            case .success(let opened) where !opened.isUnusable && !isStopping:
-                adopt(opened)
-                stateSpace.cacheFile = opening.fileBesideLogs
-                stateSpace.lookedAt = nil
-                // Until it has been looked what the logs need.
-                if opening.fileBesideLogs != nil { opened.setGrowth(bytesMax: 0) }
-                let byteCount = opened.statistics.byteCount
-                if byteCount > opening.byteCount {
-                    let anew =
-                        opening.limits.deviceBytes == nil
-                        ? "remove \(opening.path)" : "write zeroes over the first 4096 bytes of \(opening.path)"
-                    recorder.record(
-                        "cache.resize_refused", severity: .warning,
-                        "the cache can't have \(opening.byteCount) bytes with the segments that it was made with: it has \(byteCount), which is as "
-                            + "small as it can be. Set that with `causeway cache resize`, or stop this edge and \(anew), so that another one is made"
-                    )
+            case .success(let opened) where !opened.isUnusable:
+                shareSpace(withCacheIn: opening.fileBesideLogs) { [self] in
+                    if isStopping {
+                        opened.close { _ in }
+                        completion(.success(false))
+                        return false
+                    }
+                    adopt(opened)
+                    tellSize(of: opened, opening)
+                    completion(.success(true))
+                    return true
                 }
-                completion(.success(true))
             case .success(let opened):
                 opened.close { _ in }
                 standIn(opening, because: "the cache \(opening.path) can't be read", completion: completion)
@@ -86,6 +80,18 @@ extension CloudPlane {
                 standIn(opening, because: "the cache \(opening.path) can't be opened: \(error)", completion: completion)
             }
         }
+    }
+
+    /// A cache that was made larger may not be as small as it is to be.
+    private func tellSize(of opened: SecureCache<LocalDirectory>, _ opening: CacheOpening) {
+        let byteCount = opened.statistics.byteCount
+        if byteCount <= opening.byteCount { return }
+        let anew =
+            opening.limits.deviceBytes == nil ? "remove \(opening.path)" : "write zeroes over the first 4096 bytes of \(opening.path)"
+        recorder.record(
+            "cache.resize_refused", severity: .warning,
+            "the cache can't have \(opening.byteCount) bytes with the segments that it was made with: it has \(byteCount), which is as "
+                + "small as it can be. Set that with `causeway cache resize`, or stop this edge and \(anew), so that another one is made")
     }
 
     private func open(
@@ -122,19 +128,17 @@ extension CloudPlane {
 
     /// Goes on with a cache that was opened.
     private func adopt(_ fresh: SecureCache<LocalDirectory>) {
-        fresh.onResized = { [unowned self] in recorder.record("cache.resized", "the cache has \($0) bytes now") }
+        fresh.onResized = { [unowned self] in
+            // The rest has been given back.
+            stateSpace.cacheBytesAtOpening = min(stateSpace.cacheBytesAtOpening, $0)
+            recorder.record("cache.resized", "the cache has \($0) bytes now")
+        }
         if let standIn = cache {
             fresh.takeOver(from: standIn)
             for entry in served.values { entry.volume.replaceCache(fresh) }
             standIn.close { _ in }
         }
         cache = fresh
-        if fresh.isLoosened {
-            recorder.record(
-                "cache.loosened", severity: .warning,
-                "the cache is too small for its partitions, guarantees and pins, and does not keep all of them: make it larger, or change them"
-            )
-        }
         if cacheTrouble == nil { return }
         cacheTrouble = nil
         recorder.record("cache.recovered", "the cache can be used again")

@@ -55,13 +55,31 @@ extension CloudPlane {
         do throws(CacheError) {
             try cache.checkDivision(division)
         } catch {
-            throw Problem(dividing: error, from: cache.division, to: division, name: volumeName)
+            throw Problem(
+                dividing: error, from: cache.division, to: division, bytesWithoutRoom: cache.statistics.bytesWithoutRoom, name: volumeName)
         }
         return division
     }
 
     /// What a volume that is served here is called.
     func volumeName(_ identifier: VolumeIdentifier) -> String { served[identifier]?.grant.name ?? "\(identifier)" }
+
+    /// Tells when the cache can't keep all of its division, and when it can again.
+    /// - Parameter rest: how long it must have been able to; what comes and goes by itself is told once.
+    func noticeLoosening(rest: TimeAmount = LastingNotice.restInterval) {
+        guard let cache, !cache.isUnusable else { return }
+        switch cacheChanges.loosened.observe(cache.isLoosened, now: .now(), rest: rest) {
+        case .begun:
+            let (now, loosening) = (cache.statistics, cache.loosening ?? CacheLoosening())
+            recorder.record(
+                "cache.loosened", severity: .warning,
+                "the cache has room for \(now.byteCount - min(now.byteCount, now.bytesWithoutRoom)) bytes, which is too little for its division: "
+                    + loosening.text + (now.bytesWithoutRoom > 0 ? "; free room on its file system" : "; make it larger")
+                    + ", or change partitions, shares and pins")
+        case .over: recorder.record("cache.division_fits", "the cache keeps all partitions, guarantees and pins again")
+        case nil: break
+        }
+    }
 
     // MARK: Keeping
 
@@ -103,5 +121,17 @@ extension CloudPlane {
     func forgetShares() {
         guard let cache, let granted else { return }
         for identifier in cache.division.shares.keys where !granted.contains(identifier) { cache.forgetShare(of: identifier) }
+    }
+}
+
+extension CacheLoosening {
+    /// What is not kept, in words that name nothing.
+    fileprivate var text: String {
+        [
+            partitions > 0 ? "\(partitions) partitions have another size" : nil,
+            guarantees > 0 ? "less is guaranteed to \(guarantees) volumes" : nil,
+            maxima > 0 ? "\(maxima) volumes may have more than their maximum, because segments are long" : nil,
+            pinnedBlocks > 0 ? "\(pinnedBlocks &* UInt64(BlockGeometry.blockBytes)) bytes of what is pinned may leave" : nil,
+        ].compactMap { $0 }.joined(separator: ", ")
     }
 }

@@ -21,8 +21,9 @@ struct StateSpace {
     fileprivate var isLooking = false
     /// The logs have less than their size, so that some room is left.
     fileprivate var isShort = false
-    /// The file of the cache when it is on this file system.
-    var cacheFile: OpenFile?
+    /// The file of the cache when it is on this file system, and what it had taken when it was opened: whatever logs need, it has that.
+    fileprivate(set) var cacheFile: OpenFile?
+    var cacheBytesAtOpening: UInt64 = 0
     /// The logs bound the cache.
     fileprivate var bounded = LastingNotice()
     /// How large logs may become that have no size of their own.
@@ -94,20 +95,51 @@ extension CloudPlane {
         else { return }
         stateSpace.isLooking = true
         stateSpace.lookedAt = now
-        let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let (cacheFile, edgeBytes) = (stateSpace.cacheFile, stateSpace.edgeLogBytes)
-        let unopened = (granted ?? []).filter { served[$0] == nil }
-        threadPool.runIfActive(eventLoop: eventLoop) {
-            let logs = unopened.map { ($0, LogSize.share(ofUnopened: $0, in: directory, edgeBytes: edgeBytes)) }
-            return (try directory.space().freeBytes, try cacheFile?.information().allocatedBytes, logs)
-        }
-        .whenComplete { result in
-            let plane = bound.value
-            plane.stateSpace.isLooking = false
+        measure(directory, stateSpace.cacheFile) { [self] result in
+            stateSpace.isLooking = false
             // A file system that does not answer has events of its own, from what can't be written there.
-            guard case .success(let (free, cached, logs)) = result else { return }
-            plane.stateSpace.unopened = Dictionary(logs) { first, _ in first }
-            plane.compareSpace(free: free, cached: cached)
+            if case .success(let measured) = result { compareSpace(measured) }
+        }
+    }
+
+    /// What is found on the file system.
+    private struct Measured: Sendable {
+        var free: UInt64
+        /// What the cache has taken, if it is there.
+        var cached: UInt64?
+        var unopened: [(VolumeIdentifier, LogShares.Log)]
+    }
+
+    private func measure(
+        _ directory: OpenDirectory, _ cacheFile: OpenFile?, completion: @escaping (Result<Measured, any Error>) -> Void
+    ) {
+        let edgeBytes = stateSpace.edgeLogBytes
+        let unopened = (granted ?? []).filter { served[$0] == nil }
+        onThread(
+            {
+                let logs = unopened.map { ($0, LogSize.share(ofUnopened: $0, in: directory, edgeBytes: edgeBytes)) }
+                return Measured(
+                    free: try directory.space().freeBytes, cached: try cacheFile?.information().allocatedBytes, unopened: logs)
+            }, completion: completion)
+    }
+
+    /// Goes on with a cache that was opened, which may be beside the logs: it takes no room before it is known what they need.
+    /// - Parameter adopt: makes it the cache; false when it is not taken.
+    func shareSpace(withCacheIn file: OpenFile?, adopt: @escaping () -> Bool) {
+        guard let file, let directory = stateSpace.directory else {
+            if adopt() {
+                stateSpace.cacheFile = nil
+                noticeLoosening()
+            }
+            return
+        }
+        measure(directory, file) { [self] result in
+            guard adopt() else { return }
+            stateSpace.cacheFile = file
+            stateSpace.cacheBytesAtOpening = (try? result.get())?.cached ?? 0
+            // Where nothing is known it keeps what it has, until the next look.
+            cache?.boundFile(bytesMax: 0)
+            if case .success(let measured) = result { compareSpace(measured) } else { stateSpace.lookedAt = nil }
         }
     }
 
@@ -123,9 +155,11 @@ extension CloudPlane {
         stateSpace.lookedAt = nil
     }
 
-    /// - Parameter cached: what the cache has taken of the file system, if it is there.
-    private func compareSpace(free: UInt64, cached: UInt64?) {
-        let needed = shareSpace(free: free, cached: cached)
+    private func compareSpace(_ measured: Measured) {
+        stateSpace.unopened = Dictionary(measured.unopened) { first, _ in first }
+        let free = measured.free
+        let needed = shareSpace(free: free, cached: measured.cached)
+        noticeLoosening()
         let change = stateSpace.watch.observe(used: needed, bound: free)
         switch change {
         case .reached(let step):
@@ -148,8 +182,8 @@ extension CloudPlane {
         }
         let shares = LogShares(logs: logs, cache: cacheShare, freeBytes: free)
         stateSpace.isShort = shares.pointBytesMax != nil
-        cache?.setGrowth(bytesMax: shares.cacheBytesMax ?? .max)
-        noticeBound(cacheShare, growth: shares.cacheBytesMax)
+        cache?.boundFile(bytesMax: shares.cacheBytesMax.map { max($0, stateSpace.cacheBytesAtOpening) } ?? .max)
+        noticeBound(cacheShare, bytesMax: shares.cacheBytesMax)
         for (entry, bound) in zip(entries, shares.bounds) {
             entry.volume.pointBytesMax = shares.pointBytesMax
             entry.volume.resizeLog(to: bound)
@@ -158,15 +192,15 @@ extension CloudPlane {
     }
 
     /// Tells when the logs begin to bound the cache, and when that is over.
-    private func noticeBound(_ cache: LogShares.Log?, growth: UInt64?) {
-        switch stateSpace.bounded.observe(growth != nil, now: .now()) {
+    private func noticeBound(_ cache: LogShares.Log?, bytesMax: UInt64?) {
+        switch stateSpace.bounded.observe(bytesMax != nil, now: .now()) {
         case .begun:
-            let (wanted, growth, taken) = (cache?.bytesWanted ?? 0, growth ?? 0, cache?.takenBytes ?? 0)
+            let size = cache?.sizeBytes ?? 0
+            let left = max(bytesMax ?? 0, cache?.takenBytes ?? 0)
             recorder.record(
                 "cache.bounded", severity: .warning,
-                "the file system of the state directory has no room for \(wanted - min(wanted, growth)) bytes of the cache besides what the write "
-                    + "logs may still take: it goes on with \(taken &+ growth) bytes. Free some there, or make the cache or the logs smaller"
-            )
+                "the file system of the state directory has no room for \(size - min(size, left)) bytes of the cache besides what the write "
+                    + "logs may still take: it goes on with \(left) bytes. Free some there, or make the cache or the logs smaller")
         case .over:
             recorder.record(
                 "cache.unbounded",

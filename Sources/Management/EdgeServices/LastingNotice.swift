@@ -16,7 +16,8 @@ struct LastingNotice: Equatable, Sendable {
     private var restsSince: NIODeadline?
 
     /// Takes a look.
-    mutating func observe(_ isSo: Bool, now: NIODeadline) -> Change? {
+    /// - Parameter rest: how long it must not have been so to be over.
+    mutating func observe(_ isSo: Bool, now: NIODeadline, rest: TimeAmount = restInterval) -> Change? {
         if isSo {
             restsSince = nil
             if lasts { return nil }
@@ -26,7 +27,7 @@ struct LastingNotice: Equatable, Sendable {
         guard lasts else { return nil }
         let since = restsSince ?? now
         restsSince = since
-        guard now - since >= Self.restInterval else { return nil }
+        guard now - since >= rest else { return nil }
         (lasts, restsSince) = (false, nil)
         return .over
     }

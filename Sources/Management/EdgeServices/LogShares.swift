@@ -32,7 +32,7 @@ struct LogShares: Equatable, Sendable {
     let bounds: [UInt64]
     /// The size at which points are to be sealed; nil when the file system can hold all logs at full size.
     let pointBytesMax: UInt64?
-    /// What the cache may take that it has not; nil for as much as it is to have.
+    /// How large the cache's file may become; nil for as large as it is to be. It may be larger than that already.
     let cacheBytesMax: UInt64?
 
     /// - Parameter cache: the cache, if it is on the same file system.
@@ -41,13 +41,15 @@ struct LogShares: Equatable, Sendable {
         let allTaken = logs.map(\.takenBytes).reduce(0, Self.sum)
         let reserve = Self.sum(freeBytes, allTaken) / Self.reservePart
         let room = freeBytes - min(freeBytes, reserve)
+        let cacheTaken = cache?.takenBytes ?? 0
         cacheBytesMax = cache.flatMap { cache in
-            let left = room - min(room, allWanted)
-            if cache.bytesWanted <= left { return nil }
-            let least = Self.sum(Self.sum(freeBytes, allTaken), cache.takenBytes) / Self.cachePart
-            return max(left, min(room, cache.bytesWanted, least - min(least, cache.takenBytes)))
+            let withRoom = Self.sum(cacheTaken, room)
+            if cache.bytesWanted <= room - min(room, allWanted) { return nil }
+            let least = Self.sum(Self.sum(freeBytes, allTaken), cacheTaken) / Self.cachePart
+            return max(withRoom - min(withRoom, allWanted), min(withRoom, cache.sizeBytes, least))
         }
-        let logRoom = room - (cacheBytesMax ?? 0)
+        let growth = cacheBytesMax.map { $0 - min($0, cacheTaken) } ?? 0
+        let logRoom = room - min(room, growth)
         guard allWanted > logRoom else {
             bounds = logs.map(\.sizeBytes)
             pointBytesMax = nil

@@ -6,11 +6,20 @@ import SecureCache
 
 /// What is wrong with a way to divide the cache, in words.
 extension Problem {
+    /// - Parameter bytesWithoutRoom: how much of the cache its file system has no room for.
     /// - Parameter name: what a volume is called.
-    init(dividing error: CacheError, from before: CacheDivision, to division: CacheDivision, name: (VolumeIdentifier) -> String) {
+    init(
+        dividing error: CacheError, from before: CacheDivision, to division: CacheDivision, bytesWithoutRoom: UInt64,
+        name: (VolumeIdentifier) -> String
+    ) {
         var detail = "\(error)"
         if case .division(let error) = error {
             detail = Problem.text(of: error, name)
+            switch error {
+            case .tooMuchPromised where bytesWithoutRoom > 0, .partitionsTooLarge where bytesWithoutRoom > 0:
+                detail += ". For \(ByteSize.text(bytesWithoutRoom)) of the cache its file system has no room"
+            default: break
+            }
             if case .noPartition(let partition) = error {
                 detail = Self.missing(partition, before, users: division.shares.filter { $0.value.partition == partition }.keys.map(name))
             }

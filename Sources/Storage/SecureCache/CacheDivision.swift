@@ -137,8 +137,9 @@ struct CachePlan: Equatable {
     private(set) var pools = [Pool(key: .partition(nil), bounds: CachePoolBounds())]
     private(set) var keys: [VolumeIdentifier: CachePoolKey] = [:]
     private(set) var pins: [VolumeIdentifier: [Range<UInt64>]] = [:]
-    /// The guarantees or the pins, or all, are not kept: see `init(loosening:_:)`.
-    private(set) var isLoosened = false
+    /// What of the division is not kept; nil when all is.
+    private(set) var loosening: CacheLoosening?
+    var isLoosened: Bool { loosening != nil }
 
     init() {}
 
@@ -153,19 +154,15 @@ struct CachePlan: Equatable {
         try checkPromises(division, geometry)
     }
 
-    /// The division, or as much of it as fits, in this order: without the pins; without guarantees, too; none.
+    /// The division, or as much of it as fits: see CacheDivision+Loosening.swift.
     init(loosening division: CacheDivision, _ geometry: CacheGeometry) {
-        var left = division
-        for step in 0..<3 {
-            if step == 1 { for volume in left.shares.keys { left.shares[volume]?.pins = [] } }
-            if step == 2 { for volume in left.shares.keys { left.shares[volume]?.guaranteedBytes = 0 } }
-            if let plan = try? CachePlan(left, geometry) {
-                self = plan
-                isLoosened = step > 0
-                return
-            }
+        if let plan = try? CachePlan(division, geometry) {
+            self = plan
+            return
         }
-        isLoosened = true
+        var left = division.loosened(for: geometry)
+        if let plan = try? CachePlan(left, geometry) { self = plan } else { left = CacheDivision() }
+        loosening = CacheLoosening(of: division, kept: left)
     }
 
     private mutating func addPartitions(_ division: CacheDivision, _ geometry: CacheGeometry) throws(CacheDivisionError) {
@@ -204,10 +201,9 @@ struct CachePlan: Equatable {
         }
         if guaranteed > ceiling { throw .guaranteeOverMaximum(volume) }
         if pinned > ceiling {
-            let blocksMax = UInt64(ceiling * geometry.slotCount) / CacheDivision.promisedQuartersOfPins * 3
             throw .pinsOverMaximum(
                 volume, pinnedBytes: share.pinnedBlocks * UInt64(BlockGeometry.blockBytes),
-                pinnedBytesMax: blocksMax * UInt64(BlockGeometry.blockBytes))
+                pinnedBytesMax: Self.pinnedBlocks(in: ceiling, geometry) * UInt64(BlockGeometry.blockBytes))
         }
         keys[volume] = .volume(volume)
         pools.append(
@@ -238,16 +234,21 @@ struct CachePlan: Equatable {
 
     // MARK: Segments and bytes
 
-    private static func segments(_ byteCount: UInt64, _ geometry: CacheGeometry, _ rule: FloatingPointRoundingRule) -> Int {
+    static func segments(_ byteCount: UInt64, _ geometry: CacheGeometry, _ rule: FloatingPointRoundingRule) -> Int {
         let (whole, rest) = byteCount.quotientAndRemainder(dividingBy: UInt64(geometry.segmentBytes))
         return min(Int(clamping: whole), CacheFormat.slotsMax) + (rule == .up && rest > 0 ? 1 : 0)
     }
 
     /// Segments that are promised for pinned blocks.
-    private static func segments(pinning blocks: UInt64, _ geometry: CacheGeometry) -> Int {
+    static func segments(pinning blocks: UInt64, _ geometry: CacheGeometry) -> Int {
         let promised = (min(blocks, UInt64(CacheFormat.slotsMax)) * CacheDivision.promisedQuartersOfPins + 2) / 3
         return (Int(promised) + geometry.slotCount - 1) / geometry.slotCount
     }
 
-    private static func bytes(_ segments: Int, _ geometry: CacheGeometry) -> UInt64 { UInt64(segments) * UInt64(geometry.segmentBytes) }
+    /// Blocks that can be pinned for which so many segments are promised.
+    static func pinnedBlocks(in segments: Int, _ geometry: CacheGeometry) -> UInt64 {
+        UInt64(segments) * UInt64(geometry.slotCount) * 3 / CacheDivision.promisedQuartersOfPins
+    }
+
+    static func bytes(_ segments: Int, _ geometry: CacheGeometry) -> UInt64 { UInt64(segments) * UInt64(geometry.segmentBytes) }
 }

@@ -155,6 +155,8 @@ struct CacheSegment {
     var pool: UInt8 = 0
     /// The file has all its bytes: it was full once.
     var hasRoom = false
+    /// The file has it, or is to have it.
+    var isInFile: Bool { hasRoom || [.open, .closed, .leaving].contains(state) }
     /// 0 while nothing there counts.
     var sequence: UInt64 = 0
     /// The number of the salt that it was written under.

@@ -23,17 +23,19 @@ extension SecureCache {
         if isClosed { throw .closed }
         // One that does not fit is mended a step at a time.
         if plan.isLoosened, division.promisesNoMore(than: self.division) { return }
-        if unusable == nil { try check(division, segmentCount: min(end, segmentCountWanted)) }
+        if unusable == nil { try check(division, segmentCount: plannableCount(end: min(end, segmentCountWanted))) }
     }
 
-    /// True when a division was given with which the cache is too small: see `CacheDivision`.
+    /// True when the cache can't keep all of its division.
     public var isLoosened: Bool { plan.isLoosened }
+    /// What it can't keep of it; nil when it keeps all.
+    public var loosening: CacheLoosening? { plan.loosening }
 
     /// Refuses a smaller size with which the division would not fit.
     func checkDivision(segmentCount: Int) throws(CacheError) {
         // Another one that fits can be set when this one does not.
         if plan.isLoosened { return }
-        try check(division, segmentCount: segmentCount)
+        try check(division, segmentCount: plannableCount(end: segmentCount))
     }
 
     private func check(_ division: CacheDivision, segmentCount: Int) throws(CacheError) {
@@ -46,10 +48,29 @@ extension SecureCache {
         }
     }
 
-    /// Takes over what the division says for the cache's present size.
+    /// Segments before an end that promises may count on: those that have room, rounded down by less than a sixteenth where some have none, so that
+    /// not each one that finds room or none changes what is promised.
+    func plannableCount(end: Int) -> Int {
+        let before = end - withoutRoom.count { $0 < end }
+        let usable = mayGrow ? min(before, fileSegmentsMax) : before
+        if usable == end { return end }
+        // A power of two of sixteen to thirty-one parts.
+        let part = max(1, usable) / 16
+        let step = part == 0 ? 1 : 1 << (Int.bitWidth - 1 - part.leadingZeroBitCount)
+        return usable - usable % step
+    }
+
+    /// Plans anew when there are fewer segments to promise than was planned for, or a good deal more.
+    func planForRoom() {
+        let count = plannableCount(end: end)
+        if count < plannedCount || count == end || count - plannedCount > plannedCount / 8 { didDivide() }
+    }
+
+    /// Takes over what the division says for the room that the cache has at present.
     func didDivide() {
+        plannedCount = plannableCount(end: end)
         var geometry = geometry
-        geometry.segmentCount = end
+        geometry.segmentCount = plannedCount
         let fresh = CachePlan(loosening: division, geometry)
         if fresh == plan { return }
         let before = plan
@@ -192,11 +213,14 @@ extension SecureCache {
         }
     }
 
-    /// How many of a volume's pinned blocks are here.
+    /// How many of a volume's pinned blocks are here, those among them that hold zeroes and take no room.
     public func pinnedBlocksHeld(of identifier: VolumeIdentifier) -> UInt64 {
         guard let volume = index[identifier] else { return 0 }
         var count: UInt64 = 0
-        volume.pins.forEach { extent in count += volume.map.count(in: extent.range.wholeBlocks) }
+        volume.pins.forEach { pin in
+            count += volume.map.count(in: pin.range.wholeBlocks)
+            volume.zeroes.forEach(in: pin.range) { count += UInt64($0.range.wholeBlocks.count) }
+        }
         return count
     }
 }

@@ -32,7 +32,7 @@ struct CachePoolPlace: Equatable {
 // Where room comes from.
 extension SecureCache {
     /// Segments that blocks can be in.
-    private var usableCount: Int { end - withoutRoom.count }
+    var usableCount: Int { end - withoutRoom.count }
     /// Segments that are kept free ahead of need.
     private var reserve: Int { CacheGeometry.reserve(segmentCount: usableCount) }
     /// How many of the segments that are leaving will take blocks again.
@@ -56,10 +56,13 @@ extension SecureCache {
             state: .open, queue: queue, pool: UInt8(pool), hasRoom: segments[number].hasRoom, sequence: segment.sequence,
             salt: UInt32(salt))
         if number >= end { countBehindEnd += 1 }
-        if !segments[number].hasRoom { grew() }
         queues.opened(in: pool)
         filling.append(segment)
         record(.opened(segment: UInt32(number), sequence: segment.sequence, salt: UInt32(salt), queue))
+        if !segments[number].hasRoom {
+            fileSegments += 1
+            keepToFile()
+        }
         makeRoom()
         return segment
     }
@@ -302,9 +305,11 @@ extension SecureCache {
             ownersInMemory[number] = nil
             record(.freed(segment: UInt32(number)))
             segments[number].sequence = 0
+            fileSegments -= 1
             if number < end {
                 segments[number].state = .withoutRoom
-                withoutRoom.append(number)
+                // The first is tried first, so that the file has no holes: after a restart the first segments are those that it has.
+                withoutRoom.insert(number, at: withoutRoom.firstIndex { $0 > number } ?? withoutRoom.count)
             } else {
                 segments[number].state = .free
                 countBehindEnd -= 1
@@ -318,8 +323,9 @@ extension SecureCache {
         // The bridge stays free where it is, behind the end, and is not tried again: the tables may end before it at any time.
         let without = freeSegments.filter { $0 < end && !segments[$0].hasRoom }
         for number in without { segments[number].state = .withoutRoom }
-        withoutRoom += without
+        if !without.isEmpty { withoutRoom = Deque((withoutRoom + without).sorted()) }
         freeSegments.removeAll { !segments[$0].hasRoom }
+        planForRoom()
     }
 
     /// One of the segments that had no room is the next to be filled: when others were filled meanwhile, or there are no others.
@@ -345,32 +351,30 @@ extension SecureCache {
         for number in withoutRoom { segments[number].state = .free }
         freeSegments += withoutRoom
         withoutRoom = []
+        planForRoom()
     }
 
     // MARK: Room that others need
 
-    /// Bounds what the file takes of its file system beyond what it has, until the next call: others need the rest. Without room for one more
-    /// segment the cache goes on with those that it has, as on a full file system.
-    public func setGrowth(bytesMax: UInt64) {
+    /// Bounds how large the file may become, until the next call: others need the rest of its file system. Without room for one more segment the
+    /// cache goes on with those that the file has, as on a full file system. It gives nothing back that it has.
+    public func boundFile(bytesMax: UInt64) {
         let couldGrow = mayGrow
-        growthBytesMax = bytesMax
-        if isClosed || mayGrow == couldGrow { return }
+        let bytes = bytesMax - min(bytesMax, UInt64(CacheFormat.headerBytes))
+        fileSegmentsMax = Int(clamping: bytes / UInt64(geometry.segmentBytes))
+        if isClosed { return }
+        planForRoom()
+        if mayGrow == couldGrow { return }
         if mayGrow { tryAll() } else { setAsideFree() }
         if let eviction, eviction.isWaiting { moveNext(eviction) }
         makeRoom()
         pump()
     }
 
-    var mayGrow: Bool { growthBytesMax >= UInt64(geometry.segmentBytes) }
-
-    /// A segment is to be filled that the file does not have yet.
-    private func grew() {
-        growthBytesMax -= min(growthBytesMax, UInt64(geometry.segmentBytes))
-        keepToGrowth()
-    }
+    var mayGrow: Bool { fileSegments < fileSegmentsMax }
 
     /// Sets free segments aside for which there may be no more room.
-    func keepToGrowth() {
+    func keepToFile() {
         if !mayGrow { setAsideFree() }
     }
 
@@ -378,16 +382,18 @@ extension SecureCache {
     func reclaim(through durable: UInt64) {
         while let first = leaving.first, first.through <= durable {
             leaving.removeFirst()
+            if !segments[first.segment].hasRoom { fileSegments -= 1 }
             segments[first.segment] = CacheSegment(hasRoom: segments[first.segment].hasRoom)
             if first.segment < end {
                 endBridge()
-                freeSegments.append(first.segment)
+                // One that was never full is filled first: the file may have a part of it.
+                if segments[first.segment].hasRoom { freeSegments.append(first.segment) } else { freeSegments.prepend(first.segment) }
             } else {
                 countBehindEnd -= 1
             }
         }
         // Some that never came to be in the file may be free now.
-        keepToGrowth()
+        keepToFile()
         endIfEmptied()
         wantsSynchronization = freeSegments.count < reserve && !leaving.isEmpty
         if let eviction, eviction.isWaiting { moveNext(eviction) }

@@ -61,7 +61,7 @@ extension SecureCache {
         queues.setEnd(newEnd)
         if newEnd > oldEnd {
             freeSegments.append(contentsOf: (oldEnd..<newEnd).filter { segments[$0].state == .free })
-            keepToGrowth()
+            keepToFile()
         } else {
             // When nothing is free before the end, one segment behind it takes what stays of the first that is freed there.
             let isBridged = leavingBeforeEnd == 0 && !freeSegments.contains { $0 < newEnd }
@@ -85,6 +85,7 @@ extension SecureCache {
     func endIfEmptied() {
         guard end < segments.count, countBehindEnd == 0 else { return }
         endBridge()
+        fileSegments -= segments[end...].count { $0.isInFile }
         segments.removeLast(segments.count - end)
         tablesDidChange()
         cutFile()

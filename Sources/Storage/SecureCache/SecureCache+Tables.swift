@@ -62,6 +62,10 @@ extension SecureCache {
         if let number = withoutRoom.first(where: { $0 >= end || segments[$0].state != .withoutRoom }) {
             return "segment \(number) waits for room, and is none before the end \(end)"
         }
+        let inFile = segments.count { $0.isInFile }
+        if inFile != fileSegments { return "\(fileSegments) segments are counted in the file, and there are \(inFile)" }
+        if withoutRoom.sorted() != Array(withoutRoom) { return "segments that wait for room are not in their order" }
+        if plannedCount > plannableCount(end: end) { return "promises count on \(plannedCount) segments, and \(usableCount) can be used" }
         if !mayGrow, let number = freeSegments.first(where: { !segments[$0].hasRoom }) {
             return "segment \(number) is to be filled, and the file may not grow"
         }

@@ -52,8 +52,9 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// Segments before the end that the file system had no room for, and how many others were filled since one of them was tried.
     var withoutRoom: Deque<Int> = []
     var filledSinceTrial = 0
-    /// What the file may take that it does not have yet.
-    var growthBytesMax = UInt64.max
+    /// Segments that the file may have, and that it has or is to have: those that were full once, and those with blocks.
+    var fileSegmentsMax = Int.max
+    var fileSegments = 0
     /// Owners that are not in the file: of segments that a crash or a failed write cut short.
     var ownersInMemory: [Int: [CacheOwner]]
     var eviction: CacheEviction?
@@ -62,8 +63,9 @@ public final class SecureCache<Directory: StorageDirectory> {
     // MARK: Its division
     /// How it is to be divided: a volume that is detached takes its share with it. See SecureCache+Division.swift.
     public internal(set) var division: CacheDivision
-    /// How it is.
+    /// How it is, and for how many segments that was planned.
     var plan = CachePlan()
+    var plannedCount = 0
     /// The number of each pool that the plan has.
     var poolNumbers: [CachePoolKey: Int] = [.partition(nil): 0]
 
@@ -159,6 +161,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         // When what was shared came into the records tells something of them.
         if !state.volumesWithoutKey.isEmpty, shared.count > 0 { journal.wantsCheckpoint = true }
         cutDue = journal.appended
+        fileSegments = segments.count { $0.isInFile }
         didDivide()
         findPools()
         noteSharedBlocks()

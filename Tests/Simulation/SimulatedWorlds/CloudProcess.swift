@@ -78,8 +78,8 @@ final class CloudProcess {
     }
 
     /// Others need the rest of its file system.
-    func setCacheGrowth(bytesMax: UInt64) {
-        _ = changeCache { cache throws(CacheError) in cache.setGrowth(bytesMax: bytesMax) }
+    func boundCacheFile(bytesMax: UInt64) {
+        _ = changeCache { cache throws(CacheError) in cache.boundFile(bytesMax: bytesMax) }
     }
 
     /// False when there is no cache to be divided, or when the division does not fit.

@@ -28,8 +28,8 @@ extension World {
             }
         case 6: if edge.divideCache(CacheDivision()) { tally.divisions += 1 }
         case 7:
-            let bytesMax = random.chance(percent: 30) ? .max : random.below(12) * UInt64(Self.cacheSegmentBytes)
-            edge.process?.setCacheGrowth(bytesMax: bytesMax)
+            let bytesMax = random.chance(percent: 30) ? .max : Self.cacheBytes(segments: Int(random.below(20)))
+            edge.process?.boundCacheFile(bytesMax: bytesMax)
         case 8:
             // The cache's own file system: a log has its room.
             edge.machine.faults.lacksRoomFor = "state/cache"

@@ -69,7 +69,7 @@ import Testing
         #expect(throws: CacheDivisionError.guaranteeOverMaximum(first)) {
             try CachePlan(division([first: (nil, 9, 8, 0)]), geometry)
         }
-        #expect(throws: CacheDivisionError.pinsOverMaximum(first, pinnedBytes: 100 << 12, pinnedBytesMax: 90 / 4 * 3 << 12)) {
+        #expect(throws: CacheDivisionError.pinsOverMaximum(first, pinnedBytes: 100 << 12, pinnedBytesMax: 67 << 12)) {
             try CachePlan(division([first: (nil, 0, 6, 100)]), geometry)
         }
     }
@@ -102,18 +102,88 @@ import Testing
         #expect(share.pinnedBlocks == 25)
     }
 
-    @Test func whatDoesNotFitIsLoosenedInOrder() {
+    // MARK: What is left of one that does not fit
+
+    private func loosened(_ wanted: CacheDivision, _ segments: Int) throws -> (CachePlan, CacheLoosening) {
+        let plan = CachePlan(loosening: wanted, geometry(segments))
+        return (plan, try #require(plan.loosening))
+    }
+
+    @Test func whatDoesNotFitIsLoosenedByAsLittleAsItMust() throws {
         let wanted = division(partitions: ["a": 10], [first: (nil, 8, 12, 30), second: ("a", 0, nil, 30)])
         let whole = CachePlan(loosening: wanted, geometry(40))
         #expect(!whole.isLoosened && whole.pins[second] == [100..<130])
-        // The partition can't keep 3 segments of pins.
-        let withoutPins = CachePlan(
-            loosening: division(partitions: ["a": 8], [first: (nil, 8, 12, 0), second: ("a", 0, nil, 30)]), geometry(40))
-        #expect(withoutPins.isLoosened && withoutPins.pins[second] == [] && withoutPins.pools[2].bounds.floor == 8)
-        let withoutGuarantees = CachePlan(loosening: wanted, geometry(20))
-        #expect(withoutGuarantees.isLoosened && withoutGuarantees.pools[2].bounds == CachePoolBounds(partition: 0, floor: 0, ceiling: 12))
-        let nothing = CachePlan(loosening: wanted, geometry(14))
-        #expect(nothing.isLoosened && nothing.pools.count == 1 && nothing.keys.isEmpty)
+        // The partition can't keep 3 segments of pins, and 2 of them all the same.
+        let (fewerPins, pins) = try loosened(
+            division(partitions: ["a": 8], [first: (nil, 8, 12, 0), second: ("a", 0, nil, 30)]), 40)
+        #expect(fewerPins.pins[second] == [100..<122] && fewerPins.pools[2].bounds.floor == 8 && fewerPins.pools[1].bounds.floor == 2)
+        #expect(pins.pinnedBlocks == 8 && pins.guarantees == 0 && pins.partitions == 0)
+        // Of 20 segments the partition has 10, 8 are to work with; 2 are left of the guarantee, and what is pinned lies in these.
+        let (lessGuaranteed, less) = try loosened(wanted, 20)
+        #expect(lessGuaranteed.pools[2].bounds == CachePoolBounds(partition: 0, floor: 2, ceiling: 12))
+        #expect(lessGuaranteed.pins == [first: [100..<122], second: [100..<130]] && lessGuaranteed.partitions == [.max, 10])
+        #expect(less.guarantees == 1 && less.pinnedBlocks == 8 && less.partitions == 0)
+        // The partition is as small as one can be, then there is none.
+        let (smallest, small) = try loosened(wanted, 14)
+        #expect(smallest.partitions == [.max, 6] && smallest.pins == [first: [], second: []] && small.partitions == 1)
+        let (none, nothing) = try loosened(wanted, 13)
+        #expect(none.partitions == [.max] && none.keys[second] == .partition(nil) && nothing.partitions == 1)
+    }
+
+    /// Who has much to lose does not cost those who have little.
+    @Test func theSmallestPromisesAreKept() throws {
+        let third = VolumeIdentifier(high: 1, low: 3)
+        let (plan, loosening) = try loosened(
+            division([first: (nil, 3, nil, 0), second: (nil, 40, nil, 0), third: (nil, 5, nil, 0)]), 28)
+        #expect(plan.keys == [first: .volume(first), second: .volume(second), third: .volume(third)])
+        #expect(plan.pools.map(\.bounds.floor) == [0, 3, 12, 5] && loosening.guarantees == 1)
+        var pinned = division([first: (nil, 0, nil, 0)])
+        pinned.shares[first]?.pins = [0..<150, 1_000..<1_030, 2_000..<2_030]
+        let (pins, left) = try loosened(pinned, 20)
+        #expect(pins.pins[first] == [0..<75, 1_000..<1_030, 2_000..<2_030] && left.pinnedBlocks == 75)
+    }
+
+    @Test func partitionsBecomeSmallerInProportion() throws {
+        let (plan, _) = try loosened(division(partitions: ["a": 30, "b": 60, "c": 6]), 64)
+        #expect(plan.partitions.dropFirst().reduce(0, +) == 64 - 4 - 6 && plan.partitions[3] == 6)
+        #expect(abs(plan.partitions[2] - 2 * plan.partitions[1]) <= 2)
+    }
+
+    /// A cache that was made anew has longer segments, of which a pool needs as many.
+    @Test func maximaAreNoSmallerThanAPoolNeeds() throws {
+        let (plan, loosening) = try loosened(division([first: (nil, 0, 5, 0), second: (nil, 7, 6, 100)]), 40)
+        #expect(plan.pools.map(\.bounds) == [CachePoolBounds(), .init(floor: 0, ceiling: 6), .init(floor: 6, ceiling: 6)])
+        #expect(loosening.maxima == 1 && loosening.guarantees == 1 && loosening.pinnedBlocks == 100 - 67)
+    }
+
+    /// What is left of any division fits.
+    @Test func whatIsLeftFitsAlways() throws {
+        var random = SystemRandomNumberGenerator()
+        for _ in 0..<2_000 {
+            var wanted = CacheDivision()
+            for name in ["a", "b", "c"].prefix(Int.random(in: 0...3, using: &random)) {
+                wanted.partitions[name] = bytes(Int.random(in: 0...40))
+            }
+            for low in 0..<UInt64.random(in: 0...5) {
+                var share = CacheDivision.Share()
+                share.partition = [nil, "a", "b", "nobody"].randomElement(using: &random) ?? nil
+                share.guaranteedBytes = bytes(Int.random(in: 0...3)) * UInt64.random(in: 0...10) / 3
+                share.bytesMax = Bool.random() ? bytes(Int.random(in: 0...30)) : nil
+                share.pins = (0..<Int.random(in: 0...4)).map { _ in
+                    let start = UInt64.random(in: 0...2_000)
+                    return start..<start + UInt64.random(in: 0...200)
+                }
+                wanted.shares[VolumeIdentifier(high: 9, low: low)] = share
+            }
+            let size = geometry(Int.random(in: 6...120))
+            let left = wanted.loosened(for: size)
+            do throws(CacheDivisionError) { _ = try CachePlan(left, size) } catch {
+                Issue.record("\(error): \(wanted), \(size.segmentCount)")
+            }
+            if (try? CachePlan(wanted, size)) != nil {
+                #expect(CacheLoosening(of: wanted, kept: left) == CacheLoosening(), "\(wanted), \(size.segmentCount)")
+            }
+        }
     }
 
     // MARK: Steps

@@ -253,6 +253,67 @@ import Testing
         try check(harness)
     }
 
+    /// What is promised is checked against the room that there is, and others have theirs.
+    @Test func promisesCountOnSegmentsThatHaveRoomOnly() throws {
+        let harness = try harness(segments: 60) { $1.shares[$0.volume] = Self.share(pins: [0..<300]) }
+        let cache = try #require(harness.cache)
+        #expect(!cache.isLoosened)
+        cache.boundFile(bytesMax: UInt64(Self.bytes(16)))
+        #expect(cache.isLoosened)
+        // 16 less 2 that are free and 6 to work with: 8 segments are promised, three quarters of which are pinned.
+        #expect(cache.loosening?.pinnedBlocks == 300 - 90)
+        try fill(harness, harness.volume, 0..<300)
+        try fill(harness, harness.other, 10_000..<10_300)
+        #expect(try held(harness, harness.other, 10_000..<10_300) >= 60)
+        #expect(cache.pinnedBlocksHeld(of: harness.volume) == 90)
+        #expect(try held(harness, harness.volume, 0..<90) == 90)
+        try check(harness)
+        var more = harness.division
+        more.shares[harness.other] = Self.share(guaranteed: 10)
+        #expect(throws: CacheError.self) { try cache.divide(more) }
+        // A full file system is no other.
+        cache.boundFile(bytesMax: .max)
+        #expect(!cache.isLoosened)
+        try fill(harness, harness.volume, 0..<300)
+        harness.machine.faults.lacksRoomFor = "cache"
+        try fill(harness, harness.other, 20_000..<21_000)
+        #expect(try held(harness, harness.other, 20_000..<21_000) >= 60)
+        harness.machine.faults.lacksRoomFor = nil
+        try fill(harness, harness.other, 40_000..<43_000)
+        #expect(!cache.isLoosened && cache.statistics.bytesWithoutRoom == 0)
+        try fill(harness, harness.volume, 0..<300)
+        try churn(harness, harness.other)
+        #expect(cache.pinnedBlocksHeld(of: harness.volume) == 300)
+        try check(harness)
+    }
+
+    /// One segment more or less changes no promise.
+    @Test func promisesCountInSteps() throws {
+        let harness = try CacheHarness()
+        harness.byteCount = Self.bytes(200)
+        harness.limits = CacheLimits(unwrittenBytesMax: 1 << 20, segmentBytes: Self.segmentBytes, writeBytes: 32 << 10)
+        let cache = try harness.open()
+        for (segments, counted) in [(199, 192), (192, 192), (191, 184), (100, 100), (99, 96), (20, 20), (3, 3), (0, 0), (200, 200)] {
+            cache.boundFile(bytesMax: UInt64(Self.bytes(segments)))
+            #expect(cache.plannableCount(end: cache.end) == counted, "\(segments)")
+            #expect(cache.plannedCount == counted && cache.tableFault == nil)
+        }
+        cache.boundFile(bytesMax: UInt64(Self.bytes(100)))
+        // Only a good deal more is worth it.
+        cache.boundFile(bytesMax: UInt64(Self.bytes(108)))
+        #expect(cache.plannedCount == 100)
+        cache.boundFile(bytesMax: UInt64(Self.bytes(120)))
+        #expect(cache.plannedCount == 120)
+    }
+
+    @Test func pinnedZeroesAreHeld() throws {
+        let harness = try harness { $1.shares[$0.volume] = Self.share(pins: [0..<20, 40..<50]) }
+        let cache = try #require(harness.cache)
+        try fill(harness, harness.volume, 0..<8)
+        cache.insertZeroes(harness.volume, blocks: 16..<45)
+        #expect(cache.pinnedBlocksHeld(of: harness.volume) == 8 + 4 + 5)
+    }
+
     /// Neither guarantee can be kept beside the other: they are lowered one after the other.
     @Test func aDivisionThatDoesNotFitIsMendedInSteps() throws {
         let harness = try harness(segments: 24) {
@@ -413,7 +474,7 @@ import Testing
             let block = random.below(700)
             switch random.below(20) {
             case 0: try change(&harness.division, cache, volume, random)
-            case 1 where random.below(2) == 0: cache.setGrowth(bytesMax: random.below(30) * UInt64(Self.segmentBytes))
+            case 1 where random.below(2) == 0: cache.boundFile(bytesMax: UInt64(Self.bytes(Int(random.below(60)))))
             case 1: try? cache.resize(to: UInt64(Self.bytes(Int(14 + random.below(40)))))
             case 2:
                 cache.invalidate(volume, blocks: block..<block + 20)

@@ -56,7 +56,7 @@ import Testing
         let cache = try #require(harness.cache)
         let slots = UInt64(cache.geometry.slotCount)
         let segment = UInt64(Self.segmentBytes)
-        cache.setGrowth(bytesMax: 12 * segment + 5)
+        cache.boundFile(bytesMax: UInt64(Self.bytes(12)) + 5)
         try fill(harness, 0..<60 * slots)
         #expect(harness.file.content.dropFirst(Self.bytes(12)).allSatisfy { $0 == 0 } && cache.tableFault == nil)
         #expect(cache.statistics.bytesWithoutRoom == 28 * segment && cache.statistics.writeErrors == 0)
@@ -64,16 +64,16 @@ import Testing
         #expect(try harness.read(newest..<newest + 8) == CacheHarness.blocks(newest..<newest + 8, 1))
         #expect(cache.statistics.blocksHeld >= 7 * slots)
         // Nothing more, a little more, another size, and all.
-        cache.setGrowth(bytesMax: segment - 1)
+        cache.boundFile(bytesMax: UInt64(Self.bytes(13)) - 1)
         try fill(harness, 2_000..<2_000 + 60 * slots)
         #expect(harness.file.content.dropFirst(Self.bytes(12)).allSatisfy { $0 == 0 } && cache.tableFault == nil)
-        cache.setGrowth(bytesMax: 3 * segment)
+        cache.boundFile(bytesMax: UInt64(Self.bytes(15)))
         try fill(harness, 4_000..<4_000 + 60 * slots)
         #expect(cache.statistics.bytesWithoutRoom == 25 * segment && cache.tableFault == nil)
         try cache.resize(to: UInt64(Self.bytes(80)))
         try fill(harness, 6_000..<6_000 + 60 * slots)
         #expect(cache.statistics.bytesWithoutRoom == 65 * segment && cache.tableFault == nil)
-        cache.setGrowth(bytesMax: .max)
+        cache.boundFile(bytesMax: .max)
         try fill(harness, 8_000..<8_000 + 90 * slots)
         #expect(cache.statistics.bytesWithoutRoom == 0 && cache.tableFault == nil && cache.statistics.corrupt == 0)
         #expect(cache.statistics.blocksHeld > 60 * slots)
@@ -83,13 +83,30 @@ import Testing
     @Test func aCacheThatMayTakeNothingHoldsNothing() throws {
         let harness = try harness(segments: 12)
         let cache = try #require(harness.cache)
-        cache.setGrowth(bytesMax: 0)
+        cache.boundFile(bytesMax: 0)
         try fill(harness, 0..<200)
         try harness.synchronize()
         #expect(cache.statistics.blocksHeld == 0 && cache.tableFault == nil && !cache.statistics.isDegraded)
-        cache.setGrowth(bytesMax: .max)
+        cache.boundFile(bytesMax: .max)
         try fill(harness, 0..<64)
         #expect(try harness.read(0..<64) == CacheHarness.blocks(0..<64, 1))
+    }
+
+    /// Those that are free when it ends are its own, though nobody has written down that the file has them.
+    @Test(arguments: [true, false]) func aBoundedCacheKeepsItsRoomOverRestarts(cutsPower: Bool) throws {
+        let harness = try harness(segments: 60)
+        let slots = try UInt64(#require(harness.cache).geometry.slotCount)
+        for round in 0..<10 as Range<UInt64> {
+            let cache = try #require(harness.cache)
+            cache.boundFile(bytesMax: UInt64(Self.bytes(20)))
+            try fill(harness, round * 10_000..<round * 10_000 + 60 * slots)
+            try harness.synchronize()
+            #expect(cache.statistics.blocksHeld >= 14 * slots, "round \(round): \(cache.statistics)")
+            #expect(cache.statistics.bytesWithoutRoom == UInt64(40 * Self.segmentBytes) && cache.tableFault == nil)
+            #expect(harness.file.content.dropFirst(Self.bytes(20)).allSatisfy { $0 == 0 }, "round \(round)")
+            harness.crash(power: cutsPower)
+            try harness.open()
+        }
     }
 
     /// The bridge, a free segment behind the end (SecureCache+Size), may find no room either. It is not kept for another try: the tables end before it.
