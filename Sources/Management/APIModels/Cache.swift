@@ -42,7 +42,7 @@ public struct EdgeCache: Codable, Sendable, Equatable {
     /// The parts that only some volumes use, by name; nil while they are not known, because home has not sent the key or what was kept of them
     /// can't be read.
     public var partitions: [CachePartition]?
-    /// True when the cache is too small for what was said of partitions, shares and pins: pins go first, guarantees next.
+    /// True when the cache has too little room for what was said of partitions, shares and pins, and keeps only a part.
     public var isLoosened: Bool
 
     public init(

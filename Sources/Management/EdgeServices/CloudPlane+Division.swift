@@ -128,9 +128,9 @@ extension CacheLoosening {
     /// What is not kept, in words that name nothing.
     fileprivate var text: String {
         [
-            partitions > 0 ? "\(partitions) partitions have another size" : nil,
-            guarantees > 0 ? "less is guaranteed to \(guarantees) volumes" : nil,
-            maxima > 0 ? "\(maxima) volumes may have more than their maximum, because segments are long" : nil,
+            partitions > 0 ? "partitions with another size: \(partitions)" : nil,
+            guarantees > 0 ? "volumes to which less is guaranteed: \(guarantees)" : nil,
+            maxima > 0 ? "volumes that may have more than their maximum, because segments are long: \(maxima)" : nil,
             pinnedBlocks > 0 ? "\(pinnedBlocks &* UInt64(BlockGeometry.blockBytes)) bytes of what is pinned may leave" : nil,
         ].compactMap { $0 }.joined(separator: ", ")
     }

@@ -95,10 +95,12 @@ extension CloudPlane {
         else { return }
         stateSpace.isLooking = true
         stateSpace.lookedAt = now
-        measure(directory, stateSpace.cacheFile) { [self] result in
+        let cacheFile = stateSpace.cacheFile
+        measure(directory, cacheFile) { [self] result in
             stateSpace.isLooking = false
-            // A file system that does not answer has events of its own, from what can't be written there.
-            if case .success(let measured) = result { compareSpace(measured) }
+            // A cache that was opened meanwhile was looked at for itself. A file system that does not answer has events of its own, from what
+            // can't be written there.
+            if stateSpace.cacheFile === cacheFile, case .success(let measured) = result { compareSpace(measured) }
         }
     }
 

@@ -30,7 +30,7 @@ extension Schema {
                             of: .reference("CachePartition"))),
                     .required(
                         "isLoosened",
-                        .flag("True when the cache is too small for its partitions, shares and pins: pins go first, guarantees next.")),
+                        .flag("True when the cache has too little room for its partitions, shares and pins, and keeps only a part.")),
                 ])
         ),
         (

@@ -1,7 +1,7 @@
 import Blocks
 
 // A division that does not fit loses as little as it must: the cache may have become smaller, be made anew with longer segments, or share
-// its file system with others. What is promised to nobody's pool goes first, and what most can be kept of:
+// its file system with others. In this order:
 //
 //     maxima and partitions of fewer segments than a pool works with    get so many
 //     partitions that the cache has no room for                         become smaller, each in proportion
@@ -30,7 +30,7 @@ public struct CacheLoosening: Equatable, Sendable {
             if left.guaranteedBytes < share.guaranteedBytes { guarantees += 1 }
             if left.bytesMax != share.bytesMax { maxima += 1 }
             let (wanted, pinned) = (share.pinnedBlocks, left.pinnedBlocks)
-            pinnedBlocks += wanted - min(wanted, pinned)
+            pinnedBlocks &+= wanted - min(wanted, pinned)
         }
     }
 }

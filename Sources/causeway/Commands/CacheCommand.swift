@@ -95,7 +95,7 @@ struct CacheCommand: AsyncParsableCommand {
                 ("served", "\(cache.hits) hits, \(cache.misses) misses, \(cache.corrupt) damaged"),
                 ("left", "\(cache.evicted) blocks; \(cache.moved) more were kept because they had been asked for"),
                 ("index", Human.bytes(cache.indexBytes)),
-                ("division", cache.isLoosened ? "the cache is too small for it, and does not keep all of it" : nil),
+                ("division", cache.isLoosened ? "the cache has too little room for it, and keeps only a part" : nil),
             ]))
         guard let partitions = cache.partitions, !partitions.isEmpty else { return }
         var table = Table([.init("partition"), .init("size", isNumber: true), .init("holds", isNumber: true)])

@@ -18,8 +18,11 @@ extension EndToEnd {
             return try APICoding.decoder().decode(Answer.self, from: Data(result.output.utf8))
         }
 
-        private func write(_ lab: Lab, _ volume: String, _ range: String) async throws {
-            try await Command.check("qemu-io", ["-f", "raw", "-c", "write -P 7 \(range)", "-c", "flush", lab.url(volume)], seconds: 60)
+        /// Writes blocks of which none is equal to another.
+        private func write(_ lab: Lab, _ volume: String, startMebibytes start: Int, mebibytes: Int) async throws {
+            let noise = try Lab.makeNoise(in: lab.directory, mebibytes: mebibytes)
+            let command = "write -s \(noise) \(start)M \(mebibytes)M"
+            try await Command.check("qemu-io", ["-f", "raw", "-c", command, "-c", "flush", lab.url(volume)], seconds: 60)
             try await lab.seal(volume)
         }
 
@@ -36,9 +39,9 @@ extension EndToEnd {
                 let moved: CacheShare = try await json(lab, ["volume", "cache", "set", "scratch", "--partition", "lab"])
                 #expect(moved.partition == "lab")
 
-                try await write(lab, "data", "0 4M")
-                try await write(lab, "scratch", "0 100M")
-                try await write(lab, "data", "8M 110M")
+                try await write(lab, "data", startMebibytes: 0, mebibytes: 4)
+                try await write(lab, "scratch", startMebibytes: 0, mebibytes: 100)
+                try await write(lab, "data", startMebibytes: 8, mebibytes: 110)
                 let share = try await check(lab)
                 #expect(share.pinnedHeldBytes == 4 << 20, "\(share)")
 
@@ -48,7 +51,7 @@ extension EndToEnd {
                 try await lab.untilServing("data")
                 try await lab.untilServing("scratch")
                 #expect(try await check(lab).pinnedHeldBytes == 4 << 20)
-                try await write(lab, "data", "8M 110M")
+                try await write(lab, "data", startMebibytes: 8, mebibytes: 110)
                 #expect(try await check(lab).pinnedHeldBytes == 4 << 20)
                 try await refusals(lab)
 

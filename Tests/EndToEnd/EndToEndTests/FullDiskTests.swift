@@ -128,8 +128,9 @@ extension EndToEndFaults {
                 try await lab.restart(.cloud)
                 try await lab.untilServing("data")
                 for start in stride(from: 0, to: 240, by: 16) {
+                    let noise = try Lab.makeNoise(in: lab.directory, mebibytes: 16)
                     try await Command.check(
-                        "qemu-io", ["-f", "raw", "-c", "write -P 9 \(start)M 16M", "-c", "flush", lab.url("data")], seconds: 60)
+                        "qemu-io", ["-f", "raw", "-c", "write -s \(noise) \(start)M 16M", "-c", "flush", lab.url("data")], seconds: 60)
                     try await lab.seal("data")
                 }
                 #expect(try await events(lab).contains("volume.failed"))

@@ -51,10 +51,13 @@ final class Lab {
 
     /// Makes a file of random bytes, of which no block is equal to another: the cache stores equal ones once.
     static func makeNoise(in directory: URL, named name: String = "noise", mebibytes: Int) throws -> String {
-        var generator = SystemRandomNumberGenerator()
-        let words = (0..<mebibytes << 17).map { _ in generator.next() as UInt64 }
         let file = directory.appendingPathComponent(name)
-        try words.withUnsafeBytes { try Data($0).write(to: file) }
+        let source = try FileHandle(forReadingFrom: URL(fileURLWithPath: "/dev/urandom"))
+        defer { try? source.close() }
+        guard let bytes = try source.read(upToCount: mebibytes << 20), bytes.count == mebibytes << 20 else {
+            throw CommandFailure(description: "/dev/urandom gave too little")
+        }
+        try bytes.write(to: file)
         return file.path
     }
 

@@ -58,6 +58,8 @@ import Testing
             }
         }
 
+        var told: [String] { get async throws { try await plane.run { $0.recorder.log.events(after: 0, limit: 100).events.map(\.kind) } } }
+
         func divide(_ change: @escaping @Sendable (inout CacheDivision) throws -> Void) async throws -> Bool {
             try await plane.call { $0.divideCache(change, completion: $1) }
         }
@@ -172,6 +174,26 @@ import Testing
             let _: Void = try await edge.plane.call { $0.resizeCache(back, completion: $1) }
             #expect(try await edge.wantedBytes ?? .max <= 24 * Self.mebibyte)
             #expect(try CloudPlane.keptCacheSize.read(in: edge.directory) == nil)
+            try await edge.stop()
+        }
+    }
+
+    /// A cache that is too small for what was kept says so, and so it does when it keeps all again.
+    @Test func whatIsNotKeptOfADivisionIsTold() async throws {
+        try await withEdge { edge in
+            var division = CacheDivision()
+            division.shares = [volume: .init(guaranteedBytes: 64 * Self.mebibyte)]
+            try KeptDivision.keep(division, in: edge.directory, key: edge.key)
+            let read = division
+            try await edge.plane.run { try $0.divisionWasRead(read) }
+            try await edge.open()
+            #expect(try await edge.told.contains("cache.loosened"))
+            #expect(try await edge.plane.run { $0.cache?.loosening?.guarantees } == 1)
+            let volume = volume
+            #expect(try await edge.divide { $0.shares[volume] = .init(guaranteedBytes: 40 * Self.mebibyte) })
+            #expect(try await !edge.told.contains("cache.division_fits"))
+            #expect(try await edge.divide { $0.shares[volume] = .init(guaranteedBytes: 8 * Self.mebibyte) })
+            #expect(try await edge.told.filter { $0.hasPrefix("cache.") } == ["cache.loosened", "cache.division_fits"])
             try await edge.stop()
         }
     }
