@@ -28,6 +28,8 @@ final class CacheVolume {
     var pins = ExtentMap<ZeroMark>()
     /// The cache has everything of the volume's points up to this one.
     var current: PointNumber = 0
+    /// The last journal or checkpoint with a record of a shared block that this volume has or had; nil when there is none.
+    var sharedRecordsIn: UInt64?
     /// What changed while the cache could not be opened.
     var missed = MissedChanges()
     /// The ciphers of this volume's blocks, by the number of the salt.
@@ -165,6 +167,8 @@ struct CacheSegment {
     var liveCount: Int32 = 0
     /// Slots with shared blocks.
     var sharedCount: Int32 = 0
+    /// Those of them that nobody has pinned any more, in a segment of pinned blocks.
+    var adriftCount: Int32 = 0
 }
 
 /// A segment on its way to the file.

@@ -82,7 +82,7 @@ struct CacheVictim: Equatable {
 struct CacheQueues {
     /// The small queue's share of the segments, in percent.
     static let smallPercent = 5
-    /// A pinned segment that has no more of its blocks than this share, in eighths, is gathered.
+    /// A pinned segment that has no more of its blocks than this share, in eighths, is gathered: of those that somebody has pinned.
     static let sparseEighths = 7
 
     /// All volumes that have no share of their own in the shared partition are in the first.
@@ -270,11 +270,16 @@ struct CacheQueues {
         return withSome.min { segments[pools[$0][queue][0]].sequence < segments[pools[$1][queue][0]].sequence }
     }
 
+    /// True when a segment with so many blocks is gathered with others.
+    func isSparse(_ blockCount: Int32) -> Bool { blockCount <= sparseCount }
+
     /// Takes out a pinned segment that has few blocks, if one of the next `count` is such a one. The others go to the end of their row.
     private mutating func takeSparse(_ pool: Int, _ segments: [CacheSegment], among count: Int) -> CacheVictim? {
         for _ in 0..<count {
             guard let first = pools[pool].pinned.popFirst() else { return nil }
-            if segments[first].liveCount <= sparseCount { return CacheVictim(segment: first, queue: .pinned, pool: pool) }
+            if isSparse(segments[first].liveCount - segments[first].adriftCount) {
+                return CacheVictim(segment: first, queue: .pinned, pool: pool)
+            }
             pools[pool].pinned.append(first)
         }
         return nil

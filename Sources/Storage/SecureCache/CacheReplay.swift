@@ -111,6 +111,7 @@ final class CacheReplay {
             for place in places { put(block + UInt64(place.offset), place.slot, volume) }
         case .shared(let ordinal, let block, let slot, let identity):
             guard let volume = index[ordinal: ordinal] else { return }
+            volume.sharedRecordsIn = 0
             put(block, slot, volume, identity)
         case .zeroes(let ordinal, let blocks):
             guard let volume = index[ordinal: ordinal] else { return }

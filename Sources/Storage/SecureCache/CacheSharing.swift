@@ -149,12 +149,14 @@ struct CacheSharedBlocks {
         let identity: SharedIdentity
         /// Blocks of volumes whose slot this is.
         fileprivate(set) var references: [CacheOwner] = []
+        /// It is in a segment of pinned blocks, and none of those who are left has it pinned.
+        var isAdrift = false
     }
 
     enum Release {
         case notShared, othersLeft
         /// The slot has no shared block any more.
-        case wasLast
+        case wasLast(isAdrift: Bool)
     }
 
     /// No block has more references: what makes room goes through all of them at a time. Beyond it the block is stored once more.
@@ -191,6 +193,9 @@ struct CacheSharedBlocks {
         referenceCount += 1
     }
 
+    /// Notes whether anybody has a block pinned whose segment is one of pinned blocks.
+    mutating func setAdrift(_ slot: CacheSlot, _ isAdrift: Bool) { tables[Self.table(of: slot)][slot]?.isAdrift = isAdrift }
+
     /// Takes a reference away.
     mutating func release(_ slot: CacheSlot, of owner: CacheOwner) -> Release {
         let table = Self.table(of: slot)
@@ -200,9 +205,10 @@ struct CacheSharedBlocks {
             referenceCount -= 1
         }
         if !tables[table].values[index].references.isEmpty { return .othersLeft }
+        let isAdrift = tables[table].values[index].isAdrift
         tables[table].remove(at: index)
         count -= 1
-        return .wasLast
+        return .wasLast(isAdrift: isAdrift)
     }
 }
 

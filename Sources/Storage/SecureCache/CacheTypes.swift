@@ -68,7 +68,9 @@ public struct CacheLimits: Sendable {
     /// And so much for what is known of shared blocks: beyond it no more blocks are shared.
     static let indexBytesPerSharedByte = 4
 
-    func signatureBytesMax(cacheBytes: UInt64) -> Int { indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSignatureByte }
+    func signatureBytesMax(cacheBytes: UInt64) -> Int {
+        sharesBlocks ? indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSignatureByte : 0
+    }
     func sharedBytesMax(cacheBytes: UInt64) -> Int { indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSharedByte }
 
     /// Blocks that come in are looked at for being equal to others, which takes a hash of each. Without it those that are shared stay so.

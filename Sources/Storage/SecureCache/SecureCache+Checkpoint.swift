@@ -37,10 +37,11 @@ extension SecureCache {
     /// Begins a checkpoint if the journal has become long. The writer has nothing else to do.
     func beginCheckpoint() {
         guard checkpoint == nil, journal.file != nil, journal.encoded == nil, let fragments = journal.fragments,
-            journal.wantsCheckpoint || journal.fileCount >= Self.journalsMax
+            journal.wantsCheckpoint || mustForgetRecords || journal.fileCount >= Self.journalsMax
                 || journal.byteCount >= max(UInt64(limits.journalBytes), journal.checkpointBytes, checkpointDueBytes)
         else { return }
         isWriting = true
+        mustForgetRecords = false
         journal.file?.synchronize { [self] result in
             isWriting = false
             if case .failure(let error) = result {
@@ -110,6 +111,7 @@ extension SecureCache {
                 for record in volume.map.records(
                     ofLeaf: checkpoint.nextLeaf, inChunk: next.chunk, ordinal: volume.ordinal, identity: identity(ofSlot:))
                 {
+                    if case .shared = record { volume.sharedRecordsIn = checkpoint.number }
                     record.encode(into: &checkpoint.records)
                 }
             }
@@ -156,6 +158,7 @@ extension SecureCache {
                     if case .failure(let error) = result { return checkpointFailed(error) }
                     file.close()
                     self.checkpoint = nil
+                    checkpointNumber = checkpoint.number
                     (checkpointsFailed, checkpointDueBytes) = (0, 0)
                     journal.checkpointBytes = checkpoint.fragments.offset
                     journal.byteCount = journal.fragments?.offset ?? 0

@@ -75,6 +75,7 @@ extension SecureCache {
         if fresh == plan { return }
         let before = plan
         plan = fresh
+        let partitions = queues.pools.map(\.bounds.partition)
         let heirs = numberPools()
         var unpinned: Set<Int> = []
         for volume in index.volumes.values {
@@ -88,7 +89,9 @@ extension SecureCache {
             if !old.isEmpty, !isKept { unpinned.insert(pool) }
         }
         for pool in unpinned { unpin(pool) }
-        // Signatures are known by the numbers of partitions.
+        // Signatures are known by the numbers of the partitions that their segments are in.
+        if heirs.isEmpty, queues.pools.prefix(partitions.count).map(\.bounds.partition) == partitions { return }
+        countLiveInPools()
         signatures.removeAll()
         noteSharedBlocks()
     }

@@ -8,6 +8,8 @@ final class CacheEviction {
     let segment: Int
     let queue: CacheQueue
     let sequence: UInt64
+    /// It has so few blocks that room is made when all of them are written again.
+    let isSparse: Bool
     /// A block that stays, and at whose cost: of a shared one, one of those that refer to it.
     typealias Entry = (owner: CacheOwner, slot: CacheSlot)
 
@@ -16,10 +18,11 @@ final class CacheEviction {
     /// The next blocks wait until others are written, or until a segment is free.
     var isWaiting = false
 
-    init(segment: Int, queue: CacheQueue, sequence: UInt64) {
+    init(segment: Int, queue: CacheQueue, sequence: UInt64, isSparse: Bool) {
         self.segment = segment
         self.queue = queue
         self.sequence = sequence
+        self.isSparse = isSparse
     }
 }
 
@@ -73,7 +76,9 @@ extension SecureCache {
         guard eviction == nil, !isDegraded, !isClosed else { return }
         guard let victim = takeVictim(isIndexFull: isIndexFull) else { return }
         let number = victim.segment
-        let eviction = CacheEviction(segment: number, queue: victim.queue, sequence: segments[number].sequence)
+        let eviction = CacheEviction(
+            segment: number, queue: victim.queue, sequence: segments[number].sequence, isSparse: queues.isSparse(segments[number].liveCount)
+        )
         self.eviction = eviction
         // What is not recorded as moved from here on is gone after a crash, and nothing that leaves needs a record of its own.
         let isForgotten = number < end ? queues.pools.count > 1 && isPlanted(.emptiesPoolWithoutRecord) : isPlanted(.emptiesWithoutRecord)
@@ -138,15 +143,12 @@ extension SecureCache {
 
     /// Parts the blocks of a segment into those that stay and those that leave.
     private func sort(_ owners: [CacheOwner], _ eviction: CacheEviction) {
-        let pool = Int(segments[eviction.segment].pool)
-        let below = poolsBelowFloor()
         var (pinned, staying): ([CacheEviction.Entry], [CacheEviction.Entry]) = ([], [])
         for (number, owner) in owners.enumerated() {
             let slot = geometry.slot(number, in: eviction.segment)
             let isShared = owner == CacheFormat.sharedOwner
             if isShared ? shared[slot] == nil : !has(owner, slot) { continue }
-            guard let home = isShared ? home(ofShared: slot, from: pool, below: below) : stays(owner, in: slot, from: pool) ? owner : nil
-            else {
+            guard let home = isShared ? home(ofShared: slot, eviction) : stays(owner, in: slot, eviction) ? owner : nil else {
                 for owner in self.owners(ofSlot: slot, owner) {
                     if eviction.queue == .small { ghosts.insert(owner.volume, owner.block) }
                     leave(owner)
@@ -160,10 +162,12 @@ extension SecureCache {
     }
 
     /// True when a block that is one volume's stays.
-    private func stays(_ owner: CacheOwner, in slot: CacheSlot, from pool: Int) -> Bool {
+    private func stays(_ owner: CacheOwner, in slot: CacheSlot, _ eviction: CacheEviction) -> Bool {
         guard let volume = index[ordinal: owner.volume] else { return false }
-        return volume.isPinned(owner.block)
-            || (volume.key != nil && uses[slot] && (volume.pool == pool || queues.mayOpen(in: volume.pool)))
+        if volume.isPinned(owner.block) { return true }
+        guard volume.key != nil else { return false }
+        let pool = Int(segments[eviction.segment].pool)
+        return isPromised(volume, eviction) || (uses[slot] && (volume.pool == pool || queues.mayOpen(in: volume.pool)))
     }
 
     /// Takes a block out, wherever it is.
@@ -224,8 +228,7 @@ extension SecureCache {
         while let first = eviction.staying.first {
             if has(first.owner, first.slot) { return first }
             let home =
-                shared[first.slot] == nil
-                ? nil : home(ofShared: first.slot, from: Int(segments[eviction.segment].pool), below: poolsBelowFloor())
+                shared[first.slot] == nil ? nil : home(ofShared: first.slot, eviction)
             if let home {
                 eviction.staying[eviction.staying.startIndex].owner = home
                 continue
@@ -249,13 +252,15 @@ extension SecureCache {
             return leave(entry)
         }
         if !isOpen { counters.corrupt += 1 }
+        // What one alone has left is its own again: whose it was besides is no more to be seen.
+        let isShared = shared[entry.slot].map { $0.references.count > 1 } ?? false
         let isMoved =
             isOpen
-            && (identity != nil
+            && (isShared
                 ? moveShared(plaintext, from: entry.slot, to: place(of: owner))
                 : insert(plaintext, of: owner.block, volume, isMove: true))
         if !isMoved { return leave(entry) }
-        if identity == nil, let own = signing?.signature(of: plaintext) { note(own, of: owner.block, volume) }
+        if !isShared, let own = signing?.signature(of: plaintext) { note(own, of: owner.block, volume) }
         counters.moved += 1
     }
 

@@ -51,11 +51,35 @@ extension SecureCache {
         if segments[segment].sharedCount > 0 {
             switch shared.release(slot, of: owner) {
             case .notShared: break
-            case .othersLeft: return
-            case .wasLast: segments[segment].sharedCount -= 1
+            case .othersLeft: return noteWhetherPinned(slot)
+            case .wasLast(let isAdrift):
+                segments[segment].sharedCount -= 1
+                if isAdrift { segments[segment].adriftCount -= 1 }
             }
         }
-        segments[segment].liveCount -= 1
+        countLive(-1, in: segment)
+    }
+
+    /// One slot more or less of a segment has a block that counts.
+    func countLive(_ change: Int32, in segment: Int) {
+        segments[segment].liveCount += change
+        liveInPools[Int(segments[segment].pool)] += Int(change)
+    }
+
+    /// Counts anew, after segments have come to other pools.
+    func countLiveInPools() {
+        liveInPools = [Int](repeating: 0, count: Int(UInt8.max) + 1)
+        for segment in segments { liveInPools[Int(segment.pool)] += Int(segment.liveCount) }
+    }
+
+    /// A segment of pinned blocks is not kept for a shared one that nobody has pinned any more.
+    private func noteWhetherPinned(_ slot: CacheSlot) {
+        let segment = geometry.segment(of: slot)
+        guard segments[segment].queue == .pinned, let block = shared[slot] else { return }
+        let isAdrift = !block.references.contains { index[ordinal: $0.volume]?.isPinned($0.block) == true }
+        if isAdrift == block.isAdrift { return }
+        shared.setAdrift(slot, isAdrift)
+        segments[segment].adriftCount += isAdrift ? 1 : -1
     }
 
     /// The blocks of volumes whose slot this is.
@@ -195,39 +219,49 @@ extension SecureCache {
     }
 
     private func refer(_ block: UInt64, of volume: CacheVolume, to slot: CacheSlot) {
-        guard let there = shared[slot] else { return }
+        guard let identity = shared[slot]?.identity else { return }
         let owner = CacheOwner(volume: volume.ordinal, block: block)
         let previous = volume.map.set(block, to: slot)
-        if there.references.isEmpty { segments[geometry.segment(of: slot)].liveCount += 1 }
+        if shared[slot]?.references.isEmpty == true { countLive(1, in: geometry.segment(of: slot)) }
         shared.refer(owner, to: slot)
+        noteWhetherPinned(slot)
         if let previous { release(previous, of: owner) }
         if volume.isZero(block) { volume.zeroes.remove(SectorRange(block: block)) }
-        record(.shared(ordinal: volume.ordinal, block: block, slot: slot, there.identity))
+        volume.sharedRecordsIn = journal.number
+        record(.shared(ordinal: volume.ordinal, block: block, slot: slot, identity))
     }
 
     // MARK: Leaving
 
-    /// Pools that have less than nobody else takes, by the blocks that they have: segments may hold little.
-    func poolsBelowFloor() -> Set<Int> {
-        let promised = queues.pools.indices.filter { queues.pools[$0].bounds.floor > 0 }
-        if promised.isEmpty { return [] }
-        var live = [Int](repeating: 0, count: queues.pools.count)
-        for segment in segments where segment.sequence > 0 { live[Int(segment.pool)] += Int(segment.liveCount) }
-        let eighths = geometry.slotCount * CacheQueues.sparseEighths
-        return Set(promised.filter { live[$0] * 8 < queues.pools[$0].bounds.floor * eighths })
+    /// True when a block of a segment that is being freed stays because its volume would have less than nobody else takes of it otherwise, by the
+    /// blocks that its pool has: segments may hold little. In the same pool only what is sparse is written again for that: anything else would
+    /// make no room.
+    func isPromised(_ volume: CacheVolume, _ eviction: CacheEviction) -> Bool {
+        let floor = queues.pools[volume.pool].bounds.floor
+        if floor == 0 { return false }
+        let segment = segments[eviction.segment]
+        let isOwn = Int(segment.pool) == volume.pool
+        if isOwn, !eviction.isSparse { return false }
+        let live = liveInPools[volume.pool] - (isOwn ? Int(segment.liveCount) : 0)
+        return live * 8 < floor * geometry.slotCount * CacheQueues.sparseEighths
     }
 
-    /// At whose cost a shared block stays whose segment a pool gives; nil when it leaves.
-    /// - Parameter below: `poolsBelowFloor`.
-    func home(ofShared slot: CacheSlot, from pool: Int, below: Set<Int>) -> CacheOwner? {
+    /// A volume's blocks are gone, or the key that hid them. When its records of shared blocks came tells something of them, so these go too.
+    func forgetSharedRecords(of volume: CacheVolume) {
+        if let number = volume.sharedRecordsIn, number >= checkpointNumber { mustForgetRecords = true }
+    }
+
+    /// At whose cost a shared block stays whose segment is being freed; nil when it leaves.
+    func home(ofShared slot: CacheSlot, _ eviction: CacheEviction) -> CacheOwner? {
         if sharing == nil { return nil }
         let references = owners(ofSlot: slot, CacheFormat.sharedOwner).compactMap { owner in
             index[ordinal: owner.volume].map { (owner: owner, volume: $0) }
         }
         if let pinned = references.first(where: { $0.volume.isPinned($0.owner.block) }) { return pinned.owner }
         // Nobody loses what he is promised because another has no more room for it.
-        if let promised = references.first(where: { $0.volume.pool != pool && below.contains($0.volume.pool) }) { return promised.owner }
+        if let promised = references.first(where: { isPromised($0.volume, eviction) }) { return promised.owner }
         guard uses[slot] else { return nil }
+        let pool = Int(segments[eviction.segment].pool)
         let own = references.first { $0.volume.pool == pool }
         return (own ?? references.first { queues.mayOpen(in: $0.volume.pool) })?.owner
     }
@@ -254,6 +288,14 @@ extension SecureCache {
             if let volume = index[ordinal: owner.volume] { forget(volume, blocks: owner.block..<owner.block + 1) }
         }
         pump()
+    }
+
+    /// Has as much memory for signatures as the cache's present size allows.
+    func fitSignatures() {
+        let fitting = CacheSignatures(byteCount: limits.signatureBytesMax(cacheBytes: geometry.byteCount))
+        if fitting.byteCount == signatures.byteCount { return }
+        signatures = fitting
+        noteSharedBlocks()
     }
 
     /// What is shared already can be referred to at once.

@@ -97,6 +97,7 @@ extension SecureCache {
         uses.resize(slotCount: slots)
         ghosts.resize(entries: CacheGhosts.entries(slotCount: slots))
         index.slotWidth = geometry.slotWidth
+        fitSignatures()
     }
 
     /// Gives the room behind the end back to the file system. A failure costs that room, until the cache is opened again.

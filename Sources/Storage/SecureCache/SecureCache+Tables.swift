@@ -34,6 +34,9 @@ extension SecureCache {
         }
         for (number, segment) in segments.enumerated() {
             if segment.liveCount != live[number] { return "segment \(number) counts \(segment.liveCount) blocks and has \(live[number])" }
+            if segment.adriftCount > segment.sharedCount || segment.adriftCount < 0 {
+                return "segment \(number) counts adrift blocks wrong"
+            }
             if rows[number] != (segment.state == .closed ? 1 : 0) {
                 return "segment \(number), \(segment.state), is in \(rows[number]) queues"
             }
@@ -42,6 +45,9 @@ extension SecureCache {
     }
 
     private var faultOfPools: String? {
+        var live = [Int](repeating: 0, count: liveInPools.count)
+        for segment in segments { live[Int(segment.pool)] += Int(segment.liveCount) }
+        if live != liveInPools { return "the blocks of pools are counted wrong" }
         for (number, pool) in queues.pools.enumerated() {
             let open = filling.count { $0.pool == number }
             if pool.openCount != open { return "pool \(number) counts \(pool.openCount) open segments and has \(open)" }

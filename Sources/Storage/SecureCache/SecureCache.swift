@@ -59,6 +59,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     var ownersInMemory: [Int: [CacheOwner]]
     var eviction: CacheEviction?
     var nextSequence: UInt64
+    /// How many blocks the segments of each pool hold.
+    var liveInPools: [Int] = []
 
     // MARK: Its division
     /// How it is to be divided: a volume that is detached takes its share with it. See SecureCache+Division.swift.
@@ -96,6 +98,10 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// Room waits for what is leaving.
     var wantsSynchronization = false
     var checkpoint: CacheCheckpoint<File>?
+    /// The last one that was ended in this run; 0 before. Nothing older is left.
+    var checkpointNumber: UInt64 = 0
+    /// There are records that are not to stay, so a checkpoint begins as soon as one can.
+    var mustForgetRecords = false
     /// Checkpoints that failed in a row, and how long the journal is to be before the next one.
     var checkpointsFailed: UInt64 = 0
     var checkpointDueBytes: UInt64 = 0
@@ -135,8 +141,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         segments = state.segments
         queues = state.queues
         shared = state.shared
-        signatures = CacheSignatures(
-            byteCount: !limits.sharesBlocks ? 0 : limits.signatureBytesMax(cacheBytes: state.geometry.byteCount))
+        signatures = CacheSignatures(byteCount: limits.signatureBytesMax(cacheBytes: state.geometry.byteCount))
         salts = state.salts
         salt = state.salt
         ownersCipher = state.ownersCipher
@@ -159,11 +164,13 @@ public final class SecureCache<Directory: StorageDirectory> {
         // Should their keys come after all, nobody knows what changed meanwhile.
         for volume in state.volumesWithoutKey { record(.volumeRemoved(ordinal: volume.ordinal)) }
         // When what was shared came into the records tells something of them.
-        if !state.volumesWithoutKey.isEmpty, shared.count > 0 { journal.wantsCheckpoint = true }
+        mustForgetRecords = !state.volumesWithoutKey.isEmpty && shared.count > 0
         cutDue = journal.appended
         fileSegments = segments.count { $0.isInFile }
+        countLiveInPools()
         didDivide()
         findPools()
+        countLiveInPools()
         noteSharedBlocks()
         makeRoom()
     }
@@ -202,6 +209,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         let isSame = volume.key.map { $0.hasSameBytes(as: key) } ?? true
         if volume.keyGeneration != generation || !isSame {
             forget(volume, blocks: 0..<CacheFormat.blocksMax)
+            forgetSharedRecords(of: volume)
             volume.keyGeneration = generation
             record(.keyGeneration(ordinal: volume.ordinal, generation))
         }
@@ -224,13 +232,8 @@ public final class SecureCache<Directory: StorageDirectory> {
     public func detach(volume identifier: VolumeIdentifier) {
         guard let volume = index[identifier] else { return forgetShare(of: identifier) }
         volume.key = nil
-        var hadShared = false
-        volume.map.forEach { block, slot in
-            if identity(ofSlot: slot) != nil { hadShared = true }
-            release(slot, of: CacheOwner(volume: volume.ordinal, block: block))
-        }
-        // When what was shared came into the records tells something of it.
-        if hadShared { journal.wantsCheckpoint = true }
+        volume.map.forEach { block, slot in release(slot, of: CacheOwner(volume: volume.ordinal, block: block)) }
+        forgetSharedRecords(of: volume)
         missedRanges -= volume.missed.ranges.count
         index.remove(identifier)
         record(.volumeRemoved(ordinal: volume.ordinal))
@@ -383,7 +386,7 @@ public final class SecureCache<Directory: StorageDirectory> {
         let segment = geometry.segment(of: slot)
         let previous = volume.map.set(block, to: slot)
         if let previous { release(previous, of: owner) }
-        segments[segment].liveCount += 1
+        countLive(1, in: segment)
         // To be renewed counts as to be asked for. What went over the bridge is moved once more.
         uses[slot] = previous != nil && !isMove || segment >= end
         if volume.isZero(block) { volume.zeroes.remove(SectorRange(block: block)) }
@@ -394,8 +397,13 @@ public final class SecureCache<Directory: StorageDirectory> {
     /// Gives a block the next slot of the segment that takes such; nil when there is no room for it.
     func append(_ bytes: ByteBuffer, of owner: CacheOwner, to place: CachePoolPlace, isMove: Bool) -> CacheSlot? {
         guard unwrittenBytes + CacheFormat.blockBytes <= limits.unwrittenBytesMax,
-            let segment = openSegment(for: place.queue, of: place.pool, isMove: isMove)
+            var segment = openSegment(for: place.queue, of: place.pool, isMove: isMove)
         else { return nil }
+        // What is moved to make room may have filled it at once.
+        while segment.isFull {
+            guard let next = openSegment(for: place.queue, of: place.pool, isMove: isMove) else { return nil }
+            segment = next
+        }
         let slot = geometry.slot(segment.owners.count, in: segment.segment)
         segment.owners.append(owner)
         segment.buffers.append(bytes)

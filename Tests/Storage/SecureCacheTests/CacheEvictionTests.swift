@@ -167,7 +167,7 @@ import Testing
         }
         #expect(!blocks.isEmpty)
         cache.queues.remove(number)
-        cache.eviction = CacheEviction(segment: number, queue: .small, sequence: cache.segments[number].sequence)
+        cache.eviction = CacheEviction(segment: number, queue: .small, sequence: cache.segments[number].sequence, isSparse: false)
         cache.record(.freed(segment: UInt32(number)))
         try harness.synchronize()
         cache.journal.wantsCheckpoint = true

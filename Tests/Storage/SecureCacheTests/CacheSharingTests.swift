@@ -180,6 +180,110 @@ import Testing
         expectConsistent(cache)
     }
 
+    private func fill(_ harness: CacheHarness, _ volume: VolumeIdentifier, _ blocks: some Sequence<UInt64>, _ version: UInt64 = 1) {
+        for (number, block) in blocks.enumerated() {
+            harness.cache?.insert(volume, block: block, data: CacheHarness.block(block, version))
+            if number % 8 == 7 { harness.scheduler.runUntilIdle() }
+        }
+        harness.scheduler.runUntilIdle()
+    }
+
+    /// Nor does one that has every second block of it, and leaves it segments that are half empty.
+    @Test func aNeighbourWithEverySecondBlockDoesNotThinAGuarantee() throws {
+        let harness = try harness()
+        harness.byteCount = 4096 + 48 * (128 << 10)
+        var share = CacheDivision.Share()
+        share.guaranteedBytes = 16 * (128 << 10)
+        share.bytesMax = 16 * (128 << 10)
+        harness.division.shares[harness.volume] = share
+        let cache = try harness.open()
+        let blocks = 0..<UInt64(12 * cache.geometry.slotCount)
+        fill(harness, harness.volume, blocks)
+        fill(harness, harness.other, stride(from: 0, to: blocks.upperBound, by: 2))
+        #expect(cache.statistics.sharedReferences > blocks.upperBound / 2)
+        fill(harness, harness.other, 10_000..<12_000)
+        fill(harness, harness.volume, 20_000..<20_000 + UInt64(cache.geometry.slotCount))
+        let held = blocks.count { cache.contains(harness.volume, block: $0) }
+        #expect(held == blocks.count, "\(held) of \(blocks.count)")
+        expectConsistent(cache)
+    }
+
+    /// A neighbour that has what was pinned does not keep it in the room of who has not pinned it any more.
+    @Test(arguments: [true, false]) func aNeighbourHoldsNoRoomOfPinnedBlocks(isDetached: Bool) throws {
+        let harness = try harness()
+        harness.byteCount = 4096 + 48 * (128 << 10)
+        var share = CacheDivision.Share()
+        share.bytesMax = 16 * (128 << 10)
+        harness.division.shares[harness.volume] = share
+        var cache = try harness.open()
+        let pinned = 0..<UInt64(10 * cache.geometry.slotCount)
+        share.pin(pinned)
+        harness.division.shares[harness.volume] = share
+        try cache.divide(harness.division)
+        fill(harness, harness.volume, pinned)
+        fill(harness, harness.other, pinned)
+        #expect(cache.statistics.sharedReferences == 2 * pinned.upperBound)
+        if isDetached {
+            cache.detach(volume: harness.volume)
+            fill(harness, harness.other, 10_000..<13_000)
+            // What nobody has pinned any more is among what may leave.
+            #expect(cache.queues.pools.allSatisfy { $0.pinned.isEmpty })
+        } else {
+            for version in 2..<6 as Range<UInt64> { fill(harness, harness.volume, pinned, version) }
+            #expect(pinned.count { cache.contains(harness.volume, block: $0) } == pinned.count)
+            cache = try #require(harness.cache)
+            fill(harness, harness.other, 10_000..<13_000)
+            #expect(cache.contains(harness.other, block: 12_999))
+        }
+        expectConsistent(cache)
+    }
+
+    /// The memory for signatures follows the size: in a much smaller cache they would leave none for the rest.
+    @Test func signaturesFitTheSize() throws {
+        let harness = try harness()
+        harness.limits.segmentBytes = 4 << 20
+        var result: Result<Cache, CacheError>?
+        Cache.open(
+            file: harness.file, directory: harness.directory, byteCount: 256 << 30, keys: harness.keys, limits: harness.limits,
+            division: CacheDivision(), random: harness.random.source
+        ) { result = $0 }
+        harness.scheduler.runUntilIdle()
+        let cache = try #require(result).get()
+        harness.cache = cache
+        cache.attach(volume: harness.volume, key: harness.volumeKey, generation: 1)
+        cache.attach(volume: harness.other, key: harness.otherKey, generation: 1)
+        fill(harness, harness.volume, 0..<8)
+        fill(harness, harness.other, 0..<8)
+        let large = cache.signatures.byteCount
+        try cache.resize(to: 8 << 30)
+        harness.scheduler.runUntilIdle()
+        #expect(cache.geometry.byteCount <= 8 << 30 && cache.signatures.byteCount < large / 8)
+        fill(harness, harness.volume, 100..<108)
+        #expect((0..<8).allSatisfy { cache.contains(harness.volume, block: 100 + $0) })
+        // What was shared before can be referred to.
+        fill(harness, harness.other, 0..<8)
+        cache.insert(harness.other, block: 300, data: CacheHarness.block(7, 1))
+        #expect(cache.statistics.sharedReferences == 17)
+        try cache.resize(to: 256 << 30)
+        harness.scheduler.runUntilIdle()
+        #expect(cache.signatures.byteCount == large)
+        expectConsistent(cache)
+    }
+
+    /// What one volume alone has left is written again as its own.
+    @Test func whatHasOneReferenceIsSharedNoMore() throws {
+        let harness = try shared()
+        let cache = try #require(harness.cache)
+        cache.invalidate(harness.volume, blocks: 0..<8)
+        for start in stride(from: 1_000, to: 5_000, by: 1_000) as StrideTo<UInt64> {
+            #expect(try harness.read(100..<108, of: harness.other) == CacheHarness.blocks(0..<8, 1))
+            fill(harness, harness.volume, start..<start + UInt64(6 * cache.geometry.slotCount))
+        }
+        #expect(try harness.read(100..<108, of: harness.other) == CacheHarness.blocks(0..<8, 1))
+        #expect(cache.statistics.sharedBlocks == 0)
+        expectConsistent(cache)
+    }
+
     /// What is shared with a volume that went is in no record any more.
     @Test func recordsOfAVolumeThatSharedGoWithIt() throws {
         let harness = try shared()
@@ -189,6 +293,29 @@ import Testing
         try harness.synchronize()
         #expect(before.isDisjoint(with: harness.directory.names), "\(before) \(harness.directory.names)")
         #expect(try harness.read(100..<108, of: harness.other) == CacheHarness.blocks(0..<8, 1))
+    }
+
+    /// The same when it has let go of what it shared before, and when its key is another one.
+    @Test(arguments: [true, false]) func recordsOfWhatWasSharedGoToo(isRotated: Bool) throws {
+        let harness = try shared()
+        let cache = try #require(harness.cache)
+        cache.invalidate(harness.volume, blocks: 0..<8)
+        try harness.synchronize()
+        let before = Set(harness.directory.names)
+        if isRotated {
+            cache.attach(volume: harness.volume, key: harness.otherKey, generation: 2)
+        } else {
+            cache.detach(volume: harness.volume)
+        }
+        try harness.synchronize()
+        try harness.synchronize()
+        #expect(before.isDisjoint(with: harness.directory.names), "\(before) \(harness.directory.names)")
+        // Once is enough.
+        let after = harness.directory.names
+        cache.attach(volume: harness.volume, key: harness.volumeKey, generation: 3)
+        try harness.synchronize()
+        try harness.synchronize()
+        #expect(harness.directory.names == after)
     }
 
     @Test func recordsOfAVolumeStandTogether() {
