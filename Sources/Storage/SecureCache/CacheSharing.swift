@@ -25,9 +25,9 @@ import Synchronization
 //                  for the nonce (first 12 bytes of the signature) xor name
 //
 // A shared block is readable for who has the cache key, its signature and its name. Signature and name stand in records only, under the keys of the
-// volumes that refer to it. So when a volume is shredded its neighbours read on, and nobody learns from it which blocks it had: of a block
-// to which no other volume refers nobody has the name. Without the name a signature would do, and who has the cache key could guess a block
-// and see whether the guess opens anything.
+// volumes that refer to it. So when a volume is shredded its neighbours read on, and of a block to which no other volume refers nobody has the
+// name. Without the name a signature would do, and who has the cache key could guess a block and see whether the guess opens anything.
+// What records tell of a volume that is gone, and for how long, is in docs/reference/cache-format.md.
 //
 // References are not counted on disk. Whoever replays the records counts them anew: a record of another place, of zeroes, of removal, or of
 // a volume that went ends a reference as it ends any place of a block.
