@@ -51,7 +51,8 @@ extension SecureCache {
     /// Segments before an end that promises may count on: those that have room, rounded down by less than a sixteenth where some have none, so that
     /// not each one that finds room or none changes what is promised.
     func plannableCount(end: Int) -> Int {
-        let before = end - withoutRoom.count { $0 < end }
+        // They are in their order.
+        let before = end - ((withoutRoom.last ?? 0) < end ? withoutRoom.count : withoutRoom.count { $0 < end })
         let usable = mayGrow ? min(before, fileSegmentsMax) : before
         if usable == end { return end }
         // A power of two of sixteen to thirty-one parts.

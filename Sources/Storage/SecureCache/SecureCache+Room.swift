@@ -378,9 +378,9 @@ extension SecureCache {
 
     var mayGrow: Bool { fileSegments < fileSegmentsMax }
 
-    /// Sets free segments aside for which there may be no more room.
+    /// Sets free segments aside for which there may be no more room, and promises what there may be room for.
     func keepToFile() {
-        if !mayGrow { setAsideFree() }
+        if mayGrow { planForRoom() } else { setAsideFree() }
     }
 
     /// Frees what has left for good.

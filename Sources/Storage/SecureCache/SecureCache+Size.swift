@@ -88,6 +88,7 @@ extension SecureCache {
         fileSegments -= segments[end...].count { $0.isInFile }
         segments.removeLast(segments.count - end)
         tablesDidChange()
+        planForRoom()
         cutFile()
     }
 
