@@ -139,9 +139,10 @@ extension CloudPlane {
             guard adopt() else { return }
             stateSpace.cacheFile = file
             stateSpace.cacheBytesAtOpening = (try? result.get())?.cached ?? 0
+            if case .success(let measured) = result { return compareSpace(measured) }
             // Where nothing is known it keeps what it has, until the next look.
             cache?.boundFile(bytesMax: 0)
-            if case .success(let measured) = result { compareSpace(measured) } else { stateSpace.lookedAt = nil }
+            stateSpace.lookedAt = nil
         }
     }
 
@@ -184,6 +185,9 @@ extension CloudPlane {
         }
         let shares = LogShares(logs: logs, cache: cacheShare, freeBytes: free)
         stateSpace.isShort = shares.pointBytesMax != nil
+        // What has been cut off since is the logs' too.
+        let held = min(cached ?? .max, cache?.statistics.byteCount ?? .max)
+        stateSpace.cacheBytesAtOpening = min(stateSpace.cacheBytesAtOpening, held)
         cache?.boundFile(bytesMax: shares.cacheBytesMax.map { max($0, stateSpace.cacheBytesAtOpening) } ?? .max)
         noticeBound(cacheShare, bytesMax: shares.cacheBytesMax)
         for (entry, bound) in zip(entries, shares.bounds) {
@@ -195,13 +199,13 @@ extension CloudPlane {
 
     /// Tells when the logs begin to bound the cache, and when that is over.
     private func noticeBound(_ cache: LogShares.Log?, bytesMax: UInt64?) {
-        switch stateSpace.bounded.observe(bytesMax != nil, now: .now()) {
+        let size = cache?.sizeBytes ?? 0
+        let left = max(bytesMax ?? .max, cache?.takenBytes ?? 0)
+        switch stateSpace.bounded.observe(left < size, now: .now()) {
         case .begun:
-            let size = cache?.sizeBytes ?? 0
-            let left = max(bytesMax ?? 0, cache?.takenBytes ?? 0)
             recorder.record(
                 "cache.bounded", severity: .warning,
-                "the file system of the state directory has no room for \(size - min(size, left)) bytes of the cache besides what the write "
+                "the file system of the state directory has no room for \(size - left) bytes of the cache besides what the write "
                     + "logs may still take: it goes on with \(left) bytes. Free some there, or make the cache or the logs smaller")
         case .over:
             recorder.record(

@@ -44,7 +44,7 @@ struct APIResponder: HTTPResponder {
             response = Self.response(.stopping, request, context.logger)
         } catch {
             if let problem = controller.problem(of: error) { return Self.response(APIError(problem), request, context.logger) }
-            context.logger.error("request failed", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
+            context.logger.error("request failed", metadata: ["path": "\(Self.place(request))", "error": "\(error)"])
             response = Self.response(.unexpected, request, context.logger)
         }
         response.headers[.cacheControl] = "no-store"
@@ -217,6 +217,12 @@ struct APIResponder: HTTPResponder {
 
     // MARK: Errors
 
+    /// What the log says of a request's path: behind its first two words stand names that users gave, which a cloud edge's log must not have.
+    private static func place(_ request: Request) -> String {
+        let words = request.uri.path.split(separator: "/")
+        return "/" + words.prefix(2).joined(separator: "/") + (words.count > 2 ? "/…" : "")
+    }
+
     static func response(_ error: APIError, _ request: Request, _ logger: Logger) -> Response {
         var problem = error.problem
         problem.instance = problem.instance ?? request.uri.path
@@ -224,7 +230,7 @@ struct APIResponder: HTTPResponder {
         if problem.status >= 500 {
             logger.warning(
                 "request failed",
-                metadata: ["path": "\(request.uri.path)", "code": "\(problem.code)", "detail": "\(problem.detail ?? "")"])
+                metadata: ["path": "\(Self.place(request))", "code": "\(problem.code)", "detail": "\(problem.detail ?? "")"])
         }
         var response = (try? Response.json(problem, status: status, type: "application/problem+json")) ?? Response(status: status)
         if !error.allow.isEmpty { response.headers[.allow] = error.allow.joined(separator: ", ") }

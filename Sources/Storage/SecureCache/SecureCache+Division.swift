@@ -22,7 +22,10 @@ extension SecureCache {
     public func checkDivision(_ division: CacheDivision) throws(CacheError) {
         if isClosed { throw .closed }
         // One that does not fit is mended a step at a time.
-        if plan.isLoosened, division.promisesNoMore(than: self.division) { return }
+        if plan.isLoosened, division.promisesNoMore(than: self.division) {
+            // What would fit in no cache is refused all the same.
+            return try check(division, segmentCount: CacheFormat.slotsMax / geometry.slotCount)
+        }
         if unusable == nil { try check(division, segmentCount: plannableCount(end: min(end, segmentCountWanted))) }
     }
 

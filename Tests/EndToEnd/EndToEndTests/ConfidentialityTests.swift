@@ -92,8 +92,12 @@ extension EndToEndFaults {
                 try await checkMemory(lab, secrets)
                 try await checkFiles(lab, secrets.merging(others) { first, _ in first })
                 try await crash(lab)
-                // What a restart reads and writes leaves no more.
+                // What a restart reads and writes leaves no more; nor does what is refused before the keys have come.
+                try await lab.relay("cut")
                 try await lab.restart(.cloud)
+                let early = try await lab.causeway(.cloud, "cache", "partition", Self.partition, "40MiB")
+                #expect(!early.isSuccess, "\(early)")
+                try await lab.relay("restore")
                 try await lab.untilServing(Self.volume)
                 try await lab.seal(Self.volume)
                 try await checkMemory(lab, secrets)

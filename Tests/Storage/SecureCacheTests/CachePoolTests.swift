@@ -271,6 +271,11 @@ import Testing
         var more = harness.division
         more.shares[harness.other] = Self.share(guaranteed: 10)
         #expect(throws: CacheError.self) { try cache.divide(more) }
+        // What promises less and would fit in no cache is refused too.
+        var less = harness.division
+        less.shares[harness.volume] = Self.share(guaranteed: 2)
+        less.shares[harness.volume]?.bytesMax = 1
+        #expect(throws: CacheError.self) { try cache.divide(less) }
         // A full file system is no other.
         cache.boundFile(bytesMax: .max)
         #expect(!cache.isLoosened)
