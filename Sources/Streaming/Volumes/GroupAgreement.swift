@@ -12,6 +12,8 @@ import Disks
 //   a cut is known     from the point of any volume that carries it, or from the journal of a disk that has agreed to it
 //   a cut is complete  when each of its volumes that is in the group has received its point; one that was detached counts with the
 //                      point at which its disk was closed; one that has left the group does not count
+//   a cut is none      when another point is held where one of its volumes has a point that was sealed for it: a crash of the cloud
+//                      edge took that one away. The cloud edge tells so as long as its logs do, and each forgets what is home
 //   a disk may go      to its point of the last complete cut; and on over points of no group, or of one that the volume has
 //                      left, as long as no cut that is incomplete has a point before them
 //
@@ -64,7 +66,9 @@ public enum GroupAgreement {
     static func limits(_ disks: [VolumeIdentifier: GroupDisk], membership: GroupMembership?) -> [GroupLimit] {
         var cuts = Set<GroupPoint>()
         for disk in disks.values {
-            for case let group? in disk.held.map(\.group) where group.isCut { cuts.insert(group) }
+            for case let group? in disk.held.map(\.group) where group.isCut && !isContradicted(group, disks, membership) {
+                cuts.insert(group)
+            }
             if let cut = disk.cut { cuts.insert(cut) }
         }
         let complete = cuts.filter { cut in cut.members.allSatisfy { has($0, of: cut.group, disks, membership) } }
@@ -85,6 +89,20 @@ public enum GroupAgreement {
             if through > disk.agreed { limits.append(GroupLimit(volume: volume, through: through, cut: last?.cut)) }
         }
         return limits.sorted { $0.volume.description < $1.volume.description }
+    }
+
+    /// True when a point is held that was sealed again, after a crash had taken away the one of the cut. It is held until a later cut is complete,
+    /// and before that each volume has sent what it has of this one.
+    private static func isContradicted(
+        _ cut: GroupPoint, _ disks: [VolumeIdentifier: GroupDisk], _ membership: GroupMembership?
+    ) -> Bool {
+        if isPlanted(.trustsPartOfCut) { return false }
+        return cut.members.contains { part in
+            guard part.isSealed, membership?.members[part.volume].map({ $0.group == cut.group }) ?? true,
+                let held = disks[part.volume]?.held.first(where: { $0.point == part.point })
+            else { return false }
+            return held.group?.group != cut.group || held.group?.number != cut.number
+        }
     }
 
     /// True when a volume's part of a cut is at home, or the volume is in the group no more.
@@ -110,7 +128,7 @@ public enum GroupAgreement {
         _ journals: [PointJournal<Disk, Directory>], membership: GroupMembership?
     ) -> Set<VolumeIdentifier> {
         let disks = disks(journals)
-        let cuts = Set(disks.values.flatMap { $0.held.compactMap(\.group) })
+        let cuts = Set(disks.values.flatMap { $0.held.compactMap(\.group) }).filter { !isContradicted($0, disks, membership) }
         return Set(cuts.flatMap { cut in cut.members.filter { !has($0, of: cut.group, disks, membership) }.map(\.volume) })
     }
 

@@ -257,7 +257,8 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         }
     }
 
-    /// A later cut that contradicts this one is in every log that has a part of the broken one (`hasBrokenCut`).
+    /// A later cut that contradicts this one is in every log that has a part of the broken one (`hasBrokenCut`), unless another crash has broken
+    /// that one too. Then only the point tells that was sealed again, and when its log has let go of it home still holds it (`GroupAgreement`).
     private func has(_ log: WriteLog<Directory>, _ part: GroupPoint.Member, of cut: GroupPoint) -> Bool {
         if isPlanted(.trustsPartOfCut) { return true }
         return cut.isHeld(part, by: log) && !cutsInLogs.contains { $0.contradicts(part, of: cut) }

@@ -10,10 +10,11 @@ import Testing
     private static let second = VolumeIdentifier(high: 0, low: 2)
     private static let group = GroupIdentifier(high: 9, low: 9)
 
-    private static func cut(_ number: UInt64, _ points: [VolumeIdentifier: PointNumber]) -> GroupPoint {
-        GroupPoint(
-            group: group, number: number,
-            members: points.sorted { $0.key.low < $1.key.low }.map { .init(volume: $0.key, point: $0.value, isSealed: true) })
+    /// - Parameter unwritten: a volume to which nothing was written since its point before the cut.
+    private static func cut(_ number: UInt64, _ points: [VolumeIdentifier: PointNumber], unwritten: VolumeIdentifier? = nil) -> GroupPoint {
+        let parts = points.sorted { $0.key.low < $1.key.low }
+        return GroupPoint(
+            group: group, number: number, members: parts.map { .init(volume: $0.key, point: $0.value, isSealed: $0.key != unwritten) })
     }
 
     private static func disk(applied: PointNumber, _ held: [GroupPoint?], cut: GroupPoint? = nil) -> GroupDisk {
@@ -39,7 +40,7 @@ import Testing
     @Test("a point that waits for a later cut goes with that one; what the other disk knows of the cut is enough")
     func later() {
         let none = GroupPoint.partOfLater(Self.group)
-        let cut = Self.cut(2, [Self.first: 6, Self.second: 8])
+        let cut = Self.cut(2, [Self.first: 6, Self.second: 8], unwritten: Self.first)
         let before = [Self.first: Self.disk(applied: 4, [none]), Self.second: Self.disk(applied: 7, [cut])]
         #expect(through(before).isEmpty)
         let after = [Self.first: Self.disk(applied: 4, [none, none]), Self.second: Self.disk(applied: 7, [cut])]
@@ -47,6 +48,24 @@ import Testing
         // The other disk has applied its part already, and its file is gone.
         let replayed = [Self.first: Self.disk(applied: 4, [none, none]), Self.second: Self.disk(applied: 8, [], cut: cut)]
         #expect(through(replayed) == [Self.first: 6])
+    }
+
+    @Test("a cut is none when another point is held where it has one that was sealed for it")
+    func sealedAgain() {
+        // The power failed before the first volume's part of the first cut was durable, and again when its point had been sealed anew and the
+        // second volume's not. The cloud edge has let go of that point, and says that the first cut is whole.
+        let broken = Self.cut(1, [Self.first: 5, Self.second: 8])
+        let next = Self.cut(3, [Self.first: 6, Self.second: 9])
+        for sealedAgain in [GroupPoint.partOfLater(Self.group), Self.cut(2, [Self.first: 5, Self.second: 9])] {
+            let first = Self.disk(applied: 3, [GroupPoint.partOfLater(Self.group), sealedAgain, next])
+            #expect(through([Self.first: first, Self.second: Self.disk(applied: 7, [broken])]).isEmpty)
+            #expect(through([Self.first: first, Self.second: Self.disk(applied: 7, [broken, next])]) == [Self.first: 6, Self.second: 9])
+        }
+        // A point that the first volume has sent since it left the group says nothing.
+        let disks = [
+            Self.first: Self.disk(applied: 3, [broken, GroupPoint.partOfLater(Self.group)]), Self.second: Self.disk(applied: 7, [broken]),
+        ]
+        #expect(through(disks, Self.membership(.init(group: nil))) == [Self.first: 5, Self.second: 8])
     }
 
     @Test("the last complete cut counts, and an incomplete one behind it does not")
