@@ -112,7 +112,8 @@ extension CloudEdge {
                 path: path, state: state, message: plane.cacheTrouble?.detail ?? Self.lackOfRoom(now), sizeBytes: now.byteCount,
                 wantedSizeBytes: now.byteCountWanted, isOwnSize: own != nil, bytesToEmpty: now.bytesToEmpty, blocks: now.blocksHeld,
                 sharedBlocks: now.sharedBlocks, sharedReferences: now.sharedReferences,
-                hits: now.hits, misses: now.misses, evicted: now.evicted, moved: now.moved, corrupt: now.corrupt,
+                hits: now.hits, misses: plane.served.values.reduce(0) { $0 + $1.volume.statistics.missedBlocks }, evicted: now.evicted,
+                moved: now.moved, corrupt: now.corrupt,
                 indexBytes: UInt64(now.indexBytes),
                 partitions: isDivisionRead ? CachePartition.all(of: cache) : nil, isLoosened: cache.isLoosened && !cache.isUnusable)
         }

@@ -18,7 +18,7 @@ extension Schema {
                     .required("sharedBlocks", .count("Blocks that are stored once for several places.")),
                     .required("sharedReferences", .count("The places that have one of them.")),
                     .required("hits", .count("Blocks served since the start.")),
-                    .required("misses", .count("Reads that found a block missing.")),
+                    .required("misses", .count("Blocks read that were fetched, of the volumes that are served.")),
                     .required("evicted", .count("Blocks that made room for others.")),
                     .required("moved", .count("Blocks that made room and were kept, because they had been asked for.")),
                     .required("corrupt", .count("Blocks found damaged and fetched again.")),

@@ -62,16 +62,32 @@ public struct CacheLimits: Sendable {
 
     /// The memory that the index of a cache may take.
     func indexBytesMax(cacheBytes: UInt64) -> Int { max(Self.indexBytesMin, Int(clamping: cacheBytes / Self.cacheBytesPerIndexByte)) }
-    /// Of that memory so much is for signatures of blocks that came lately: beyond it the coldest are forgotten, and blocks that are equal to
-    /// them are stored once more.
+    /// Of that memory at least so much is for signatures of blocks that came lately: beyond it the coldest are forgotten, and blocks that are
+    /// equal to them are stored once more.
     static let indexBytesPerSignatureByte = 16
-    /// And so much for what is known of shared blocks: beyond it no more blocks are shared.
+    /// And at least so much for what is known of shared blocks: beyond it no more blocks are shared.
     static let indexBytesPerSharedByte = 4
+    /// What one block takes besides, at most, by its place, its use and the name that it leaves.
+    private static let indexBytesPerBlock: UInt64 = 5
+    /// What the signature of each block would take, in buckets of which few overflow.
+    private static let signatureBytesPerBlock: UInt64 = 100
+
+    /// What no block can take of the memory: much in a small cache, in which all equal blocks can be found.
+    private func spareIndexBytes(cacheBytes: UInt64) -> Int {
+        let blocks = Int(clamping: cacheBytes / UInt64(CacheFormat.blockBytes) * Self.indexBytesPerBlock)
+        return max(0, indexBytesMax(cacheBytes: cacheBytes) - blocks)
+    }
 
     func signatureBytesMax(cacheBytes: UInt64) -> Int {
-        sharesBlocks ? indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSignatureByte : 0
+        if !sharesBlocks { return 0 }
+        let wanted = Int(clamping: cacheBytes / UInt64(CacheFormat.blockBytes) * Self.signatureBytesPerBlock)
+        let least = indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSignatureByte
+        return min(max(wanted, CacheFormat.segmentBytesMin), max(least, spareIndexBytes(cacheBytes: cacheBytes) / 2))
     }
-    func sharedBytesMax(cacheBytes: UInt64) -> Int { indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSharedByte }
+
+    func sharedBytesMax(cacheBytes: UInt64) -> Int {
+        max(indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSharedByte, spareIndexBytes(cacheBytes: cacheBytes) / 2)
+    }
 
     /// Blocks that come in are looked at for being equal to others, which takes a hash of each. Without it those that are shared stay so.
     public var sharesBlocks = false

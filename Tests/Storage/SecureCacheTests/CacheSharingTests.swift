@@ -238,6 +238,21 @@ import Testing
         expectConsistent(cache)
     }
 
+    /// A small cache has memory for the signatures of nearly all that it holds.
+    @Test(arguments: [(28, 65_536, 97), (30, 24_576, 100), (32, 24_576, 100)] as [(Int, Int, Int)])
+    func smallCachesKnowWhatTheyHold(sizeBits: Int, blocks: Int, percent: Int) throws {
+        let harness = try harness()
+        let byteCount = harness.limits.signatureBytesMax(cacheBytes: 1 << sizeBits)
+        var signatures = CacheSignatures(byteCount: byteCount)
+        let random = harness.random
+        let all = (0..<blocks).map { _ in BlockSignature(high: random.next(), low: random.next()) }
+        let entry = CacheSignatures.Entry(slot: 1, owner: CacheOwner(volume: 0, block: 1), sequence: 1)
+        for signature in all { signatures.put(signature, entry) }
+        let known = all.count { signatures.find($0) != nil }
+        #expect(known * 1_000 >= blocks * (percent * 10 - 1), "\(known) of \(blocks)")
+        #expect(byteCount + harness.limits.sharedBytesMax(cacheBytes: 1 << sizeBits) <= CacheLimits.indexBytesMin)
+    }
+
     /// The memory for signatures follows the size: in a much smaller cache they would leave none for the rest.
     @Test func signaturesFitTheSize() throws {
         let harness = try harness()
@@ -257,7 +272,7 @@ import Testing
         let large = cache.signatures.byteCount
         try cache.resize(to: 8 << 30)
         harness.scheduler.runUntilIdle()
-        #expect(cache.geometry.byteCount <= 8 << 30 && cache.signatures.byteCount < large / 8)
+        #expect(cache.geometry.byteCount <= 8 << 30 && cache.signatures.byteCount < large / 4)
         fill(harness, harness.volume, 100..<108)
         #expect((0..<8).allSatisfy { cache.contains(harness.volume, block: 100 + $0) })
         // What was shared before can be referred to.
