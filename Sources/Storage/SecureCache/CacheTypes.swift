@@ -67,7 +67,7 @@ public struct CacheLimits: Sendable {
     static let indexBytesPerSignatureByte = 16
     /// And at least so much for what is known of shared blocks: beyond it no more blocks are shared.
     static let indexBytesPerSharedByte = 4
-    /// What one block takes besides, at most, by its place, its use and the name that it leaves.
+    /// What one block takes besides by its place, its use and the name that it leaves, where blocks do not lie alone.
     private static let indexBytesPerBlock: UInt64 = 5
     /// What the signature of each block would take, in buckets of which few overflow.
     private static let signatureBytesPerBlock: UInt64 = 100
@@ -81,8 +81,13 @@ public struct CacheLimits: Sendable {
     func signatureBytesMax(cacheBytes: UInt64) -> Int {
         if !sharesBlocks { return 0 }
         let wanted = Int(clamping: cacheBytes / UInt64(CacheFormat.blockBytes) * Self.signatureBytesPerBlock)
-        let least = indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSignatureByte
+        let least = signatureBytesMin(cacheBytes: cacheBytes)
         return min(max(wanted, CacheFormat.segmentBytesMin), max(least, spareIndexBytes(cacheBytes: cacheBytes) / 2))
+    }
+
+    /// What signatures have when the rest of the index needs its memory.
+    func signatureBytesMin(cacheBytes: UInt64) -> Int {
+        sharesBlocks ? indexBytesMax(cacheBytes: cacheBytes) / Self.indexBytesPerSignatureByte : 0
     }
 
     func sharedBytesMax(cacheBytes: UInt64) -> Int {

@@ -67,6 +67,7 @@ extension SecureCache {
     /// Plans anew when there are fewer segments to promise than was planned for, or a good deal more.
     func planForRoom() {
         let count = plannableCount(end: end)
+        if count == plannedCount { return }
         if count < plannedCount || count == end || count - plannedCount > plannedCount / 8 { didDivide() }
     }
 

@@ -298,6 +298,16 @@ extension SecureCache {
         noteSharedBlocks()
     }
 
+    /// Has no more memory for signatures than they have in any case: blocks that lie alone take more of the index than others.
+    /// - Returns: false when they had no more.
+    func giveUpSignatures() -> Bool {
+        let least = CacheSignatures(byteCount: limits.signatureBytesMin(cacheBytes: geometry.byteCount))
+        if least.byteCount >= signatures.byteCount { return false }
+        signatures = least
+        noteSharedBlocks()
+        return true
+    }
+
     /// What is shared already can be referred to at once.
     func noteSharedBlocks() {
         if signing == nil { return }

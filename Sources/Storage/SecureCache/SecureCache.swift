@@ -307,12 +307,12 @@ public final class SecureCache<Directory: StorageDirectory> {
         pump()
     }
 
-    /// True when the index may grow by so much, for which it gives up the names of blocks that left.
+    /// True when the index may grow by so much, for which it gives up signatures beyond their least share and the names of blocks that left.
     private func hasMemory(forBytes byteCount: Int) -> Bool {
         let bytesMax = limits.indexBytesMax(cacheBytes: geometry.byteCount)
         repeat {
             if indexBytes + byteCount <= bytesMax { return true }
-        } while ghosts.halve()
+        } while giveUpSignatures() || ghosts.halve()
         return false
     }
 

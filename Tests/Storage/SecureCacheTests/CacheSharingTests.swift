@@ -253,6 +253,23 @@ import Testing
         #expect(byteCount + harness.limits.sharedBytesMax(cacheBytes: 1 << sizeBits) <= CacheLimits.indexBytesMin)
     }
 
+    /// Blocks that lie alone take much of the index: signatures make room for them down to their least share.
+    @Test func signaturesMakeRoomForBlocksThatLieAlone() throws {
+        let harness = try harness()
+        harness.byteCount = 4096 + 3_000 * (64 << 10)
+        harness.limits.segmentBytes = 64 << 10
+        let cache = try harness.open()
+        let large = cache.signatures.byteCount
+        // A leaf, and a chunk of a volume's map, for each block.
+        fill(harness, harness.volume, stride(from: 0, to: 1_500 << 18, by: 1 << 18))
+        #expect(cache.signatures.byteCount == large)
+        fill(harness, harness.volume, stride(from: 2_000 << 18, to: 4_000 << 18, by: 1 << 18))
+        #expect(cache.signatures.byteCount < large)
+        let last = UInt64(3_999 << 18)
+        #expect(cache.contains(harness.volume, block: last))
+        expectConsistent(cache)
+    }
+
     /// The memory for signatures follows the size: in a much smaller cache they would leave none for the rest.
     @Test func signaturesFitTheSize() throws {
         let harness = try harness()
