@@ -231,11 +231,16 @@ struct CacheSignatures {
     private let bucketCount: Int
 
     init(byteCount: Int) {
-        bucketCount = max(1, byteCount / (Self.wordsPerBucket * 8))
+        bucketCount = Self.bucketCount(within: byteCount)
         words = CachePages(count: bucketCount * Self.wordsPerBucket)
     }
 
     var byteCount: Int { words.byteCount }
+
+    /// What a table takes that is made with so many bytes.
+    static func byteCount(within byteCount: Int) -> Int { CachePages.byteCount(of: bucketCount(within: byteCount) * wordsPerBucket) }
+
+    private static func bucketCount(within byteCount: Int) -> Int { max(1, byteCount / (wordsPerBucket * 8)) }
 
     private func bucket(_ signature: BlockSignature) -> Int {
         Int(signature.high.multipliedFullWidth(by: UInt64(bucketCount)).high) * Self.wordsPerBucket

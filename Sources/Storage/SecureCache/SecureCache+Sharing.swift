@@ -292,20 +292,22 @@ extension SecureCache {
 
     /// Has as much memory for signatures as the cache's present size allows.
     func fitSignatures() {
-        let fitting = CacheSignatures(byteCount: limits.signatureBytesMax(cacheBytes: geometry.byteCount))
-        if fitting.byteCount == signatures.byteCount { return }
-        signatures = fitting
-        noteSharedBlocks()
+        let byteCount = limits.signatureBytesMax(cacheBytes: geometry.byteCount)
+        if CacheSignatures.byteCount(within: byteCount) != signatures.byteCount { makeSignatures(byteCount) }
     }
 
     /// Has no more memory for signatures than they have in any case: blocks that lie alone take more of the index than others.
     /// - Returns: false when they had no more.
     func giveUpSignatures() -> Bool {
-        let least = CacheSignatures(byteCount: limits.signatureBytesMin(cacheBytes: geometry.byteCount))
-        if least.byteCount >= signatures.byteCount { return false }
-        signatures = least
-        noteSharedBlocks()
+        let least = limits.signatureBytesMin(cacheBytes: geometry.byteCount)
+        if CacheSignatures.byteCount(within: least) >= signatures.byteCount { return false }
+        makeSignatures(least)
         return true
+    }
+
+    private func makeSignatures(_ byteCount: Int) {
+        signatures = CacheSignatures(byteCount: byteCount)
+        noteSharedBlocks()
     }
 
     /// What is shared already can be referred to at once.
