@@ -58,7 +58,7 @@ public struct GroupPoint: Hashable, Sendable {
     public static let membersMax = 16
 
     public let group: GroupIdentifier
-    /// Counts the cuts of a group, with gaps. 0 where there is no cut: the point belongs to a later one.
+    /// Counts the cuts of a group, with gaps: a later cut has a larger number, also after volumes have left and joined. 0 where there is no cut: the point belongs to a later one.
     public let number: UInt64
     /// All volumes of the cut; none where there is no cut.
     public let members: [Member]
@@ -71,6 +71,18 @@ public struct GroupPoint: Hashable, Sendable {
 
     /// What a volume's point carries that was sealed for a cut which never came about: it waits for the next cut.
     public static func partOfLater(_ group: GroupIdentifier) -> GroupPoint { GroupPoint(group: group, number: 0, members: []) }
+
+    /// How many numbers a group has for its cuts until its volumes change.
+    static let numbersPerTerm: UInt64 = 1_000_000_000
+
+    /// The number that is taken for the last one when the volumes of a group have changed, and the last cut that is known is `number`.
+    ///
+    /// A volume that was out of the group comes back with what its log holds, and that may be cuts that nobody else knows of. They are older
+    /// than what the others have agreed to meanwhile, so they must have lower numbers: each change begins a term of its own.
+    public static func numberBeforeNextTerm(after number: UInt64) -> UInt64 {
+        let (first, isTooLarge) = (number / numbersPerTerm + 1).multipliedReportingOverflow(by: numbersPerTerm)
+        return isTooLarge ? .max : first
+    }
 
     /// True when this is a cut, false when the point waits for a later one.
     public var isCut: Bool { number > 0 }

@@ -40,6 +40,7 @@ extension CloudPlane {
             groups[identifier] = entry
             entry.grant = grant
             entry.group.policy = policy
+            entry.group.noteLastNumber(grant.lastPoint)
             let volumes = served.values.map(\.volume).filter { grant.volumes.contains($0.identifier.description) }
                 .sorted { $0.identifier.description < $1.identifier.description }
             let members = entry.group.members

@@ -45,14 +45,20 @@ extension OnPremEdge {
     }
 
     func changeGroup(named name: String, _ change: GroupChange) async throws -> APIModels.VolumeGroup {
-        let before = try volumes(ofGroup: try groupRecord(name).name).map(\.name)
+        let group = try groupRecord(name)
+        let before = try volumes(ofGroup: group.name).map(\.name)
         let policy = try change.policy.map { try Self.checkedPolicy($0) }
+        // The points of other volumes are counted from there on.
+        try await noteLastPoint(of: group)
         if let volumes = change.volumes {
             try check(volumes)
             try await checkVersion(ofEdges: edges(of: volumes))
         }
         try conflicting {
             try store.changeGroup(name, volumes: change.volumes) { record in
+                if change.volumes != nil {
+                    record.lastPoint = Int64(clamping: GroupPoint.numberBeforeNextTerm(after: UInt64(clamping: record.lastPoint)))
+                }
                 guard let policy else { return }
                 record.recoveryPointObjectiveSeconds = policy.recoveryPointObjectiveSeconds
                 record.sealBytes = Int64(clamping: policy.sealBytes)

@@ -12,6 +12,8 @@ public protocol CutEvidence {
     var oldestHeldPoint: PointNumber { get }
     /// What a sealed point says of a cut of a group that it is part of; nil for a point that was sealed for none, or was released.
     func groupPoint(of point: PointNumber) -> GroupPoint?
+    /// The cuts that sealed points carry which were not released, oldest first.
+    var cuts: [GroupPoint] { get }
 }
 
 extension GroupPoint {
@@ -19,7 +21,8 @@ extension GroupPoint {
     public func isHeld(_ part: Member, by log: some CutEvidence) -> Bool {
         guard part.point <= log.lastSealedPoint else { return false }
         if let found = log.groupPoint(of: part.point), found.group == group { return part.isSealed ? found == self : found.number < number }
-        // One that is home and forgotten here was durable. One that carries no cut was sealed for none.
+        // One that is home and forgotten here was sealed for this cut, or it would be here still (`VolumeGroup.mayForget`). One that
+        // carries no cut was sealed for none.
         return !part.isSealed || part.point < log.oldestHeldPoint
     }
 
@@ -34,6 +37,8 @@ extension WriteLog: CutEvidence {
     public var oldestHeldPoint: PointNumber { sealedPoints.first?.number ?? currentEpoch }
 
     public func groupPoint(of point: PointNumber) -> GroupPoint? { attributes(of: point)?.group }
+
+    public var cuts: [GroupPoint] { epochs.compactMap { $0.isSealed ? $0.attributes?.group : nil }.filter(\.isCut) }
 }
 
 extension LogReader: CutEvidence {
@@ -41,6 +46,5 @@ extension LogReader: CutEvidence {
 
     public func groupPoint(of point: PointNumber) -> GroupPoint? { points.first { $0.number == point && $0.isSealed }?.attributes?.group }
 
-    /// The cuts that sealed points of the log carry, oldest first.
     public var cuts: [GroupPoint] { points.compactMap { $0.isSealed ? $0.attributes?.group : nil }.filter(\.isCut) }
 }

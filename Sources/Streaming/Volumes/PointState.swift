@@ -124,6 +124,8 @@ struct PointState {
     var isSealing = false
     /// The cache is taking the blocks of a received point.
     var isPromoting = false
+    /// What the point carries of its group that the log is letting go of: a crash may bring it back until that is durable.
+    var cutLeavingLog: GroupPoint?
     var waiters: [PointWaiter] = []
     /// Those who wait for the volume's group; bounded together with `waiters`.
     var sealsAwaitingGroup: [AwaitingSeal] = []

@@ -35,6 +35,9 @@ extension Volume {
         return min(log.lastSealedPoint, group.lastSendable(of: self))
     }
 
+    /// True when the log may let go of a point that is home. While the group is not there yet nobody knows what the logs of the others have.
+    func mayForget(_ point: PointNumber) -> Bool { isAwaitingGroup ? false : group?.mayForget(point, of: self) ?? true }
+
     /// What a point carries besides its bytes, as long as it is in the log; nil when it carries nothing.
     public func attributes(of point: PointNumber) -> PointAttributes? { log.attributes(of: point) }
 

@@ -250,9 +250,11 @@ extension Volume {
 
     // MARK: Promotion
 
-    /// Moves the blocks of the next received point from the log into the cache, then releases it.
+    /// Moves the blocks of the next received point from the log into the cache, then releases it. One that its group needs is asked for again
+    /// at each tick.
     private func promoteNext() {
-        guard !points.isPromoting, refusal == nil, let next = log.sealedPoints.first?.number, next <= points.received else { return }
+        guard !points.isPromoting, refusal == nil, let next = log.sealedPoints.first?.number, next <= points.received, mayForget(next)
+        else { return }
         points.isPromoting = true
         let segments = log.contents(of: next)
         // From here on home answers with this point or a later one; what was asked before may be older.
@@ -270,8 +272,10 @@ extension Volume {
 
     private func finishPromotion(of point: PointNumber) {
         forgetAllocation()
+        points.cutLeavingLog = log.groupPoint(of: point)
         log.release(through: point) { [self] result in
             points.isPromoting = false
+            points.cutLeavingLog = nil
             if case .failure(let error) = result { _ = deviceError(error) }
             promoteNext()
         }

@@ -82,6 +82,10 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         self.clock = clock
     }
 
+    /// Home has told the number of the last cut that it knows of. It is a larger one, too, when the volumes of the group have changed: what
+    /// is in the log of a volume that was not here meanwhile counts as older than any cut from now on.
+    public func noteLastNumber(_ number: UInt64) { lastNumber = max(lastNumber, number) }
+
     // MARK: Members
 
     /// The group has these volumes from now on. Those that leave have points of their own again, and so have all when it is given none.
@@ -267,11 +271,24 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     /// True when the volume has a part of a cut that never came about.
     private func hasBrokenCut(_ volume: Volume<Directory>) -> Bool { cuts(in: volume.log).contains { !isWhole($0) } }
 
-    private func cuts(in log: WriteLog<Directory>) -> [GroupPoint] {
-        log.sealedPoints.compactMap { log.attributes(of: $0.number)?.group }.filter { $0.group == identifier && $0.isCut }
-    }
+    private func cuts(in log: WriteLog<Directory>) -> [GroupPoint] { log.cuts.filter { $0.group == identifier } }
 
     private var cutsInLogs: [GroupPoint] { members.flatMap { cuts(in: $0.log) } }
+
+    /// True when a volume's log may let go of a point that is home. By that it vouches for every cut that names the point (`CutEvidence`); so
+    /// a point that was sealed again after a crash stays until the points of the other volumes are gone that were sealed for the cut of the first.
+    /// They are older, and wait for none that was sealed later. While a volume is not served nobody knows what its log has.
+    func mayForget(_ point: PointNumber, of volume: Volume<Directory>) -> Bool {
+        if isPlanted(.trustsPartOfCut) { return true }
+        guard missing.isEmpty || isPlanted(.cutsWithoutStoppedVolume) else { return false }
+        return members.allSatisfy { other in
+            other === volume
+                || (other.log.cuts + [other.points.cutLeavingLog].compactMap { $0 }).allSatisfy { cut in
+                    let part = cut.members.first { $0.volume == volume.identifier && $0.point == point && $0.isSealed }
+                    return part.map { cut.isHeld($0, by: volume.log) } ?? true
+                }
+        }
+    }
 
     /// The last point of a volume that may be sent now. While one of the others is not served nobody knows which cuts are whole, and
     /// home has room for a few points only that wait for a later one.

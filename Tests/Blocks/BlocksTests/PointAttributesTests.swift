@@ -44,6 +44,15 @@ import Testing
         }
     }
 
+    @Test("a term of a group begins behind all numbers of the one before")
+    func terms() {
+        for number: UInt64 in [0, 1, 999_999_999, 1_000_000_000, 1_000_000_001, 77_123_456_789] {
+            let next = GroupPoint.numberBeforeNextTerm(after: number)
+            #expect(next > number && next % 1_000_000_000 == 0 && next - number <= 1_000_000_000)
+        }
+        #expect(GroupPoint.numberBeforeNextTerm(after: .max) == .max)
+    }
+
     @Test("a volume stands in a cut once, and no cut has no number")
     func rules() {
         let member = GroupPoint.Member(volume: Self.volume, point: 1, isSealed: true)

@@ -154,6 +154,7 @@ final class CloudProcess {
     /// Home has told of a change: a volume has left the group, or joined it.
     func membershipChanged() {
         for volume in world.volumes where volume.edge == edge.number { grouped[volume.number] = volume.isInGroup }
+        group?.noteLastNumber(world.lastCutNumber)
         setMembers()
     }
 

@@ -1,3 +1,4 @@
+import Blocks
 import NIOCore
 import SimulatedStorage
 
@@ -48,6 +49,7 @@ extension World {
         guard volume.isInGroup, !isHandingGroupOver else { return }
         volume.isInGroup = false
         volume.hasLeftGroup = true
+        lastCutNumber = GroupPoint.numberBeforeNextTerm(after: lastCutNumber)
         home?.settleGroup()
         tellMembership(of: volume)
         scheduleJoin(of: volume)
@@ -63,6 +65,7 @@ extension World {
             }
             volume.joinedAfter = .max
             volume.isInGroup = true
+            lastCutNumber = GroupPoint.numberBeforeNextTerm(after: lastCutNumber)
             home?.settleGroup()
             tellMembership(of: volume)
         }
