@@ -45,11 +45,11 @@ extension OnPremEdge {
     }
 
     func changeGroup(named name: String, _ change: GroupChange) async throws -> APIModels.VolumeGroup {
-        let group = try groupRecord(name)
-        let before = try volumes(ofGroup: group.name).map(\.name)
+        let earlier = try groupRecord(name)
+        let before = try volumes(ofGroup: earlier.name).map(\.name)
         let policy = try change.policy.map { try Self.checkedPolicy($0) }
         // The points of other volumes are counted from there on.
-        try await noteLastPoint(of: group)
+        try await noteLastPoint(of: earlier)
         if let volumes = change.volumes {
             try check(volumes)
             try await checkVersion(ofEdges: edges(of: volumes))
