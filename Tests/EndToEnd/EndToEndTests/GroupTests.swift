@@ -97,12 +97,28 @@ extension EndToEndFaults {
                 let cut = try #require(try await group(lab, .cloud).cut)
                 print("cuts: \(cut.count), the longest took \(Int(cut.longestSeconds * 1e6)) µs")
                 try await brackets(lab)
+                try await leaving(lab)
                 // A volume that is given back comes home whole, and the other has points without it.
                 #expect(try await lab.causeway(.onprem, "volume", "detach", "redo").isSuccess)
                 let alone = try await lab.causeway(.onprem, "group", "seal", "machine", "--wait")
                 #expect(alone.isSuccess, "\(alone)")
                 #expect(try await lab.causeway(.onprem, "group", "delete", "machine").isSuccess)
                 try await lab.seal("data")
+            }
+        }
+
+        /// A volume leaves the group, and joins it again: whatever its log has kept of earlier points counts as older from then on.
+        private func leaving(_ lab: Lab) async throws {
+            let before = try await group(lab, .onprem).point
+            for (volumes, term) in [(["data"], 1), (["data", "redo"], 2)] as [([String], UInt64)] {
+                #expect(try await lab.causeway(.onprem, arguments: ["group", "set", "machine", "--volumes"] + volumes).isSuccess)
+                try await Lab.untilTrue(seconds: 30, "the cloud edge to know the volumes of the group") {
+                    try await group(lab, .cloud).members.map(\.volume) == volumes
+                }
+                let sealed = try await lab.causeway(.onprem, "group", "seal", "machine", "--wait")
+                #expect(sealed.isSuccess, "\(sealed)")
+                let after = try await group(lab, .onprem)
+                #expect(after.point > before + (term - 1) * 1_000_000_000 && after.members.map(\.volume).sorted() == volumes)
             }
         }
 
