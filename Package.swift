@@ -115,12 +115,13 @@ let management: [Target] = [
     room("EdgeConfiguration", floor: "Management", [yams]),
     room("Pairing", floor: "Management", ["Files", x509, asn1, crypto]),
     room("StateStore", floor: "Management", ["Files", grdb]),
+    room("LinkHistory", floor: "Management", ["APIModels", "Files", grdb]),
     room("ManagementAPI", floor: "Management", ["APIModels", hummingbird, lifecycle, crypto, logging, nioCore]),
     room(
         "EdgeServices", floor: "Management",
         [
-            "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "ManagementAPI", "Volumes", "Link", "StorageTarget", "RateLimits",
-            "NetworkBlockServer", "Files",
+            "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "LinkHistory", "ManagementAPI", "Volumes", "Link", "StorageTarget",
+            "RateLimits", "NetworkBlockServer", "Files",
             "LocalFiles", "Ciphers", "Checksums",
             "Disks", "SecureCache", "WriteLog", "CloudOnlyDisk", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix,
             nioFoundation, logging,
@@ -245,6 +246,7 @@ let unitTests: [Target] = [
     tests(of: "EdgeConfiguration", floor: "Management"),
     tests(of: "Pairing", floor: "Management", ["Files", x509, crypto]),
     tests(of: "StateStore", floor: "Management", ["Files", grdb]),
+    tests(of: "LinkHistory", floor: "Management", ["APIModels", "Files"]),
     tests(of: "LoadGenerator", floor: "Tools"),
     tests(of: "PacketWAN", floor: "Tools", ["LoadGenerator", nioCore]),
     tests(

@@ -28,6 +28,8 @@ actor CloudEdge: EdgeController {
     var dialer: LoopConfined<LinkDialer>?
     /// What is sent home at most; nil until there is a plane.
     var shapings: KeptShapings?
+    /// What passed over the link; nil until there is a plane.
+    var history: KeptHistory?
     /// What was said of partitions, shares and pins is known, and the cache has it, or what stands in for it.
     var isDivisionRead = false
     var targetAddresses: [String] = []
@@ -100,6 +102,9 @@ actor CloudEdge: EdgeController {
         }
         self.plane = plane
         shapings = environment.keptShapings { all in plane.send { $0.shape(all) } }
+        let history = KeptHistory(environment)
+        self.history = history
+        plane.send { $0.onMinute = { peer, minute in Task { await history.keep(minute, peer: peer) } } }
         for address in cloud.targetListen {
             do {
                 let bound = try await plane.eventLoop.flatSubmit {
@@ -170,6 +175,11 @@ actor CloudEdge: EdgeController {
         renewing?.cancel()
         retryingCache?.cancel()
         if let plane {
+            if let (peer, minute) = try? await plane.run({ plane in
+                plane.link.flatMap { link in link.history.finish().map { (link.peer, $0) } }
+            }) {
+                await history?.keep(minute, peer: peer)
+            }
             _ = try? await plane.call { (plane: CloudPlane, done: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.stop { done(.success(true)) }
             }

@@ -132,6 +132,8 @@ final class CloudPlane {
     var stateSpace = StateSpace()
     /// Called when a session with home has begun, and when home says that the grants have changed.
     var onGrantsWanted: () -> Void = {}
+    /// A minute of the link home is over.
+    var onMinute: (_ peer: String, LinkHistory.Sample) -> Void = { _, _ in }
 
     init(
         eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer,
@@ -153,6 +155,9 @@ final class CloudPlane {
     }
 
     func install(_ link: PeerLink) {
+        // With a new certificate the link goes on as another one.
+        if let earlier = self.link, earlier.peer == link.peer { link.history = earlier.history }
+        link.onMinute = { [unowned self, peer = link.peer] in onMinute(peer, $0) }
         self.link = link
         link.shaping = shapings[link.peer] ?? LinkShaping()
         link.onSessionStarted = { [unowned self] in

@@ -58,6 +58,8 @@ final class HomePlane: LinkListenerDelegate {
     private let onJoin: @Sendable (ByteBuffer) async -> ByteBuffer
     /// An edge has connected; runs on the control plane.
     private let onSeen: @Sendable (_ edge: String) async -> Void
+    /// A minute of the link to an edge is over.
+    var onMinute: (_ edge: String, LinkHistory.Sample) -> Void = { _, _ in }
     /// What is sent to each edge at most.
     private var shapings: [String: LinkShaping] = [:]
 
@@ -118,6 +120,7 @@ final class HomePlane: LinkListenerDelegate {
         peers[edge] = peerLink
         peerLink.onShaped = { [recorder] in recorder.record(shaped: $0, peer: edge) }
         peerLink.shaping = shapings[edge] ?? LinkShaping()
+        peerLink.onMinute = { [unowned self] in onMinute(edge, $0) }
         peerLink.onRequest = { [onRequest] session, method, body in await onRequest(edge, session, method, body) }
         peerLink.onSessionStarted = { [unowned self] in
             for served in served.values where served.edge == edge { served.volume.sessionLost() }

@@ -1,6 +1,7 @@
 import APIModels
 import Foundation
 import Link
+import LinkHistory
 import LinkProtocol
 import ManagementAPI
 
@@ -15,14 +16,27 @@ enum LinkReport {
             connections: statistics.connections,
             roundTripMilliseconds: statistics.roundTripMilliseconds, baseRoundTripMilliseconds: statistics.baseRoundTripMilliseconds,
             lastError: lastError ?? (endpoint.isConnected ? nil : endpoint.lastCloseReason.map { "\($0)" }),
-            traffic: TrafficClass.allCases.map { trafficClass in
-                let counts = statistics[trafficClass]
-                return .init(
-                    trafficClass: "\(trafficClass)", sentBytes: counts.plainBytesSent, sentWireBytes: counts.wireBytesSent,
-                    receivedBytes: counts.plainBytesReceived, receivedWireBytes: counts.wireBytesReceived)
-            },
+            traffic: traffic(statistics),
             reconnects: Int(clamping: statistics.connectionsLost), since: link.since, shaping: link.shaping,
             ratesInForce: link.ratesInForce)
+    }
+
+    /// What the counters of a link say now, for its history. Called on the link's event loop.
+    static func reading(of link: PeerLink) -> LinkReading {
+        let statistics = link.endpoint.statistics
+        return LinkReading(
+            isConnected: link.endpoint.isConnected, connections: statistics.connections, connectionsLost: statistics.connectionsLost,
+            roundTripMilliseconds: statistics.roundTripMilliseconds, retransmittedBytes: link.endpoint.retransmittedBytes,
+            traffic: traffic(statistics))
+    }
+
+    private static func traffic(_ statistics: LinkStatistics) -> [APIModels.Link.Traffic] {
+        TrafficClass.allCases.map { trafficClass in
+            let counts = statistics[trafficClass]
+            return .init(
+                trafficClass: "\(trafficClass)", sentBytes: counts.plainBytesSent, sentWireBytes: counts.wireBytesSent,
+                receivedBytes: counts.plainBytesReceived, receivedWireBytes: counts.wireBytesReceived)
+        }
     }
 
     static func metrics(of links: [APIModels.Link]) -> [MetricSample] {

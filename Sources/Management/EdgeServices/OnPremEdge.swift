@@ -50,6 +50,8 @@ actor OnPremEdge: EdgeController {
     var reopening: Task<Void, Never>?
     /// What is sent to each cloud edge at most; nil until there is a plane.
     var shapings: KeptShapings?
+    /// What passed over the links; nil until there is a plane.
+    var history: KeptHistory?
 
     init(environment: EdgeEnvironment, onPrem: Configuration.OnPrem) throws {
         self.environment = environment
@@ -101,6 +103,9 @@ actor OnPremEdge: EdgeController {
         let trusted = Set(try store.edges().filter { $0.revokedAt == nil }.map(\.id))
         try await plane.run { plane in trusted.forEach(plane.trust) }
         await readShapings(plane, for: trusted)
+        let history = KeptHistory(environment)
+        self.history = history
+        plane.send { $0.onMinute = { peer, minute in Task { await history.keep(minute, peer: peer) } } }
         warnOfMissingDisks()
         await openAttachedDisks()
         try await listen(onPrem.linkListen, plane)
@@ -141,6 +146,10 @@ actor OnPremEdge: EdgeController {
     func stop() async {
         reopening?.cancel()
         if let plane {
+            let begun = try? await plane.run { plane in
+                plane.peers.values.compactMap { link in link.history.finish().map { (link.peer, $0) } }
+            }
+            for (peer, minute) in begun ?? [] { await history?.keep(minute, peer: peer) }
             _ = try? await plane.call { (plane: HomePlane, done: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.stop { done(.success(true)) }
             }

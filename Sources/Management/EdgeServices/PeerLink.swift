@@ -1,6 +1,7 @@
 import APIModels
 import Foundation
 import Link
+import LinkHistory
 import LinkProtocol
 import NIOCore
 
@@ -53,6 +54,12 @@ final class PeerLink: LinkDelegate {
     /// What of that is in force.
     private(set) var ratesInForce = LinkRates()
 
+    /// What passed over the link, second by second.
+    var history = LinkRecorder()
+    /// A minute of it is over.
+    var onMinute: (LinkHistory.Sample) -> Void = { _ in }
+    private var recordedSecond: TimeInterval = 0
+
     /// Since when the link has been up, or down.
     private(set) var since = Date()
 
@@ -79,10 +86,21 @@ final class PeerLink: LinkDelegate {
         _ = endpoint.send(.notice(method: method, body: ByteBuffer()), class: .control, bulk: false)
     }
 
-    /// Fails calls whose time is over, and follows the schedule of the limits.
+    /// Fails calls whose time is over, follows the schedule of the limits, and records what passed.
     func tick() {
         calls.tick(now: .now())
-        if !shaping.schedule.isEmpty { shape(at: Date()) }
+        let date = Date()
+        if !shaping.schedule.isEmpty { shape(at: date) }
+        recordSecond(at: date)
+    }
+
+    /// Once a second, however often it is called.
+    private func recordSecond(at date: Date) {
+        let second = date.timeIntervalSince1970.rounded(.down)
+        if second == recordedSecond { return }
+        recordedSecond = second
+        endpoint.readRetransmissions()
+        if let minute = history.record(LinkReport.reading(of: self), at: date) { onMinute(minute) }
     }
 
     private func shape(at date: Date) {

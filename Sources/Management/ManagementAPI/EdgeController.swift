@@ -22,6 +22,8 @@ public protocol EdgeController: Sendable {
     func links() async throws -> [Link]
     /// Changes what this edge sends to a peer at most. Throws `APIError` when there is no such peer, or a value is wrong.
     func changeLink(peer: String, _ change: LinkChange) async throws -> Link
+    /// What passed over a link in the last `seconds`, in at most `samples` steps.
+    func linkHistory(peer: String, seconds: Int, samples: Int) async throws -> LinkHistory
 
     func disks() async throws -> [Disk]
     func disk(named name: String) async throws -> Disk
@@ -103,6 +105,7 @@ extension EdgeController {
     public func revokeEdge(identifier: String) async throws { throw APIError.wrongRole(.onprem) }
     public func links() async throws -> [Link] { throw APIError.wrongRole() }
     public func changeLink(peer: String, _ change: LinkChange) async throws -> Link { throw APIError.wrongRole() }
+    public func linkHistory(peer: String, seconds: Int, samples: Int) async throws -> LinkHistory { throw APIError.wrongRole() }
     public func disks() async throws -> [Disk] { throw APIError.wrongRole(.onprem) }
     public func disk(named name: String) async throws -> Disk { throw APIError.wrongRole(.onprem) }
     public func createDisk(_ request: DiskCreate) async throws -> Disk { throw APIError.wrongRole(.onprem) }

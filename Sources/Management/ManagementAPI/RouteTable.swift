@@ -79,6 +79,20 @@ enum RouteTable {
             let change = try call.decode(LinkChange.self)
             return try .json(try await call.controller.changeLink(peer: call.parameter("peer"), change))
         },
+        Route(
+            method: .get, path: "/v1/links/{peer}/history", identifier: "getLinkHistory", tag: "links",
+            summary: "What passed over a link, and how the line was: by the second for an hour, by the minute for a month.",
+            query: [
+                .init(name: "lastSeconds", schema: .count("How far back; an hour when left out.", 1...2_678_400)),
+                .init(name: "samples", schema: .count("How many steps at most; 600 when left out.", 1...3_600)),
+            ],
+            answers: [.init(status: 200, content: [.json("LinkHistory")], summary: "The steps of which something is known.")],
+            errors: [404, 409]
+        ) { call in
+            let seconds = call.query["lastSeconds"].flatMap { Int($0) } ?? 3_600
+            let samples = call.query["samples"].flatMap { Int($0) } ?? 600
+            return try .json(try await call.controller.linkHistory(peer: call.parameter("peer"), seconds: seconds, samples: samples))
+        },
     ]
 
     private static let disks: [Route] = [

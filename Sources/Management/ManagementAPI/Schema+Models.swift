@@ -146,6 +146,33 @@ extension Schema {
                 ])
         ),
         (
+            "LinkHistory",
+            .object(
+                "What passed over a link in steps of equal length.",
+                [
+                    .required("peer", .text("The identifier of the peer edge.")),
+                    .required("stepSeconds", .count("How long a step is.", 1...Int64.max)),
+                    .required(
+                        "samples", .list("Oldest first; steps of which nothing is known are left out.", of: .reference("LinkSample"))),
+                ])
+        ),
+        (
+            "LinkSample",
+            .object(
+                "What passed over a link in one step.",
+                [
+                    .required("time", .time("When the step begins.")),
+                    .required("seconds", .number("How many of its seconds were recorded.")),
+                    .required("upSeconds", .number("How many of them the link was up.")),
+                    .optional("roundTripMilliseconds", .number("The mean of the measured round trips.")),
+                    .optional("longestRoundTripMilliseconds", .number("The longest of them.")),
+                    .required("retransmittedBytes", .count("Bytes that TCP had to send again, in whole segments.")),
+                    .required("connections", .count("Connections at the end of the step.")),
+                    .required("connectionsLost", .count("Connections that were lost.")),
+                    .required("traffic", .list("Bytes of each priority class of which something passed.", of: .reference("LinkTraffic"))),
+                ])
+        ),
+        (
             "LinkTraffic",
             .object(
                 "Bytes of one priority class.",

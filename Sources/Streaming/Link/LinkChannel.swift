@@ -17,6 +17,20 @@ enum LinkChannel {
             try? options.setOption(notSentLowWater, value: unsentBytes)
         #endif
     }
+
+    /// How many segments TCP has sent again since the connection began, and how large a full one is (`TCP_INFO`). Nil for a channel that is no
+    /// TCP connection, or when the kernel does not tell. Called on the channel's loop.
+    static func retransmissions(of channel: any Channel) -> (segments: UInt32, segmentBytes: UInt32)? {
+        #if os(Linux)
+            guard let options = channel as? any SocketOptionProvider else { return nil }
+            var counts: (UInt32, UInt32)?
+            // On its own loop the channel answers before this returns.
+            options.getTCPInfo().assumeIsolated().whenSuccess { counts = ($0.tcpi_total_retrans, $0.tcpi_snd_mss) }
+            return counts.map { (segments: $0.0, segmentBytes: $0.1) }
+        #else
+            return nil
+        #endif
+    }
 }
 
 /// Writes at most one line in ten seconds about what strangers do, and says how many it kept to itself.

@@ -22,6 +22,8 @@ public final class LinkEndpoint {
         let channel: any Channel
         /// Written and not flushed.
         var unflushedBytes = 0
+        /// What TCP's count of segments that it sent again was when it was read last.
+        var retransmittedSegments: UInt32 = 0
         let ended: (String?) -> Void
 
         init(_ identifier: ConnectionIdentifier, _ channel: any Channel, ended: @escaping (String?) -> Void) {
@@ -65,6 +67,19 @@ public final class LinkEndpoint {
     public var statistics: LinkStatistics { session.statistics }
     /// How big pieces of data should be cut on this line (4 to 16 KiB).
     public var preferredPieceBytes: Int { session.preferredPieceBytes }
+
+    /// Bytes that TCP has sent again on all connections, as of the last `readRetransmissions`: segments, each taken for a full one.
+    public private(set) var retransmittedBytes: UInt64 = 0
+
+    /// Asks the kernel how much it has sent again.
+    public func readRetransmissions() {
+        for connection in connections.values {
+            guard let counts = LinkChannel.retransmissions(of: connection.channel) else { continue }
+            let segments = counts.segments &- connection.retransmittedSegments
+            connection.retransmittedSegments = counts.segments
+            retransmittedBytes &+= UInt64(segments) &* UInt64(counts.segmentBytes)
+        }
+    }
 
     /// What this end sends at most.
     public var shape: LinkShape { session.shape }

@@ -5,7 +5,7 @@ import EdgeConfiguration
 struct LinkCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "link", abstract: "The encrypted connections between edges.",
-        subcommands: [List.self, Limit.self, Schedule.self, Unschedule.self],
+        subcommands: [List.self, History.self, Limit.self, Schedule.self, Unschedule.self],
         defaultSubcommand: List.self)
 
     struct List: AsyncParsableCommand {

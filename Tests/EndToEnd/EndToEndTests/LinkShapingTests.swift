@@ -12,6 +12,12 @@ extension EndToEnd {
             return try APICoding.decoder().decode(Link.self, from: Data(result.output.utf8))
         }
 
+        private func history(_ lab: Lab, _ side: Lab.Side, _ last: String) async throws -> LinkHistory {
+            let result = try await lab.causeway(side, "link", "history", "--last", last, "--samples", "3600", "--output", "json")
+            guard result.isSuccess else { throw CommandFailure(description: result.description) }
+            return try APICoding.decoder().decode(LinkHistory.self, from: Data(result.output.utf8))
+        }
+
         private func sentWireBytes(_ lab: Lab) async throws -> UInt64 {
             let result = try await lab.causeway(.cloud, arguments: ["link", "list", "--output", "json"])
             let links = try APICoding.decoder().decode([Link].self, from: Data(result.output.utf8))
@@ -38,6 +44,10 @@ extension EndToEnd {
                 let seconds = Double((ContinuousClock.now - start).components.seconds + 1)
                 #expect(Double(after - before) <= Double(rate) * seconds + 64_000)
 
+                let seen = try await history(lab, .onprem, "5m")
+                #expect(seen.stepSeconds == 1 && seen.samples.allSatisfy { $0.seconds >= 1 && $0.upSeconds <= $0.seconds })
+                #expect(seen.received("writeBehind") > 100_000 && seen.samples.contains { ($0.roundTripMilliseconds ?? 0) > 0 })
+
                 try await lab.kill(.cloud, by: SIGKILL)
                 try await lab.restart(.cloud)
                 try await lab.untilServing("data")
@@ -56,9 +66,18 @@ extension EndToEnd {
                 #expect(try await link(lab, ["unschedule"]).ratesInForce.writeBehindBytesPerSecond == rate)
                 #expect(try await link(lab, ["limit"]).shaping == LinkShaping())
 
+                // The seconds of a process end with it; its minutes do not, nor the one that ran.
+                try await lab.kill(.onprem, by: SIGTERM)
+                try await lab.restart(.onprem)
+                let minutes = try await history(lab, .onprem, "2h")
+                #expect(minutes.stepSeconds == 60 && minutes.received("writeBehind") >= seen.received("writeBehind"))
+                #expect(try await history(lab, .onprem, "5m").received("writeBehind") < minutes.received("writeBehind"))
+
                 for (arguments, reason) in [
                     (["limit", "--total", "1kbit"], "must be from 8192"), (["limit", "--total", "fast"], "fast"),
                     (["limit", "--total", "1mbit", "--peer", "nobody"], "nobody"),
+                    (["history", "--last", "32d"], "1s to 31d"), (["history", "--samples", "0"], "1 to 3600"),
+                    (["history", "--peer", "nobody"], "nobody"),
                     (["unschedule", "--from", "08:00"], "--until"),
                     (["schedule", "--from", "8", "--until", "09:00"], "from"),
                     (["schedule", "--from", "08:00", "--until", "09:00", "--days", "someday"], "is not a day"),
@@ -68,5 +87,12 @@ extension EndToEnd {
                 }
             }
         }
+    }
+}
+
+extension LinkHistory {
+    /// Bytes of a class that arrived in all steps together.
+    fileprivate func received(_ trafficClass: String) -> UInt64 {
+        samples.flatMap(\.traffic).filter { $0.trafficClass == trafficClass }.reduce(0) { $0 + $1.receivedWireBytes }
     }
 }

@@ -51,6 +51,13 @@ final class FakeController: EdgeController {
     }
     func links() async throws -> [Link] { [Samples.link] }
 
+    func linkHistory(peer: String, seconds: Int, samples: Int) async throws -> LinkHistory {
+        guard peer == Samples.link.peer else { throw APIError.notFound("link", peer) }
+        var history = Samples.history
+        history.stepSeconds = seconds / samples
+        return history
+    }
+
     func changeLink(peer: String, _ change: LinkChange) async throws -> Link {
         guard peer == Samples.link.peer else { throw APIError.notFound("link", peer) }
         var link = Samples.link
@@ -274,11 +281,19 @@ enum Samples {
     static let problem = Problem(
         status: 404, code: "c", title: "t", detail: "d", action: "a", instance: "/i", errors: [.init(field: "f", message: "m")])
 
+    static let history = LinkHistory(
+        peer: link.peer, stepSeconds: 1,
+        samples: [
+            .init(
+                time: Date(timeIntervalSince1970: 1_700_000_000), seconds: 1, upSeconds: 1, roundTripMilliseconds: 40,
+                longestRoundTripMilliseconds: 41, connections: 4, traffic: link.traffic)
+        ])
     static let whole: [(String, any Encodable & Sendable)] = [
         ("EdgeStatus", edge), ("PeerEdge", peer), ("PeerEdgePage", Page(items: [peer], next: "n")), ("Link", link),
         ("LinkChange", LinkChange(rates: rates, schedule: shaping.schedule, remove: [period], append: shaping.schedule)),
         ("LinkSchedulePeriod", period), ("LinkShaping", shaping), ("LinkRates", rates),
         ("LinkScheduleEntry", shaping.schedule[0]), ("LinkPage", Page(items: [link], next: "n")), ("LinkTraffic", link.traffic[0]),
+        ("LinkHistory", history), ("LinkSample", history.samples[0]),
         ("Disk", disk),
         ("DiskPage", Page(items: [disk], next: "n")),
         ("DiskCreate", DiskCreate(name: "a", path: "/a", readOnly: true)), ("Volume", volume),

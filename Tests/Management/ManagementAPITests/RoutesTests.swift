@@ -15,6 +15,7 @@ import Testing
         ("changeLink", "/v1/links/77", #"{"rates":{"totalBytesPerSecond":1000000}}"#, 200),
         ("changeLink", "/v1/links/77", #"{"remove":[{"from":"08:00","until":"18:00"}],"append":[]}"#, 200),
         ("changeLink", "/v1/links/77", #"{"schedule":[{"days":["monday"],"from":"08:00","until":"18:00","rates":{}}]}"#, 200),
+        ("getLinkHistory", "/v1/links/77/history", nil, 200), ("getLinkHistory", "/v1/links/77/history?lastSeconds=60&samples=6", nil, 200),
         ("listDisks", "/v1/disks", nil, 200),
         ("createDisk", "/v1/disks", #"{"name":"beta","path":"/beta"}"#, 201), ("getDisk", "/v1/disks/alpha", nil, 200),
         ("changeDisk", "/v1/disks/alpha", #"{"sizeBytes":2147483648}"#, 200), ("rescanDisk", "/v1/disks/alpha/rescan", nil, 200),
