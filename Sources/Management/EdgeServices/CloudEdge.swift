@@ -104,6 +104,7 @@ actor CloudEdge: EdgeController {
         shapings = environment.keptShapings { all in plane.send { $0.shape(all) } }
         let history = KeptHistory(environment)
         self.history = history
+        if let identity { await history.keepOnly([identity.onPremEdge]) }
         plane.send { $0.onMinute = { peer, minute in Task { await history.keep(minute, peer: peer) } } }
         for address in cloud.targetListen {
             do {

@@ -105,6 +105,7 @@ actor OnPremEdge: EdgeController {
         await readShapings(plane, for: trusted)
         let history = KeptHistory(environment)
         self.history = history
+        await history.keepOnly(Set(try store.edges().map(\.id)))
         plane.send { $0.onMinute = { peer, minute in Task { await history.keep(minute, peer: peer) } } }
         warnOfMissingDisks()
         await openAttachedDisks()

@@ -63,7 +63,6 @@ public final class HistoryStore: Sendable {
                 begun.add(minute)
                 whole = begun
             }
-            // The time is the key's.
             let text = String(decoding: try Self.encoder.encode(whole), as: UTF8.self)
             try database.execute(
                 sql: "INSERT OR REPLACE INTO minute (peer, time, sample) VALUES (?, ?, ?)", arguments: [peer, time, text])
