@@ -17,14 +17,14 @@ struct CacheSizeChange: Sendable {
 extension CloudPlane {
     static var keptCacheSize: KeptSize { KeptSize(fileName: "cache-size", range: Configuration.Cloud.cacheSizes) }
 
-    /// Gives the cache another size, for good.
+    /// Gives the cache another size, for good: it is kept first, so a size that can't be kept was never in force.
     func resizeCache(_ change: CacheSizeChange, completion: @escaping (Result<Void, any Error>) -> Void) {
         changeInTurn(
             { [self] done in
                 // What is configured is had as far as there is room.
-                resizeCache(change, isChecked: change.own != nil) { [self] result in
+                checkSize(change, isChecked: change.own != nil) { [self] result in
                     switch result {
-                    case .success(let before): keepSize(change.own, before: before, completion: done)
+                    case .success(let byteCount): keepSize(change.own, { [self] in try setCacheSize(byteCount) }, completion: done)
                     case .failure(let error): done(.failure(error))
                     }
                 }
@@ -39,7 +39,7 @@ extension CloudPlane {
                 if cache?.isUnusable ?? true { return done(.success(())) }
                 onThread({ try directory.flatMap { try Self.keptCacheSize.read(in: $0) } }) { [self] own in
                     switch own {
-                    case .success(nil): resizeCache(change, isChecked: true) { done($0.map { _ in () }) }
+                    case .success(nil): checkSize(change, isChecked: true) { [self] size in done(Result { try setCacheSize(size.get()) }) }
                     case .success: done(.success(()))
                     case .failure(let error): done(.failure(error))
                     }
@@ -47,44 +47,54 @@ extension CloudPlane {
             }, completion: completion)
     }
 
-    /// Keeps what was set. When that can't be, the cache gets back what it was to have before.
-    private func keepSize(_ own: UInt64?, before: UInt64, completion: @escaping (Result<Void, any Error>) -> Void) {
-        guard let directory = stateSpace.directory else { return completion(.success(())) }
+    /// Keeps what is set, and then has it in force. When either can't be, what was kept before is kept again.
+    private func keepSize(_ own: UInt64?, _ change: @escaping () throws -> Void, completion: @escaping (Result<Void, any Error>) -> Void) {
+        guard let directory = stateSpace.directory else { return completion(Result(catching: change)) }
         onThread({
-            let ownBefore = try Self.keptCacheSize.read(in: directory)
+            let before = try Self.keptCacheSize.read(in: directory)
             do throws(FileSystemError) {
                 try Self.keptCacheSize.keep(own, in: directory)
             } catch {
                 // It may have come as far as the file all the same.
-                try? Self.keptCacheSize.keep(ownBefore, in: directory)
+                try? Self.keptCacheSize.keep(before, in: directory)
                 throw error
             }
+            return before
         }) { [self] result in
-            if case .failure = result { try? setCacheSize(before) }
-            completion(
-                result.mapError {
-                    Problem(
-                        status: 507, code: "state_directory", title: "The size can't be kept", detail: "\($0)",
-                        action: "make room in the state directory, or mend its file system")
-                })
+            switch result {
+            case .success(let before):
+                do {
+                    try change()
+                    completion(.success(()))
+                } catch {
+                    // The cache is another one by now, or this edge is stopping.
+                    onThread({ try Self.keptCacheSize.keep(before, in: directory) }) { _ in completion(.failure(error)) }
+                }
+            case .failure(let error): completion(.failure(Problem(keepingSize: error)))
+            }
         }
     }
 
+    /// Tells the size in bytes that a change makes, if the cache can have it.
     /// - Parameter isChecked: that a size is refused for which there is no room; else the cache makes do with the room that there is, and
     ///   says so.
-    /// - Parameter completion: gets the size that it was to have before.
-    private func resizeCache(_ change: CacheSizeChange, isChecked: Bool, completion: @escaping (Result<UInt64, any Error>) -> Void) {
+    private func checkSize(_ change: CacheSizeChange, isChecked: Bool, completion: @escaping (Result<UInt64, any Error>) -> Void) {
         onThread({ CacheFile.room(at: change.path) }) { [self] room in
-            completion(
-                Result {
-                    let cache = try needCache()
-                    let before = cache.statistics.byteCountWanted
-                    let byteCount = change.own ?? min(change.configured, cache.limits.deviceBytes ?? change.configured)
-                    if isChecked, let room = try room.get(), byteCount > before { try checkRoom(room, forCacheOf: byteCount) }
-                    try setCacheSize(byteCount)
-                    return before
-                })
+            completion(room.flatMap { room in Result { try byteCount(of: change, room: isChecked ? room : nil) } })
         }
+    }
+
+    /// - Parameter room: what the file system has for the cache; nil where that counts for nothing.
+    private func byteCount(of change: CacheSizeChange, room: UInt64?) throws -> UInt64 {
+        let cache = try needCache()
+        let byteCount = change.own ?? min(change.configured, cache.limits.deviceBytes ?? change.configured)
+        if let room, byteCount > cache.statistics.byteCountWanted { try checkRoom(room, forCacheOf: byteCount) }
+        do throws(CacheError) {
+            try cache.checkSize(byteCount)
+        } catch {
+            throw Problem(resizing: error, to: byteCount, name: volumeName)
+        }
+        return byteCount
     }
 
     /// - Parameter room: what the file system has for the cache.
@@ -111,6 +121,12 @@ extension CloudPlane {
 }
 
 extension Problem {
+    fileprivate init(keepingSize error: any Error) {
+        self.init(
+            status: 507, code: "state_directory", title: "The size can't be kept", detail: "\(error)",
+            action: "The cache has the size that it had. Make room in the state directory, or mend its file system, and try again.")
+    }
+
     fileprivate init(resizing error: CacheError, to byteCount: UInt64, name: (VolumeIdentifier) -> String) {
         let detail =
             switch error {

@@ -19,21 +19,30 @@ extension SecureCache {
     ///
     /// - Throws: `tooSmall`, `tooLarge` when the device ends before, `closed`. Then the size stays.
     public func resize(to byteCount: UInt64) throws(CacheError) {
-        if isClosed { throw .closed }
-        if let device = limits.deviceBytes, byteCount > device { throw .tooLarge(bytesMax: device) }
-        let wanted = CacheGeometry(byteCount: byteCount, segmentBytes: geometry.segmentBytes)
-        guard wanted.segmentCount >= CacheFormat.segmentsMin else {
-            throw .tooSmall(bytesNeeded: wanted.offset(ofSegment: CacheFormat.segmentsMin))
-        }
-        if wanted.segmentCount == segmentCountWanted { return }
-        if wanted.segmentCount < segmentCountWanted { try checkDivision(segmentCount: wanted.segmentCount) }
-        segmentCountWanted = wanted.segmentCount
+        let wanted = try segmentCount(forSize: byteCount)
+        if wanted == segmentCountWanted { return }
+        segmentCountWanted = wanted
         isResizing = true
         // What is written behind an end at which the file is being cut would be cut off.
         if isCutting { return }
         approachSize()
         makeRoom()
         pump()
+    }
+
+    /// Throws what `resize` would.
+    public func checkSize(_ byteCount: UInt64) throws(CacheError) { _ = try segmentCount(forSize: byteCount) }
+
+    /// The segments of a size that the cache can have.
+    private func segmentCount(forSize byteCount: UInt64) throws(CacheError) -> Int {
+        if isClosed { throw .closed }
+        if let device = limits.deviceBytes, byteCount > device { throw .tooLarge(bytesMax: device) }
+        let wanted = CacheGeometry(byteCount: byteCount, segmentBytes: geometry.segmentBytes)
+        guard wanted.segmentCount >= CacheFormat.segmentsMin else {
+            throw .tooSmall(bytesNeeded: wanted.offset(ofSegment: CacheFormat.segmentsMin))
+        }
+        if wanted.segmentCount < segmentCountWanted { try checkDivision(segmentCount: wanted.segmentCount) }
+        return wanted.segmentCount
     }
 
     /// Moves the end to where it is wanted, as far as that goes at once.

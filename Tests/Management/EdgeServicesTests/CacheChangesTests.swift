@@ -178,6 +178,51 @@ import Testing
         }
     }
 
+    /// What can't be kept is never in force, also not for a moment.
+    @Test func aSizeThatCannotBeKeptIsNotInForce() async throws {
+        try await withEdge { edge in
+            try await edge.open()
+            let before = try await edge.wantedBytes
+            // A directory of that name can be neither read nor replaced.
+            let inTheWay = "\(edge.path)/\(CloudPlane.keptCacheSize.fileName)"
+            try FileManager.default.createDirectory(atPath: inTheWay, withIntermediateDirectories: false)
+            let set = CacheSizeChange(own: 48 * Self.mebibyte, configured: 32 * Self.mebibyte, path: "\(edge.path)/cache")
+            let error = await #expect(throws: Problem.self) {
+                let _: Void = try await edge.plane.call { $0.resizeCache(set, completion: $1) }
+            }
+            #expect(error?.status == 507 && error?.action?.contains("has the size that it had") == true)
+            #expect(try await edge.wantedBytes == before)
+            #expect(try await !edge.told.contains("cache.resizing"))
+            try FileManager.default.removeItem(atPath: inTheWay)
+            let _: Void = try await edge.plane.call { $0.resizeCache(set, completion: $1) }
+            #expect(try await edge.told.contains("cache.resizing"))
+            try await edge.stop()
+        }
+    }
+
+    /// A size that was kept when the edge began to stop is refused, and the next run does not have it.
+    @Test func aSizeThatIsRefusedAfterAllIsNotKept() async throws {
+        try await withEdge { edge in
+            try await edge.open()
+            let first = CacheSizeChange(own: 24 * Self.mebibyte, configured: 32 * Self.mebibyte, path: "\(edge.path)/cache")
+            let _: Void = try await edge.plane.call { $0.resizeCache(first, completion: $1) }
+            let second = CacheSizeChange(own: 48 * Self.mebibyte, configured: 32 * Self.mebibyte, path: "\(edge.path)/cache")
+            let answers: [String] = try await edge.plane.call { plane, completion in
+                var answers: [String] = []
+                let done = { (answer: String) in
+                    answers.append(answer)
+                    if answers.count == 2 { completion(.success(answers)) }
+                }
+                plane.resizeCache(second) { result in
+                    if case .failure(let error as APIError) = result { done(error.problem.code) } else { done("\(result)") }
+                }
+                plane.stop { done("stopped") }
+            }
+            #expect(answers == ["stopping", "stopped"])
+            #expect(try CloudPlane.keptCacheSize.read(in: edge.directory) == 24 * Self.mebibyte)
+        }
+    }
+
     /// A cache that is too small for what was kept says so, and so it does when it keeps all again.
     @Test func whatIsNotKeptOfADivisionIsTold() async throws {
         try await withEdge { edge in

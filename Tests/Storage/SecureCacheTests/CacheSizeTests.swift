@@ -103,6 +103,9 @@ import Testing
         let cache = try harness.open()
         #expect(throws: CacheError.tooSmall(bytesNeeded: UInt64(Self.bytes(6)))) { try cache.resize(to: UInt64(Self.bytes(5))) }
         #expect(throws: CacheError.tooLarge(bytesMax: UInt64(Self.bytes(16)))) { try cache.resize(to: UInt64(Self.bytes(17))) }
+        #expect(throws: CacheError.tooSmall(bytesNeeded: UInt64(Self.bytes(6)))) { try cache.checkSize(UInt64(Self.bytes(5))) }
+        #expect(throws: CacheError.tooLarge(bytesMax: UInt64(Self.bytes(16)))) { try cache.checkSize(UInt64(Self.bytes(17))) }
+        try cache.checkSize(UInt64(Self.bytes(16)))
         #expect(cache.geometry.segmentCount == 7 && cache.statistics.byteCountWanted == cache.statistics.byteCount)
         // A device is not cut.
         try fill(harness, 0..<100)
