@@ -82,7 +82,7 @@ extension CloudPlane {
             identifier: identifier, routingTag: tag, sectorCount: grant.sectorCount, policy: policy, log: log, cache: cache,
             clock: { .now() })
         volume.uplink = { [unowned self] message, trafficClass, isBulk in
-            link?.endpoint.send(message, class: trafficClass, bulk: isBulk) ?? false
+            link?.send(message, of: identifier, class: trafficClass, bulk: isBulk) ?? false
         }
         volume.linkVersion = { [unowned self] in link?.endpoint.version ?? LinkVersion.newest }
         volume.gatherTurns(of: eventLoop)

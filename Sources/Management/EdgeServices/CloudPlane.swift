@@ -174,6 +174,7 @@ final class CloudPlane {
         link.onWritable = { [unowned self] in
             for served in served.values { served.volume.linkWritable() }
         }
+        link.onTurn = { [unowned self] volume in served[volume]?.volume.linkWritable() }
         link.onNotice = { [unowned self] method in
             if method == ControlMethod.grantsChanged { onGrantsWanted() }
         }

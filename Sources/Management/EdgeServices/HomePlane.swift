@@ -134,6 +134,9 @@ final class HomePlane: LinkListenerDelegate {
         peerLink.onWritable = { [unowned self] in
             for served in served.values where served.edge == edge { served.volume.linkWritable() }
         }
+        peerLink.onTurn = { [unowned self] volume in
+            if let served = served[volume], served.edge == edge { served.volume.linkWritable() }
+        }
         peerLink.onMessage = { [unowned self] message in route(message, from: edge, link: link) }
     }
 
@@ -205,7 +208,7 @@ final class HomePlane: LinkListenerDelegate {
     ) {
         let volume = Home(identifier: identifier, journal: journal)
         volume.downlink = { [unowned self] message, trafficClass, isBulk in
-            peers[edge]?.endpoint.send(message, class: trafficClass, bulk: isBulk) ?? false
+            peers[edge]?.send(message, of: identifier, class: trafficClass, bulk: isBulk) ?? false
         }
         volume.preferredPieceBytes = { [unowned self] in peers[edge]?.endpoint.preferredPieceBytes ?? 16 << 10 }
         volume.onReceiving = { [unowned self] isReceiving in hold(identifier, of: edge, !isReceiving) }

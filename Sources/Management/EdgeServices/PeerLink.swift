@@ -1,9 +1,11 @@
 import APIModels
+import Blocks
 import Foundation
 import Link
 import LinkHistory
 import LinkProtocol
 import NIOCore
+import Volumes
 
 /// The answer to a call: an HTTP status and a body in JSON.
 struct ControlAnswer: Sendable {
@@ -41,7 +43,10 @@ final class PeerLink: LinkDelegate {
     var onNotice: (_ method: String) -> Void = { _ in }
     var onSessionStarted: () -> Void = {}
     var onConnectivityChanged: (_ isConnected: Bool) -> Void = { _ in }
+    /// A class takes messages again.
     var onWritable: () -> Void = {}
+    /// It is a volume's turn to send what it has.
+    var onTurn: (VolumeIdentifier) -> Void = { _ in }
     /// A message that belongs to a volume.
     var onMessage: (LinkMessage) -> Void = { _ in }
 
@@ -65,6 +70,8 @@ final class PeerLink: LinkDelegate {
 
     private let eventLoop: any EventLoop
     private let calls = ControlCalls()
+    /// By class, at the index of its raw value.
+    private let turns = TrafficClass.allCases.map { _ in SendingTurns<VolumeIdentifier>() }
     private var requestsInHand = 0
     /// Counts sessions: an answer belongs to the session of its call.
     private(set) var session: UInt64 = 0
@@ -79,6 +86,15 @@ final class PeerLink: LinkDelegate {
     func call(_ method: String, body: ByteBuffer, timeout: TimeAmount, completion: @escaping (Result<ByteBuffer, any Error>) -> Void) {
         calls.call(
             method, body: body, timeout: timeout, send: { endpoint.send($0, class: .control, bulk: false) }, completion: completion)
+    }
+
+    /// Sends a message of a volume. In bulk, volumes that have more than the class takes have equal shares of it.
+    /// - Returns: false when the class takes no more, or other volumes come first; then `onTurn` or `onWritable` will be called.
+    func send(_ message: LinkMessage, of volume: VolumeIdentifier, class trafficClass: TrafficClass, bulk: Bool) -> Bool {
+        guard bulk else { return endpoint.send(message, class: trafficClass) }
+        return turns[Int(trafficClass.rawValue)].send(message.encodedBytes, of: volume) {
+            endpoint.send(message, class: trafficClass, bulk: true)
+        }
     }
 
     /// Tells the peer something that has no answer. It is lost when the link is down: the next session starts with the calls anyway.
@@ -114,6 +130,7 @@ final class PeerLink: LinkDelegate {
     func linkSessionStarted(_ link: LinkEndpoint) {
         session &+= 1
         calls.sessionLost()
+        for turns in turns { turns.reset() }
         onSessionStarted()
     }
 
@@ -122,7 +139,10 @@ final class PeerLink: LinkDelegate {
         onConnectivityChanged(link.isConnected)
     }
 
-    func link(_ link: LinkEndpoint, writable class: TrafficClass) { onWritable() }
+    func link(_ link: LinkEndpoint, writable trafficClass: TrafficClass) {
+        turns[Int(trafficClass.rawValue)].run(onTurn)
+        onWritable()
+    }
 
     func link(_ link: LinkEndpoint, received message: LinkMessage, class: TrafficClass) {
         switch message {

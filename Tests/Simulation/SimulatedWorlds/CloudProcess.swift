@@ -13,6 +13,8 @@ final class CloudProcess {
     private unowned let world: World
     private let edge: SimulatedEdge
     let end: LinkEnd
+    /// Whose turn it is to send points.
+    let turns = SendingTurns<Int>()
     private var cache: SecureCache<SimulatedDirectory>?
     private(set) var volumes: [ServedVolume] = []
     private var group: VolumeGroup<SimulatedDirectory>?
@@ -222,11 +224,16 @@ final class CloudProcess {
         switch action {
         case .sessionStarted:
             calls.removeAll()
+            turns.reset()
             for served in volumes { served.core?.linkSessionStarted() }
         case .connectivityChanged(let isConnected):
             self.isConnected = isConnected
             for served in volumes { served.core?.linkConnectivityChanged(isConnected: isConnected) }
-        case .becameWritable: for served in volumes { served.core?.linkWritable() }
+        case .becameWritable(let trafficClass):
+            if trafficClass == .writeBehind {
+                turns.run { number in volumes.first { $0.volume.number == number && !$0.isFenced }?.core?.linkWritable() }
+            }
+            for served in volumes { served.core?.linkWritable() }
         case .deliver(.reply(let call, let status, let body), _): calls.removeValue(forKey: call)?(status, body)
         case .deliver(let message, _): served(message)?.core?.receive(message)
         case .closeConnection: break

@@ -94,7 +94,10 @@ final class ServedVolume {
             identifier: volume.identifier, routingTag: UInt16(volume.number + 1), sectorCount: volume.diskSectorCount,
             policy: volume.policy,
             log: log, cache: process.cache(for: volume), clock: { [scheduler = world.scheduler] in scheduler.now })
-        core.uplink = { [end = process.end] message, trafficClass, isBulk in end.send(message, trafficClass, isBulk: isBulk) }
+        core.uplink = { [end = process.end, turns = process.turns, number = volume.number] message, trafficClass, isBulk in
+            guard isBulk else { return end.send(message, trafficClass, isBulk: false) }
+            return turns.send(message.encodedBytes, of: number) { end.send(message, trafficClass, isBulk: true) }
+        }
         core.gatherTurns { [weak self, weak core, scheduler = world.scheduler] in
             scheduler.schedule(microseconds: 0...200) {
                 // What waits for a dead process's disk may hold the core for a while.
