@@ -5,57 +5,8 @@ import Testing
 
 @testable import SecureCache
 
-/// Pins, shares and partitions (C4) of a cache that works. Segments have 15 blocks.
-@Suite struct CachePoolTests {
-    private static let segmentBytes = 64 << 10
-
-    private func harness(segments: Int = 48, seed: UInt64 = 1, _ divide: (CacheHarness, inout CacheDivision) -> Void) throws -> CacheHarness
-    {
-        let harness = try CacheHarness(seed: seed)
-        harness.byteCount = Self.bytes(segments)
-        divide(harness, &harness.division)
-        try harness.open()
-        return harness
-    }
-
-    private static func bytes(_ segments: Int) -> Int { 4096 + segments * segmentBytes }
-    private static func share(
-        partition: String? = nil, guaranteed: Int = 0, most: Int? = nil, pins: [Range<UInt64>] = []
-    ) -> CacheDivision.Share {
-        var share = CacheDivision.Share()
-        share.partition = partition
-        share.guaranteedBytes = UInt64(guaranteed * segmentBytes)
-        share.bytesMax = most.map { UInt64($0 * segmentBytes) }
-        share.pins = pins
-        return share
-    }
-
-    /// Inserts blocks in runs of eight, as reads that miss do.
-    private func fill(_ harness: CacheHarness, _ volume: VolumeIdentifier, _ blocks: Range<UInt64>, generation: UInt64 = 1) throws {
-        let cache = try #require(harness.cache)
-        for first in stride(from: blocks.lowerBound, to: blocks.upperBound, by: 8) {
-            let run = first..<min(first + 8, blocks.upperBound)
-            cache.insert(volume, block: run.lowerBound, data: CacheHarness.blocks(run, generation))
-            harness.scheduler.runUntilIdle()
-        }
-    }
-
-    /// Inserts blocks that are asked for again and again, more than there is room for: all that nobody asks for leaves, of the main queue, too.
-    private func churn(_ harness: CacheHarness, _ volume: VolumeIdentifier) throws {
-        for _ in 0..<8 { try fill(harness, volume, 30_000..<30_900) }
-    }
-
-    private func held(_ harness: CacheHarness, _ volume: VolumeIdentifier, _ blocks: Range<UInt64>) throws -> Int {
-        let cache = try #require(harness.cache)
-        return blocks.count { cache.contains(volume, block: $0) }
-    }
-
-    private func check(_ harness: CacheHarness) throws {
-        let cache = try #require(harness.cache)
-        #expect(cache.tableFault == nil)
-        #expect(cache.statistics.corrupt == 0)
-    }
-
+/// Pins, shares and partitions (C4) of a cache that works.
+@Suite struct CachePoolTests: CachePools {
     // MARK: Pins
 
     @Test func aPinnedRangeSurvivesAScanOfThreeTimesTheCache() throws {
@@ -234,111 +185,12 @@ import Testing
         }
     }
 
-    /// A cache that starts smaller than its division needs serves, says so, and keeps it again once it is large enough.
-    @Test func aDivisionThatDoesNotFitIsLoosenedUntilItDoes() throws {
-        let harness = try harness { $1.shares[$0.volume] = Self.share(pins: [0..<200]) }
-        try fill(harness, harness.volume, 0..<200)
-        try harness.synchronize()
-        harness.crash(power: false)
-        harness.byteCount = Self.bytes(20)
-        let cache = try harness.open()
-        #expect(cache.isLoosened)
-        try churn(harness, harness.other)
-        #expect(try held(harness, harness.volume, 0..<200) < 200)
-        try cache.resize(to: UInt64(Self.bytes(40)))
-        #expect(!cache.isLoosened)
-        try fill(harness, harness.volume, 0..<200)
-        try fill(harness, harness.other, 20_000..<23_000)
-        #expect(try held(harness, harness.volume, 0..<200) == 200)
-        try check(harness)
-    }
-
-    /// What is promised is checked against the room that there is, and others have theirs.
-    @Test func promisesCountOnSegmentsThatHaveRoomOnly() throws {
-        let harness = try harness(segments: 60) { $1.shares[$0.volume] = Self.share(pins: [0..<300]) }
-        let cache = try #require(harness.cache)
-        #expect(!cache.isLoosened)
-        cache.boundFile(bytesMax: UInt64(Self.bytes(16)))
-        #expect(cache.isLoosened)
-        // 16 less 2 that are free and 6 to work with: 8 segments are promised, three quarters of which are pinned.
-        #expect(cache.loosening?.pinnedBlocks == 300 - 90)
-        try fill(harness, harness.volume, 0..<300)
-        try fill(harness, harness.other, 10_000..<10_300)
-        #expect(try held(harness, harness.other, 10_000..<10_300) >= 60)
-        #expect(cache.pinnedBlocksHeld(of: harness.volume) == 90)
-        #expect(try held(harness, harness.volume, 0..<90) == 90)
-        try check(harness)
-        var more = harness.division
-        more.shares[harness.other] = Self.share(guaranteed: 10)
-        #expect(throws: CacheError.self) { try cache.divide(more) }
-        // What promises less and would fit in no cache is refused too.
-        var less = harness.division
-        less.shares[harness.volume] = Self.share(guaranteed: 2)
-        less.shares[harness.volume]?.bytesMax = 1
-        #expect(throws: CacheError.self) { try cache.divide(less) }
-        // A full file system is no other.
-        cache.boundFile(bytesMax: .max)
-        #expect(!cache.isLoosened)
-        try fill(harness, harness.volume, 0..<300)
-        harness.machine.faults.lacksRoomFor = "cache"
-        try fill(harness, harness.other, 20_000..<21_000)
-        #expect(try held(harness, harness.other, 20_000..<21_000) >= 60)
-        harness.machine.faults.lacksRoomFor = nil
-        try fill(harness, harness.other, 40_000..<43_000)
-        #expect(!cache.isLoosened && cache.statistics.bytesWithoutRoom == 0)
-        try fill(harness, harness.volume, 0..<300)
-        try churn(harness, harness.other)
-        #expect(cache.pinnedBlocksHeld(of: harness.volume) == 300)
-        try check(harness)
-    }
-
-    /// One segment more or less changes no promise.
-    @Test func promisesCountInSteps() throws {
-        let harness = try CacheHarness()
-        harness.byteCount = Self.bytes(200)
-        harness.limits = CacheLimits(unwrittenBytesMax: 1 << 20, segmentBytes: Self.segmentBytes, writeBytes: 32 << 10)
-        let cache = try harness.open()
-        for (segments, counted) in [(199, 192), (192, 192), (191, 184), (100, 100), (99, 96), (20, 20), (3, 3), (0, 0), (200, 200)] {
-            cache.boundFile(bytesMax: UInt64(Self.bytes(segments)))
-            #expect(cache.plannableCount(end: cache.end) == counted, "\(segments)")
-            #expect(cache.plannedCount == counted && cache.tableFault == nil)
-        }
-        cache.boundFile(bytesMax: UInt64(Self.bytes(100)))
-        // Only a good deal more is worth it.
-        cache.boundFile(bytesMax: UInt64(Self.bytes(108)))
-        #expect(cache.plannedCount == 100)
-        cache.boundFile(bytesMax: UInt64(Self.bytes(120)))
-        #expect(cache.plannedCount == 120)
-    }
-
     @Test func pinnedZeroesAreHeld() throws {
         let harness = try harness { $1.shares[$0.volume] = Self.share(pins: [0..<20, 40..<50]) }
         let cache = try #require(harness.cache)
         try fill(harness, harness.volume, 0..<8)
         cache.insertZeroes(harness.volume, blocks: 16..<45)
         #expect(cache.pinnedBlocksHeld(of: harness.volume) == 8 + 4 + 5)
-    }
-
-    /// Neither guarantee can be kept beside the other: they are lowered one after the other.
-    @Test func aDivisionThatDoesNotFitIsMendedInSteps() throws {
-        let harness = try harness(segments: 24) {
-            $1.shares[$0.volume] = Self.share(guaranteed: 30)
-            $1.shares[$0.other] = Self.share(guaranteed: 30)
-        }
-        let cache = try #require(harness.cache)
-        #expect(cache.isLoosened)
-        var division = harness.division
-        division.shares[harness.volume] = Self.share(guaranteed: 31)
-        #expect(throws: CacheError.self) { try cache.divide(division) }
-        division.shares[harness.volume] = nil
-        try cache.divide(division)
-        #expect(cache.isLoosened)
-        division.shares[harness.other] = Self.share(guaranteed: 8)
-        try cache.divide(division)
-        #expect(!cache.isLoosened)
-        division.shares[harness.other] = Self.share(guaranteed: 30)
-        #expect(throws: CacheError.self) { try cache.divide(division) }
-        try check(harness)
     }
 
     // MARK: Shares
