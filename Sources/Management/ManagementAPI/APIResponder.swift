@@ -44,7 +44,7 @@ struct APIResponder: HTTPResponder {
             response = Self.response(.stopping, request, context.logger)
         } catch {
             if let problem = controller.problem(of: error) { return Self.response(APIError(problem), request, context.logger) }
-            context.logger.error("request failed", metadata: ["path": "\(Self.place(request))", "error": "\(error)"])
+            context.logger.error("request failed", metadata: ["path": "\(Self.place(request))", "error": "\(Self.kind(of: error))"])
             response = Self.response(.unexpected, request, context.logger)
         }
         response.headers[.cacheControl] = "no-store"
@@ -223,6 +223,16 @@ struct APIResponder: HTTPResponder {
         return "/" + words.prefix(2).joined(separator: "/") + (words.count > 2 ? "/…" : "")
     }
 
+    /// What the log says of an error of ours: what it is, and nothing of what it carries.
+    private static func kind(of error: any Error) -> String {
+        let type = String(reflecting: type(of: error))
+        let mirror = Mirror(reflecting: error)
+        // A case without values has no children, and its text may be anything.
+        guard mirror.displayStyle == .enum, let name = mirror.children.first?.label else { return type }
+        return "\(type).\(name)"
+    }
+
+    /// The answer to an error. Its detail goes to whoever asked and not into the log: it may have names that users gave.
     static func response(_ error: APIError, _ request: Request, _ logger: Logger) -> Response {
         var problem = error.problem
         problem.instance = problem.instance ?? request.uri.path
@@ -230,7 +240,7 @@ struct APIResponder: HTTPResponder {
         if problem.status >= 500 {
             logger.warning(
                 "request failed",
-                metadata: ["path": "\(Self.place(request))", "code": "\(problem.code)", "detail": "\(problem.detail ?? "")"])
+                metadata: ["path": "\(Self.place(request))", "status": "\(problem.status)", "code": "\(problem.code)"])
         }
         var response = (try? Response.json(problem, status: status, type: "application/problem+json")) ?? Response(status: status)
         if !error.allow.isEmpty { response.headers[.allow] = error.allow.joined(separator: ", ") }

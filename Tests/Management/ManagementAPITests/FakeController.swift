@@ -405,13 +405,13 @@ struct TestAPI {
     static let token = "a-token-of-enough-characters"
     let controller = FakeController()
     var openMetrics = false
+    var logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
     func application(_ other: (any EdgeController)? = nil) -> some ApplicationProtocol {
         var options = ManagementServer.Options(host: "127.0.0.1", port: 0, version: "0.1.0")
         options.openMetrics = openMetrics
         return ManagementServer.application(
-            options: options, controller: other ?? controller, tokens: BearerTokens([Self.token]),
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            options: options, controller: other ?? controller, tokens: BearerTokens([Self.token]), logger: logger)
     }
 
     /// Sends one request with the token.
