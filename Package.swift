@@ -146,7 +146,8 @@ let executables: [Target] = [
     .executableTarget(
         name: "causeway",
         dependencies: [
-            "APIModels", "EdgeConfiguration", "WANRelay", "PacketWAN", "OfflineRecovery", "Files", "Ciphers", "Blocks", arguments,
+            "APIModels", "EdgeConfiguration", "WANRelay", "PacketWAN", "LoadGenerator", "OfflineRecovery", "Files", "Ciphers", "Blocks",
+            arguments,
             asyncHTTPClient,
             logging, nioCore, nioPosix,
             .product(name: "NIOHTTP1", package: "swift-nio"),

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import LoadGenerator
 
 @main
 struct CausewayLoad: ParsableCommand {
@@ -10,6 +11,26 @@ struct CausewayLoad: ParsableCommand {
             Exit status: 0 all went well, 1 verification found a wrong sector, 2 an I/O or a file failed, 64 wrong usage.
             """,
         subcommands: [RunCommand.self, VerifyCommand.self])
+
+    static func main() {
+        do {
+            var command = try parse()
+            try command.run()
+        } catch {
+            exit(withError: error)
+        }
+    }
+
+    private static func parse() throws -> any ParsableCommand {
+        do {
+            return try parseAsRoot()
+        } catch {
+            guard exitCode(for: error) == .validationFailure, let negative = NegativeArgument(in: CommandLine.arguments.dropFirst()) else {
+                throw error
+            }
+            throw ValidationError("\(negative)")
+        }
+    }
 }
 
 /// The exit statuses that are ours.

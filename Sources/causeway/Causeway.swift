@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import LoadGenerator
 
 /// The command line of Causeway: it speaks to an edge through the HTTP API and through nothing else. What is done to the files of an
 /// edge that is stopped is done by OfflineRecovery.
@@ -28,7 +29,7 @@ enum Main {
         // A reader that goes away (`causeway events | head`) ends us by an error of write, not in silence.
         signal(SIGPIPE, SIG_IGN)
         do {
-            var command = try CausewayCommand.parseAsRoot()
+            var command = try parse()
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {
@@ -40,6 +41,16 @@ enum Main {
             exit(failure.status.rawValue)
         } catch {
             CausewayCommand.exit(withError: error)
+        }
+    }
+
+    private static func parse() throws -> any ParsableCommand {
+        do {
+            return try CausewayCommand.parseAsRoot()
+        } catch {
+            let isWrong = CausewayCommand.exitCode(for: error) == .validationFailure
+            guard isWrong, let negative = NegativeArgument(in: CommandLine.arguments.dropFirst()) else { throw error }
+            throw CommandFailure("\(negative)", action: "See the command's --help.", status: .usage)
         }
     }
 }

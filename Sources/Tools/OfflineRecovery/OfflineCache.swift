@@ -13,7 +13,9 @@ public struct OfflineCache: Codable, Equatable, Sendable {
         public let identifier: String
         /// Known from the key; missing without one.
         public let name: String?
+        /// The generation of the key that its blocks are under, and those that were at hand.
         public let keyGeneration: UInt64
+        public let keyGenerationsGiven: [UInt64]
         /// The cache has everything of the volume's points up to this one.
         public let point: UInt64
         /// There is no key for it: which blocks the cache has of it is hidden.
@@ -63,6 +65,23 @@ public struct OfflineCache: Codable, Equatable, Sendable {
     public let damages: [OfflineDamage]
     /// False when something is wrong that no crash of the daemon leaves.
     public let isWhole: Bool
+
+    /// What was not read, and which keys that takes; nil when all of it was read.
+    public var lackOfKeys: String? {
+        let hidden = volumes.filter(\.isHidden)
+        if hidden.isEmpty { return nil }
+        let wanted = hidden.prefix(Self.namedMax).map { volume in
+            let given = volume.keyGenerationsGiven.map(String.init).joined(separator: ", ")
+            return
+                "\(volume.name.map { "\($0) (\(volume.identifier))" } ?? volume.identifier) needs its key of generation \(volume.keyGeneration), and "
+                + (given.isEmpty ? "there is none for it" : "there is only that of generation \(given)")
+        }
+        let more = hidden.count > Self.namedMax ? "; and \(hidden.count - Self.namedMax) more" : ""
+        return "\(hidden.count) of \(volumes.count) volumes in the cache \(path) were not read: \(wanted.joined(separator: "; "))\(more)"
+    }
+
+    /// So many volumes are named that were not read.
+    private static let namedMax = 20
 }
 
 /// Reads the cache of a cloud edge whose daemon does not run. Nothing is written.
@@ -110,7 +129,7 @@ public actor CacheScrub {
                     onProgress: onProgress, completion: completion
                 ).start()
             }
-            return OfflineCache(report, path: path, records: directory.path, names: byIdentifier.mapValues(\.name))
+            return OfflineCache(report, path: path, records: directory.path, keys: byIdentifier)
         } catch {
             throw OfflineError(error, path: path, records: directory.path)
         }
@@ -145,7 +164,7 @@ extension OfflineError {
 }
 
 extension OfflineCache {
-    fileprivate init(_ report: CacheReport, path: String, records: String, names: [VolumeIdentifier: String]) {
+    fileprivate init(_ report: CacheReport, path: String, records: String, keys: [VolumeIdentifier: RecoveryKey]) {
         self.init(
             path: path, bytes: report.byteCount, version: report.version,
             recordFiles: report.recordFiles.map {
@@ -153,16 +172,19 @@ extension OfflineCache {
             },
             loss: report.loss,
             volumes: report.volumes.map {
-                .init(
-                    identifier: $0.identifier.description, name: names[$0.identifier], keyGeneration: $0.keyGeneration, point: $0.current,
-                    isHidden: $0.isHidden, blocks: $0.blockCount, zeroBlocks: $0.zeroBlockCount, authentic: $0.authentic,
+                let given = keys[$0.identifier]?.keys.generations.sorted() ?? []
+                return .init(
+                    identifier: $0.identifier.description, name: keys[$0.identifier]?.name, keyGeneration: $0.keyGeneration,
+                    keyGenerationsGiven: given, point: $0.current,
+                    isHidden: $0.isHidden || !given.contains($0.keyGeneration), blocks: $0.blockCount, zeroBlocks: $0.zeroBlockCount,
+                    authentic: $0.authentic,
                     damaged: $0.damaged,
                     unwritten: $0.unwritten)
             },
             segments: report.segmentCount,
             damagedBlocks: Dictionary(uniqueKeysWithValues: report.counts.map { ($0.key.rawValue, $0.value) }),
             blockDamages: report.blockDamages.map {
-                .init(kind: $0.kind, offset: $0.offset, volume: names[$0.volume] ?? $0.volume.description, block: $0.block)
+                .init(kind: $0.kind, offset: $0.offset, volume: keys[$0.volume]?.name ?? $0.volume.description, block: $0.block)
             },
             damages: report.damages.map {
                 OfflineDamage(file: $0.file.map { "\(records)/\($0)" } ?? path, offset: $0.offset, message: $0.text)

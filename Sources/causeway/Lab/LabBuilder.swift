@@ -57,10 +57,8 @@ struct LabBuilder {
     }
 
     private func refuseIfLive() throws {
-        let record = try lab.readRecord()
-        let alive = ["onprem", "cloud"].compactMap { role in
-            LabProcess.find(
-                config: lab.configuration(role), recorded: (role == "onprem" ? record?.onprem.pid : record?.cloud.pid) ?? -1)
+        let alive = ["onprem", "cloud"].compactMap {
+            LabProcess.daemon(config: lab.configuration($0), state: lab.state($0))
         }
         if alive.isEmpty { return }
         throw CommandFailure(

@@ -1,3 +1,4 @@
+import Files
 import Foundation
 
 /// A daemon of a lab: one that we started, or one that somebody started again by its configuration file.
@@ -46,13 +47,20 @@ struct LabProcess: Sendable {
         for descriptor in names.compactMap({ Int32($0) }) where descriptor > 2 { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
     }
 
-    /// The daemon that runs with the configuration file, whoever started it; `recorded` is looked at first.
-    static func find(config: String, recorded: Int32) -> LabProcess? {
-        let recordedProcess = LabProcess(pid: recorded)
-        if recordedProcess.runs(with: config) { return recordedProcess }
+    /// The daemon that runs with a configuration file, whoever started it. A wrapper that started it, as `timeout` or a shell, has the same words
+    /// on its command line, and is another process.
+    static func daemon(config: String, state: String) -> LabProcess? {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
-        return names.compactMap { Int32($0) }.map(LabProcess.init).first { $0.runs(with: config) }
+        let candidates = names.compactMap { Int32($0) }.map(LabProcess.init).filter { $0.runs(with: config) }
+        // Who has the state directory has its number there, unless that is in a file system which only the daemon sees.
+        let holder = FileManager.default.contents(atPath: "\(state)/\(StateDirectoryLock.fileName)").flatMap {
+            Int32(String(decoding: $0, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines))
+        }
+        return candidates.first { $0.pid == holder } ?? candidates.first(where: \.hasOptionsOnly)
     }
+
+    /// Behind a wrapper's own name stand other words than options first: whom it starts.
+    private var hasOptionsOnly: Bool { arguments.dropFirst().first?.hasPrefix("--config") ?? false }
 
     /// A process by its number, if one of its arguments is `argument`, so that a number that was given anew is not taken for ours.
     static func find(pid: Int32, argument: String) -> LabProcess? {
@@ -91,7 +99,8 @@ struct LabProcess: Sendable {
         return data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    private func runs(with config: String) -> Bool {
+    /// True when it is alive, and `--config` on its command line names the file.
+    func runs(with config: String) -> Bool {
         let words = arguments
         guard isAlive else { return false }
         let directory = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(pid)/cwd")) ?? "/"

@@ -13,6 +13,14 @@ struct LabRecord: Codable, Sendable {
         /// Its state directory.
         var state: String
         var log: String
+
+        /// The daemon, whoever started it.
+        var daemon: LabProcess? { LabProcess.daemon(config: config, state: state) }
+        /// What the lab started, when that is not the daemon itself but something that started it (`CAUSEWAYD` may name such a thing).
+        var wrapper: LabProcess? {
+            let started = LabProcess(pid: pid)
+            return started.runs(with: config) && daemon?.pid != pid ? started : nil
+        }
     }
 
     struct Relay: Codable, Sendable {

@@ -28,8 +28,8 @@ enum LabReport {
 
     private static func processes(_ record: LabRecord) -> Table {
         var table = Table([.init("process"), .init("pid", isNumber: true), .init("running"), .init("address"), .init("log")])
-        let onprem = LabProcess.find(config: record.onprem.config, recorded: record.onprem.pid)
-        let cloud = LabProcess.find(config: record.cloud.config, recorded: record.cloud.pid)
+        let onprem = record.onprem.daemon
+        let cloud = record.cloud.daemon
         table.add(
             "onprem", String(onprem?.pid ?? record.onprem.pid), onprem == nil ? "no" : "yes", record.onprem.api, record.onprem.log
         )
@@ -71,8 +71,8 @@ enum LabReport {
 
     /// Prints the state of each part; fails when a process does not run.
     static func status(_ record: LabRecord, to output: OutputFormat) async throws {
-        let onprem = LabProcess.find(config: record.onprem.config, recorded: record.onprem.pid)
-        let cloud = LabProcess.find(config: record.cloud.config, recorded: record.cloud.pid)
+        let onprem = record.onprem.daemon
+        let cloud = record.cloud.daemon
         let relay = record.relay.map { LabProcess.find(pid: $0.pid, argument: $0.control) }
         let client = try APIClient(base: record.onprem.api, token: record.onprem.token)
         let links = onprem == nil ? nil : try? await client.list("/v1/links", of: Link.self)

@@ -29,10 +29,10 @@ struct LabTeardown {
     func run() async throws -> LabDownOutcome {
         try await lab.locked {
             var outcome = LabDownOutcome(unsent: [], notes: [])
-            let cloud = LabProcess.find(config: record.cloud.config, recorded: record.cloud.pid)
-            let onprem = LabProcess.find(config: record.onprem.config, recorded: record.onprem.pid)
-            if cloud == nil { outcome.notes.append("the cloud edge was not running: see \(record.cloud.log)") }
-            if onprem == nil { outcome.notes.append("the on-prem edge was not running: see \(record.onprem.log)") }
+            let (cloud, onprem) = (record.cloud.daemon, record.onprem.daemon)
+            let edges = [("cloud", record.cloud), ("on-prem", record.onprem)]
+            let wrappers = edges.compactMap { $0.1.wrapper }
+            for (name, edge) in edges { outcome.notes += note(name, edge).map { [$0] } ?? [] }
             if force {
                 outcome.unsent = await unsent(askCloud: cloud != nil)
             } else if cloud != nil && onprem != nil {
@@ -41,12 +41,28 @@ struct LabTeardown {
                 outcome.unsent = await unsent(askCloud: cloud != nil)
             }
             try await stop([cloud, onprem].compactMap { $0 })
+            // What the lab started around a daemon ends with it, or is ended.
+            for wrapper in wrappers { _ = await wrapper.waitForExit(deadline: .now.advanced(by: .seconds(2))) }
+            try await stop(wrappers.filter(\.isAlive))
+            for (name, edge) in edges {
+                guard let again = edge.daemon else { continue }
+                throw CommandFailure(
+                    "the \(name) edge was stopped, and runs again as process \(again.pid): somebody starts it anew",
+                    action: "End what starts it, which is not the lab's, and take the lab down again.")
+            }
             if let relay = record.relay, let process = LabProcess.find(pid: relay.pid, argument: relay.control) {
                 try await stop([process])
             }
             try? FileManager.default.removeItem(atPath: lab.record)
             return outcome
         }
+    }
+
+    /// What is to be said of an edge that is not as the lab started it.
+    private func note(_ name: String, _ edge: LabRecord.Edge) -> String? {
+        guard let daemon = edge.daemon else { return "the \(name) edge was not running: see \(edge.log)" }
+        if daemon.pid == edge.pid || edge.wrapper != nil { return nil }
+        return "the \(name) edge is process \(daemon.pid), which the lab had not started: it is stopped, and what started it is left alone"
     }
 
     // MARK: Home

@@ -39,15 +39,20 @@ extension VerifyCommand {
             }
             progress.withLock { $0.finish() }
             if outputOptions.output == .json { try Terminal.json(found) } else { show(found) }
+            // What is unread is no damage, and says nothing of being whole either.
+            let lack = found.lackOfKeys
             if !found.isWhole {
+                if let lack { Terminal.error(lack) }
                 throw CommandFailure(
                     "the cache \(found.path) is damaged",
                     action: "Nothing is lost: causewayd fetches again what it can't read. When damage comes back, look at the device.")
             }
-            if !found.volumes.isEmpty, found.volumes.allSatisfy(\.isHidden) {
+            if let lack {
                 throw CommandFailure(
-                    "none of the keys is for a volume in the cache \(found.path)",
-                    action: "causeway volume recovery-key --all writes the keys of all volumes.")
+                    lack,
+                    action:
+                        "causeway volume recovery-key --all at the on-prem edge writes the keys of all volumes, of each generation that is in use. "
+                        + "A volume that was detached meanwhile has none any more: causewayd forgets it when it starts.")
             }
         }
 

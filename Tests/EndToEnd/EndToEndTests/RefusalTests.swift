@@ -45,6 +45,50 @@ extension EndToEnd {
             #expect(refused.status == 1 && refused.errors.contains("Permission denied"), "\(refused)")
         }
 
+        @Test("a number below zero is called that, wherever a command takes one")
+        func negativeNumbers() async throws {
+            for (program, arguments, text) in [
+                ("causeway", ["cache", "resize", "-5"], "“-5” is a negative number"),
+                ("causeway", ["cache", "partition", "lab", "-20GiB"], "“-20GiB” is a negative number"),
+                ("causeway", ["volume", "cache", "pin", "mail", "--start", "0", "--size", "-5"], "--size takes a positive one"),
+                ("causeway", ["volume", "cache", "pin", "mail", "--start=-1GiB", "--size", "5"], "--start takes a positive one"),
+                ("causeway", ["volume", "set", "mail", "--recovery-point-objective", "-5s"], "--recovery-point-objective takes"),
+                ("causeway", ["lab", "up", "--directory", "lab", "--portals", "-1"], "--portals takes a positive one"),
+                ("causeway-load", ["run", "iscsi://nowhere/target/0", "--queue-depth", "-1"], "--queue-depth takes a positive one"),
+            ] {
+                let refused = try await Command.run(program, arguments, seconds: 20)
+                #expect(refused.status == 64 && refused.errors.contains(text), "\(refused)")
+            }
+            // What the parser says of other mistakes stays.
+            let other = try await Command.run("causeway", ["cache", "resize", "-x"], seconds: 20)
+            #expect(other.status == 64 && !other.errors.contains("negative"), "\(other)")
+            let reserved = try await Command.run("causeway", ["cache", "partition", "shared", "1GiB"], seconds: 20)
+            #expect(reserved.status == 64 && reserved.errors.contains("Choose another name"), "\(reserved)")
+        }
+
+        @Test("a daemon that something else started again: `lab down` ends it, leaves that alone, and says so")
+        func wrapper() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)]) { lab in
+                try await lab.kill(.cloud)
+                // It has the daemon's words on its own command line, and outlives it.
+                let script = "import subprocess, sys, time; subprocess.run(sys.argv[1:]); time.sleep(120)"
+                let wrapper = try Command.start(
+                    "python3", ["-c", script, Command.path(of: "causewayd"), "--config", lab.edge(.cloud).config])
+                defer { wrapper.signal(SIGKILL) }
+                try await lab.untilServing("data")
+                let lock = try String(contentsOfFile: lab.edge(.cloud).state + "/lock", encoding: .utf8)
+                let daemon = try #require(Int32(lock.trimmingCharacters(in: .whitespacesAndNewlines)))
+                #expect(daemon != wrapper.processIdentifier)
+                let place = ["--directory", lab.directory.appendingPathComponent("lab").path]
+                let status = try await Command.run("causeway", ["lab", "status"] + place)
+                #expect(status.isSuccess && status.output.contains(" \(daemon) "), "\(status)")
+                let down = try await Command.run("causeway", ["lab", "down"] + place)
+                #expect(down.isSuccess && down.output.contains("process \(daemon), which the lab had not started"), "\(down)")
+                #expect(down.output.contains("everything is at home"), "\(down)")
+                #expect(Lab.hasEnded(daemon) && wrapper.isRunning)
+            }
+        }
+
         @Test("another file in the disk's place, while the daemon is down, is refused until the right one is back")
         func swappedDisk() async throws {
             try await Lab.with(disks: [("data", 16 << 20)]) { lab in

@@ -28,6 +28,7 @@ private actor CacheWriter {
         }
         for volume in volumes {
             cache.attach(volume: volume.identifier, key: volume.keys.newestKey, generation: volume.keys.newest)
+            try await completed { cache.synchronize(completion: $0) }
             for block in stride(from: UInt64(0), to: blockCount, by: 16) {
                 cache.insert(volume.identifier, block: block, data: ByteBuffer(repeating: UInt8(1 + block % 200), count: 16 * 4096))
             }
@@ -70,6 +71,23 @@ private actor CacheWriter {
         #expect(found.volumes.map(\.isHidden) == [false, true])
         #expect(found.volumes.map(\.blocks) == [320, 0] && found.volumes.map(\.authentic) == [320, 0])
         #expect(!found.recordFiles.isEmpty && found.recordFiles.allSatisfy { $0.state == .whole })
+    }
+
+    /// What no key opens is not whole, however little of it that is: it is told, with the keys that are asked for.
+    @Test func whatWasNotReadIsTold() async throws {
+        try await fill()
+        #expect(try await verify([cacheKey], "mail", "web").lackOfKeys == nil)
+        let partly = try #require(try await verify([cacheKey], "mail").lackOfKeys)
+        let web = try world.key("web").identifier.description
+        #expect(
+            partly.hasPrefix("1 of 2 volumes") && partly.contains("\(web) needs its key of generation 1, and there is none"), "\(partly)")
+        // The key as it was before a rotation.
+        let rotated = try RecoveryKey.rotated(try world.key("web"))
+        try await CacheWriter().fill(state: world.state, key: cacheKey, volumes: [rotated], blockCount: 32)
+        let found = try await verify([cacheKey], "mail", "web")
+        let old = try #require(found.lackOfKeys, "\(found)")
+        #expect(found.isWhole && found.volumes.map(\.blocks) == [0], "\(found)")
+        #expect(old.contains("web (\(web)) needs its key of generation 2, and there is only that of generation 1"), "\(old)")
     }
 
     @Test func flippedBytesAreFound() async throws {
@@ -128,5 +146,13 @@ private actor CacheWriter {
         try FileManager.default.removeItem(atPath: world.state + "/cache")
         await #expect(throws: OfflineError.self) { try await verify([cacheKey], "mail") }
         #expect(!FileManager.default.fileExists(atPath: world.state + "/cache"))
+    }
+}
+
+extension RecoveryKey {
+    /// The next generation of a key alone.
+    fileprivate static func rotated(_ key: RecoveryKey) throws -> RecoveryKey {
+        let keys = DataKeys(try SecretKey([UInt8](repeating: 77, count: 32)), generation: key.keys.newest + 1)
+        return RecoveryKey(name: key.name, identifier: key.identifier, sectorCount: key.sectorCount, keys: keys)
     }
 }
