@@ -5,6 +5,8 @@ public struct EdgeCache: Codable, Sendable, Equatable {
         /// It is opened as soon as home has sent its key.
         case waiting
         case running
+        /// Its file system has no room for all of it: it goes on with less.
+        case bounded
         /// It is being emptied behind the end that it gets.
         case resizing
         /// Its disk takes no writes: it serves what it has, and is tried again.
@@ -25,8 +27,11 @@ public struct EdgeCache: Codable, Sendable, Equatable {
     public var isOwnSize: Bool
     /// What is behind the end that it gets, and has not left yet.
     public var bytesToEmpty: UInt64
-    /// Blocks of 4 KiB with data.
+    /// Blocks of 4 KiB that volumes have here, those of zeroes apart: one that is stored once for several places counts for each.
     public var blocks: UInt64
+    /// The same in bytes; and how many bytes it is with each block counted once, which is the room that it takes.
+    public var heldBytes: UInt64
+    public var storedBytes: UInt64
     /// Blocks of several volumes, or of several places of one, that are there once; and how many places that is.
     public var sharedBlocks: UInt64
     public var sharedReferences: UInt64
@@ -47,8 +52,8 @@ public struct EdgeCache: Codable, Sendable, Equatable {
 
     public init(
         path: String, state: State, message: String? = nil, sizeBytes: UInt64 = 0, wantedSizeBytes: UInt64 = 0, isOwnSize: Bool = false,
-        bytesToEmpty: UInt64 = 0, blocks: UInt64 = 0, sharedBlocks: UInt64 = 0, sharedReferences: UInt64 = 0, hits: UInt64 = 0,
-        misses: UInt64 = 0, evicted: UInt64 = 0, moved: UInt64 = 0,
+        bytesToEmpty: UInt64 = 0, blocks: UInt64 = 0, sharedBlocks: UInt64 = 0, sharedReferences: UInt64 = 0, heldBytes: UInt64 = 0,
+        storedBytes: UInt64 = 0, hits: UInt64 = 0, misses: UInt64 = 0, evicted: UInt64 = 0, moved: UInt64 = 0,
         corrupt: UInt64 = 0, indexBytes: UInt64 = 0, partitions: [CachePartition]? = nil, isLoosened: Bool = false
     ) {
         self.path = path
@@ -61,6 +66,8 @@ public struct EdgeCache: Codable, Sendable, Equatable {
         self.blocks = blocks
         self.sharedBlocks = sharedBlocks
         self.sharedReferences = sharedReferences
+        self.heldBytes = heldBytes
+        self.storedBytes = storedBytes
         self.hits = hits
         self.misses = misses
         self.evicted = evicted

@@ -1,9 +1,12 @@
 /// A part of the cache that only some volumes use.
 public struct CachePartition: Codable, Sendable, Equatable {
+    /// What the part outside of all partitions is called in tables and metrics: no partition gets that name.
+    public static let sharedName = "shared"
+
     public var name: String
     /// The size, as it was set.
     public var sizeBytes: UInt64
-    /// What is used of it.
+    /// What is used of it, in whole segments.
     public var heldBytes: UInt64
 
     public init(name: String, sizeBytes: UInt64, heldBytes: UInt64) {

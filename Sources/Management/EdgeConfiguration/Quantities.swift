@@ -1,3 +1,5 @@
+import Foundation
+
 // The texts that people write for amounts. A text is a decimal number, with a fraction if it likes, and a unit:
 //
 //     64MiB   10GB   4096        a size, in bytes when there is no unit
@@ -46,6 +48,23 @@ public enum ByteSize {
             throw ValueError("“\(unit)” is not a unit of size", hint: "use B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB")
         }
         return try Quantity.multiply(number, factor, text: text, smallest: "byte")
+    }
+
+    /// A size as people read it, rounded: `1.5 GiB`.
+    public static func rounded(_ bytes: UInt64) -> String {
+        if bytes < 1024 { return "\(bytes) B" }
+        let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+        var value = Double(bytes) / 1024
+        var unit = 0
+        // What would be rounded to 1024 is one of the next unit.
+        while value >= 1023.5, unit + 1 < units.count {
+            value /= 1024
+            unit += 1
+        }
+        // A point and one digit, in any locale.
+        let tenths = Int((value * 10).rounded())
+        let number = value >= 99.95 ? "\(Int(value.rounded()))" : "\(tenths / 10).\(tenths % 10)"
+        return "\(number) \(units[unit])"
     }
 
     /// The shortest exact text of a size: `64MiB` for 67,108,864.
@@ -119,6 +138,16 @@ public enum BitRate {
         }
         return rate
     }
+
+    /// A rate as people read it, to four digits: `50 Mbit/s`.
+    public static func rounded(bytesPerSecond: UInt64) -> String {
+        var value = Double(bytesPerSecond) * 8
+        for unit in ["bit/s", "kbit/s", "Mbit/s"] {
+            if value < 1000 { return "\(String(format: "%.4g", value)) \(unit)" }
+            value /= 1000
+        }
+        return "\(String(format: "%.4g", value)) Gbit/s"
+    }
 }
 
 /// A decimal number as `digits` without its point, which stands `fractionDigits` from the right.
@@ -133,6 +162,7 @@ enum Quantity {
 
     /// Splits a text in its number and its unit.
     static func split(_ text: String, kind: String, example: String) throws(ValueError) -> (DecimalNumber, String) {
+        if text.hasPrefix("-") { throw ValueError("“\(text)” is negative: a \(kind) never is", hint: "write for example \(example)") }
         let bytes = Array(text.utf8)
         var index = 0
         var number = DecimalNumber(digits: 0, fractionDigits: 0)

@@ -96,42 +96,7 @@ extension CloudEdge {
         if let disks = try? await plane?.run({ $0.served.values.map { ($0.grant.name, $0.volume.cloudOnlyStatistics) } }) {
             for case (let name, let statistics?) in disks { samples += VolumeReport.metrics(ofVolume: name, statistics) }
         }
-        if let cache = try? await plane?.run({ $0.cache?.statistics }) {
-            samples += [
-                MetricSample("causeway_cache_blocks", help: "Blocks in the cache.", kind: .gauge, value: Double(cache.blocksHeld)),
-                MetricSample(
-                    "causeway_cache_shared_blocks", help: "Blocks that are stored once for several places.", kind: .gauge,
-                    value: Double(cache.sharedBlocks)),
-                MetricSample(
-                    "causeway_cache_shared_references", help: "Places that have a shared block.", kind: .gauge,
-                    value: Double(cache.sharedReferences)),
-                MetricSample(
-                    "causeway_cache_shared_total", help: "Blocks that came in and took no room, because others had them.",
-                    kind: .counter, value: Double(cache.shared)),
-                MetricSample(
-                    "causeway_cache_corrupt_total", help: "Blocks that were not what had been written, and were fetched again.",
-                    kind: .counter,
-                    value: Double(cache.corrupt)),
-                MetricSample(
-                    "causeway_cache_size_bytes", help: "The size of the cache in force.", kind: .gauge, value: Double(cache.byteCount)),
-                MetricSample(
-                    "causeway_cache_wanted_size_bytes", help: "The size that the cache is coming to.", kind: .gauge,
-                    value: Double(cache.byteCountWanted)),
-                MetricSample(
-                    "causeway_cache_to_empty_bytes", help: "What is behind the end that the cache gets, and has not left yet.",
-                    kind: .gauge, value: Double(cache.bytesToEmpty)),
-                MetricSample(
-                    "causeway_cache_index_bytes", help: "The memory of the cache's index.", kind: .gauge, value: Double(cache.indexBytes)),
-                MetricSample(
-                    "causeway_cache_usable", help: "1 while the cache's disk takes blocks, else 0.", kind: .gauge,
-                    value: cache.isDegraded ? 0 : 1),
-                MetricSample(
-                    "causeway_cache_evicted_total", help: "Blocks that were evicted.", kind: .counter, value: Double(cache.evicted)),
-                MetricSample(
-                    "causeway_cache_zeroes_total", help: "Blocks of zeroes that came as data and took no room.", kind: .counter,
-                    value: Double(cache.zeroes)),
-            ]
-        }
+        if let cache = try? await plane?.run({ $0.cacheMetrics() }) { samples += cache.samples }
         if let sessions = try? await plane?.run({ $0.target.sessionCount }) {
             samples.append(MetricSample("causeway_target_sessions", help: "iSCSI sessions.", kind: .gauge, value: Double(sessions)))
         }

@@ -101,29 +101,24 @@ extension CloudEdge {
                 return EdgeCache(
                     path: path, state: .waiting, sizeBytes: own ?? configured, wantedSizeBytes: own ?? configured, isOwnSize: own != nil)
             }
+            plane.countReads()
             let now = cache.statistics
+            let lack = plane.lackOfRoom(now)
             let state: EdgeCache.State =
                 switch plane.cacheTrouble {
                 case .unusable: .unusable
                 case .degraded: .degraded
-                case nil: now.byteCount == now.byteCountWanted ? .running : .resizing
+                case nil: now.byteCount != now.byteCountWanted ? .resizing : lack == nil ? .running : .bounded
                 }
+            let blockBytes = UInt64(BlockGeometry.blockBytes)
             return EdgeCache(
-                path: path, state: state, message: plane.cacheTrouble?.detail ?? Self.lackOfRoom(now), sizeBytes: now.byteCount,
+                path: path, state: state, message: plane.cacheTrouble?.detail ?? lack, sizeBytes: now.byteCount,
                 wantedSizeBytes: now.byteCountWanted, isOwnSize: own != nil, bytesToEmpty: now.bytesToEmpty, blocks: now.blocksHeld,
-                sharedBlocks: now.sharedBlocks, sharedReferences: now.sharedReferences,
-                hits: now.hits, misses: plane.served.values.reduce(0) { $0 + $1.volume.statistics.missedBlocks }, evicted: now.evicted,
-                moved: now.moved, corrupt: now.corrupt,
-                indexBytes: UInt64(now.indexBytes),
+                sharedBlocks: now.sharedBlocks, sharedReferences: now.sharedReferences, heldBytes: now.blocksHeld * blockBytes,
+                storedBytes: now.blocksStored * blockBytes, hits: now.hits, misses: plane.cacheTally.total.misses, evicted: now.evicted,
+                moved: now.moved, corrupt: now.corrupt, indexBytes: UInt64(now.indexBytes),
                 partitions: isDivisionRead ? CachePartition.all(of: cache) : nil, isLoosened: cache.isLoosened && !cache.isUnusable)
         }
-    }
-
-    private static func lackOfRoom(_ statistics: CacheStatistics) -> String? {
-        let byteCount = statistics.bytesWithoutRoom
-        return byteCount == 0
-            ? nil
-            : "its file system has no room for \(byteCount) bytes of it, besides what write logs there may take: free some, or make the cache smaller"
     }
 
     /// Gives the cache another size, for good; 0 for the configuration's.

@@ -1,5 +1,6 @@
 import APIModels
 import Blocks
+import EdgeConfiguration
 import ManagementAPI
 import NIOCore
 import SecureCache
@@ -29,8 +30,8 @@ extension CloudEdge {
         let share = try await cacheShare(ofVolume: name)
         if let changed {
             let sizes =
-                "guaranteed: \(share.guaranteedBytes) bytes, at most: \(share.mostBytes.map { "\($0) bytes" } ?? "all there is"), "
-                + "pinned: \(share.pinnedBytes) bytes"
+                "guaranteed: \(ByteSize.rounded(share.guaranteedBytes)), at most: \(share.mostBytes.map { ByteSize.rounded($0) } ?? "all there is"), "
+                + "pinned: \(ByteSize.rounded(share.pinnedBytes))"
             environment.recorder.record(
                 "cache.share_changed", subject: name, logSubject: changed.description,
                 "partition: \(share.partition ?? "the shared one"), \(sizes)",
@@ -51,7 +52,7 @@ extension CloudEdge {
         if isChanged {
             environment.recorder.record(
                 "cache.divided", subject: name, logSubject: "a partition",
-                byteCount.map { "the partition of the cache has \($0) bytes" } ?? "the partition of the cache is no more")
+                byteCount.map { "the partition of the cache has \(ByteSize.rounded($0))" } ?? "the partition of the cache is no more")
         }
         return try await cache()
     }
@@ -99,7 +100,7 @@ extension CacheDivision.Share {
                 let (end, isOver) = range.startBytes.addingReportingOverflow(range.sizeBytes)
                 guard range.sizeBytes > 0, !isOver, end <= sectorCount * UInt64(BlockGeometry.sectorBytes) else {
                     throw APIError.invalid(
-                        field, "must lie on the volume, which has \(sectorCount * UInt64(BlockGeometry.sectorBytes)) bytes")
+                        field, "must lie on the volume, which has \(ByteSize.text(sectorCount * UInt64(BlockGeometry.sectorBytes)))")
                 }
                 let blockBytes = UInt64(BlockGeometry.blockBytes)
                 let blocks = range.startBytes / blockBytes..<(end - 1) / blockBytes + 1

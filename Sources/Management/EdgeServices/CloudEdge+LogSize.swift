@@ -38,7 +38,7 @@ extension CloudEdge {
             plane.resizeLog(of: entry, to: size)
         }
         environment.recorder.record(
-            "log.resized", subject: name, logSubject: identifier.description, "the write log may take \(size) bytes now")
+            "log.resized", subject: name, logSubject: identifier.description, "the write log may take \(ByteSize.rounded(size)) now")
     }
 
     /// Takes over what may change of the configuration: the size of the cache, and of the write logs, that have none of their own.
@@ -54,6 +54,6 @@ extension CloudEdge {
             plane.stateSpace.edgeLogBytes = size
             for entry in plane.served.values where entry.ownLogBytes == nil { plane.resizeLog(of: entry, to: size) }
         }
-        environment.recorder.record("log.resized", "write logs without a size of their own may take \(size) bytes now")
+        environment.recorder.record("log.resized", "write logs without a size of their own may take \(ByteSize.rounded(size)) now")
     }
 }

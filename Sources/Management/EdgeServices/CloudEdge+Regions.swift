@@ -1,5 +1,6 @@
 import APIModels
 import Blocks
+import EdgeConfiguration
 import ManagementAPI
 import NIOCore
 import Volumes
@@ -19,7 +20,7 @@ extension CloudEdge {
             guard let entry = plane.entry(named: name) else { return completion(.failure(APIError.notFound("volume", name))) }
             plane.changeRegions(entry, change) { completion($0.map { entry.grant.identifier }) }
         }
-        let place = change.startBytes.map { "\(change.sizeBytes ?? 0) bytes from byte \($0) on" } ?? "the whole volume"
+        let place = change.startBytes.map { "\(ByteSize.text(change.sizeBytes ?? 0)) from \(ByteSize.text($0)) on" } ?? "the whole volume"
         environment.recorder.record(
             "region.changed", subject: name, logSubject: identifier,
             "\(place): policy \(change.policy?.rawValue ?? "as it was"), cloud-only writes: \(change.writes?.rawValue ?? "as usual")")

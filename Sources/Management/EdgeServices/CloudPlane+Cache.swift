@@ -1,4 +1,5 @@
 import Ciphers
+import EdgeConfiguration
 import Files
 import LocalFiles
 import NIOCore
@@ -90,7 +91,7 @@ extension CloudPlane {
             opening.limits.deviceBytes == nil ? "remove \(opening.path)" : "write zeroes over the first 4096 bytes of \(opening.path)"
         recorder.record(
             "cache.resize_refused", severity: .warning,
-            "the cache can't have \(opening.byteCount) bytes with the segments that it was made with: it has \(byteCount), which is as "
+            "the cache can't have \(ByteSize.rounded(opening.byteCount)) with the segments that it was made with: it has \(ByteSize.rounded(byteCount)), which is as "
                 + "small as it can be. Set that with `causeway cache resize`, or stop this edge and \(anew), so that another one is made")
     }
 
@@ -131,8 +132,9 @@ extension CloudPlane {
         fresh.onResized = { [unowned self] in
             // The rest has been given back.
             stateSpace.cacheBytesAtOpening = min(stateSpace.cacheBytesAtOpening, $0)
-            recorder.record("cache.resized", "the cache has \($0) bytes now")
+            recorder.record("cache.resized", "the cache has \(ByteSize.rounded($0)) now")
         }
+        cacheDamage.beginAnew()
         if let standIn = cache {
             fresh.takeOver(from: standIn)
             for entry in served.values { entry.volume.replaceCache(fresh) }
@@ -153,6 +155,7 @@ extension CloudPlane {
         keepStaleDivision()
         if cache.isUnusable { return }
         let statistics = cache.statistics
+        noticeDamage(statistics)
         if statistics.isDegraded { cacheFailed() }
         guard statistics.isDegraded || statistics.inserted != cacheSavedInserts else { return }
         cacheSavedInserts = statistics.inserted
@@ -174,9 +177,31 @@ extension CloudPlane {
         )
     }
 
+    /// Tells of what reads and moves have found damaged.
+    private func noticeDamage(_ statistics: CacheStatistics) {
+        let found = cacheDamage.observe(corrupt: statistics.corrupt, readErrors: statistics.readErrors, now: .now())
+        if let found { recorder.record("cache.damaged", severity: .warning, found.text) }
+    }
+
+    /// What the cache lacks of room, why, and what to do; nil when it has room for all of it.
+    func lackOfRoom(_ statistics: CacheStatistics) -> String? {
+        let lacking = statistics.bytesWithoutRoom
+        // It may not have come to its bound yet.
+        if let bound = stateSpace.cacheBound { return bound.text }
+        return lacking == 0
+            ? nil
+            : "its file system has no room for \(ByteSize.rounded(lacking)) of it: it goes on with "
+                + "\(ByteSize.rounded(statistics.byteCount - min(lacking, statistics.byteCount))). Free some there, or make the cache smaller"
+    }
+
     private func cacheSaved() {
         guard cacheTrouble == .degraded else { return }
         cacheTrouble = nil
         recorder.record("cache.recovered", "the cache's disk takes writes again")
     }
+}
+
+extension CacheStatistics {
+    /// Blocks with data, each counted once.
+    var blocksStored: UInt64 { blocksHeld - min(sharedReferences, blocksHeld) + sharedBlocks }
 }

@@ -103,8 +103,8 @@ extension CloudPlane {
         let left = room - min(room, forLogs)
         if byteCount <= left { return }
         throw Problem.noSpace(
-            "the file system of the cache has room for \(left) bytes of it"
-                + (forLogs == 0 ? "" : ", besides \(forLogs) that the write logs may still take"))
+            "the file system of the cache has room for \(ByteSize.rounded(left)) of it"
+                + (forLogs == 0 ? "" : ", besides \(ByteSize.rounded(forLogs)) that the write logs may still take"))
     }
 
     private func setCacheSize(_ byteCount: UInt64) throws {
@@ -116,7 +116,7 @@ extension CloudPlane {
             throw Problem(resizing: error, to: byteCount, name: volumeName)
         }
         let wanted = cache.statistics.byteCountWanted
-        if wanted != before { recorder.record("cache.resizing", "the cache is to have \(wanted) bytes") }
+        if wanted != before { recorder.record("cache.resizing", "the cache is to have \(ByteSize.rounded(wanted))") }
     }
 }
 
@@ -130,8 +130,9 @@ extension Problem {
     fileprivate init(resizing error: CacheError, to byteCount: UInt64, name: (VolumeIdentifier) -> String) {
         let detail =
             switch error {
-            case .tooSmall(let bytesNeeded): "the cache was made with segments of which it needs some: at least \(bytesNeeded) bytes"
-            case .tooLarge(let bytesMax): "the device of the cache has \(bytesMax) bytes"
+            case .tooSmall(let bytesNeeded):
+                "the cache was made with segments of which it needs some: at least \(ByteSize.text(bytesNeeded))"
+            case .tooLarge(let bytesMax): "the device of the cache has \(ByteSize.text(bytesMax))"
             case .division(let error): "the cache could not stay divided as it is: \(Problem.text(of: error, name))"
             case .file, .cipher, .closed: "\(error)"
             }

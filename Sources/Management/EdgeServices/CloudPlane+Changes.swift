@@ -1,5 +1,6 @@
 import APIModels
 import Blocks
+import EdgeConfiguration
 import RateLimits
 import Volumes
 
@@ -29,7 +30,7 @@ extension CloudPlane {
         entry.unit.capacityDidChange()
         recorder.record(
             "volume.grown", subject: entry.grant.name, logSubject: entry.grant.identifier,
-            "the volume has \(sectorCount * UInt64(BlockGeometry.sectorBytes)) bytes now")
+            "the volume has \(ByteSize.rounded(sectorCount * UInt64(BlockGeometry.sectorBytes))) now")
     }
 
     private func protect(_ entry: Served) {

@@ -38,6 +38,8 @@ extension CloudPlane {
                     if division == before, division == cacheChanges.keptDivision { return done(.success(false)) }
                     keepDivision(division) { [self] result in
                         if case .failure(let error) = result { return done(.failure(error)) }
+                        // For the partitions that volumes are in until now.
+                        countReads()
                         let result = Result { try needCache().divide(try divided(by: change)) }
                         keepDivisionInForce { _ in done(result.map { division != before }) }
                     }
@@ -73,7 +75,7 @@ extension CloudPlane {
             let (now, loosening) = (cache.statistics, cache.loosening ?? CacheLoosening())
             recorder.record(
                 "cache.loosened", severity: .warning,
-                "the cache has room for \(now.byteCount - min(now.byteCount, now.bytesWithoutRoom)) bytes, which is too little for its division: "
+                "the cache has room for \(ByteSize.rounded(now.byteCount - min(now.byteCount, now.bytesWithoutRoom))), which is too little for its division: "
                     + loosening.text + (now.bytesWithoutRoom > 0 ? "; free room on its file system" : "; make it larger")
                     + ", or change partitions, shares and pins")
         case .over: recorder.record("cache.division_fits", "the cache keeps all partitions, guarantees and pins again")
@@ -131,7 +133,7 @@ extension CacheLoosening {
             partitions > 0 ? "partitions with another size: \(partitions)" : nil,
             guarantees > 0 ? "volumes to which less is guaranteed: \(guarantees)" : nil,
             maxima > 0 ? "volumes that may have more than their maximum, because segments are long: \(maxima)" : nil,
-            pinnedBlocks > 0 ? "\(pinnedBlocks &* UInt64(BlockGeometry.blockBytes)) bytes of what is pinned may leave" : nil,
+            pinnedBlocks > 0 ? "\(ByteSize.rounded(pinnedBlocks &* UInt64(BlockGeometry.blockBytes))) of what is pinned may leave" : nil,
         ].compactMap { $0 }.joined(separator: ", ")
     }
 }

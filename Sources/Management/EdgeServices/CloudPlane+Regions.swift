@@ -2,6 +2,7 @@ import APIModels
 import Blocks
 import Ciphers
 import CloudOnlyDisk
+import EdgeConfiguration
 import Files
 import LocalFiles
 import NIOCore
@@ -186,7 +187,8 @@ extension CloudPlane {
     func imaged(_ range: SectorRange, of entry: Served) {
         recorder.record(
             "region.imaged", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
-            "the cloud-only writes from byte \(range.byteOffset) on, \(range.count * UInt64(BlockGeometry.sectorBytes)) bytes, go home now")
+            "the cloud-only writes from \(ByteSize.text(range.byteOffset)) on, \(ByteSize.text(range.count * UInt64(BlockGeometry.sectorBytes))), go home now"
+        )
         saveRegions(of: entry)
     }
 
@@ -310,7 +312,7 @@ extension Problem {
         let byteCount = served.cloudOnlyBytes(in: SectorRange(from: 0, to: served.sectorCount))
         return Problem(
             status: 409, code: "cloud_only_writes", title: "The volume has cloud-only writes",
-            detail: "\(byteCount) bytes of volume \(volume) are at the cloud edge only",
+            detail: "\(ByteSize.rounded(byteCount)) of volume \(volume) are at the cloud edge only",
             action: "bring them home or give them up first: `causeway volume region settle \(volume) --writes image` or `discard`")
     }
 }

@@ -1,11 +1,25 @@
 import APIModels
 import Blocks
+import EdgeConfiguration
 import Files
 import NIOCore
 import Volumes
 import WriteLog
 
 // The operator sees it coming: write logs that fill, and a file system that will not hold them at full size.
+
+/// The logs leave the cache less than its size.
+struct CacheBound: Equatable {
+    var sizeBytes: UInt64
+    /// With so much it goes on.
+    var leftBytes: UInt64
+
+    /// What is so, why, and what to do.
+    var text: String {
+        "the file system of the state directory has no room for \(ByteSize.rounded(sizeBytes - leftBytes)) of the cache besides what the write "
+            + "logs may still take: it goes on with \(ByteSize.rounded(leftBytes)). Free some there, or make the cache or the logs smaller"
+    }
+}
 
 /// What the file system of the state directory has room for, against what the write logs may still take of it.
 struct StateSpace {
@@ -26,6 +40,7 @@ struct StateSpace {
     var cacheBytesAtOpening: UInt64 = 0
     /// The logs bound the cache.
     fileprivate var bounded = LastingNotice()
+    fileprivate(set) var cacheBound: CacheBound?
     /// How large logs may become that have no size of their own.
     var edgeLogBytes: UInt64 = 0
     /// The logs of volumes that are not open here, and may be at any time.
@@ -45,7 +60,7 @@ extension CloudPlane {
         recorder.record(
             "log.filling", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
             severity: step == .half ? .info : .warning,
-            "the write log is \(step.percent) % full: \(fill.usedBytes) of \(fill.sizeBytes) bytes\(age)\(estimate)"
+            "the write log is \(step.percent) % full: \(ByteSize.rounded(fill.usedBytes)) of \(ByteSize.rounded(fill.sizeBytes))\(age)\(estimate)"
                 + (fill.isSlowing ? "; writers are slowed" : "")
                 + (step == .half ? "" : ": see to the link, or give the log more with `causeway volume set --log-size`")
         )
@@ -54,7 +69,7 @@ extension CloudPlane {
     func logEased(_ entry: Served, _ fill: LogFill) {
         recorder.record(
             "log.eased", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
-            "the write log has room again: \(fill.usedBytes) of \(fill.sizeBytes) bytes are used")
+            "the write log has room again: \(ByteSize.rounded(fill.usedBytes)) of \(ByteSize.rounded(fill.sizeBytes)) are used")
     }
 
     func logIsFull(_ entry: Served) {
@@ -168,11 +183,12 @@ extension CloudPlane {
         case .reached(let step):
             recorder.record(
                 "state.filling", severity: step == .half ? .info : .warning,
-                "the file system of the state directory has \(free) bytes free, and the write logs may still take \(needed): "
+                "the file system of the state directory has \(ByteSize.rounded(free)) free, and the write logs may still take \(ByteSize.rounded(needed)): "
                     + (needed > free ? "it can't hold them at full size, so they are kept smaller" : "\(step.percent) % of that or more"))
         case .over:
             recorder.record(
-                "state.eased", "the file system of the state directory has room for the write logs again: \(free) bytes are free")
+                "state.eased",
+                "the file system of the state directory has room for the write logs again: \(ByteSize.rounded(free)) are free")
         case nil: break
         }
     }
@@ -198,15 +214,12 @@ extension CloudPlane {
     }
 
     /// Tells when the logs begin to bound the cache, and when that is over.
-    private func noticeBound(_ cache: LogShares.Log?, bytesMax: UInt64?) {
+    func noticeBound(_ cache: LogShares.Log?, bytesMax: UInt64?) {
         let size = cache?.sizeBytes ?? 0
         let left = max(bytesMax ?? .max, cache?.takenBytes ?? 0)
+        stateSpace.cacheBound = left < size ? CacheBound(sizeBytes: size, leftBytes: left) : nil
         switch stateSpace.bounded.observe(left < size, now: .now()) {
-        case .begun:
-            recorder.record(
-                "cache.bounded", severity: .warning,
-                "the file system of the state directory has no room for \(size - left) bytes of the cache besides what the write "
-                    + "logs may still take: it goes on with \(left) bytes. Free some there, or make the cache or the logs smaller")
+        case .begun: recorder.record("cache.bounded", severity: .warning, stateSpace.cacheBound?.text ?? "")
         case .over:
             recorder.record(
                 "cache.unbounded",

@@ -102,6 +102,8 @@ final class CloudPlane {
     /// The cache, or one that stands in for it; nil until home has sent its key. See CloudPlane+Cache.swift.
     var cache: SecureCache<LocalDirectory>?
     var cacheChanges = CacheChanges()
+    /// What volumes have read of it, those that are served no more among them.
+    var cacheTally = CacheTally()
     /// What the cache's own records, and how it is divided, are sealed under.
     var cacheKey: SecretKey?
     var cacheTrouble: CacheTrouble?
@@ -119,6 +121,7 @@ final class CloudPlane {
     private var ticker: RepeatedTask?
     var cacheSavedAt = NIODeadline.now()
     var cacheFailureToldAt: NIODeadline?
+    var cacheDamage = CacheDamageNotice()
     var cacheSavedInserts: UInt64 = 0
     /// Nothing is opened any more.
     private(set) var isStopping = false
@@ -236,6 +239,8 @@ final class CloudPlane {
 
     func remove(_ identifier: VolumeIdentifier) -> Served? {
         guard let entry = served.removeValue(forKey: identifier) else { return nil }
+        countReads(of: entry)
+        cacheTally.forget(identifier)
         servedByTag = servedByTag.filter { $0.value !== entry }
         return entry
     }

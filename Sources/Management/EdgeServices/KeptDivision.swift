@@ -1,5 +1,6 @@
 import Blocks
 import Ciphers
+import EdgeConfiguration
 import Files
 import Foundation
 import NIOCore
@@ -24,7 +25,9 @@ enum KeptDivision {
 
     /// It would be too large to be read again.
     struct TooLarge: Error, CustomStringConvertible {
-        var description: String { "shares and pins of all volumes would take more than \(fileBytesMax) bytes: pin fewer and longer ranges" }
+        var description: String {
+            "shares and pins of all volumes would take more than \(ByteSize.text(UInt64(fileBytesMax))): pin fewer and longer ranges"
+        }
     }
 
     /// What was kept; no division when nothing was. It blocks.

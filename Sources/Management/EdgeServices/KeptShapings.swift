@@ -1,4 +1,5 @@
 import APIModels
+import EdgeConfiguration
 import Files
 import Foundation
 import ManagementAPI
@@ -123,7 +124,7 @@ extension Problem {
     fileprivate static func tooManyLinks(_ byteCount: Int) -> Problem {
         Problem(
             status: 507, code: "state_directory", title: "The limits of links take too much room",
-            detail: "schedules of all links would take more than \(byteCount) bytes")
+            detail: "schedules of all links would take more than \(ByteSize.text(UInt64(byteCount)))")
     }
 
     fileprivate static var tooManyShapings: Problem {

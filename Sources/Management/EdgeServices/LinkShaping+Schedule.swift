@@ -1,4 +1,5 @@
 import APIModels
+import EdgeConfiguration
 import Foundation
 import LinkProtocol
 import ManagementAPI
@@ -109,7 +110,7 @@ extension LinkRates {
         let limits: [(String, UInt64?)] = [
             ("all", totalBytesPerSecond), ("demand", demandBytesPerSecond), ("write-behind", writeBehindBytesPerSecond),
         ]
-        let words = limits.compactMap { name, rate in rate.map { "\(name) \($0) bytes/s" } }
+        let words = limits.compactMap { name, rate in rate.map { "\(name) \(BitRate.rounded(bytesPerSecond: $0))" } }
         return words.isEmpty ? "no limits" : words.joined(separator: ", ")
     }
 }

@@ -142,7 +142,7 @@ extension OnPremEdge {
     }
 
     private func recordGrowth(of disk: String, to byteCount: UInt64) {
-        environment.recorder.record("disk.grown", subject: disk, "disk \(disk) has \(byteCount) bytes now")
+        environment.recorder.record("disk.grown", subject: disk, "disk \(disk) has \(ByteSize.rounded(byteCount)) now")
     }
 
     /// Looks at the sizes of all disks that are served.

@@ -101,10 +101,10 @@ extension OnPremEdge {
     /// What is to be said when the disk at its path has another size than the one that is served.
     private static func sizeMessage(_ disk: KnownDisk, served: UInt64) -> String? {
         guard let size = look(at: disk.path)?.size else { return nil }
-        if size < served { return "it has shrunk to \(size) bytes: make it as large again before a machine needs what is missing" }
+        if size < served { return "it has shrunk to \(ByteSize.text(size)): make it as large again before a machine needs what is missing" }
         // Less than a sector is not served.
         if size - served < UInt64(BlockGeometry.sectorBytes) { return nil }
-        return "it has grown to \(size) bytes: `causeway disk rescan \(disk.name)` has them served"
+        return "it has grown to \(ByteSize.text(size)): `causeway disk rescan \(disk.name)` has them served"
     }
 
     /// What stands at a path, without taking its lock: a listing must not get into anybody's way.

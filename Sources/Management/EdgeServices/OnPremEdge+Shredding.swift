@@ -1,5 +1,6 @@
 import APIModels
 import Blocks
+import EdgeConfiguration
 import Foundation
 import ManagementAPI
 import NIOCore
@@ -67,8 +68,9 @@ extension OnPremEdge {
         guard status.bytesNotHome > 0 || status.unsent.points > 0 else { return }
         throw APIError.conflict(
             "unsent_writes", "The volume has writes that are not home",
-            detail: "volume \(record.name) has \(status.unsent.bytes) bytes of unsent writes, in \(status.unsent.points) sealed points and "
-                + "the open one, and \(status.cloudOnlyBytes ?? 0) bytes of cloud-only writes: without its keys nobody could read them",
+            detail:
+                "volume \(record.name) has \(ByteSize.rounded(status.unsent.bytes)) of unsent writes, in \(status.unsent.points) sealed points and "
+                + "the open one, and \(ByteSize.rounded(status.cloudOnlyBytes ?? 0)) of cloud-only writes: without its keys nobody could read them",
             action: "bring them home with `causeway volume detach \(record.name)` and shred then; or give them up with "
                 + "`causeway volume shred \(record.name) --force`")
     }

@@ -1,6 +1,7 @@
 import APIModels
 import Blocks
 import Disks
+import EdgeConfiguration
 import Files
 import LocalFiles
 import ManagementAPI
@@ -96,8 +97,9 @@ extension Problem {
     static func shrunk(_ path: String, from: UInt64, to: UInt64) -> Problem {
         Problem(
             status: 409, code: "disk_shrunk", title: "A disk can't shrink while it is served",
-            detail: "the disk \(path) is served with \(from) bytes, and \(to) are less: a machine's data may lie behind the new end",
-            action: "give it at least \(from) bytes; to make a disk smaller, shrink what is on it, then detach its volume")
+            detail:
+                "the disk \(path) is served with \(ByteSize.text(from)), and \(ByteSize.text(to)) is less: a machine's data may lie behind the new end",
+            action: "give it at least \(ByteSize.text(from)); to make a disk smaller, shrink what is on it, then detach its volume")
     }
 
     private init(unavailable error: LocalDiskError) {

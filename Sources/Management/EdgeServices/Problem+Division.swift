@@ -35,6 +35,9 @@ extension Problem {
             let volumes = users.sorted().map { "“\($0)”" }.joined(separator: ", ")
             return "partition “\(partition)” is still used by \(volumes): choose another one there first (`causeway volume cache set`)"
         }
+        if partition == CachePartition.sharedName {
+            return "“\(partition)” is no partition, but the part outside of all: choose that one by an empty name (`--partition \"\"`)"
+        }
         let others = before.partitions.keys.sorted().map { "“\($0)”" }.joined(separator: ", ")
         return "there is no partition “\(partition)”"
             + (others.isEmpty ? "; make it first (`causeway cache partition`)" : "; there are \(others)")

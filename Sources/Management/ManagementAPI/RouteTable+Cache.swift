@@ -30,6 +30,9 @@ extension RouteTable {
         ) { call in
             let name = call.parameter("name")
             if let problem = Schema.TextRule.name.problem(name) { throw APIError.invalid("name", problem) }
+            if name == CachePartition.sharedName {
+                throw APIError.invalid("name", "“\(name)” is what the part outside of all partitions is called: choose another one")
+            }
             let size = try call.decode(CachePartitionSize.self).sizeBytes
             return try .json(try await call.controller.setCachePartition(named: name, to: size))
         },

@@ -72,6 +72,13 @@ struct CacheCommand: AsyncParsableCommand {
 
         @OptionGroup var connection: ConnectionOptions
 
+        func validate() throws {
+            // One that an earlier version let through can be removed.
+            if name == CachePartition.sharedName, size > 0 {
+                throw ValidationError("“\(name)” is what the part outside of all partitions is called. Choose another name.")
+            }
+        }
+
         func run() async throws {
             let client = try connection.client()
             let path = "\(CacheCommand.path)/partitions/\(APIClient.part(name))"
@@ -79,6 +86,16 @@ struct CacheCommand: AsyncParsableCommand {
                 size == 0 ? try await client.delete(path) : try await client.put(path, CachePartitionSize(sizeBytes: size))
             try CacheCommand.show(cache, connection.output)
         }
+    }
+
+    /// What is stored once for several places.
+    private static func sharing(_ cache: EdgeCache) -> String? {
+        if cache.sharedBlocks == 0 { return nil }
+        // What is alone takes the same room both ways.
+        let alone = cache.blocks - min(cache.sharedReferences, cache.blocks)
+        let aloneBytes = cache.blocks == 0 ? 0 : alone * (cache.heldBytes / cache.blocks)
+        let (held, stored) = (cache.heldBytes - min(aloneBytes, cache.heldBytes), cache.storedBytes - min(aloneBytes, cache.storedBytes))
+        return "\(Human.bytes(held)) of that are equal blocks, stored once in \(Human.bytes(stored))"
     }
 
     static func show(_ cache: EdgeCache, _ output: OutputFormat) throws {
@@ -90,8 +107,8 @@ struct CacheCommand: AsyncParsableCommand {
             Table.details([
                 ("cache", cache.path), ("state", cache.state.rawValue), ("message", cache.message),
                 ("size", "\(Human.bytes(cache.sizeBytes)), \(cache.isOwnSize ? "set here" : "as configured")"), ("resizing", resizing),
-                ("holds", "\(cache.blocks) blocks, \(Human.bytes(cache.blocks * 4_096))"),
-                ("shared", "\(cache.sharedReferences) of them are \(cache.sharedBlocks), stored once"),
+                ("holds", "\(Human.bytes(cache.heldBytes)) of volumes, in \(Human.bytes(cache.storedBytes)) of room"),
+                ("shared", sharing(cache)),
                 ("served", "\(cache.hits) hits, \(cache.misses) misses, \(cache.corrupt) damaged"),
                 ("left", "\(cache.evicted) blocks; \(cache.moved) more were kept because they had been asked for"),
                 ("index", Human.bytes(cache.indexBytes)),

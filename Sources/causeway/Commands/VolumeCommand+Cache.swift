@@ -85,7 +85,7 @@ extension VolumeCommand {
             if output == .json { return try Terminal.json(share) }
             Terminal.print(
                 Table.details([
-                    ("volume", share.volume), ("partition", share.partition ?? "shared"),
+                    ("volume", share.volume), ("partition", share.partition ?? CachePartition.sharedName),
                     ("guaranteed", Human.bytes(share.guaranteedBytes)),
                     ("at most", share.mostBytes.map { Human.bytes($0) } ?? "all there is"),
                     ("holds", Human.bytes(share.heldBytes)),

@@ -1,29 +1,13 @@
+import EdgeConfiguration
 import Foundation
 
 /// Amounts as people read them.
 enum Human {
     /// `1.5 GiB`.
-    static func bytes(_ count: UInt64) -> String {
-        var value = Double(count)
-        for unit in ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] {
-            if value < 1024 || unit == "PiB" {
-                if unit == "B" || value >= 100 { return "\(Int(value.rounded())) \(unit)" }
-                return "\(String(format: "%.1f", value)) \(unit)"
-            }
-            value /= 1024
-        }
-        return "\(count) B"
-    }
+    static func bytes(_ count: UInt64) -> String { ByteSize.rounded(count) }
 
     /// `50 Mbit/s`, of bytes a second.
-    static func bitRate(_ bytesPerSecond: UInt64) -> String {
-        var value = Double(bytesPerSecond) * 8
-        for unit in ["bit/s", "kbit/s", "Mbit/s"] {
-            if value < 1000 { return "\(String(format: "%.4g", value)) \(unit)" }
-            value /= 1000
-        }
-        return "\(String(format: "%.4g", value)) Gbit/s"
-    }
+    static func bitRate(_ bytesPerSecond: UInt64) -> String { BitRate.rounded(bytesPerSecond: bytesPerSecond) }
 
     /// `3 s`, `2 min`, `4 h`, `5 d`: one unit, rounded down.
     static func seconds(_ seconds: Double) -> String {

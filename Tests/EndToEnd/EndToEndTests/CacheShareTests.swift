@@ -55,6 +55,8 @@ extension EndToEnd {
                 #expect(try await check(lab).pinnedHeldBytes == 4 << 20)
                 try await refusals(lab)
 
+                try await numbers(lab)
+
                 let cleared: CacheShare = try await json(lab, ["volume", "cache", "unpin", "data", "--start", "0", "--size", "128MiB"])
                 #expect(cleared.pins.isEmpty)
                 let _: CacheShare = try await json(lab, ["volume", "cache", "set", "scratch", "--partition", ""])
@@ -183,6 +185,33 @@ extension EndToEnd {
             return try await json(lab, ["volume", "cache", "show", "data"])
         }
 
+        /// Partitions are in the metrics, and what was read stays counted when its volume is gone.
+        private func numbers(_ lab: Lab) async throws {
+            // Twice as much as the partition has.
+            try await Command.check("qemu-io", ["-r", "-f", "raw", "-c", "read 0 100M", lab.url("scratch")], seconds: 60)
+            let before: EdgeCache = try await json(lab, ["cache", "show"])
+            #expect(before.misses >= 8_192 && before.heldBytes >= before.storedBytes && before.storedBytes > 0, "\(before)")
+            let metrics = try await causeway(lab, ["metrics"]).output
+            let sample = #"causeway_cache_partition_missed_blocks_total{partition="lab"} "#
+            let line = try #require(metrics.split(separator: "\n").first { $0.hasPrefix(sample) }, "\(metrics)")
+            #expect(Int(line.dropFirst(sample.count)) ?? 0 >= 8_192, "\(line)")
+            for name in ["held_bytes", "hit_blocks_total"] {
+                for partition in ["lab", "shared"] {
+                    #expect(metrics.contains(#"causeway_cache_partition_\#(name){partition="\#(partition)"} "#), "\(name)")
+                }
+            }
+            #expect(metrics.contains("causeway_cache_loosened 0") && metrics.contains(#"partition_size_bytes{partition="lab"} 50331648"#))
+            let detached = try await lab.causeway(.onprem, "volume", "detach", "scratch")
+            #expect(detached.isSuccess, "\(detached)")
+            try await Lab.untilTrue(seconds: 30, "its end at the cloud edge") {
+                try await !causeway(lab, ["volume", "show", "scratch"]).isSuccess
+            }
+            let after: EdgeCache = try await json(lab, ["cache", "show"])
+            #expect(after.misses >= before.misses && after.hits >= before.hits, "\(after)")
+            try await lab.causeway(.onprem, "volume", "attach", "scratch")
+            try await lab.untilServing("scratch")
+        }
+
         /// What can't be leaves all as it is, and says in words what is wrong.
         private func refusals(_ lab: Lab) async throws {
             for (arguments, reason) in [
@@ -193,6 +222,7 @@ extension EndToEnd {
                 (["cache", "resize", "32MiB"], "could not stay divided"),
                 (["volume", "cache", "set", "data", "--guaranteed", "1GiB"], "it can keep"),
                 (["volume", "cache", "set", "data", "--partition", "nobody"], "there is no partition"),
+                (["volume", "cache", "set", "data", "--partition", "shared"], "choose that one by an empty name"),
                 (["volume", "cache", "pin", "data", "--start", "127MiB", "--size", "2MiB"], "must lie on the volume"),
                 (["volume", "cache", "show", "nobody"], "There is no volume"),
             ] {

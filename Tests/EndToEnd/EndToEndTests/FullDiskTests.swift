@@ -100,7 +100,8 @@ extension EndToEndFaults {
                     try await lab.seal("data")
                 }
                 let cache = try await lab.causeway(.cloud, "cache", "show")
-                #expect(cache.output.contains("no room for"), "\(cache)")
+                #expect(cache.output.contains("no room for") && cache.output.contains("Free some there"), "\(cache)")
+                #expect(cache.output.contains("bounded"), "\(cache)")
                 let grown = try await lab.causeway(.cloud, "cache", "resize", "224MiB")
                 #expect(grown.errors.contains("write logs may still take"), "\(grown)")
                 #expect(try await events(lab).count { $0 == "cache.bounded" } == 1)

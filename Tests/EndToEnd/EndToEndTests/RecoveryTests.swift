@@ -160,6 +160,13 @@ extension EndToEndFaults {
                 try await lab.restart(.cloud)
                 try await lab.untilServing("data")
                 try await lab.check("data", hasAtItsStart: noise)
+                // And tells what it found, in one event.
+                var events = ""
+                try await Lab.untilTrue(seconds: 30, "the event cache.damaged") {
+                    events = try await lab.causeway(.cloud, "events").output
+                    return events.contains("cache.damaged")
+                }
+                #expect(events.contains("fetched from home"), "\(events)")
             }
         }
 

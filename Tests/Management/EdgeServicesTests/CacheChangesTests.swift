@@ -223,6 +223,43 @@ import Testing
         }
     }
 
+    /// Also while it has not come to its bound, because nothing is read: what is so, why, and what to do.
+    @Test func aCacheThatIsBoundedSaysSo() async throws {
+        try await withEdge { edge in
+            try await edge.open()
+            let lack = { @Sendable (plane: CloudPlane) in plane.cache.flatMap { plane.lackOfRoom($0.statistics) } }
+            #expect(try await edge.plane.run(lack) == nil)
+            let share = LogShares.Log(sizeBytes: 3 << 30, takenBytes: 1 << 30)
+            try await edge.plane.run { $0.noticeBound(share, bytesMax: 2 << 30) }
+            let text = try #require(try await edge.plane.run(lack))
+            for part in ["no room for 1.0 GiB", "write logs", "goes on with 2.0 GiB", "Free some there"] {
+                #expect(text.contains(part), "\(text)")
+            }
+            #expect(try await edge.plane.run { $0.recorder.log.events(after: 0, limit: 100).events.map(\.message) } == [text])
+            try await edge.plane.run { $0.noticeBound(share, bytesMax: nil) }
+            #expect(try await edge.plane.run(lack) == nil)
+            try await edge.stop()
+        }
+    }
+
+    /// Partitions in the metrics, the part outside of all of them among these.
+    @Test func partitionsAreInTheMetrics() async throws {
+        try await withEdge { edge in
+            try await edge.open()
+            #expect(try await edge.divide { $0.partitions["lab"] = 4 * Self.mebibyte })
+            let samples = try #require(try await edge.plane.run { $0.cacheMetrics() }).samples
+            func values(_ name: String) -> [String: Double] {
+                Dictionary(uniqueKeysWithValues: samples.filter { $0.name == name }.map { ($0.labels.first?.value ?? "", $0.value) })
+            }
+            #expect(values("causeway_cache_partition_size_bytes") == ["lab": Double(4 * Self.mebibyte)])
+            for name in ["held_bytes", "hit_blocks_total", "missed_blocks_total"] {
+                #expect(values("causeway_cache_partition_\(name)") == ["lab": 0, "shared": 0], "\(name)")
+            }
+            #expect(values("causeway_cache_loosened") == ["": 0] && values("causeway_cache_missed_blocks_total") == ["": 0])
+            try await edge.stop()
+        }
+    }
+
     /// A cache that is too small for what was kept says so, and so it does when it keeps all again.
     @Test func whatIsNotKeptOfADivisionIsTold() async throws {
         try await withEdge { edge in

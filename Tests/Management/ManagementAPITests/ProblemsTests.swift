@@ -47,6 +47,15 @@ import Testing
         #expect(response.headers[.allow] == "GET, HEAD, POST")
     }
 
+    /// What tables and metrics call the part outside of all partitions is no partition's name. One that an earlier version let through can go.
+    @Test func reservedPartition() async throws {
+        let body = #"{"sizeBytes":4294967296}"#
+        let problem = try await TestAPI().send(.put, "/v1/cache/partitions/shared", body).problem(400)
+        #expect(problem.errors?.map(\.field) == ["name"] && problem.errors?.first?.message.contains("choose another one") == true)
+        #expect(try await TestAPI().send(.put, "/v1/cache/partitions/shared-lab", body).status == .ok)
+        #expect(try await TestAPI().send(.delete, "/v1/cache/partitions/shared").status == .ok)
+    }
+
     @Test func wrongRole() async throws {
         let bare = BareController()
         let onprem = ["/v1/disks", "/v1/disks/a", "/v1/volumes/a/credentials", "/v1/keys", "/v1/keys/master"]
