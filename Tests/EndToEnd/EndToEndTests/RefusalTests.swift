@@ -89,6 +89,32 @@ extension EndToEnd {
             }
         }
 
+        @Test("a lab whose daemons are started by a script goes down with both")
+        func script() async throws {
+            let directory = try Lab.makeDirectory()
+            defer { try? FileManager.default.removeItem(at: directory) }
+            let script = directory.appendingPathComponent("daemon").path
+            // It waits for the daemon, and then goes on for ever.
+            let text = "#!/bin/sh\n'\(Command.path(of: "causewayd"))' \"$@\"\nwhile :; do sleep 1; done\n"
+            #expect(FileManager.default.createFile(atPath: script, contents: Data(text.utf8), attributes: [.posixPermissions: 0o755]))
+            let disk = directory.appendingPathComponent("data.img").path
+            #expect(FileManager.default.createFile(atPath: disk, contents: Data(count: 1 << 20)))
+            let lab = directory.appendingPathComponent("lab").path
+            let up = try await Command.run(
+                "causeway", ["lab", "up", "--directory", lab, "--disk", "data=\(disk)", "--detach", "--output", "json"],
+                environment: ["CAUSEWAYD": script], seconds: 90)
+            #expect(up.isSuccess, "\(up)")
+            let record = try JSONDecoder().decode(Lab.Description.self, from: Data(up.output.utf8))
+            let daemons = try ["cloud", "onprem"].map {
+                let lock = try String(contentsOfFile: "\(lab)/\($0)/lock", encoding: .utf8)
+                return try #require(Int32(lock.trimmingCharacters(in: .whitespacesAndNewlines)))
+            }
+            #expect(Set(daemons).isDisjoint(with: [record.cloud.pid, record.onprem.pid]))
+            let down = try await Command.run("causeway", ["lab", "down", "--directory", lab], seconds: 90)
+            #expect(down.isSuccess && down.output.contains("everything is at home") && !down.output.contains("note:"), "\(down)")
+            for pid in daemons + [record.cloud.pid, record.onprem.pid] { #expect(Lab.hasEnded(pid), "process \(pid)") }
+        }
+
         @Test("another file in the disk's place, while the daemon is down, is refused until the right one is back")
         func swappedDisk() async throws {
             try await Lab.with(disks: [("data", 16 << 20)]) { lab in

@@ -90,6 +90,30 @@ import Testing
         }
     }
 
+    @Test func sizesAsPeopleReadThem() {
+        for (bytes, text) in [
+            (0, "0 B"), (1_023, "1023 B"), (1_024, "1.0 KiB"), (1_536, "1.5 KiB"), (102_399, "100 KiB"), (1_047_552, "1023 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"), (5 << 20, "5.0 MiB"), (250 << 20, "250 MiB"), ((1 << 30) - 1, "1.0 GiB"), (3 << 39, "1.5 TiB"),
+            (.max, "16.0 EiB"),
+        ] as [(UInt64, String)] {
+            #expect(ByteSize.rounded(bytes) == text, "\(bytes)")
+        }
+        for (rate, text) in [(0, "0 bit/s"), (125, "1 kbit/s"), (6_250_000, "50 Mbit/s"), (1_562_500_000, "12.5 Gbit/s")]
+            as [(UInt64, String)]
+        {
+            #expect(BitRate.rounded(bytesPerSecond: rate) == text)
+        }
+    }
+
+    @Test func negativeTextsAreCalledThat() {
+        for text in ["-5", "-5MiB", "-1.5GiB"] {
+            #expect(throws: ValueError("“\(text)” is negative: a size never is", hint: "write for example 64MiB")) {
+                try ByteSize.parse(text)
+            }
+        }
+        #expect(throws: ValueError("“-5s” is negative: a duration never is", hint: "write for example 5s")) { try TimeSpan.parse("-5s") }
+    }
+
     /// Random texts from the letters that mean something to the parsers: none may trap, and what parses must be written back the same.
     @Test func randomTexts() throws {
         var seed: UInt64 = 0x9E37_79B9_7F4A_7C15
