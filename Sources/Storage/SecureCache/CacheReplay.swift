@@ -15,6 +15,8 @@ final class CacheReplay {
     /// Volumes of which something was hidden by a key that is not at hand. Nothing is known of them, until their records say that
     /// everything before is forgotten.
     private var hidden: Set<UInt32> = []
+    /// Those of which the fragment that is being replayed hides something: all that it says of one is hidden under one key.
+    private var hiddenHere: Set<UInt32> = []
     private var index: CacheIndex
     private var segments: [CacheSegment]
     var salts = CacheSalts()
@@ -58,7 +60,8 @@ final class CacheReplay {
             hasUnreadRecords = true
             return
         }
-        hidden.formUnion(shown.hiddenVolumes)
+        hiddenHere = shown.hiddenVolumes
+        hidden.formUnion(hiddenHere)
         var reader = shown.records
         while let outline = CacheRecordOutline(of: reader, at: reader.readerIndex) {
             if outline.hidden != nil, hidden.contains(outline.first) {
@@ -123,8 +126,9 @@ final class CacheReplay {
             volume.zeroes.remove(blocks.sectors)
         case .keyGeneration(let ordinal, let generation):
             guard let volume = index[ordinal: ordinal] else { return }
-            // What was under another generation was forgotten before; whoever has the new key only must not miss it.
-            hidden.remove(ordinal)
+            // What was under another generation was forgotten before; whoever has the new key only must not miss it. Where this fragment
+            // hides something of the volume, it is under the new one, and what follows is no more readable than what was before.
+            if !hiddenHere.contains(ordinal) { hidden.remove(ordinal) }
             volume.keyGeneration = generation
             volume.map.remove(0..<CacheFormat.blocksMax) { _, _ in }
             volume.zeroes.remove((0..<CacheFormat.blocksMax).sectors)

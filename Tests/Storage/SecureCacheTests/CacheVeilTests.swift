@@ -112,6 +112,38 @@ import Testing
         #expect(again.blocksHeld(of: harness.volume) == 1)
     }
 
+    /// What came under a new key at once with its generation: without that key nothing is known of the volume, and all of its neighbour.
+    @Test(arguments: [1, 2] as [KeyGeneration]) func whatCameWithARotationIsHiddenWithoutTheNewKey(rotations: KeyGeneration) throws {
+        let harness = try filled()
+        harness.limits.journalBytes = 16 << 20
+        let cache = try #require(harness.cache)
+        // The journal is busy meanwhile, so that all of it is in one fragment.
+        cache.insert(harness.other, block: 60, data: CacheHarness.block(60, 2))
+        cache.synchronize { _ in }
+        var key = harness.volumeKey
+        for rotation in 1...rotations {
+            key = try SecretKey([UInt8](repeating: 40 + UInt8(rotation), count: 32))
+            cache.attach(volume: harness.volume, key: key, generation: 1 + rotation)
+        }
+        cache.insert(harness.volume, block: 9, data: CacheHarness.blocks(9..<20, 1))
+        cache.insertZeroes(harness.volume, blocks: 100..<200)
+        cache.invalidate(harness.volume, blocks: 150..<160)
+        try harness.synchronize()
+        harness.crash(power: true)
+        let again = try harness.open(attaching: false)
+        #expect(again.statistics.segmentsSkipped == 0 && again.index[harness.volume] == nil)
+        again.attach(volume: harness.other, key: harness.otherKey, generation: 1)
+        #expect(try harness.read(0..<50, of: harness.other) == CacheHarness.blocks(0..<50, 2))
+        try harness.synchronize()
+        harness.crash(power: true)
+        // Should it come after all, what the cache had then is not taken for what is now.
+        harness.volumeKeys[harness.volume] = [1 + rotations: key]
+        let late = try harness.open(attaching: false)
+        late.attach(volume: harness.volume, key: key, generation: 1 + rotations)
+        #expect(late.blocksHeld(of: harness.volume) == 0 && late.residentRuns(harness.volume, blocks: 0..<200).isEmpty)
+        #expect(late.blocksHeld(of: harness.other) == 51)
+    }
+
     /// A segment that another key's blocks are in is emptied with all that the index has there.
     @Test func segmentsAreEmptiedWholeAfterARestart() throws {
         let harness = try filled()
