@@ -6,19 +6,24 @@ public enum HKDF {
     public static func derive(
         input: UnsafeRawBufferPointer, salt: [UInt8], info: [UInt8], into output: UnsafeMutableRawBufferPointer
     ) throws(CipherError) {
-        guard let context = EVP_PKEY_CTX_new_id(EVP_PKEY_HKDF, nil) else { throw .unavailable("EVP_PKEY_CTX_new_id") }
-        // It wipes its copy of the input.
-        defer { EVP_PKEY_CTX_free(context) }
-        var byteCount = output.count
-        let derived =
-            EVP_PKEY_derive_init(context) == 1 && EVP_PKEY_CTX_set_hkdf_md(context, EVP_sha256()) == 1
-            && EVP_PKEY_CTX_set1_hkdf_salt(context, salt, Int32(clamping: salt.count)) == 1
-            && EVP_PKEY_CTX_set1_hkdf_key(
-                context, input.baseAddress?.assumingMemoryBound(to: UInt8.self), Int32(clamping: input.count)) == 1
-            && EVP_PKEY_CTX_add1_hkdf_info(context, info, Int32(clamping: info.count)) == 1
-            && EVP_PKEY_derive(context, output.baseAddress?.assumingMemoryBound(to: UInt8.self), &byteCount) == 1
-        guard derived, byteCount == output.count else { throw .unavailable("HKDF") }
+        guard let algorithm, let context = EVP_KDF_CTX_new(algorithm) else { throw .unavailable("EVP_KDF_CTX_new") }
+        // It wipes its copies of what it was given.
+        defer { EVP_KDF_CTX_free(context) }
+        let isDerived = salt.withUnsafeBytes { salt in
+            info.withUnsafeBytes { info in
+                let parameters: [OSSL_PARAM] = [
+                    .sha256, .bytes(input, as: "key"), .bytes(salt, as: "salt"), .bytes(info, as: "info"), OSSL_PARAM_construct_end(),
+                ]
+                let place = output.baseAddress?.assumingMemoryBound(to: UInt8.self)
+                return EVP_KDF_derive(context, place, output.count, parameters) == 1
+            }
+        }
+        guard isDerived else { throw .unavailable("HKDF") }
     }
+
+    /// Looked up once: a look-up costs more than a derivation. Unsafe says only that a pointer is no promise; the library counts who uses
+    /// it, and never changes it.
+    nonisolated(unsafe) private static let algorithm = EVP_KDF_fetch(nil, OSSL_KDF_NAME_HKDF, nil)
 }
 
 /// HMAC with SHA-256 (RFC 2104).

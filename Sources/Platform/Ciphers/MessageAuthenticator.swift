@@ -35,11 +35,8 @@ public final class MessageAuthenticator {
 
     private func begin() -> Bool {
         if hasKey { return EVP_MAC_init(context, nil, 0, nil) == 1 }
-        var digest: [CChar] = Array("SHA256".utf8CString)
-        hasKey = digest.withUnsafeMutableBufferPointer { digest in
-            let parameters = [OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest.baseAddress, 0), OSSL_PARAM_construct_end()]
-            return key.withUnsafeBytes { EVP_MAC_init(context, $0.bytes, $0.count, parameters) == 1 }
-        }
+        let parameters: [OSSL_PARAM] = [.sha256, OSSL_PARAM_construct_end()]
+        hasKey = key.withUnsafeBytes { EVP_MAC_init(context, $0.bytes, $0.count, parameters) == 1 }
         return hasKey
     }
 }

@@ -125,21 +125,23 @@ func open(_ cipher: BlockCipher, _ sealed: [UInt8], nonce: CipherNonce, authenti
         #expect(String(buffer: opened) == "again plaintext")
     }
 
-    /// RFC 5869, appendix A.1, cut at 32 bytes of the 42.
-    @Test func derivesKeysAsTheRFCDoes() throws {
+    /// RFC 5869, appendices A.1 and A.3: with and without a salt and a purpose.
+    @Test(arguments: [
+        (
+            "000102030405060708090a0b0c", "f0f1f2f3f4f5f6f7f8f9",
+            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
+        ), ("", "", "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"),
+    ])
+    func derivesKeysAsTheRFCDoes(salt: String, info: String, expected: String) throws {
         var output = [UInt8](repeating: 0, count: 42)
         let input = [UInt8](repeating: 0x0b, count: 22)
         let result = output.withUnsafeMutableBytes { output in
             input.withUnsafeBytes { input in
-                Result {
-                    try HKDF.derive(
-                        input: input, salt: bytes("000102030405060708090a0b0c"), info: bytes("f0f1f2f3f4f5f6f7f8f9"), into: output
-                    )
-                }
+                Result { try HKDF.derive(input: input, salt: bytes(salt), info: bytes(info), into: output) }
             }
         }
         try result.get()
-        #expect(output == bytes("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"))
+        #expect(output == bytes(expected))
     }
 
     @Test func derivedKeysDependOnSaltAndPurpose() throws {

@@ -11,19 +11,14 @@ extension [UInt8] {
     private static let zeroes = [UInt8](repeating: 0, count: 64 << 10)
 
     /// Puts `bytes` at `offset`. An array that ends before grows, with zeroes up to there.
-    mutating func put(_ bytes: ArraySlice<UInt8>, at offset: Int) {
+    mutating func put(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
         if offset > count { appendZeroes(offset - count) }
         let inside = Swift.min(bytes.count, count - offset)
-        withUnsafeMutableBytes { content in
-            bytes.withUnsafeBytes { source in
-                content[offset..<offset + inside].copyBytes(from: source.prefix(inside))
-            }
+        withUnsafeMutableBytes { $0[offset..<offset + inside].copyBytes(from: bytes.prefix(inside)) }
+        if inside < bytes.count {
+            append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes.dropFirst(inside)).bindMemory(to: UInt8.self))
         }
-        if inside < bytes.count { append(contentsOf: bytes.dropFirst(inside)) }
     }
-
-    /// Puts all of `bytes` at `offset`.
-    mutating func put(_ bytes: [UInt8], at offset: Int) { put(bytes[...], at: offset) }
 
     /// Ends at `size`: what is behind is gone, and what was not there is zeroes.
     mutating func resize(to size: Int) {
@@ -39,27 +34,25 @@ extension [UInt8] {
     }
 
     /// True when `count` bytes from `offset` on are those of `other` from `otherOffset` on.
-    func holds(_ count: Int, at offset: Int, as other: [UInt8], at otherOffset: Int) -> Bool {
+    func holds(_ count: Int, at offset: Int, as other: UnsafeRawBufferPointer, at otherOffset: Int) -> Bool {
         withUnsafeBytes { bytes in
-            other.withUnsafeBytes { other in
-                let own = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count])
-                let others = UnsafeRawBufferPointer(rebasing: other[otherOffset..<otherOffset + count])
-                guard let first = own.baseAddress, let second = others.baseAddress else { return true }
-                return memcmp(first, second, count) == 0
-            }
+            let own = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count])
+            let others = UnsafeRawBufferPointer(rebasing: other[otherOffset..<otherOffset + count])
+            guard let first = own.baseAddress, let second = others.baseAddress else { return true }
+            return memcmp(first, second, count) == 0
         }
     }
+}
 
+extension UnsafeRawBufferPointer {
     /// The place of the last byte that is not zero.
     var lastNonzeroIndex: Int? {
-        withUnsafeBytes { bytes in
-            var end = bytes.count
-            while end >= 8, bytes.loadUnaligned(fromByteOffset: end - 8, as: UInt64.self) == 0 { end -= 8 }
-            while end > 0 {
-                if bytes[end - 1] != 0 { return end - 1 }
-                end -= 1
-            }
-            return nil
+        var end = count
+        while end >= 8, loadUnaligned(fromByteOffset: end - 8, as: UInt64.self) == 0 { end -= 8 }
+        while end > 0 {
+            if self[end - 1] != 0 { return end - 1 }
+            end -= 1
         }
+        return nil
     }
 }

@@ -11,12 +11,12 @@ import NIOCore
 /// The bytes of one file, on a simulated machine.
 final class FileNode {
     enum Change {
-        case bytes(offset: Int, [UInt8])
+        case bytes(offset: Int, ByteBuffer)
         case size(Int)
 
         func apply(to content: inout [UInt8]) {
             switch self {
-            case .bytes(let offset, let bytes): content.put(bytes, at: offset)
+            case .bytes(let offset, let bytes): bytes.withUnsafeReadableBytes { content.put($0, at: offset) }
             case .size(let size): content.resize(to: size)
             }
         }
@@ -43,7 +43,7 @@ final class FileNode {
     ///
     /// Zeroes that end a write, from the next sector on, are room for what is to come and no content. A file whose beginning is set to
     /// zeroes begins a new life: what gives all else in it its meaning is gone, the salt of a log's file too.
-    func expose(_ bytes: [UInt8], at offset: Int) -> Bool {
+    func expose(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> Bool {
         guard let last = bytes.lastNonzeroIndex else {
             if offset == 0, bytes.count >= Self.sectorBytes { (exposed, isExposed) = ([], []) }
             return true
@@ -62,7 +62,7 @@ final class FileNode {
             isExposed[sector] = true
             position = next
         }
-        exposed.put(bytes[..<(end - offset)], at: offset)
+        exposed.put(UnsafeRawBufferPointer(rebasing: bytes[..<(end - offset)]), at: offset)
         return isSame
     }
 
@@ -95,7 +95,7 @@ final class FileNode {
                 change.apply(to: &visible)
                 unsynchronized.append((serial, change))
             case (1, .bytes(let offset, let bytes)):
-                let part = FileNode.Change.bytes(offset: offset, Array(bytes.prefix(Int(random.below(UInt64(bytes.count + 1))))))
+                let part = Change.bytes(offset: offset, bytes.prefix(Int(random.below(UInt64(bytes.readableBytes + 1)))))
                 part.apply(to: &visible)
                 unsynchronized.append((serial, part))
             default: break
@@ -106,15 +106,17 @@ final class FileNode {
 
     private static let sectorBytes = 512
 
-    private func tear(offset: Int, bytes: [UInt8], _ random: SeededRandom) {
+    private func tear(offset: Int, bytes: ByteBuffer, _ random: SeededRandom) {
         // A device writes whole sectors, so the cuts are at multiples of 512 on the medium.
-        var position = offset
-        while position < offset + bytes.count {
-            let next = min((position / Self.sectorBytes + 1) * Self.sectorBytes, offset + bytes.count)
-            if random.chance(percent: 50) {
-                Change.bytes(offset: position, Array(bytes[position - offset..<next - offset])).apply(to: &durable)
+        bytes.withUnsafeReadableBytes { bytes in
+            var position = offset
+            while position < offset + bytes.count {
+                let next = min((position / Self.sectorBytes + 1) * Self.sectorBytes, offset + bytes.count)
+                if random.chance(percent: 50) {
+                    durable.put(UnsafeRawBufferPointer(rebasing: bytes[position - offset..<next - offset]), at: position)
+                }
+                position = next
             }
-            position = next
         }
     }
 }
@@ -194,27 +196,26 @@ public final class SimulatedFile: DiskFile {
     }
 
     public func write(_ data: ByteBuffer, at offset: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
-        let bytes = data.withUnsafeReadableBytes { Array($0) }
-        expose(bytes, at: Int(clamping: offset))
-        change(.bytes(offset: Int(clamping: offset), bytes), completion)
+        expose(data, at: Int(clamping: offset))
+        change(.bytes(offset: Int(clamping: offset), data), completion)
     }
 
     public func writeAtOnce(_ data: ByteBuffer, at offset: UInt64) -> Result<Void, StorageFileError>? {
         guard incarnation == machine.incarnation else { return .failure(.failed("simulated: the process is dead")) }
         guard machine.random.chance(percent: machine.faults.atOncePercent) else { return nil }
-        let bytes = data.withUnsafeReadableBytes { Array($0) }
-        expose(bytes, at: Int(clamping: offset))
-        return apply(.bytes(offset: Int(clamping: offset), bytes))
+        expose(data, at: Int(clamping: offset))
+        return apply(.bytes(offset: Int(clamping: offset), data))
     }
 
-    private func expose(_ bytes: [UInt8], at offset: Int) {
-        if isWatched, !node.expose(bytes, at: offset) { machine.overwrittenFiles.insert(name) }
+    private func expose(_ data: ByteBuffer, at offset: Int) {
+        guard isWatched else { return }
+        if !data.withUnsafeReadableBytes({ node.expose($0, at: offset) }) { machine.overwrittenFiles.insert(name) }
     }
 
     public func writeZeroes(
         at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void
     ) {
-        change(.bytes(offset: Int(clamping: offset), [UInt8](repeating: 0, count: Int(clamping: byteCount))), completion)
+        change(.bytes(offset: Int(clamping: offset), ByteBuffer(repeating: 0, count: Int(clamping: byteCount))), completion)
     }
 
     public func truncate(to byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
@@ -241,13 +242,13 @@ public final class SimulatedFile: DiskFile {
         if case .size(let byteCount) = change, byteCount > machine.faults.fileBytesMax {
             return .failure(.failed("simulated: file too large, \(name)"))
         }
-        if case .bytes(let offset, let bytes) = change, offset + bytes.count > node.visible.count {
+        if case .bytes(let offset, let bytes) = change, offset + bytes.readableBytes > node.visible.count {
             let lacksRoom = machine.faults.lacksRoomFor.map(name.contains) == true
             let room = lacksRoom ? 0 : max(0, machine.faults.capacityBytes - machine.usedBytes)
-            if offset + bytes.count - node.visible.count > room {
+            if offset + bytes.readableBytes - node.visible.count > room {
                 // As a real file does, this one takes what fits before it says so.
                 let fitting = node.visible.count - offset + room
-                if fitting > 0 { _ = apply(.bytes(offset: offset, Array(bytes.prefix(fitting)))) }
+                if fitting > 0 { _ = apply(.bytes(offset: offset, bytes.prefix(fitting))) }
                 return .failure(.noSpace("simulated: no space for \(name)"))
             }
         }
@@ -279,4 +280,9 @@ public final class SimulatedFile: DiskFile {
     }
 
     public func close() {}
+}
+
+extension ByteBuffer {
+    /// The first bytes, as many as there are of `count`.
+    fileprivate func prefix(_ count: Int) -> ByteBuffer { getSlice(at: readerIndex, length: min(count, readableBytes)) ?? self }
 }
