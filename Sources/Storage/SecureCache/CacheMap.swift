@@ -142,18 +142,17 @@ struct CacheMap {
 
     /// Calls `body` with each block that has a slot, in no order.
     func forEach(_ body: (UInt64, CacheSlot) -> Void) {
-        for number in chunks.keys { for leaf in 0..<Self.leavesPerChunk { forEach(inChunk: number, leaf: leaf, body) } }
+        for (number, chunk) in chunks {
+            for leaf in 0..<Self.leavesPerChunk where !chunk.leaves[leaf].isEmpty {
+                // A copy, so that who is called may change the map.
+                let (content, start) = (chunk.leaves[leaf], Self.start(ofLeaf: leaf, inChunk: number))
+                content.forEach { body(start + UInt64($0), $1) }
+            }
+        }
     }
 
     /// The chunks that exist, ascending.
     var chunkNumbers: [UInt64] { chunks.keys.sorted() }
-
-    /// Calls `body` with each block of a leaf that has a slot, ascending.
-    private func forEach(inChunk number: UInt64, leaf: Int, _ body: (UInt64, CacheSlot) -> Void) {
-        guard let content = chunks[number]?.leaves[leaf], !content.isEmpty else { return }
-        let start = Self.start(ofLeaf: leaf, inChunk: number)
-        content.forEach { body(start + UInt64($0), $1) }
-    }
 
     /// What a leaf says, in as few bytes as the two kinds of records allow.
     /// - Parameter identity: of the shared block in a slot, which has a record of its own; nil for others.
@@ -164,12 +163,13 @@ struct CacheMap {
         var places: [CachePlace] = []
         var runs: [CacheRecord] = []
         var shared: [CacheRecord] = []
-        forEach(inChunk: number, leaf: leaf) { block, slot in
+        chunks[number]?.leaves[leaf].forEach { offset, slot in
+            let block = start + UInt64(offset)
             if let identity = identity(slot) {
                 shared.append(.shared(ordinal: ordinal, block: block, slot: slot, identity))
                 return
             }
-            places.append(CachePlace(offset: UInt16(block - start), slot: slot))
+            places.append(CachePlace(offset: UInt16(offset), slot: slot))
             let record = CacheRecord.data(ordinal: ordinal, block: block, count: 1, slot: slot)
             if let joined = runs.last?.joined(with: record) { runs[runs.count - 1] = joined } else { runs.append(record) }
         }

@@ -77,7 +77,7 @@ extension CacheIndex {
             volume.map.forEach { block, slot in
                 let segment = geometry.segment(of: slot)
                 if wanted.contains(segment) {
-                    let owner = shared[slot] == nil ? CacheOwner(volume: volume.ordinal, block: block) : CacheFormat.sharedOwner
+                    let owner = shared.contains(slot) ? CacheFormat.sharedOwner : CacheOwner(volume: volume.ordinal, block: block)
                     owners[segment]?[geometry.index(of: slot)] = owner
                 }
             }

@@ -162,7 +162,7 @@ final class CacheReplay {
                     segments[segment].liveCount += 1
                     return
                 }
-                if shared[slot] == nil {
+                if !shared.contains(slot) {
                     shared.add(slot, identity)
                     segments[segment].liveCount += 1
                     segments[segment].sharedCount += 1

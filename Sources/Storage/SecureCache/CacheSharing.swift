@@ -177,6 +177,9 @@ struct CacheSharedBlocks {
 
     subscript(slot: CacheSlot) -> Block? { tables[Self.table(of: slot)][slot] }
 
+    /// True when a slot has a shared block.
+    func contains(_ slot: CacheSlot) -> Bool { count > 0 && tables[Self.table(of: slot)].index(forKey: slot) != nil }
+
     func forEach(_ body: (CacheSlot, Block) -> Void) { for table in tables { for (slot, block) in table { body(slot, block) } } }
 
     /// A slot gets a shared block, to which nobody refers yet.

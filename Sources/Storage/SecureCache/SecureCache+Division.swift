@@ -173,7 +173,7 @@ extension SecureCache {
         }
         for volume in index.volumes.values {
             volume.map.forEach { block, slot in
-                if shared[slot] == nil { vote(geometry.segment(of: slot), volume.pool, volume.isPinned(block)) }
+                if !shared.contains(slot) { vote(geometry.segment(of: slot), volume.pool, volume.isPinned(block)) }
             }
         }
         // What several have votes once.

@@ -45,10 +45,10 @@ extension SecureCache {
         var count = 1
         // All blocks of a run are shared, or none is.
         let hasShared = segments[segment].sharedCount > 0
-        let isShared = hasShared && shared[slot] != nil
+        let isShared = hasShared && shared.contains(slot)
         while block + UInt64(count) < end, first + count < geometry.slotCount,
             volume.map.slot(of: block + UInt64(count)) == slot + UInt32(count), filling?.buffers[first + count] == nil,
-            !hasShared || (shared[slot + UInt32(count)] != nil) == isShared
+            !hasShared || shared.contains(slot + UInt32(count)) == isShared
         {
             uses[slot + UInt32(count)] = true
             count += 1

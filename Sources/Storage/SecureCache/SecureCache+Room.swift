@@ -135,7 +135,7 @@ extension SecureCache {
     private func isComplete(_ owners: [CacheOwner], of number: Int) -> Bool {
         let known = owners.enumerated().reduce(0) { known, entry in
             let slot = geometry.slot(entry.offset, in: number)
-            let isKnown = entry.element == CacheFormat.sharedOwner ? shared[slot] != nil : has(entry.element, slot)
+            let isKnown = entry.element == CacheFormat.sharedOwner ? shared.contains(slot) : has(entry.element, slot)
             return isKnown ? known + 1 : known
         }
         return known == Int(segments[number].liveCount)
@@ -147,7 +147,7 @@ extension SecureCache {
         for (number, owner) in owners.enumerated() {
             let slot = geometry.slot(number, in: eviction.segment)
             let isShared = owner == CacheFormat.sharedOwner
-            if isShared ? shared[slot] == nil : !has(owner, slot) { continue }
+            if isShared ? !shared.contains(slot) : !has(owner, slot) { continue }
             guard let home = isShared ? home(ofShared: slot, eviction) : stays(owner, in: slot, eviction) ? owner : nil else {
                 for owner in self.owners(ofSlot: slot, owner) {
                     if eviction.queue == .small { ghosts.insert(owner.volume, owner.block) }
@@ -179,7 +179,7 @@ extension SecureCache {
 
     /// All who have what is in a slot lose it.
     private func leave(_ entry: CacheEviction.Entry) {
-        let owner = shared[entry.slot] == nil ? entry.owner : CacheFormat.sharedOwner
+        let owner = shared.contains(entry.slot) ? CacheFormat.sharedOwner : entry.owner
         for owner in owners(ofSlot: entry.slot, owner) { leave(owner) }
     }
 
@@ -227,8 +227,7 @@ extension SecureCache {
     private func nextStaying(_ eviction: CacheEviction) -> CacheEviction.Entry? {
         while let first = eviction.staying.first {
             if has(first.owner, first.slot) { return first }
-            let home =
-                shared[first.slot] == nil ? nil : home(ofShared: first.slot, eviction)
+            let home = shared.contains(first.slot) ? home(ofShared: first.slot, eviction) : nil
             if let home {
                 eviction.staying[eviction.staying.startIndex].owner = home
                 continue

@@ -10,7 +10,7 @@ extension SecureCache {
     }
 
     func isShared(_ index: Int, in segment: Int) -> Bool {
-        segments[segment].sharedCount > 0 && shared[geometry.slot(index, in: segment)] != nil
+        segments[segment].sharedCount > 0 && shared.contains(geometry.slot(index, in: segment))
     }
 
     /// Shared blocks in slots that follow one another; nil when the cipher library refuses.
@@ -135,7 +135,7 @@ extension SecureCache {
         if isPlanted(.sharesWithoutLooking) {
             return index[ordinal: known.owner.volume] != nil
         }
-        guard has(known.owner, known.slot), shared[known.slot] == nil,
+        guard has(known.owner, known.slot), !shared.contains(known.slot),
             UInt32(truncatingIfNeeded: segments[geometry.segment(of: known.slot)].sequence) == known.sequence
         else { return false }
         guard let held = fillingSegment(of: known.slot)?.buffers[geometry.index(of: known.slot)] else { return true }

@@ -14,7 +14,7 @@ extension SecureCache {
                 let segment = geometry.segment(of: slot)
                 guard segment < live.count else { return isBeyond = true }
                 // What several refer to is there once.
-                if shared[slot] != nil { references[slot, default: 0] += 1 } else { live[segment] += 1 }
+                if shared.contains(slot) { references[slot, default: 0] += 1 } else { live[segment] += 1 }
             }
             if isBeyond { return "volume \(volume.identifier) has a block behind the tables" }
         }
