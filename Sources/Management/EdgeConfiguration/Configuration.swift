@@ -101,7 +101,7 @@ public struct Configuration: Sendable, Equatable {
         public var sealSizeBytes: UInt64
 
         public init(
-            linkConnect: NetworkAddress? = nil, linkConnections: Int = 2,
+            linkConnect: NetworkAddress? = nil, linkConnections: Int = 4,
             targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)],
             discoveryAuthentication: DiscoveryAuthentication = .optional, keepsProcessorsAwake: Bool = true, nbd: NBD? = nil,
             cachePath: String,

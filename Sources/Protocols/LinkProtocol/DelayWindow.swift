@@ -68,6 +68,11 @@ public struct DelayWindow: Sendable {
     private var isDrainForBase = false
 
     private var rate = 0.0
+    /// The line loses packets. What TCP sends again holds up what is behind it, so that more is on its way than the line carries, and arrives at once.
+    public var isLossy = false
+    /// What arrives, in bytes a nanosecond, over some rounds in which the window was the limit; 0 while unknown.
+    private var arrivalRate = 0.0
+    private var arrivedInRound = 0
     private var nextDeparture = NIODeadline.uptimeNanoseconds(0)
     /// What frames are paced at, in bytes a nanosecond; 0 when they are not.
     private var pace = 0.0
@@ -123,6 +128,8 @@ public struct DelayWindow: Sendable {
         inFlightBytes += byteCount
         guard base.isFinite else { return }
         pace = (isStarting ? 2 : 1.25) * window / (base + target)
+        // The window has room for what is held up, and would let all of it go at once when that arrives.
+        if isLossy, !isStarting, arrivalRate > 0 { pace = min(pace, 1.1 * arrivalRate) }
         let burst = min(Double(Self.burstBytes), max(window / 4, Double(Self.minimumBytes))) / pace
         // Time that was not used may be used by a burst, but by no more than one.
         let earliest = now - .nanoseconds(Int64(min(burst, 1e9)))
@@ -142,6 +149,7 @@ public struct DelayWindow: Sendable {
     /// Records that a frame arrived.
     public mutating func acknowledged(_ byteCount: Int) {
         inFlightBytes = max(0, inFlightBytes - byteCount)
+        arrivedInRound += byteCount
         if isStarting, roundLimited || previousRoundLimited {
             window = min(window + 0.75 * Double(byteCount), Double(Self.maximumBytes))
         }
@@ -210,7 +218,9 @@ public struct DelayWindow: Sendable {
             roundMinimum = .infinity
             previousRoundLimited = roundLimited
             roundLimited = false
+            arrivedInRound = 0
         }
+        noteArrivals(now: now)
         if drainRoundsLeft > 0 {
             drainRoundsLeft -= 1
             if isDrainForBase, drainRoundsLeft == 1, roundMinimum.isFinite {
@@ -229,6 +239,12 @@ public struct DelayWindow: Sendable {
         guard roundLimited || (queue > goal * 1.25 && !isStarting) else { return }
         rate = rate == 0 ? roundRate : (rate * 3 + roundRate) / 4
         if !isStarting { adjust(queue: queue, goal: goal) }
+    }
+
+    private mutating func noteArrivals(now: NIODeadline) {
+        guard let start = roundStart, now > start, roundLimited, drainRoundsLeft == 0 else { return }
+        let latest = Double(arrivedInRound) / Double((now - start).nanoseconds)
+        arrivalRate = arrivalRate == 0 ? latest : (arrivalRate * 7 + latest) / 8
     }
 
     private mutating func adjust(queue: Double, goal: Double) {

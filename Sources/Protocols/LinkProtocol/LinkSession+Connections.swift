@@ -116,6 +116,7 @@ extension LinkSession {
         framesSinceReport = 0
         reportAt = nil
         paceUntil = nil
+        copy = nil
     }
 
     /// The other side sent what would be just as wrong when it is sent again: nothing but a new session helps.

@@ -11,7 +11,7 @@ extension LinkSession {
                 return LinkTransmission(connection: connections[index].identifier, header: frame.header, bytes: frame.encoded())
             }
         }
-        return acknowledgementTransmission(now: now) ?? dataTransmission(now: now)
+        return copyTransmission() ?? acknowledgementTransmission(now: now) ?? dataTransmission(now: now)
     }
 
     /// Says that a data frame took fewer bytes on the line than were counted, because it was compressed.
@@ -47,21 +47,11 @@ extension LinkSession {
         return nil
     }
 
-    /// The connection for the next frame: the one that has the least on its way.
-    private func bestConnection() -> Int? {
-        var best: Int?
-        for index in connections.indices where connections[index].isEstablished && connections[index].isWritable {
-            if let other = best, connections[other].inFlightBytes <= connections[index].inFlightBytes { continue }
-            best = index
-        }
-        return best
-    }
-
     private func acknowledgementTransmission(now: NIODeadline) -> LinkTransmission? {
         guard unreported != 0, framesSinceReport >= 2 || reportAt.map({ $0 <= now }) ?? true else { return nil }
         var place = lastHeardConnection.flatMap { index(of: $0) }
         if let index = place, !connections[index].isEstablished || !connections[index].isWritable { place = nil }
-        guard let index = place ?? bestConnection() else { return nil }
+        guard let index = place ?? bestConnection(for: nil) else { return nil }
         let delay = newestArrival.map { (now - $0).nanoseconds / 1000 } ?? 0
         let positions = receivers.filter { unreported & (1 << $0.trafficClass.rawValue) != 0 }.map { $0.position }
         unreported = 0
@@ -72,11 +62,13 @@ extension LinkSession {
     }
 
     private func dataTransmission(now: NIODeadline) -> LinkTransmission? {
-        guard let index = bestConnection(), window.verdict(isUrgent: true, now: now) == .send else { return nil }
+        guard bestConnection(for: nil) != nil, window.verdict(isUrgent: true, now: now) == .send else { return nil }
         var normal: DelayWindow.Verdict?
         var shapedUntil: NIODeadline?
         let choice = scheduler.choose { lane in
-            guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane) else { return nil }
+            guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane), !isLossy || bestConnection(for: lane) != nil else {
+                return nil
+            }
             if lane != .urgentDemand {
                 if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
                 guard normal == .send else { return nil }
@@ -90,6 +82,7 @@ extension LinkSession {
             if case .sendAfter(let time) = normal { paceUntil = shapedUntil.map { min($0, time) } ?? time }
             return nil
         }
+        guard let index = bestConnection(for: choice.lane) else { return nil }
         return send(choice.lane, isFloor: choice.isFloor, on: index, now: now)
     }
 
@@ -112,6 +105,8 @@ extension LinkSession {
         noteRoom()
         var header = bytes
         guard let decoded = try? FrameHeader.decode(from: &header) else { return nil }
-        return LinkTransmission(connection: connections[index].identifier, header: decoded, bytes: bytes)
+        let transmission = LinkTransmission(connection: connections[index].identifier, header: decoded, bytes: bytes)
+        if lane == .urgentDemand { prepareCopy(of: transmission) }
+        return transmission
     }
 }

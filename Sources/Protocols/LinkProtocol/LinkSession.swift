@@ -117,6 +117,8 @@ public final class LinkSession {
     var framesSinceReport = 0
     var newestArrival: NIODeadline?
     var lastHeardConnection: ConnectionIdentifier?
+    /// A second one of the frame that went out last, for another connection: see LinkSession+Choosing.swift.
+    var copy: LinkTransmission?
     /// When pacing or a limit lets the next frame go, if only they hold it.
     var paceUntil: NIODeadline?
 

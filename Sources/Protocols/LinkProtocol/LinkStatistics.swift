@@ -13,6 +13,8 @@ public struct LinkClassStatistics: Equatable, Sendable {
     /// Frames that were sent again after a connection was lost, and frames that arrived twice.
     public var framesSentAgain: UInt64 = 0
     public var framesReceivedTwice: UInt64 = 0
+    /// Frames of which a second one went out on another connection, because the line is lossy.
+    public var framesCopied: UInt64 = 0
     /// Bytes that wait to be sent, and bytes that wait for an acknowledgement, now.
     public var queuedBytes = 0
     public var unacknowledgedBytes = 0

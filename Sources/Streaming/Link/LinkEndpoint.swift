@@ -40,6 +40,9 @@ public final class LinkEndpoint {
     public private(set) var lastCloseReason: LinkCloseReason?
 
     private let session: LinkSession
+    private var loss = LossEstimate()
+    /// What had been sent when `loss` was told last.
+    private var wireBytesNoted: UInt64 = 0
     private let logger: Logger
     private let compressor = Compressor()
     private var choosers = TrafficClass.allCases.map { CompressionChooser($0) }
@@ -71,8 +74,18 @@ public final class LinkEndpoint {
     /// Bytes that TCP has sent again on all connections, as of the last `readRetransmissions`: segments, each taken for a full one.
     public private(set) var retransmittedBytes: UInt64 = 0
 
-    /// Asks the kernel how much it has sent again.
+    /// The share of bytes that TCP has sent again lately, 0 to 1.
+    public var lossShare: Double { loss.share }
+
+    /// Asks the kernel how much it has sent again, and lets the session know whether the line loses packets. Called about once a second.
     public func readRetransmissions() {
+        let before = retransmittedBytes
+        defer {
+            let sent = session.statistics.classes.reduce(0) { $0 &+ $1.wireBytesSent }
+            loss.note(sentBytes: sent &- wireBytesNoted, sentAgainBytes: retransmittedBytes &- before)
+            wireBytesNoted = sent
+            session.setLossy(loss.isLossy)
+        }
         for connection in connections.values {
             guard let counts = LinkChannel.retransmissions(of: connection.channel) else { continue }
             let segments = counts.segments &- connection.retransmittedSegments

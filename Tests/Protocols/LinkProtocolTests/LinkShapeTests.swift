@@ -6,55 +6,12 @@ import Testing
 
 /// What one end may send at most, in simulated time, on a line of 50 Mbit/s and 20 ms.
 @Suite struct LinkShapeTests {
-    private final class Load {
-        let line: SimulatedLine
-        let home: LinkSession
-        /// Payload that arrived at the cloud edge, by class.
-        var arrived = [Int](repeating: 0, count: TrafficClass.allCases.count)
-        private let data = ByteBuffer(repeating: 1, count: LinkLimits.pieceBytes)
-
-        /// - Parameter classes: those that always have more to send.
-        init(_ classes: [TrafficClass], rest: Double = 1) {
-            line = SimulatedLine(.init(rate: 6_250_000, roundTrip: .milliseconds(20), queue: .milliseconds(20), rest: rest), seed: 5)
-            home = line.session(.acceptor)
-            line.onAction = { [unowned self] end, action in
-                switch (end, action) {
-                case (.acceptor, .sessionStarted): for trafficClass in classes { fill(trafficClass) }
-                case (.acceptor, .becameWritable(let trafficClass)) where classes.contains(trafficClass): fill(trafficClass)
-                case (.initiator, .deliver(.pointData(_, _, _, let data), let trafficClass)):
-                    arrived[Int(trafficClass.rawValue)] += data.readableBytes
-                case (.initiator, .deliver(.readData(_, _, let data), let trafficClass)):
-                    arrived[Int(trafficClass.rawValue)] += data.readableBytes
-                default: break
-                }
-            }
-            for _ in 0..<2 { line.connect() }
-        }
-
-        private func fill(_ trafficClass: TrafficClass) {
-            let isBulk = trafficClass == .demand
-            while home.isWritable(trafficClass, isBulk: isBulk) {
-                let message: LinkMessage =
-                    trafficClass.isOrdered
-                    ? .pointData(volume: MessageCodecTests.volume, point: PointNumber(1), start: 0, data: data)
-                    : .readData(read: 0, offset: 0, data: data)
-                if !home.enqueue(message, trafficClass, isBulk: isBulk) { break }
-            }
-        }
-
-        /// Bytes a second of each class that arrive within `seconds`.
-        func rates(seconds: Int64) -> [TrafficClass: Double] {
-            let before = arrived
-            line.run(for: .seconds(seconds))
-            return Dictionary(
-                uniqueKeysWithValues: TrafficClass.allCases.map {
-                    ($0, Double(arrived[Int($0.rawValue)] - before[Int($0.rawValue)]) / Double(seconds))
-                })
-        }
+    private static func load(_ classes: [TrafficClass], rest: Double = 1) -> SimulatedLoad {
+        SimulatedLoad(classes, .init(rate: 6_250_000, roundTrip: .milliseconds(20), queue: .milliseconds(20), rest: rest))
     }
 
     @Test func aClassSendsNoMoreThanItsLimitAndOthersTheRest() throws {
-        let load = Load([.writeBehind, .migration])
+        let load = Self.load([.writeBehind, .migration])
         load.home.setShape(LinkShape(classes: [.writeBehind: 1_000_000]), now: load.line.now)
         _ = load.rates(seconds: 4)
         let rates = load.rates(seconds: 8)
@@ -63,7 +20,7 @@ import Testing
     }
 
     @Test func theLinkSendsNoMoreThanItsLimit() throws {
-        let load = Load([.writeBehind, .prefetch])
+        let load = Self.load([.writeBehind, .prefetch])
         load.home.setShape(LinkShape(bytesPerSecond: 2_000_000), now: load.line.now)
         _ = load.rates(seconds: 4)
         let rates = load.rates(seconds: 8)
@@ -74,14 +31,14 @@ import Testing
 
     /// It is what the line carries that is limited.
     @Test func whatIsCompressedCountsAsWhatIsLeftOfIt() throws {
-        let load = Load([.writeBehind], rest: 0.25)
+        let load = Self.load([.writeBehind], rest: 0.25)
         load.home.setShape(LinkShape(classes: [.writeBehind: 500_000]), now: load.line.now)
         _ = load.rates(seconds: 4)
         #expect((1_940_000...2_000_000).contains(try #require(load.rates(seconds: 8)[.writeBehind])))
     }
 
     @Test func limitsChangeWhileFramesWait() throws {
-        let load = Load([.migration])
+        let load = Self.load([.migration])
         let shapes: [(LinkShape, ClosedRange<Double>)] = [
             (LinkShape(classes: [.migration: 100_000]), 90_000...101_000), (LinkShape(), 5_500_000...6_250_000),
             (LinkShape(bytesPerSecond: 1, classes: [.migration: 4_000_000]), 7_000...8_300), (LinkShape(), 5_500_000...6_250_000),
@@ -97,7 +54,7 @@ import Testing
 
     /// Calls, and a small read beside bulk that is held back, wait for nothing but the line.
     @Test func callsAreNeverHeld() throws {
-        let load = Load([.writeBehind])
+        let load = Self.load([.writeBehind])
         load.home.setShape(LinkShape(bytesPerSecond: 20_000), now: load.line.now)
         _ = load.rates(seconds: 4)
         var answeredAt: UInt64?
@@ -113,7 +70,7 @@ import Testing
     }
 
     @Test func aLimitIsKeptByANewSession() throws {
-        let load = Load([.writeBehind])
+        let load = Self.load([.writeBehind])
         load.home.setShape(LinkShape(classes: [.writeBehind: 300_000]), now: load.line.now)
         _ = load.rates(seconds: 2)
         for identifier in load.line.open { load.line.cut(identifier) }
@@ -125,7 +82,7 @@ import Testing
 
     /// A short read is one frame of up to 16 KiB, and goes before bulk in smaller ones, however little a limit lets through.
     @Test(arguments: [true, false]) func smallFramesBelowDoNotStarveALargeOneAbove(areZeroes: Bool) throws {
-        let load = Load([])
+        let load = Self.load([])
         let home = load.home
         home.setShape(LinkShape(classes: [.demand: 50_000]), now: load.line.now)
         let small = ByteBuffer(repeating: 1, count: 4096)
@@ -161,7 +118,7 @@ import Testing
 
     /// Calls may exceed the limit, and hold nothing else for more than a second after.
     @Test func whatCallsOweIsBounded() throws {
-        let load = Load([.writeBehind])
+        let load = Self.load([.writeBehind])
         load.home.setShape(LinkShape(bytesPerSecond: 100_000), now: load.line.now)
         _ = load.rates(seconds: 2)
         for call in 1...8 as ClosedRange<UInt64> {
@@ -173,7 +130,7 @@ import Testing
 
     /// What is owed at a high rate does not take minutes at a low one.
     @Test func aLowerLimitDoesNotInheritADebtInBytes() throws {
-        let load = Load([.writeBehind])
+        let load = Self.load([.writeBehind])
         load.home.setShape(LinkShape(bytesPerSecond: 4_000_000), now: load.line.now)
         _ = load.rates(seconds: 2)
         for call in 1...8 as ClosedRange<UInt64> {
@@ -187,7 +144,7 @@ import Testing
 
     /// Compression and pieces go by what may be sent, not by the line.
     @Test func aLimitIsWhatTheLineIsWorth() throws {
-        let load = Load([.writeBehind])
+        let load = Self.load([.writeBehind])
         _ = load.rates(seconds: 4)
         #expect(load.home.bytesPerSecond(.writeBehind) > 5_000_000 && load.home.preferredPieceBytes == 16_384)
         load.home.setShape(LinkShape(bytesPerSecond: 1_000_000, classes: [.writeBehind: 100_000]), now: load.line.now)

@@ -39,6 +39,8 @@ final class SimulatedLine {
         var queue: TimeAmount
         /// What compression leaves of a data frame, of one.
         var rest = 1.0
+        /// The share of packets of 1,448 bytes that TCP has to send again, a round trip later; what comes behind one on its connection waits.
+        var loss = 0.0
     }
 
     private struct Event {
@@ -59,6 +61,9 @@ final class SimulatedLine {
     private(set) var steps = 0
 
     private var freeAt: [UInt64] = [0, 0]
+    /// When the last frame of a connection arrives, by direction and connection.
+    private var arrivesAt: [[UInt64: UInt64]] = [[:], [:]]
+    private var losses = SeededGenerator(seed: 77)
     private var heap: [Event] = []
     private var order: UInt64 = 0
     private var nextConnection: UInt64 = 1
@@ -181,6 +186,18 @@ final class SimulatedLine {
         }
     }
 
+    private func arrival(of byteCount: Int, on connection: UInt64, _ direction: Int) -> UInt64 {
+        var moment = freeAt[direction] + UInt64(shape.roundTrip.nanoseconds / 2)
+        if shape.loss > 0 {
+            for _ in 0..<(byteCount + 1_447) / 1_448 where Double.random(in: 0..<1, using: &losses) < shape.loss {
+                moment = max(moment, freeAt[direction] + UInt64(shape.roundTrip.nanoseconds / 2 * 3))
+            }
+            moment = max(moment, arrivesAt[direction][connection] ?? 0)
+            arrivesAt[direction][connection] = moment
+        }
+        return moment
+    }
+
     private func send(_ transmission: LinkTransmission, from end: End) {
         let identifier = transmission.connection
         guard open.contains(identifier.value) else { return }
@@ -194,7 +211,7 @@ final class SimulatedLine {
         let duration = UInt64(Double(wireBytes) / shape.rate * 1e9)
         freeAt[direction] = time + wait + duration
         let frame = transmission.frame
-        schedule(at: freeAt[direction] + UInt64(shape.roundTrip.nanoseconds / 2)) { [unowned self] in
+        schedule(at: arrival(of: wireBytes, on: identifier.value, direction)) { [unowned self] in
             guard open.contains(identifier.value) else { return }
             if frame.header.kind == .data { bytesArrived[direction] += FrameHeader.byteCount + frame.payload.readableBytes }
             session(end.other).receive(frame, on: identifier, now: now)

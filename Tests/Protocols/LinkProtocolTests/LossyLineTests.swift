@@ -1,0 +1,71 @@
+import NIOCore
+import Testing
+
+@testable import LinkProtocol
+
+/// Reads and bulk on a line that loses packets, in simulated time.
+@Suite struct LossyLineTests {
+    private func readTimes(isLossy: Bool, connections: Int) -> (median: Double, p99: Double, load: SimulatedLoad) {
+        let shape = SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(40), queue: .milliseconds(40), loss: 0.01)
+        let load = SimulatedLoad([.writeBehind], shape, connections: connections)
+        for end in End.allCases { load.line.session(end).setLossy(isLossy) }
+        load.line.run(for: .seconds(2))
+        let times = (0..<600).map { _ in load.demandRead() }.sorted()
+        return (times[300], times[594], load)
+    }
+
+    @Test("reads do not wait for bulk that is sent again: p99 is about half of what it is on any connection, and the bulk goes on")
+    func reads() {
+        let plain = readTimes(isLossy: false, connections: 4)
+        let quiet = readTimes(isLossy: true, connections: 4)
+        #expect(
+            quiet.p99 <= plain.p99 * 0.55 && quiet.median < plain.median,
+            "\(quiet.median), \(quiet.p99) and \(plain.median), \(plain.p99) ms")
+        #expect(quiet.median < 50 && quiet.p99 < 65, "\(quiet.median), \(quiet.p99) ms")
+        #expect(quiet.load.home.statistics[.demand].framesCopied > 500)
+        #expect(plain.load.home.statistics[.demand].framesCopied == 0)
+        let rates = [plain.load, quiet.load].map { $0.rates(seconds: 5)[.writeBehind] ?? 0 }
+        #expect(rates[1] > 0.85 * rates[0], "\(rates)")
+    }
+
+    @Test("with two connections one is quiet, with one nothing is", arguments: [1, 2, 3, 8])
+    func fewConnections(count: Int) {
+        let times = readTimes(isLossy: true, connections: count)
+        let copied = times.load.home.statistics.classes.reduce(0) { $0 + $1.framesCopied }
+        #expect((copied > 0) == (count >= 4), "\(copied)")
+        #expect((times.load.rates(seconds: 2)[.writeBehind] ?? 0) > 2e6)
+        #expect(count == 1 || times.median < 50, "\(times.median)")
+    }
+
+    @Test("bulk and reads survive connections that are lost, quiet ones too")
+    func lostConnections() {
+        let shape = SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(10), queue: .milliseconds(40), loss: 0.01)
+        let load = SimulatedLoad([.writeBehind], shape, connections: 4)
+        for end in End.allCases { load.line.session(end).setLossy(true) }
+        load.line.run(for: .seconds(1))
+        for identifier in [1, 3, 2] as [UInt64] {
+            load.line.cut(identifier)
+            #expect(load.demandRead() < 1_000)
+            #expect((load.rates(seconds: 1)[.writeBehind] ?? 0) > 1e6)
+            load.line.connect()
+            load.line.run(for: .milliseconds(200))
+        }
+    }
+
+    @Test("a line is lossy while some thousandths are sent again, and not for a few segments")
+    func estimate() {
+        var estimate = LossEstimate()
+        estimate.note(sentBytes: 20_000, sentAgainBytes: 2_896)
+        #expect(!estimate.isLossy, "two segments")
+        for _ in 0..<10 { estimate.note(sentBytes: 10_000_000, sentAgainBytes: 5_000) }
+        #expect(!estimate.isLossy && estimate.share < 0.001)
+        for _ in 0..<10 { estimate.note(sentBytes: 10_000_000, sentAgainBytes: 100_000) }
+        #expect(estimate.isLossy && estimate.share > 0.005)
+        for _ in 0..<5 { estimate.note(sentBytes: 10_000_000, sentAgainBytes: 0) }
+        #expect(estimate.isLossy, "losses come in bursts")
+        for _ in 0..<40 { estimate.note(sentBytes: 10_000_000, sentAgainBytes: 0) }
+        #expect(!estimate.isLossy)
+        for _ in 0..<1_000 { estimate.note(sentBytes: 0, sentAgainBytes: 0) }
+        #expect(!estimate.isLossy && estimate.share.isFinite)
+    }
+}
