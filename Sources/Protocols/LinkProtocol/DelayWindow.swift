@@ -73,6 +73,8 @@ public struct DelayWindow: Sendable {
     /// What arrives, in bytes a nanosecond, over some rounds in which the window was the limit; 0 while unknown.
     private var arrivalRate = 0.0
     private var arrivedInRound = 0
+    /// The last round had a queue worth the name: more would only wait.
+    private var isLineFull = false
     private var nextDeparture = NIODeadline.uptimeNanoseconds(0)
     /// What frames are paced at, in bytes a nanosecond; 0 when they are not.
     private var pace = 0.0
@@ -129,7 +131,7 @@ public struct DelayWindow: Sendable {
         guard base.isFinite else { return }
         pace = (isStarting ? 2 : 1.25) * window / (base + target)
         // The window has room for what is held up, and would let all of it go at once when that arrives.
-        if isLossy, !isStarting, arrivalRate > 0 { pace = min(pace, 1.1 * arrivalRate) }
+        if isLossy, isLineFull, arrivalRate > 0 { pace = min(pace, 1.1 * arrivalRate) }
         let burst = min(Double(Self.burstBytes), max(window / 4, Double(Self.minimumBytes))) / pace
         // Time that was not used may be used by a burst, but by no more than one.
         let earliest = now - .nanoseconds(Int64(min(burst, 1e9)))
@@ -234,6 +236,7 @@ public struct DelayWindow: Sendable {
         guard roundMinimum.isFinite, roundRate > 0 else { return }
         let goal = target + roundFrameBytes / roundRate
         let queue = roundMinimum - base
+        isLineFull = !isStarting && queue >= goal / 4
         // A round that had little to send says nothing, unless there was a queue nevertheless: then the connections
         // push back although the window lets more through.
         guard roundLimited || (queue > goal * 1.25 && !isStarting) else { return }
@@ -244,7 +247,7 @@ public struct DelayWindow: Sendable {
     private mutating func noteArrivals(now: NIODeadline) {
         guard let start = roundStart, now > start, roundLimited, drainRoundsLeft == 0 else { return }
         let latest = Double(arrivedInRound) / Double((now - start).nanoseconds)
-        arrivalRate = arrivalRate == 0 ? latest : (arrivalRate * 7 + latest) / 8
+        arrivalRate = arrivalRate == 0 ? latest : (arrivalRate * 3 + latest) / 4
     }
 
     private mutating func adjust(queue: Double, goal: Double) {
