@@ -13,16 +13,22 @@ extension LogRecovery {
         guard claimedDurable < expected else {
             return fail(.corrupt("batch \(claimedDurable) was durable, but the log ends before batch \(expected)"))
         }
-        cutTornEnd { [self] in
-            synchronize(epochs.flatMap(\.files)[...]) { [self] in
-                // The newest first: until the last of them is gone the row stays broken where it is.
-                remove(discarded.reversed()[...]) { [self] in
-                    directory.synchronize { result in
-                        self.step(result) { _ in self.goOn(log: log, at: expected) }
+        // The names as they were found, too: a process that was killed may have taken away the first file of a released epoch, and nothing
+        // of that is durable. If the power brought it back when the others are gone, there would be a hole in the row.
+        synchronizeNames { [self] in
+            cutTornEnd { [self] in
+                synchronize(epochs.flatMap(\.files)[...]) { [self] in
+                    // The newest first: until the last of them is gone the row stays broken where it is.
+                    remove(discarded.reversed()[...]) { [self] in
+                        synchronizeNames { [self] in goOn(log: log, at: expected) }
                     }
                 }
             }
         }
+    }
+
+    private func synchronizeNames(then next: @escaping () -> Void) {
+        directory.synchronize { [self] result in step(result, next) }
     }
 
     private func cutTornEnd(then next: @escaping () -> Void) {
@@ -64,7 +70,7 @@ extension LogRecovery {
             remove(empty[...]) { [self] in
                 if empty.isEmpty { return finish(log: log, at: sequence) }
                 // Durable too: one that came back might want a key that is destroyed by then.
-                directory.synchronize { result in self.step(result) { _ in self.finish(log: log, at: sequence) } }
+                synchronizeNames { [self] in finish(log: log, at: sequence) }
             }
         }
     }

@@ -8,7 +8,7 @@ import NIOCore
 //                    │ the row of batches breaks: torn batch, or a file that does not continue it
 //                    ▼
 //          what comes later is discarded; only its claims about durability are looked at
-//     settle ──► cut the torn end off ──► sync what stays ──► remove what is discarded
+//     settle ──► sync the names that were found ──► cut the torn end off ──► sync what stays ──► remove what is discarded
 //            ──► make the file that goes on, with a new salt ──► remove parts without batches ──► take over the spares
 //
 // Nothing of this may run twice with a different result, so each step is durable before the next.

@@ -195,6 +195,37 @@ private final class CrashRun {
         #expect(run.harness.directory.names.count <= Int(run.harness.log?.currentEpoch ?? 0) + 3)
     }
 
+    /// A process is killed while it removes the parts of a released point. The next one sees the first of them gone, which is not durable,
+    /// and the power fails while it removes the others: what then comes back must not lack them.
+    @Test(arguments: 0..<40 as Range<UInt64>)
+    func powerMayFailWhileTheRestOfAReleasedPointIsRemoved(seed: UInt64) throws {
+        let harness = try LogHarness(seed: seed)
+        try harness.open()
+        try harness.append(range(0, 8), fill: 1)
+        try harness.flush()
+        // The point goes on in a second file.
+        harness.crash(power: false)
+        let log = try harness.open()
+        try harness.append(range(8, 8), fill: 2)
+        let point = try harness.seal()
+        try harness.append(range(16, 8), fill: 3)
+        try harness.flush()
+        let first = LogFormat.fileName(epoch: point, part: 0)
+        #expect(harness.directory.names.filter { $0.hasPrefix(first.dropLast(4)) }.count == 2)
+        log.release(through: point) { _ in }
+        while harness.directory.names.contains(first) { try #require(harness.scheduler.step()) }
+        harness.crash(power: false)
+        Log.open(
+            directory: harness.directory, volume: harness.volume, keys: harness.keys, limits: harness.limits,
+            random: harness.random.source, now: harness.scheduler.now
+        ) { _ in }
+        for _ in 0..<harness.random.within(1...24) { _ = harness.scheduler.step() }
+        harness.crash(power: true)
+        let recovered = try harness.open()
+        #expect(recovered.lastSealedPoint >= point, "a sealed point was lost, which home has")
+        #expect(try harness.overlay(range(16, 8)).allSatisfy { $0?.first == 3 }, "a flushed write was lost")
+    }
+
     /// No file ever gets a salt that another one had, so no key and nonce meet twice over restarts.
     @Test func saltsNeverRepeat() throws {
         let harness = try LogHarness(seed: 5)
