@@ -19,6 +19,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case reusesNonceForRetry
     /// Recovery leaves a torn batch out and takes the batches behind it.
     case recoversBeyondHole
+    /// Recovery removes the rest of an epoch whose first files are gone, before that is durable.
+    case trustsNamesThatAreGone
     /// The header of a released file is removed before the directory knows that the file is no longer the epoch's.
     case blanksBeforeTheNameIsGone
     /// A released file becomes the next epoch's before its old header is durably gone.

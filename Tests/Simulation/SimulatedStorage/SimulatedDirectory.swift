@@ -58,6 +58,9 @@ public final class SimulatedMachine {
     /// came in between. A file that is sealed under nonces which count must not be among them.
     public internal(set) var overwrittenFiles = Set<String>()
 
+    /// Called when a name has been removed or changed; a power cut may still bring it back.
+    public var onNameGone: (() -> Void)?
+
     /// Only files whose path begins with this are looked at for such places: every byte that was ever written is kept for it.
     public var watchedPrefix = ""
 
@@ -271,5 +274,7 @@ public final class SimulatedDirectory: StorageDirectory {
         change.apply(to: &node.visible)
         node.serial += 1
         node.unsynchronized.append((node.serial, change))
+        if case .bind = change { return }
+        machine.onNameGone?()
     }
 }

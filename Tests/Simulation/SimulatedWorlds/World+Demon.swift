@@ -104,31 +104,43 @@ extension World {
 
     // MARK: Crashes
 
+    /// When a process is struck again that has started after a crash.
+    enum SecondStrike {
+        /// Sometimes, and at any time.
+        case sometimes
+        /// When it has taken a name away, or at any time.
+        case behindName(SimulatedMachine)
+    }
+
     /// Starts again after a while; sometimes only to be struck again while it recovers.
-    private func crash(_ edge: SimulatedEdge, power: Bool, whileDown: () -> Void = {}) {
+    func crash(_ edge: SimulatedEdge, power: Bool, again: SecondStrike = .sometimes, whileDown: () -> Void = {}) {
         guard edge.process != nil else { return }
         tally.crashes += 1
         edge.crash(power: power)
         whileDown()
         scheduler.schedule(microseconds: 1_000...300_000) { [self] in
             edge.start()
-            strikeAgain { [self] in crash(edge, power: $0) }
+            strikeAgain(again) { [self] in crash(edge, power: $0) }
         }
     }
 
-    private func crashHome(power: Bool, whileDown: () -> Void = {}) {
+    func crashHome(power: Bool, again: SecondStrike = .sometimes, whileDown: () -> Void = {}) {
         guard home != nil else { return }
         tally.crashes += 1
         stopHome(power: power)
         whileDown()
         scheduler.schedule(microseconds: 1_000...300_000) { [self] in
             startHome()
-            strikeAgain { [self] in crashHome(power: $0) }
+            strikeAgain(again) { [self] in crashHome(power: $0) }
         }
     }
 
-    private func strikeAgain(_ crash: @escaping (Bool) -> Void) {
-        guard scheduler.random.chance(percent: 25) else { return }
+    private func strikeAgain(_ strike: SecondStrike, _ crash: @escaping (_ power: Bool) -> Void) {
+        if case .behindName(let machine) = strike {
+            if scheduler.random.chance(percent: 60) { return strikeBehindName(on: machine) { crash(true) } }
+        } else if !scheduler.random.chance(percent: 25) {
+            return
+        }
         scheduler.schedule(microseconds: 0...40_000) { [self] in
             if !isCalm { crash(scheduler.random.chance(percent: 60)) }
         }

@@ -11,7 +11,8 @@ import WriteLog
 //
 // The initiators write, read, flush and seal. The demon kills processes and cuts the power of machines, also while they recover,
 // fills file systems, slows disks down, cuts lines, resets connections, makes disks larger, damages the cache's file while nobody
-// has it open, gives the cache other sizes while it serves and makes it unreadable for a while, so that another one stands in, divides it, pins and unpins ranges and has it forget volumes (World+Pools.swift), gives volumes from one cloud edge to the other, and puts old copies of a disk and its journal back (World+Demon.swift).
+// has it open, gives the cache other sizes while it serves and makes it unreadable for a while, so that another one stands in, divides it, pins and unpins ranges and has it forget volumes (World+Pools.swift),
+// strikes right behind names that have gone (World+Names.swift), gives volumes from one cloud edge to the other, and puts old copies of a disk and its journal back (World+Demon.swift).
 // What is checked:
 //
 //   invariant 1   each read shows, for each sector, the last acknowledged write or a later one, and only bytes of this volume
@@ -92,6 +93,8 @@ public final class World {
     private let hasCacheDemon: Bool
     /// The cache is divided, in ways that change (World+Pools.swift).
     let hasPools: Bool
+    /// There is a demon that waits for names (World+Names.swift).
+    private let hasNamesDemon: Bool
     /// The sizes that it gets.
     static let cacheSegments = 6...20
     static let cacheSegmentBytes = 64 << 10
@@ -129,8 +132,11 @@ public final class World {
         hasPools = hasCacheDemon && SeededRandom(seed: seed &* 0x94d0_49bb_1331_11eb).chance(percent: 60)
         if hasCacheDemon, SeededRandom(seed: seed &* 0x9e37_79b9_7f4a_7c15).chance(percent: 60) {
             limits.deviceBytes = Self.cacheBytes(segments: Self.cacheSegments.upperBound)
+            // Here recovery has more to replay: a checkpoint puts right what a record would have had to say.
+            limits.journalBytes = 256 << 10
         }
         cacheLimits = limits
+        hasNamesDemon = SeededRandom(seed: seed &* 0xbf58_476d_1ce4_e5b9).chance(percent: 30)
         cacheBytes = random.chance(percent: 50) ? 512 << 10 : 1 << 20
         edges = (0..<2).map { SimulatedEdge(number: $0, world: self) }
         for machine in edges.map(\.machine) + [homeMachine] { machine.watchedPrefix = Self.logPrefix }
@@ -173,6 +179,7 @@ public final class World {
         if volumes.contains(where: { $0.regions != nil }) { scheduleRegions() }
         if hasCacheDemon { scheduleCacheDemon() }
         if hasPools { scheduleTableChecks() }
+        if hasNamesDemon { scheduleNamesDemon() }
         let end = scheduler.now + .milliseconds(Self.faultSeconds * 2_000 / Int64(volumes.count + 1))
         _ = scheduler.run(until: end) { self.failure != nil }
         if let failure { throw failure }
