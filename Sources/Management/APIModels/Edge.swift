@@ -150,12 +150,14 @@ public struct Link: Codable, Sendable, Equatable {
     public var shaping: LinkShaping
     /// What of it is in force now.
     public var ratesInForce: LinkRates
+    /// The algorithms of the kernel that decide how fast this edge's connections may send, such as `bbr`: mostly one; none without a connection.
+    public var congestionControls: [String]
 
     public init(
         peer: String, state: State, connections: Int = 0, roundTripMilliseconds: Double? = nil,
         baseRoundTripMilliseconds: Double? = nil,
         lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, since: Date, shaping: LinkShaping = LinkShaping(),
-        ratesInForce: LinkRates = LinkRates()
+        ratesInForce: LinkRates = LinkRates(), congestionControls: [String] = []
     ) {
         self.peer = peer
         self.state = state
@@ -168,5 +170,6 @@ public struct Link: Codable, Sendable, Equatable {
         self.since = since
         self.shaping = shaping
         self.ratesInForce = ratesInForce
+        self.congestionControls = congestionControls
     }
 }

@@ -15,14 +15,16 @@ extension Configuration {
             "  openMetrics: \(configuration.api.openMetrics)",
         ]
         switch configuration.role {
-        case .onprem(let onprem): lines += render(onprem)
-        case .cloud(let cloud): lines += render(cloud)
+        case .onprem(let onprem): lines += configuration.renderLink() + render(onprem)
+        case .cloud(let cloud): lines += configuration.renderLink() + render(cloud)
         }
         return lines.joined(separator: "\n") + "\n"
     }
 
+    private func renderLink() -> [String] { ["link:", "  congestionControl: \(linkCongestionControl)"] }
+
     private static func render(_ onprem: OnPrem) -> [String] {
-        var lines = ["link:", "  listen: \(quote(onprem.linkListen.description))"]
+        var lines = ["  listen: \(quote(onprem.linkListen.description))"]
         guard !onprem.disks.isEmpty else { return lines + ["disks: []"] }
         lines.append("disks:")
         for disk in onprem.disks {
@@ -32,7 +34,7 @@ extension Configuration {
     }
 
     private static func render(_ cloud: Cloud) -> [String] {
-        var lines = ["link:"]
+        var lines: [String] = []
         if let connect = cloud.linkConnect { lines.append("  connect: \(quote(connect.description))") }
         lines += ["  connections: \(cloud.linkConnections)", "target:", "  listen:"]
         lines += cloud.targetListen.map { "    - \(quote($0.description))" }

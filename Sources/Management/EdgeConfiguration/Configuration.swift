@@ -149,9 +149,12 @@ public struct Configuration: Sendable, Equatable {
     public var api: API
     /// `memoryLimit`: the bound of what the edge keeps in memory at any load.
     public var memoryLimitBytes: UInt64
+    /// `link.congestionControl`: what decides how fast the link's connections may send: `automatic`, `system`, or an algorithm's name.
+    public var linkCongestionControl: String
 
     public init(
-        role: Role, name: String, stateDirectory: String, log: Log = Log(), api: API, memoryLimitBytes: UInt64 = 512 << 20
+        role: Role, name: String, stateDirectory: String, log: Log = Log(), api: API, memoryLimitBytes: UInt64 = 512 << 20,
+        linkCongestionControl: String = "automatic"
     ) {
         self.role = role
         self.name = name
@@ -159,6 +162,7 @@ public struct Configuration: Sendable, Equatable {
         self.log = log
         self.api = api
         self.memoryLimitBytes = memoryLimitBytes
+        self.linkCongestionControl = linkCongestionControl
     }
 
     /// A configuration with every default, for programs that make one.

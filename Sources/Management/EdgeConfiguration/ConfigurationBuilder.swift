@@ -13,6 +13,7 @@ struct ConfigurationBuilder {
         static let memoryLimit: ClosedRange<UInt64> = (128 << 20)...(1 << 40)
         static let recoveryPointObjective: ClosedRange<Duration> = .milliseconds(50)...(.seconds(86_400))
         static let sealSize: ClosedRange<UInt64> = (1 << 20)...(1 << 30)
+        static let congestionControlName = 15
         static let path = 4_000
     }
 
@@ -35,15 +36,17 @@ struct ConfigurationBuilder {
         let log = log(top, role)
         let api = api(top, role, state: state)
         let memoryLimit = top.size("memoryLimit", default: 512 << 20, in: Limit.memoryLimit)
+        let link = top.values["link"].flatMap { reader.section($0, "link", role: role) }
         let part: Configuration.Role?
         switch role {
-        case "onprem"?: part = .onprem(onprem(top))
-        case "cloud"?: part = .cloud(cloud(top, state: state, memoryLimit: memoryLimit))
+        case "onprem"?: part = .onprem(onprem(top, link))
+        case "cloud"?: part = .cloud(cloud(top, link, state: state, memoryLimit: memoryLimit))
         default: part = nil
         }
         guard let part, let name else { return nil }
         let configuration = Configuration(
-            role: part, name: name, stateDirectory: state, log: log, api: api, memoryLimitBytes: memoryLimit)
+            role: part, name: name, stateDirectory: state, log: log, api: api, memoryLimitBytes: memoryLimit,
+            linkCongestionControl: congestionControl(link))
         checkListeners(configuration, top)
         return configuration
     }
@@ -82,11 +85,23 @@ struct ConfigurationBuilder {
         return api
     }
 
-    private func onprem(_ top: Section) -> Configuration.OnPrem {
-        var onprem = Configuration.OnPrem()
-        if let node = top.values["link"], let link = reader.section(node, "link", role: "onprem") {
-            onprem.linkListen = link.address("listen", default: onprem.linkListen)
+    /// Whether the kernel has it is known when the edge starts.
+    private func congestionControl(_ link: Section?) -> String {
+        guard let link else { return "automatic" }
+        return link.value("congestionControl", default: "automatic") { text throws(ValueError) in
+            let isName = text.utf8.allSatisfy { (0x61...0x7a).contains($0) || (0x30...0x39).contains($0) || $0 == 0x5f }
+            guard isName, 1...Limit.congestionControlName ~= text.utf8.count else {
+                throw ValueError(
+                    "“\(text)” is no name of a congestion control",
+                    hint: "write automatic, system, or a name that net.ipv4.tcp_available_congestion_control lists, such as bbr")
+            }
+            return text
         }
+    }
+
+    private func onprem(_ top: Section, _ link: Section?) -> Configuration.OnPrem {
+        var onprem = Configuration.OnPrem()
+        if let link { onprem.linkListen = link.address("listen", default: onprem.linkListen) }
         guard let node = top.values["disks"], !reader.isNull(node) else { return onprem }
         guard let sequence = node.sequence else {
             reader.fail(node, "disks: expected a list, found \(reader.describe(node))", hint: "begin each disk with “- name: …”")
@@ -112,10 +127,10 @@ struct ConfigurationBuilder {
         return onprem
     }
 
-    private func cloud(_ top: Section, state: String, memoryLimit: UInt64) -> Configuration.Cloud {
+    private func cloud(_ top: Section, _ link: Section?, state: String, memoryLimit: UInt64) -> Configuration.Cloud {
         var cloud = Configuration.Cloud(cachePath: state + "/" + Configuration.defaultCacheFile)
         func section(_ name: String) -> Section? { top.values[name].flatMap { reader.section($0, name, role: "cloud") } }
-        if let link = section("link") {
+        if let link {
             cloud.linkConnect = link.value("connect", default: nil) { text throws(ValueError) in
                 let address = try NetworkAddress(parsing: text)
                 guard address.port > 0 else {

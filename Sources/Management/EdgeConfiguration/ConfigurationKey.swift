@@ -34,6 +34,7 @@ struct ConfigurationKey: Sendable {
         .init(section: "api", name: "openMetrics", roles: .both),
         .init(section: "", name: "memoryLimit", roles: .both),
         .init(section: "", name: "link", roles: .both),
+        .init(section: "link", name: "congestionControl", roles: .both),
         .init(section: "link", name: "listen", roles: .onprem),
         .init(section: "", name: "disks", roles: .onprem),
         .init(section: "disks[]", name: "name", roles: .onprem),

@@ -147,9 +147,10 @@ actor CloudEdge: EdgeController {
         let (logger, loop, connections) = (environment.logger, environment.eventLoop, cloud.linkConnections)
         let home = identity.onPremEdge
         let credentials = identity.credentials
-        let recorder = environment.recorder
+        let (recorder, congestionControl) = (environment.recorder, environment.congestionControl)
         dialer = try await LoopConfined.make(on: loop) {
-            let endpoint = LinkEndpoint(role: .initiator, eventLoop: loop, logger: logger)
+            let endpoint = LinkEndpoint(
+                role: .initiator, eventLoop: loop, logger: logger, congestionControl: congestionControl)
             let link = PeerLink(peer: home, endpoint: endpoint, eventLoop: loop)
             endpoint.delegate = link
             link.onShaped = { recorder.record(shaped: $0, peer: home) }

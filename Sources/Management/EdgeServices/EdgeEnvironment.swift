@@ -1,5 +1,6 @@
 import EdgeConfiguration
 import Files
+import Link
 import Logging
 import ManagementAPI
 import NIOCore
@@ -21,6 +22,9 @@ struct EdgeEnvironment: Sendable {
 
     /// What each large buffer may take.
     var memory: MemoryShares { MemoryShares(limitBytes: configuration.memoryLimitBytes) }
+
+    /// What decides how fast the link's connections may send.
+    var congestionControl: CongestionControl { CongestionControl(configuration.linkCongestionControl) ?? .automatic }
 
     /// Threads for blocking file operations.
     static let threadCount = 8

@@ -3,6 +3,7 @@ import Ciphers
 import EdgeConfiguration
 import Files
 import Foundation
+import Link
 import Logging
 import ManagementAPI
 import NIOConcurrencyHelpers
@@ -40,6 +41,12 @@ public struct EdgeProcess: Sendable {
         let tokens: TokenFile.Contents
         do { tokens = try TokenFile.loadOrCreate(configuration.api.tokenFile) } catch {
             throw EdgeFailure(.state, "\(error)")
+        }
+        if let obstacle = CongestionControl(configuration.linkCongestionControl)?.obstacle {
+            throw EdgeFailure(
+                .configuration,
+                "link.congestionControl: this edge can't have “\(configuration.linkCongestionControl)”: \(obstacle); write automatic or system, "
+                    + "or a name that net.ipv4.tcp_available_congestion_control lists")
         }
         let dataLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let threadPool = NIOThreadPool(numberOfThreads: EdgeEnvironment.threadCount)

@@ -78,8 +78,11 @@ final class HomePlane: LinkListenerDelegate {
 
     // MARK: Links
 
-    func listen(host: String, port: Int, credentials: LinkCredentials, logger: Logger) throws -> EventLoopFuture<SocketAddress> {
-        let listener = try LinkListener(eventLoop: eventLoop, credentials: credentials, logger: logger)
+    func listen(
+        host: String, port: Int, credentials: LinkCredentials, congestionControl: CongestionControl, logger: Logger
+    ) throws -> EventLoopFuture<SocketAddress> {
+        let listener = try LinkListener(
+            eventLoop: eventLoop, credentials: credentials, logger: logger, congestionControl: congestionControl)
         listener.delegate = self
         self.listener = listener
         let bound = NIOLoopBound(self, eventLoop: eventLoop)

@@ -18,7 +18,7 @@ enum LinkReport {
             lastError: lastError ?? (endpoint.isConnected ? nil : endpoint.lastCloseReason.map { "\($0)" }),
             traffic: traffic(statistics),
             reconnects: Int(clamping: statistics.connectionsLost), since: link.since, shaping: link.shaping,
-            ratesInForce: link.ratesInForce)
+            ratesInForce: link.ratesInForce, congestionControls: endpoint.congestionControls)
     }
 
     /// What the counters of a link say now, for its history. Called on the link's event loop.

@@ -127,10 +127,14 @@ actor OnPremEdge: EdgeController {
         let credentials = LinkCredentials(
             certificateChainPEM: certificate.pem + "\n" + authority.certificatePEM, privateKeyPEM: key.pem,
             authorityPEM: authority.certificatePEM)
-        let logger = environment.logger
+        let (logger, congestionControl) = (environment.logger, environment.congestionControl)
         do {
             let bound = try await plane.eventLoop.flatSubmit { [plane] in
-                plane.future { try $0.listen(host: address.host, port: Int(address.port), credentials: credentials, logger: logger) }
+                plane.future {
+                    try $0.listen(
+                        host: address.host, port: Int(address.port), credentials: credentials, congestionControl: congestionControl,
+                        logger: logger)
+                }
             }.get()
             linkAddress = bound.hostAndPort
         } catch {

@@ -82,6 +82,9 @@ extension Schema {
                     .required("since", .time("When it entered its state.")),
                     .required("shaping", .reference("LinkShaping")),
                     .required("ratesInForce", .reference("LinkRates")),
+                    .required(
+                        "congestionControls",
+                        .list("What decides how fast this edge's connections may send, such as `bbr`.", of: .text("Its name."))),
                 ])
         ),
         page("Link"),

@@ -24,12 +24,15 @@ public final class LinkEndpoint {
         var unflushedBytes = 0
         /// What TCP's count of segments that it sent again was when it was read last.
         var retransmittedSegments: UInt32 = 0
+        /// The algorithm that the kernel gave it at first.
+        let systemCongestionControl: String?
         let ended: (String?) -> Void
 
         init(_ identifier: ConnectionIdentifier, _ channel: any Channel, ended: @escaping (String?) -> Void) {
             self.identifier = identifier
             self.channel = channel
             self.ended = ended
+            systemCongestionControl = LinkChannel.congestionControl(of: channel)
         }
     }
 
@@ -41,6 +44,9 @@ public final class LinkEndpoint {
 
     private let session: LinkSession
     private var loss = LossEstimate()
+    private var congestion: CongestionChooser
+    /// What the log has told of.
+    private var refusedCongestionControls: Set<String> = []
     /// What had been sent when `loss` was told last.
     private var wireBytesNoted: UInt64 = 0
     private let logger: Logger
@@ -54,9 +60,12 @@ public final class LinkEndpoint {
     private var timerDeadline: NIODeadline?
 
     /// Makes an end without connections.
+    /// - Parameter congestionControl: what decides how fast this end's connections may send; the other end has its own.
     public init(
-        role: LinkRole, eventLoop: any EventLoop, logger: Logger, times: LinkTimes = LinkTimes(), random: RandomSource = .system
+        role: LinkRole, eventLoop: any EventLoop, logger: Logger, congestionControl: CongestionControl = .automatic,
+        times: LinkTimes = LinkTimes(), random: RandomSource = .system
     ) {
+        congestion = CongestionChooser(congestionControl)
         self.eventLoop = eventLoop
         self.logger = logger
         self.session = LinkSession(role: role, times: times, random: random)
@@ -85,6 +94,7 @@ public final class LinkEndpoint {
             loss.note(sentBytes: sent &- wireBytesNoted, sentAgainBytes: retransmittedBytes &- before)
             wireBytesNoted = sent
             session.setLossy(loss.isLossy)
+            if congestion.note(isLossy: loss.isLossy) { connections.values.forEach(controlCongestion) }
         }
         for connection in connections.values {
             guard let counts = LinkChannel.retransmissions(of: connection.channel) else { continue }
@@ -92,6 +102,24 @@ public final class LinkEndpoint {
             connection.retransmittedSegments = counts.segments
             retransmittedBytes &+= UInt64(segments) &* UInt64(counts.segmentBytes)
         }
+    }
+
+    /// The algorithms that decide how fast the connections of this end may send, each once; mostly all have the same.
+    public var congestionControls: [String] {
+        Set(connections.values.compactMap { LinkChannel.congestionControl(of: $0.channel) }).sorted()
+    }
+
+    private func controlCongestion(of connection: Connection) {
+        guard let system = connection.systemCongestionControl else { return }
+        let name = congestion.name ?? system
+        if LinkChannel.congestionControl(of: connection.channel) == name || LinkChannel.setCongestionControl(name, of: connection.channel) {
+            return
+        }
+        // The line's loss is no fault of anybody: the link goes on as it is.
+        if !refusedCongestionControls.insert(name).inserted { return }
+        logger.warning(
+            "the kernel refuses a congestion control for the link: see net.ipv4.tcp_allowed_congestion_control",
+            metadata: ["name": "\(name)", "inForce": "\(system)"])
     }
 
     /// What this end sends at most.
@@ -138,7 +166,9 @@ public final class LinkEndpoint {
     func attach(_ channel: any Channel, ended: @escaping (String?) -> Void) -> any ChannelHandler & RemovableChannelHandler {
         let identifier = ConnectionIdentifier(nextConnection)
         nextConnection += 1
-        connections[identifier] = Connection(identifier, channel, ended: ended)
+        let connection = Connection(identifier, channel, ended: ended)
+        connections[identifier] = connection
+        controlCongestion(of: connection)
         session.connectionOpened(identifier, now: .now())
         return LinkFrameHandler(self, identifier)
     }

@@ -32,17 +32,23 @@ public final class LinkListener {
     private let context: NIOSSLContext
     private let logger: Logger
     private let times: LinkTimes
+    private let congestionControl: CongestionControl
     private var strangersLog = RateLimitedLog()
     private var unauthenticated = 0
     private var serverChannel: (any Channel)?
     private var joining: [ObjectIdentifier: any Channel] = [:]
 
     /// Prepares listening. Call `start` on the event loop.
-    public init(eventLoop: any EventLoop, credentials: LinkCredentials, logger: Logger, times: LinkTimes = LinkTimes()) throws {
+    /// - Parameter congestionControl: what decides how fast the connections of its links may send.
+    public init(
+        eventLoop: any EventLoop, credentials: LinkCredentials, logger: Logger, congestionControl: CongestionControl = .automatic,
+        times: LinkTimes = LinkTimes()
+    ) throws {
         self.eventLoop = eventLoop
         self.context = try credentials.serverContext()
         self.logger = logger
         self.times = times
+        self.congestionControl = congestionControl
     }
 
     /// Binds, and tells the address, whose port the system chose if `port` is 0.
@@ -126,7 +132,8 @@ public final class LinkListener {
 
     private func link(of peer: PeerIdentity) -> LinkEndpoint {
         if let link = links[peer] { return link }
-        let link = LinkEndpoint(role: .acceptor, eventLoop: eventLoop, logger: logger, times: times)
+        let link = LinkEndpoint(
+            role: .acceptor, eventLoop: eventLoop, logger: logger, congestionControl: congestionControl, times: times)
         links[peer] = link
         delegate?.linkListener(self, created: link, for: peer)
         return link

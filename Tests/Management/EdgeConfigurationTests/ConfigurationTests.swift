@@ -43,7 +43,7 @@ import Testing
               listen: "[::1]:0"
               tokenFile: ../token
               openMetrics: true
-            link: {connect: home.example.com:7481, connections: 4}
+            link: {connect: home.example.com:7481, connections: 4, congestionControl: bbr}
             target:
               listen: [0.0.0.0:3260, "[::]:3260"]
               discoveryAuthentication: required
@@ -63,7 +63,7 @@ import Testing
                 == Configuration(
                     role: .cloud(part), name: "west-1", stateDirectory: "/s", log: .init(level: .debug, format: .json),
                     api: .init(listen: .init(host: "::1", port: 0), tokenFile: "/etc/causeway/../token", openMetrics: true),
-                    memoryLimitBytes: 1 << 30))
+                    memoryLimitBytes: 1 << 30, linkCongestionControl: "bbr"))
         #expect(cloud.exposedListeners == ["target.listen 0.0.0.0:3260", "target.listen [::]:3260"])
         let onprem = try Configuration.parse(
             "role: onprem\nname: h\nstate: /s\nlink:\n  listen: 10.0.0.1:7481\ndisks:\n- name: a\n  path: ./a.img\n- {name: b, path: /dev/sdb, readOnly: true}\n",
@@ -138,6 +138,14 @@ import Testing
         (
             "role: cloud\nname: n\nstate: /s\nlink: {connections: 0}\n",
             "4:21: link.connections: “0” is not a whole number from 1 to 16"
+        ),
+        (
+            "role: onprem\nname: n\nstate: /s\nlink: {congestionControl: bbr v2}\n",
+            "4:27: link.congestionControl: “bbr v2” is no name of a congestion control — write automatic"
+        ),
+        (
+            "role: cloud\nname: n\nstate: /s\nlink: {congestionControl: ''}\n",
+            "link.congestionControl: “” is no name of a congestion control"
         ),
         ("role: cloud\nname: n\nstate: /s\nlink: {connect: 'a:0'}\n", "4:17: link.connect: one cannot connect to port 0"),
         ("role: cloud\nname: n\nstate: /s\ntarget: {listen: []}\n", "target.listen: expected 1 to 16 addresses, found 0"),

@@ -60,8 +60,9 @@ import Testing
         var sent = 0
 
         init(_ eventLoop: any EventLoop) throws {
-            listener = try LinkListener(eventLoop: eventLoop, credentials: TestCertificates.onprem, logger: logger)
-            endpoint = LinkEndpoint(role: .initiator, eventLoop: eventLoop, logger: logger)
+            listener = try LinkListener(
+                eventLoop: eventLoop, credentials: TestCertificates.onprem, logger: logger, congestionControl: .named("reno"))
+            endpoint = LinkEndpoint(role: .initiator, eventLoop: eventLoop, logger: logger, congestionControl: .system)
             listener.delegate = gatekeeper
             endpoint.delegate = recorder
         }
@@ -137,6 +138,9 @@ import Testing
         #expect(control.wireBytesSent < control.plainBytesSent / 2)
         #expect(try await lab.run { $0.serverLink?.statistics[.control].wireBytesReceived } == control.wireBytesSent)
         #expect(try await lab.run { $0.endpoint.statistics.roundTripMilliseconds } != nil)
+        // Each end has its own.
+        #expect(try await lab.run { $0.serverLink?.congestionControls } == ["reno"])
+        #expect(try await lab.run { $0.endpoint.congestionControls.count } == 1)
         try await lab.stop()
     }
 

@@ -1,0 +1,142 @@
+import NIOCore
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+// Which algorithm of the kernel says how fast a connection may send (X6; tcp(7), TCP_CONGESTION).
+//
+// CUBIC takes each lost packet for a full queue, so what it sends falls with the loss and the round trip whatever the line carries; BBR goes by
+// what arrives. On a line that loses nothing the system's choice is as good as another, and the operator's. So by default a link
+// has the system's, and BBR from the moment on when its line turns out to lose packets. Going back has time: packets that CUBIC lost to a full
+// queue look the same, and BBR fills no queue.
+
+/// What decides how fast the connections of a link may send.
+public enum CongestionControl: Equatable, Sendable {
+    /// The system's algorithm, and BBR while the line loses packets.
+    case automatic
+    /// The system's (`net.ipv4.tcp_congestion_control`).
+    case system
+    /// One of the kernel's, by its name.
+    case named(String)
+
+    /// The algorithm for a line that loses packets.
+    static let forLossyLines = "bbr"
+
+    /// The words that are no names of algorithms.
+    public static let words = ["automatic", "system"]
+
+    /// Reads a word or a name. Nil for what can't be a name: an algorithm's has at most 15 letters, digits and underscores.
+    public init?(_ text: String) {
+        switch text {
+        case "automatic": self = .automatic
+        case "system": self = .system
+        default:
+            let isName = !text.isEmpty && text.utf8.count <= CongestionName.byteCountMax && text.utf8.allSatisfy(CongestionName.isPart)
+            guard isName else { return nil }
+            self = .named(text)
+        }
+    }
+
+    /// Why this process can't have it; nil when it can.
+    public var obstacle: String? {
+        guard case .named(let name) = self else { return nil }
+        #if canImport(Glibc)
+            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            guard descriptor >= 0 else { return nil }
+            defer { close(descriptor) }
+            var value = CongestionName(name)
+            let size = socklen_t(MemoryLayout<CongestionName>.size)
+            if setsockopt(descriptor, Int32(IPPROTO_TCP), CongestionName.option, &value, size) == 0 { return nil }
+            return errno == EPERM
+                ? "only root may use it (net.ipv4.tcp_allowed_congestion_control lists those for everybody)"
+                : "the kernel has none of that name"
+        #else
+            return nil
+        #endif
+    }
+}
+
+/// The name of an algorithm as the kernel takes and gives it: 16 bytes that end with zeroes (`TCP_CA_NAME_MAX`).
+struct CongestionName: Equatable, Sendable {
+    /// TCP_CONGESTION.
+    static let option: CInt = 13
+    static let byteCountMax = 15
+
+    static func isPart(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"): true
+        default: false
+        }
+    }
+
+    /// The bytes, the first of them in the lowest byte of each.
+    private var low: UInt64 = 0
+    private var high: UInt64 = 0
+
+    /// Takes at most 15 bytes.
+    init(_ text: String) {
+        for (index, byte) in text.utf8.prefix(Self.byteCountMax).enumerated() {
+            if index < 8 { low |= UInt64(byte) << (8 * index) } else { high |= UInt64(byte) << (8 * (index - 8)) }
+        }
+        (low, high) = (low.littleEndian, high.littleEndian)
+    }
+
+    var text: String {
+        let bytes = [low.littleEndian, high.littleEndian].flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) } }
+        return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+    }
+}
+
+/// When a link changes its algorithm. Pure; told about once a second.
+struct CongestionChooser {
+    /// How often in a row the line must have been clean before the system's algorithm comes back: some ten minutes.
+    static let cleanNotesMin = 600
+
+    let control: CongestionControl
+    private var cleanNotes = 0
+    private var isForLoss = false
+
+    init(_ control: CongestionControl) { self.control = control }
+
+    /// The algorithm that connections are to have; nil for the system's.
+    var name: String? {
+        switch control {
+        case .automatic: isForLoss ? CongestionControl.forLossyLines : nil
+        case .system: nil
+        case .named(let name): name
+        }
+    }
+
+    /// Takes in whether the line loses packets now.
+    /// - Returns: true when `name` has changed.
+    mutating func note(isLossy: Bool) -> Bool {
+        let before = name
+        cleanNotes = isLossy ? 0 : cleanNotes + 1
+        if isLossy { isForLoss = true } else if cleanNotes >= Self.cleanNotesMin { isForLoss = false }
+        return name != before
+    }
+}
+
+extension LinkChannel {
+    /// The algorithm of a connection; nil for a channel that is no TCP connection. Called on the channel's loop.
+    static func congestionControl(of channel: any Channel) -> String? {
+        guard let options = channel as? any SocketOptionProvider else { return nil }
+        var name: String?
+        let value: EventLoopFuture<CongestionName> = options.unsafeGetSocketOption(
+            level: .tcp, name: NIOBSDSocket.Option(rawValue: CongestionName.option))
+        // On its own loop the channel answers before this returns.
+        value.assumeIsolated().whenSuccess { name = $0.text }
+        return name
+    }
+
+    /// Gives a connection an algorithm; false when the kernel refuses. Called on the channel's loop.
+    static func setCongestionControl(_ name: String, of channel: any Channel) -> Bool {
+        guard let options = channel as? any SocketOptionProvider else { return false }
+        var isDone = false
+        options.unsafeSetSocketOption(
+            level: .tcp, name: NIOBSDSocket.Option(rawValue: CongestionName.option), value: CongestionName(name)
+        ).assumeIsolated().whenSuccess { isDone = true }
+        return isDone
+    }
+}
