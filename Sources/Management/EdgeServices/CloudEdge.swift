@@ -177,16 +177,13 @@ actor CloudEdge: EdgeController {
         renewing?.cancel()
         retryingCache?.cancel()
         if let plane {
-            if let (peer, minute) = try? await plane.run({ plane in
-                plane.link.flatMap { link in link.history.finish().map { (link.peer, $0) } }
-            }) {
-                await history?.keep(minute, peer: peer)
-            }
+            let begun = try? await plane.run { plane in plane.link.flatMap { link in link.history.finish().map { (link.peer, $0) } } }
             _ = try? await plane.call { (plane: CloudPlane, done: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.stop { done(.success(true)) }
             }
             dialer?.send { $0.stop() }
             plane.send { $0.link?.endpoint.close(reason: "the cloud edge is stopping") }
+            if let (peer, minute) = begun ?? nil { await history?.keep(minute, peer: peer) }
         }
     }
 

@@ -57,15 +57,19 @@ actor KeptHistory {
     /// hour and whole minutes before.
     /// - Parameter recorder: what is in memory; nil when there is no link now.
     func history(of peer: String, seconds: Int, samplesMax: Int, _ recorder: LinkRecorder?) throws -> LinkHistory {
-        let start = Date(timeIntervalSinceNow: -Double(seconds))
+        let now = Date()
         let steps = max(1, min(samplesMax, Self.samplesMax))
         let finest = seconds <= LinkRecorder.secondsMax ? 1 : 60
         let stepSeconds = ((seconds + steps - 1) / steps + finest - 1) / finest * finest
+        // Steps begin at multiples of their length: the first one is whole, so that there are not more of them.
+        let step = Double(stepSeconds)
+        let start = Date(timeIntervalSince1970: ((now.timeIntervalSince1970 - Double(seconds)) / step).rounded(.up) * step)
         var samples: [LinkHistory.Sample]
         if finest == 1 {
             samples = recorder?.seconds(from: start) ?? []
         } else {
-            samples = try store?.minutes(peer: peer, from: start) ?? []
+            // None of a clock that was ahead.
+            samples = try store?.minutes(peer: peer, from: start).filter { $0.time <= now } ?? []
             if let running = recorder?.minute, running.time >= start {
                 // What was kept of it is of a process before this one.
                 if samples.last?.time == running.time { samples[samples.count - 1].add(running) } else { samples.append(running) }

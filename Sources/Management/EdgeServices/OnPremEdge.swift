@@ -154,10 +154,10 @@ actor OnPremEdge: EdgeController {
             let begun = try? await plane.run { plane in
                 plane.peers.values.compactMap { link in link.history.finish().map { (link.peer, $0) } }
             }
-            for (peer, minute) in begun ?? [] { await history?.keep(minute, peer: peer) }
             _ = try? await plane.call { (plane: HomePlane, done: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.stop { done(.success(true)) }
             }
+            for (peer, minute) in begun ?? [] { await history?.keep(minute, peer: peer) }
         }
         // The store stays open: calls of edges that are on their way may still read it, every change in it is durable when it
         // returns, and the process ends now.

@@ -12,23 +12,31 @@ public final class HistoryStore: Sendable {
     public static let fileName = "link-history.sqlite"
     /// How long minutes are kept.
     public static let keptSeconds: TimeInterval = 31 * 86_400
+    /// How many minutes of a link are kept; with more the oldest are forgotten.
+    static let minutesKept = Int(keptSeconds) / 60
     /// How long a call waits for somebody who copies the database.
     private static let busySeconds = 10.0
 
     private let database: DatabaseQueue
+    private let minutesMax: Int
 
     /// Opens the history in a state directory, and makes it when it is missing or damaged.
     /// - Returns: also whether a damaged one was put aside.
     public static func open(directory: OpenDirectory) throws -> (store: HistoryStore, wasDamaged: Bool) {
+        try open(directory: directory, minutesMax: minutesKept)
+    }
+
+    static func open(directory: OpenDirectory, minutesMax: Int) throws -> (store: HistoryStore, wasDamaged: Bool) {
         do {
-            return (try HistoryStore(directory: directory), false)
+            return (try HistoryStore(directory: directory, minutesMax: minutesMax), false)
         } catch let error as DatabaseError where [.SQLITE_NOTADB, .SQLITE_CORRUPT].contains(error.resultCode) {
             for name in try directory.list() where name.hasPrefix(fileName) { try directory.remove(name) }
-            return (try HistoryStore(directory: directory), true)
+            return (try HistoryStore(directory: directory, minutesMax: minutesMax), true)
         }
     }
 
-    private init(directory: OpenDirectory) throws {
+    private init(directory: OpenDirectory, minutesMax: Int) throws {
+        self.minutesMax = minutesMax
         // Made here and not by SQLite, so that it is never there with other rights.
         try directory.open(Self.fileName, [.write, .create], permissions: 0o600).setPermissions(0o600)
         var configuration = Configuration()
@@ -54,7 +62,7 @@ public final class HistoryStore: Sendable {
     /// Closes the database. No call may follow.
     public func close() throws { try database.close() }
 
-    /// Keeps a minute, or the rest of one of which the beginning is kept, and forgets those that are too old then.
+    /// Keeps a minute, or the rest of one of which the beginning is kept, and forgets the oldest when there are too many.
     public func keep(_ minute: LinkHistory.Sample, peer: String) throws {
         let time = Int64(minute.time.timeIntervalSince1970)
         try database.write { database in
@@ -66,7 +74,12 @@ public final class HistoryStore: Sendable {
             let text = String(decoding: try Self.encoder.encode(whole), as: UTF8.self)
             try database.execute(
                 sql: "INSERT OR REPLACE INTO minute (peer, time, sample) VALUES (?, ?, ?)", arguments: [peer, time, text])
-            try database.execute(sql: "DELETE FROM minute WHERE peer = ? AND time < ?", arguments: [peer, time - Int64(Self.keptSeconds)])
+            // By their number and not by their age: a clock that is wrong for a minute must not cost a month.
+            try database.execute(
+                sql: """
+                    DELETE FROM minute WHERE peer = ? AND time <=
+                        (SELECT time FROM minute WHERE peer = ? ORDER BY time DESC LIMIT 1 OFFSET ?)
+                    """, arguments: [peer, peer, minutesMax])
         }
     }
 

@@ -42,22 +42,26 @@ extension LinkSession {
 
     // MARK: Copies
 
-    /// On a lossy line a frame of a demand read goes out on a second quiet connection too, if one takes it at once.
-    func prepareCopy(of transmission: LinkTransmission) {
-        guard isLossy else { return }
+    /// On a lossy line a frame of a demand read goes out on a second quiet connection too, if one takes it at once and no limit is in the way.
+    func prepareCopy(of transmission: LinkTransmission, now: NIODeadline) {
+        guard isLossy, shaper.due(transmission.header.trafficClass, now: now) == nil else { return }
         let quiet = Self.quietConnections(of: connections.count { $0.isEstablished })
         let other = connections.filter(\.isEstablished).prefix(quiet).first { $0.identifier != transmission.connection && $0.isWritable }
         guard let other else { return }
-        copy = LinkTransmission(connection: other.identifier, header: transmission.header, bytes: transmission.bytes)
+        copy = LinkTransmission(connection: other.identifier, header: transmission.header, bytes: transmission.bytes, isCopy: true)
     }
 
-    func copyTransmission() -> LinkTransmission? {
+    /// What the operator allows on the line counts copies too. The window does not: nobody acknowledges them, and each is a short frame
+    /// behind one that the window let go.
+    func copyTransmission(now: NIODeadline) -> LinkTransmission? {
         guard let copy else { return nil }
         self.copy = nil
         // It may have ended, or become full, meanwhile.
         guard let index = index(of: copy.connection), connections[index].isWritable else { return nil }
-        counters[copy.header.trafficClass].framesCopied += 1
-        counters[copy.header.trafficClass].wireBytesSent += UInt64(copy.bytes.readableBytes)
+        let (trafficClass, byteCount) = (copy.header.trafficClass, copy.bytes.readableBytes)
+        shaper.sent(trafficClass, byteCount: byteCount, now: now)
+        counters[trafficClass].framesCopied += 1
+        counters[trafficClass].wireBytesSent += UInt64(byteCount)
         return copy
     }
 }

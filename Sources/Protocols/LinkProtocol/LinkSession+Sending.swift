@@ -11,19 +11,27 @@ extension LinkSession {
                 return LinkTransmission(connection: connections[index].identifier, header: frame.header, bytes: frame.encoded())
             }
         }
-        return copyTransmission() ?? acknowledgementTransmission(now: now) ?? dataTransmission(now: now)
+        return copyTransmission(now: now) ?? acknowledgementTransmission(now: now) ?? dataTransmission(now: now)
     }
 
     /// Says that a data frame took fewer bytes on the line than were counted, because it was compressed.
     public func compressed(_ transmission: LinkTransmission, wireBytes: Int) {
         guard transmission.header.kind == .data else { return }
         let trafficClass = transmission.header.trafficClass
+        if transmission.isCopy { return copyCompressed(trafficClass, saved: transmission.bytes.readableBytes - wireBytes) }
         let saved = senders[Int(trafficClass.rawValue)].setWireBytes(wireBytes, sequence: transmission.header.sequence)
         guard saved > 0 else { return }
         window.shrink(by: saved)
         shaper.saved(trafficClass, byteCount: saved)
         counters[trafficClass].wireBytesSent -= UInt64(saved)
         if let index = index(of: transmission.connection) { connections[index].inFlightBytes -= saved }
+    }
+
+    /// The sender, the window and the connection know the frame itself, and nothing of its copy.
+    private func copyCompressed(_ trafficClass: TrafficClass, saved: Int) {
+        guard saved > 0 else { return }
+        shaper.saved(trafficClass, byteCount: saved)
+        counters[trafficClass].wireBytesSent -= UInt64(saved)
     }
 
     /// What belongs to the connection itself: hello, pong, ping.
@@ -106,7 +114,7 @@ extension LinkSession {
         var header = bytes
         guard let decoded = try? FrameHeader.decode(from: &header) else { return nil }
         let transmission = LinkTransmission(connection: connections[index].identifier, header: decoded, bytes: bytes)
-        if lane == .urgentDemand { prepareCopy(of: transmission) }
+        if lane == .urgentDemand { prepareCopy(of: transmission, now: now) }
         return transmission
     }
 }

@@ -57,6 +57,15 @@ public struct LinkTransmission: Sendable {
     public let header: FrameHeader
     /// The encoded frame: header and payload, not compressed.
     public let bytes: ByteBuffer
+    /// It is the data frame that left last once more, on another connection: it goes as that went.
+    public let isCopy: Bool
+
+    init(connection: ConnectionIdentifier, header: FrameHeader, bytes: ByteBuffer, isCopy: Bool = false) {
+        self.connection = connection
+        self.header = header
+        self.bytes = bytes
+        self.isCopy = isCopy
+    }
 
     /// The payload, not compressed.
     public var payload: ByteBuffer {

@@ -53,6 +53,8 @@ public final class LinkEndpoint {
     private let compressor = Compressor()
     private var choosers = TrafficClass.allCases.map { CompressionChooser($0) }
     private var connections: [ConnectionIdentifier: Connection] = [:]
+    /// The data frame that left last, as it went on the line.
+    private var lastFrame = ByteBuffer()
     private var nextConnection: UInt64 = 1
     private var isPumping = false
     private var isPumpScheduled = false
@@ -266,7 +268,7 @@ public final class LinkEndpoint {
                 session.connectionClosed(transmission.connection, now: .now())
                 continue
             }
-            let bytes = encode(transmission)
+            let bytes = wireBytes(of: transmission)
             connection.unflushedBytes += bytes.readableBytes
             connection.channel.write(bytes, promise: nil)
             if connection.unflushedBytes >= LinkLimits.pieceBytes { flush(connection) }
@@ -280,9 +282,19 @@ public final class LinkEndpoint {
         if !connection.channel.isWritable { session.connectionWritable(connection.identifier, false) }
     }
 
-    /// The frame as it goes on the line: compressed when that pays.
-    private func encode(_ transmission: LinkTransmission) -> ByteBuffer {
+    /// The frame as it goes on the line; a copy as the frame itself went.
+    private func wireBytes(of transmission: LinkTransmission) -> ByteBuffer {
         guard transmission.header.kind == .data else { return transmission.bytes }
+        guard transmission.isCopy else {
+            lastFrame = encode(transmission)
+            return lastFrame
+        }
+        session.compressed(transmission, wireBytes: lastFrame.readableBytes)
+        return lastFrame
+    }
+
+    /// The frame, compressed when that pays.
+    private func encode(_ transmission: LinkTransmission) -> ByteBuffer {
         let index = Int(transmission.header.trafficClass.rawValue)
         let (payload, byteCount) = (transmission.payload, transmission.header.payloadBytes)
         var looksRandom = false

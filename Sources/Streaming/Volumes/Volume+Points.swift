@@ -275,8 +275,8 @@ extension Volume {
         points.cutLeavingLog = log.groupPoint(of: point)
         log.release(through: point) { [self] result in
             points.isPromoting = false
-            points.cutLeavingLog = nil
-            if case .failure(let error) = result { _ = deviceError(error) }
+            // One that the log could not let go of durably may be back after a crash: for the others it is here still.
+            if case .failure(let error) = result { _ = deviceError(error) } else { points.cutLeavingLog = nil }
             promoteNext()
         }
     }

@@ -177,6 +177,8 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         if volumes.contains(where: { $0.log.sealedPoints.count >= pointsMax }) {
             return completion(.failure(.unreachable("too many points of this group wait to go home; try again later")))
         }
+        let (number, isTooLarge) = lastNumber.addingReportingOverflow(1)
+        if isTooLarge { return completion(.failure(.stopped("the numbers of this group's points have run out"))) }
         let start = clock()
         // Without a single write the first volume has an empty point, which carries the cut. What there is to say of a point is said
         // of each disk.
@@ -186,7 +188,7 @@ public final class VolumeGroup<Directory: StorageDirectory> {
             return GroupPoint.Member(
                 volume: volume.identifier, point: isSealed ? volume.log.currentEpoch : volume.log.currentEpoch - 1, isSealed: isSealed)
         }
-        lastNumber += 1
+        lastNumber = number
         let cut = GroupPoint(group: identifier, number: lastNumber, members: parts)
         sealing = cut
         needsCut = false

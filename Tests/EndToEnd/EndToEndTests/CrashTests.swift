@@ -89,6 +89,8 @@ extension EndToEndFaults {
         /// The volume and the disk at home hold what was acknowledged, and the same.
         private func verify(_ lab: Lab, _ name: String) async throws {
             try await lab.untilServing(name)
+            // While daemons are killed all the time points hardly get home.
+            try await lab.untilCaughtUp(name)
             try await lab.seal(name)
             for place in [lab.url(name), lab.disk(name)] {
                 let result = try await Command.run("causeway-load", ["verify", place, ledger(lab, name), "--exact"], seconds: 120)

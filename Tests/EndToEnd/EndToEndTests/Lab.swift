@@ -155,6 +155,18 @@ final class Lab {
         guard result.isSuccess else { throw CommandFailure(description: result.description) }
     }
 
+    /// Waits until home has all that was written to a volume, however much that is, as long as it becomes less.
+    func untilCaughtUp(_ name: String, stalledSeconds: Double = 180) async throws {
+        var (least, deadline) = (UInt64.max, ContinuousClock.now + .seconds(stalledSeconds))
+        while let unsent = try await status(name).unsent, unsent.bytes > 0 {
+            if unsent.bytes < least { (least, deadline) = (unsent.bytes, ContinuousClock.now + .seconds(stalledSeconds)) }
+            guard ContinuousClock.now < deadline else {
+                throw CommandFailure(description: "\(name): \(unsent.bytes) bytes are not home, and were no less for \(stalledSeconds) s")
+            }
+            try await Task.sleep(for: .milliseconds(250))
+        }
+    }
+
     /// Reads a volume through the target, and compares its start with a file.
     func check(_ name: String, hasAtItsStart file: String) async throws {
         let copy = directory.appendingPathComponent("copy-of-\(name)").path

@@ -40,13 +40,17 @@ import Testing
         }
     }
 
-    @Test("what is older than a month goes")
+    @Test("with too many minutes the oldest go; a clock that is wrong once costs no others")
     func forgets() throws {
         try Self.with { directory in
-            let store = try HistoryStore.open(directory: directory).store
-            let month = Int(HistoryStore.keptSeconds / 60)
-            for number in [0, 1, 2, month, month + 1] { try store.keep(Self.minute(number), peer: "a") }
-            #expect(try store.minutes(peer: "a", from: .distantPast).map(\.time) == [1, 2, month, month + 1].map { Self.minute($0).time })
+            let store = try HistoryStore.open(directory: directory, minutesMax: 4).store
+            try store.keep(Self.minute(0), peer: "b")
+            for number in 0..<6 { try store.keep(Self.minute(number), peer: "a") }
+            #expect(try store.minutes(peer: "a", from: .distantPast).map(\.time) == (2..<6).map { Self.minute($0).time })
+            try store.keep(Self.minute(10_000_000), peer: "a")
+            for number in [6, 7] { try store.keep(Self.minute(number), peer: "a") }
+            #expect(try store.minutes(peer: "a", from: .distantPast).map(\.time) == [5, 6, 7, 10_000_000].map { Self.minute($0).time })
+            #expect(try store.minutes(peer: "b", from: .distantPast).count == 1)
         }
     }
 

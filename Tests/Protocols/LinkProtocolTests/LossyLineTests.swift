@@ -53,6 +53,45 @@ import Testing
         }
     }
 
+    /// A lossy session with four connections, some short answers to send, and the data frames that it sends at once.
+    private func copies(_ shape: LinkShape, answers: UInt64, compressedBytes: Int? = nil) -> (
+        session: LinkSession, frames: [LinkTransmission]
+    ) {
+        let load = SimulatedLoad(
+            [], SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(10), queue: .milliseconds(40)), connections: 4)
+        load.line.run(for: .seconds(1))
+        let session = load.line.session(.acceptor)
+        session.setLossy(true)
+        session.setShape(shape, now: load.line.now)
+        for number in 0..<answers {
+            _ = session.enqueue(.readData(read: number, offset: 0, data: ByteBuffer(repeating: 1, count: 4_096)), .demand, isBulk: false)
+        }
+        var frames: [LinkTransmission] = []
+        while let frame = session.nextTransmission(now: load.line.now) {
+            if let compressedBytes { session.compressed(frame, wireBytes: compressedBytes) }
+            if frame.header.kind == .data { frames.append(frame) }
+        }
+        return (session, frames)
+    }
+
+    @Test("a copy counts on the line, and what is known of the frame itself stays as it is")
+    func copyIsCounted() {
+        let (session, frames) = copies(LinkShape(), answers: 4, compressedBytes: 1_000)
+        #expect(frames.map(\.isCopy) == [false, true, false, true, false, true, false, true])
+        #expect(session.statistics[.demand].wireBytesSent == 8_000)
+        #expect(session.connections.map(\.inFlightBytes).reduce(0, +) == 4_000)
+        #expect(session.window.inFlightBytes == 4_000)
+    }
+
+    @Test("a copy takes of what the operator allows")
+    func copyIsLimited() {
+        let (_, frames) = copies(LinkShape(bytesPerSecond: 10_000), answers: 40)
+        let byteCounts = frames.map(\.bytes.readableBytes)
+        // What an idle limit lets through at once, and the frame that takes the last of it.
+        #expect(byteCounts.reduce(0, +) <= 2 * LinkLimits.framePayloadBytes + 2 * (byteCounts.first ?? 0), "\(byteCounts.count)")
+        #expect(frames.contains(where: \.isCopy) && frames.count < 80)
+    }
+
     @Test("a line is lossy while some thousandths are sent again, and not for a few segments")
     func estimate() {
         var estimate = LossEstimate()
