@@ -98,12 +98,12 @@ extension LossModel {
         self = .bursts(share, meanLength: length)
     }
 
-    /// A share in 0 ... 1 from its text, with or without a percent sign.
+    /// A share in 0 ... 1 from its text, with or without a percent sign. All is 100%: who writes 1 means 1%.
     static func share(_ text: String) -> Double? {
         let isPercent = text.hasSuffix("%")
         guard let number = Double(isPercent ? String(text.dropLast()) : text) else { return nil }
         let share = isPercent ? number / 100 : number
-        return (0...1).contains(share) ? share : nil
+        return (0...1).contains(share) && (isPercent || share < 1) ? share : nil
     }
 }
 

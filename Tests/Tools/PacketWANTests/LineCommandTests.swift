@@ -41,7 +41,8 @@ struct LineCommandTests {
     }
 
     @Test(arguments: [
-        "", "set", "set rtt", "set rtt=", "set rate=fast", "set loss=101%", "set loss=-1%", "set loss=1%/0", "set loss=1%/", "set loss=nan",
+        "", "set", "set rtt", "set rtt=", "set rate=fast", "set loss=101%", "set loss=1", "set reorder=1.0", "set loss=-1%",
+        "set loss=1%/0", "set loss=1%/", "set loss=nan",
         "set queue=-1", "set reorder=2", "set colour=red", "cut everything", "cut blackhole", "stats now", "reset", "\u{0}",
     ])
     func refusesEverythingElse(line: String) {
