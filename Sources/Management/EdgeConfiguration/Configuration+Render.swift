@@ -13,16 +13,17 @@ extension Configuration {
             "  listen: \(quote(configuration.api.listen.description))",
             "  tokenFile: \(quote(configuration.api.tokenFile))",
             "  openMetrics: \(configuration.api.openMetrics)",
+            "link:",
+            "  congestionControl: \(configuration.linkCongestionControl)",
         ]
         switch configuration.role {
-        case .onprem(let onprem): lines += configuration.renderLink() + render(onprem)
-        case .cloud(let cloud): lines += configuration.renderLink() + render(cloud)
+        case .onprem(let onprem): lines += render(onprem)
+        case .cloud(let cloud): lines += render(cloud)
         }
         return lines.joined(separator: "\n") + "\n"
     }
 
-    private func renderLink() -> [String] { ["link:", "  congestionControl: \(linkCongestionControl)"] }
-
+    /// Begins with what only this role says of the link.
     private static func render(_ onprem: OnPrem) -> [String] {
         var lines = ["  listen: \(quote(onprem.linkListen.description))"]
         guard !onprem.disks.isEmpty else { return lines + ["disks: []"] }
@@ -33,6 +34,7 @@ extension Configuration {
         return lines
     }
 
+    /// Begins with what only this role says of the link.
     private static func render(_ cloud: Cloud) -> [String] {
         var lines: [String] = []
         if let connect = cloud.linkConnect { lines.append("  connect: \(quote(connect.description))") }

@@ -154,7 +154,7 @@ public struct Configuration: Sendable, Equatable {
 
     public init(
         role: Role, name: String, stateDirectory: String, log: Log = Log(), api: API, memoryLimitBytes: UInt64 = 512 << 20,
-        linkCongestionControl: String = "automatic"
+        linkCongestionControl: String = defaultCongestionControl
     ) {
         self.role = role
         self.name = name
@@ -179,6 +179,8 @@ public struct Configuration: Sendable, Equatable {
             stateDirectory: stateDirectory, api: API(tokenFile: stateDirectory + "/" + defaultTokenFile))
     }
 
+    /// `link.congestionControl` when it is left out.
+    public static let defaultCongestionControl = "automatic"
     /// The name of the token file in the state directory, when `api.tokenFile` is left out.
     public static let defaultTokenFile = "api-token"
     /// The name of the cache file in the state directory, when `cache.path` is left out.

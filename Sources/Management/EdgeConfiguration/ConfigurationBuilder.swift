@@ -87,8 +87,8 @@ struct ConfigurationBuilder {
 
     /// Whether the kernel has it is known when the edge starts.
     private func congestionControl(_ link: Section?) -> String {
-        guard let link else { return "automatic" }
-        return link.value("congestionControl", default: "automatic") { text throws(ValueError) in
+        guard let link else { return Configuration.defaultCongestionControl }
+        return link.value("congestionControl", default: Configuration.defaultCongestionControl) { text throws(ValueError) in
             let isName = text.utf8.allSatisfy { (0x61...0x7a).contains($0) || (0x30...0x39).contains($0) || $0 == 0x5f }
             guard isName, 1...Limit.congestionControlName ~= text.utf8.count else {
                 throw ValueError(

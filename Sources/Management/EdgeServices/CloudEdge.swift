@@ -183,7 +183,7 @@ actor CloudEdge: EdgeController {
             }
             dialer?.send { $0.stop() }
             plane.send { $0.link?.endpoint.close(reason: "the cloud edge is stopping") }
-            if let (peer, minute) = begun ?? nil { await history?.keep(minute, peer: peer) }
+            if let (peer, minute) = begun { await history?.keep(minute, peer: peer) }
         }
     }
 

@@ -24,7 +24,7 @@ struct EdgeEnvironment: Sendable {
     var memory: MemoryShares { MemoryShares(limitBytes: configuration.memoryLimitBytes) }
 
     /// What decides how fast the link's connections may send.
-    var congestionControl: CongestionControl { CongestionControl(configuration.linkCongestionControl) ?? .automatic }
+    var congestionControl: CongestionControl { CongestionControl(configuration.linkCongestionControl) }
 
     /// Threads for blocking file operations.
     static let threadCount = 8

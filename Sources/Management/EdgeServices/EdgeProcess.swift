@@ -42,7 +42,7 @@ public struct EdgeProcess: Sendable {
         do { tokens = try TokenFile.loadOrCreate(configuration.api.tokenFile) } catch {
             throw EdgeFailure(.state, "\(error)")
         }
-        if let obstacle = CongestionControl(configuration.linkCongestionControl)?.obstacle {
+        if let obstacle = CongestionControl(configuration.linkCongestionControl).obstacle {
             throw EdgeFailure(
                 .configuration,
                 "link.congestionControl: this edge can't have “\(configuration.linkCongestionControl)”: \(obstacle); write automatic or system, "

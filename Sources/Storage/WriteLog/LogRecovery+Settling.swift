@@ -13,10 +13,7 @@ extension LogRecovery {
         guard claimedDurable < expected else {
             return fail(.corrupt("batch \(claimedDurable) was durable, but the log ends before batch \(expected)"))
         }
-        // The names as they were found, too: a process that was killed may have taken away the first file of a released epoch, and nothing
-        // of that is durable. If the power brought it back when the others are gone, there would be a hole in the row.
-        let isSkipped = isPlanted(.trustsNamesThatAreGone)
-        synchronizeNames(isSkipped: isSkipped) { [self] in
+        let settleFiles = { [self] in
             cutTornEnd { [self] in
                 synchronize(epochs.flatMap(\.files)[...]) { [self] in
                     // The newest first: until the last of them is gone the row stays broken where it is.
@@ -26,10 +23,13 @@ extension LogRecovery {
                 }
             }
         }
+        if isPlanted(.trustsNamesThatAreGone) { return settleFiles() }
+        // The names as they were found, too: a process that was killed may have taken away the first file of a released epoch, and nothing
+        // of that is durable. If the power brought it back when the others are gone, there would be a hole in the row.
+        synchronizeNames(then: settleFiles)
     }
 
-    private func synchronizeNames(isSkipped: Bool = false, then next: @escaping () -> Void) {
-        if isSkipped { return next() }
+    private func synchronizeNames(then next: @escaping () -> Void) {
         directory.synchronize { [self] result in step(result, next) }
     }
 

@@ -23,24 +23,20 @@ public enum CongestionControl: Equatable, Sendable {
     /// The algorithm for a line that loses packets.
     static let forLossyLines = "bbr"
 
-    /// The words that are no names of algorithms.
-    public static let words = ["automatic", "system"]
-
-    /// Reads a word or a name. Nil for what can't be a name: an algorithm's has at most 15 letters, digits and underscores.
-    public init?(_ text: String) {
+    /// Reads a word, or takes the text for a name; whether there is such an algorithm `obstacle` tells.
+    public init(_ text: String) {
         switch text {
         case "automatic": self = .automatic
         case "system": self = .system
-        default:
-            let isName = !text.isEmpty && text.utf8.count <= CongestionName.byteCountMax && text.utf8.allSatisfy(CongestionName.isPart)
-            guard isName else { return nil }
-            self = .named(text)
+        default: self = .named(text)
         }
     }
 
     /// Why this process can't have it; nil when it can.
     public var obstacle: String? {
         guard case .named(let name) = self else { return nil }
+        let unknown = "the kernel has none of that name"
+        if name.utf8.count > CongestionName.byteCountMax { return unknown }
         #if canImport(Glibc)
             let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
             guard descriptor >= 0 else { return nil }
@@ -48,9 +44,8 @@ public enum CongestionControl: Equatable, Sendable {
             var value = CongestionName(name)
             let size = socklen_t(MemoryLayout<CongestionName>.size)
             if setsockopt(descriptor, Int32(IPPROTO_TCP), CongestionName.option, &value, size) == 0 { return nil }
-            return errno == EPERM
-                ? "only root may use it (net.ipv4.tcp_allowed_congestion_control lists those for everybody)"
-                : "the kernel has none of that name"
+            if errno != EPERM { return unknown }
+            return "only root may use it (net.ipv4.tcp_allowed_congestion_control lists those for everybody)"
         #else
             return nil
         #endif
@@ -62,13 +57,6 @@ struct CongestionName: Equatable, Sendable {
     /// TCP_CONGESTION.
     static let option: CInt = 13
     static let byteCountMax = 15
-
-    static func isPart(_ byte: UInt8) -> Bool {
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"): true
-        default: false
-        }
-    }
 
     /// The bytes, the first of them in the lowest byte of each.
     private var low: UInt64 = 0

@@ -264,11 +264,12 @@ public final class LinkEndpoint {
 
     private func transmit() {
         while let transmission = session.nextTransmission(now: .now()) {
+            // Also when nobody takes it: a copy may follow.
+            let bytes = wireBytes(of: transmission)
             guard let connection = connections[transmission.connection] else {
                 session.connectionClosed(transmission.connection, now: .now())
                 continue
             }
-            let bytes = wireBytes(of: transmission)
             connection.unflushedBytes += bytes.readableBytes
             connection.channel.write(bytes, promise: nil)
             if connection.unflushedBytes >= LinkLimits.pieceBytes { flush(connection) }

@@ -178,7 +178,9 @@ public final class VolumeGroup<Directory: StorageDirectory> {
             return completion(.failure(.unreachable("too many points of this group wait to go home; try again later")))
         }
         let (number, isTooLarge) = lastNumber.addingReportingOverflow(1)
-        if isTooLarge { return completion(.failure(.stopped("the numbers of this group's points have run out"))) }
+        if isTooLarge {
+            return completion(.failure(.stopped("the numbers of this group's points have run out; make another group of its volumes")))
+        }
         let start = clock()
         // Without a single write the first volume has an empty point, which carries the cut. What there is to say of a point is said
         // of each disk.

@@ -3,7 +3,7 @@
 
     /// The proof that the simulator finds bugs: each that is planted must make one of the first worlds fail.
     public struct PlantedBugHunt: Sendable {
-        /// The last seed that is tried; the rarest bug shows in one world of some 900. `make test` runs these seeds without a bug.
+        /// The last seed that is tried; the rarest bug shows in one world of some thousand. `make test` runs these seeds without a bug.
         public static let lastSeed: UInt64 = 7000
 
         /// The bug that all worlds of the hunt have.
