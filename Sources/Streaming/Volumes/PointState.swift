@@ -85,6 +85,14 @@ struct PointTransmission {
     }
 }
 
+/// A run of a point on its way from the log to the outbox.
+private struct PointRead {
+    let range: SectorRange
+    /// Nil while it is being read, and for zeroes.
+    var data: ByteBuffer?
+    var isReady = false
+}
+
 /// Someone who waits until everything written before a moment has come to some place.
 struct PointWaiter {
     let point: PointNumber
@@ -103,6 +111,11 @@ struct AwaitingSeal {
 struct PointState {
     /// How many points may be on the line or in home's hands before the first is received.
     static let inFlightMax: UInt64 = 4
+    /// How much of a point may be read ahead of what the link takes, in bytes; what is begun with less may go beyond it by one run. A volume has
+    /// that much ready for its turn (`SendingTurns.quantumBytes`), and the same again while it has that turn.
+    static let readAheadBytesMax = 128 << 10
+    /// How many runs of a point may be read from the log at once, or wait there for one before them.
+    static let readsMax = 16
     /// How long a point that home could not take waits before it is sent again.
     static let retryDelay: TimeAmount = .seconds(1)
 
@@ -115,8 +128,14 @@ struct PointState {
     var transmission: PointTransmission?
     /// Messages that the link has not taken yet.
     var outbox = Deque<LinkMessage>()
-    /// True while a run is being read from the log.
-    var isReading = false
+    /// Runs that are being read from the log or wait for one that is, in the order in which they are sent.
+    private var reads = Deque<PointRead>()
+    /// True while the runs that come next wait for a read.
+    var isReading: Bool { !reads.isEmpty }
+    /// The number of the first of them; they are counted within a session.
+    private var firstRead = 0
+    /// Data in the outbox or on its way there.
+    private var preparedBytes = 0
     /// Counts sessions, so that a read that belongs to a lost one is ignored.
     var session: UInt64 = 0
     /// Not before then is anything sent: home asked for patience.
@@ -134,7 +153,9 @@ struct PointState {
         session &+= 1
         transmission = nil
         outbox.removeAll()
-        isReading = false
+        reads.removeAll()
+        firstRead = 0
+        preparedBytes = 0
         sent = received
         pausedUntil = nil
     }
@@ -143,6 +164,37 @@ struct PointState {
         sessionLost()
         generation = reply.generation
         sent = reply.receivedPoint
+    }
+
+    /// The link has taken the first message of the outbox.
+    mutating func messageWasSent() {
+        if case .pointData(_, _, _, let data)? = outbox.popFirst() { preparedBytes -= data.readableBytes }
+    }
+
+    /// True when one more run may be taken before those before it have been sent.
+    var mayReadAhead: Bool { reads.count < Self.readsMax && preparedBytes < Self.readAheadBytesMax }
+
+    /// Begins with one more run; the number is what `readEnded` is told.
+    mutating func addRead(of run: LogSegment) -> Int {
+        if case .data = run.content { preparedBytes += run.range.byteCount }
+        reads.append(PointRead(range: run.range))
+        return firstRead + reads.count - 1
+    }
+
+    /// A run of this session has been read; nil for zeroes.
+    mutating func readEnded(_ number: Int, with data: ByteBuffer?) {
+        let index = number - firstRead
+        guard reads.indices.contains(index) else { return }
+        reads[index].data = data
+        reads[index].isReady = true
+    }
+
+    /// Takes out the first run if it is ready.
+    mutating func nextRead() -> (range: SectorRange, data: ByteBuffer?)? {
+        guard let first = reads.first, first.isReady else { return nil }
+        reads.removeFirst()
+        firstRead += 1
+        return (first.range, first.data)
     }
 
     /// The point to send next, if one is sealed and the limits allow it.

@@ -3,7 +3,7 @@ import LinkProtocol
 import NIOCore
 import WriteLog
 
-// Sealing, sending, and letting go of points (W4, W5). PointState.swift draws the way of a point.
+// Sealing and letting go of points (W4, W5). PointState.swift draws the way of a point, Volume+Sending.swift sends it.
 
 extension Volume {
     /// The points, as the API shows them.
@@ -128,78 +128,6 @@ extension Volume {
         points.sealsAwaitingGroup = []
         for waiter in waiters { waiter.completion(.failure(error)) }
         for seal in awaiting { seal.completion(.failure(error)) }
-    }
-
-    // MARK: Sending
-
-    /// Hands messages of points to the link until it takes no more or there are none.
-    func sendPoints() {
-        guard isOpenAtHome, !points.isReading, points.pausedUntil == nil else { return }
-        while true {
-            while let message = points.outbox.first {
-                guard uplink(message, .writeBehind, true) else { return }
-                points.outbox.removeFirst()
-            }
-            guard prepareMessages() else { return }
-        }
-    }
-
-    /// Fills the outbox with what comes next; false when nothing does, or when it has to be read first.
-    private func prepareMessages() -> Bool {
-        guard var transmission = points.transmission else {
-            guard let point = points.nextToSend(lastSealed: lastSendable) else { return false }
-            points.transmission = PointTransmission(point: point, segments: log.contents(of: point))
-            points.outbox.append(.pointBegin(volume: identifier, generation: points.generation, point: point))
-            if let attributes = attributesToSend(of: point) {
-                points.outbox.append(.pointAttributes(volume: identifier, point: point, attributes: attributes))
-            }
-            return true
-        }
-        guard let run = transmission.nextRun() else {
-            points.outbox.append(transmission.commit(volume: identifier))
-            points.transmission = nil
-            points.sent = transmission.point
-            statistics.pointsSent &+= 1
-            return true
-        }
-        if case .zeroes = run.content {
-            if !isPlanted(.sendsPointWithoutZeroes) {
-                points.outbox.append(transmission.message(forZeroes: run.range, volume: identifier))
-            }
-            points.transmission = transmission
-            return true
-        }
-        var data = ByteBufferAllocator().buffer(capacity: run.range.byteCount)
-        if log.readIfResident(run, into: &data) {
-            addToOutbox(run.range, data, &transmission)
-            points.transmission = transmission
-            return true
-        }
-        points.transmission = transmission
-        readForPoint(run)
-        return false
-    }
-
-    private func addToOutbox(_ range: SectorRange, _ data: ByteBuffer, _ transmission: inout PointTransmission) {
-        statistics.pointBytesSent &+= UInt64(range.byteCount)
-        points.outbox.append(
-            contentsOf: transmission.messages(for: range, data: data, pieceBytes: preferredPieceBytes(), volume: identifier))
-    }
-
-    private func readForPoint(_ run: LogSegment) {
-        points.isReading = true
-        let session = points.session
-        log.read(run) { [self] result in
-            guard session == points.session, var transmission = points.transmission else { return }
-            points.isReading = false
-            switch result {
-            case .success(let data):
-                addToOutbox(run.range, data, &transmission)
-                points.transmission = transmission
-                sendPoints()
-            case .failure(let error): _ = deviceError(error)
-            }
-        }
     }
 
     // MARK: Answers from home
