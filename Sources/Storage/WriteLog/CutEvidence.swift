@@ -31,10 +31,40 @@ extension GroupPoint {
         guard number > cut.number, let own = members.first(where: { $0.volume == part.volume }) else { return false }
         return own.point < part.point || own.point == part.point && own.isSealed
     }
+
+    /// Those of the cuts of a group of which a later one contradicts a part; only the parts of some volumes count. It is what `contradicts` says
+    /// of each pair, in one walk from the latest cut to the first: the lowest point that later cuts have of a volume decides.
+    public static func contradicted(among cuts: Set<GroupPoint>, volumes: Set<VolumeIdentifier>) -> Set<GroupPoint> {
+        var later: [VolumeIdentifier: Member] = [:]
+        var contradicted = Set<GroupPoint>()
+        // Cuts of one number are not later than each other.
+        var ofNumber: [Member] = []
+        var number = UInt64.max
+        for cut in cuts.sorted(by: { $0.number > $1.number }) {
+            if cut.number < number {
+                for member in ofNumber { later[member.volume] = lower(member, later[member.volume]) }
+                ofNumber = []
+                number = cut.number
+            }
+            ofNumber += cut.members
+            let isContradicted = cut.members.contains { part in
+                guard volumes.contains(part.volume), let lowest = later[part.volume] else { return false }
+                return lowest.point < part.point || lowest.point == part.point && lowest.isSealed
+            }
+            if isContradicted { contradicted.insert(cut) }
+        }
+        return contradicted
+    }
+
+    /// The part that says more against earlier ones.
+    private static func lower(_ member: Member, _ other: Member?) -> Member {
+        guard let other, other.point < member.point || other.point == member.point && other.isSealed else { return member }
+        return other
+    }
 }
 
 extension WriteLog: CutEvidence {
-    public var oldestHeldPoint: PointNumber { sealedPoints.first?.number ?? currentEpoch }
+    public var oldestHeldPoint: PointNumber { epochs.first { $0.isSealed && $0.sealedAt != nil }?.number ?? currentEpoch }
 
     public func groupPoint(of point: PointNumber) -> GroupPoint? { attributes(of: point)?.group }
 

@@ -185,8 +185,10 @@ public final class VolumeGroup<Directory: StorageDirectory> {
         // Without a single write the first volume has an empty point, which carries the cut. What there is to say of a point is said
         // of each disk.
         let isForced = !volumes.contains { $0.log.hasUnsealedWrites }
+        let broken = needsCut ? brokenCuts : []
         let parts = volumes.enumerated().map { index, volume in
-            let isSealed = volume.log.hasUnsealedWrites || seal != nil || isForced && index == 0 || needsCut && hasBrokenCut(volume)
+            let hasBrokenCut = !broken.isEmpty && cuts(in: volume.log).contains { broken.contains($0) }
+            let isSealed = volume.log.hasUnsealedWrites || seal != nil || isForced && index == 0 || hasBrokenCut
             return GroupPoint.Member(
                 volume: volume.identifier, point: isSealed ? volume.log.currentEpoch : volume.log.currentEpoch - 1, isSealed: isSealed)
         }
@@ -258,22 +260,33 @@ public final class VolumeGroup<Directory: StorageDirectory> {
     }
 
     /// True when every volume that is in the group still has its part of the cut, durable: then it is one, of these volumes.
+    ///
+    /// A later cut that contradicts this one is in every log that has a part of the broken one (`brokenCuts`), unless another crash has broken
+    /// that one too. Then only the point tells that was sealed again, and when its log has let go of it home still holds it (`GroupAgreement`).
     private func isWhole(_ cut: GroupPoint) -> Bool {
-        cut.members.allSatisfy { part in
-            guard let volume = members.first(where: { $0.identifier == part.volume }) else { return !missing.contains(part.volume) }
-            return has(volume.log, part, of: cut)
+        guard isHeld(cut) else { return false }
+        if isPlanted(.trustsPartOfCut) { return true }
+        let parts = cut.members.filter { part in members.contains { $0.identifier == part.volume } }
+        return !members.contains { member in
+            cuts(in: member.log).contains { later in later.number > cut.number && parts.contains { later.contradicts($0, of: cut) } }
         }
     }
 
-    /// A later cut that contradicts this one is in every log that has a part of the broken one (`hasBrokenCut`), unless another crash has broken
-    /// that one too. Then only the point tells that was sealed again, and when its log has let go of it home still holds it (`GroupAgreement`).
-    private func has(_ log: WriteLog<Directory>, _ part: GroupPoint.Member, of cut: GroupPoint) -> Bool {
-        if isPlanted(.trustsPartOfCut) { return true }
-        return cut.isHeld(part, by: log) && !cutsInLogs.contains { $0.contradicts(part, of: cut) }
+    /// True when no log of a volume that is in the group still lacks its part of the cut.
+    private func isHeld(_ cut: GroupPoint) -> Bool {
+        cut.members.allSatisfy { part in
+            guard let volume = members.first(where: { $0.identifier == part.volume }) else { return !missing.contains(part.volume) }
+            return isPlanted(.trustsPartOfCut) || cut.isHeld(part, by: volume.log)
+        }
     }
 
-    /// True when the volume has a part of a cut that never came about.
-    private func hasBrokenCut(_ volume: Volume<Directory>) -> Bool { cuts(in: volume.log).contains { !isWhole($0) } }
+    /// The cuts in the logs that never came about. There may be as many as points wait to go home, so each is looked at once.
+    private var brokenCuts: Set<GroupPoint> {
+        let cuts = Set(cutsInLogs)
+        let contradicted =
+            isPlanted(.trustsPartOfCut) ? [] : GroupPoint.contradicted(among: cuts, volumes: Set(members.lazy.map(\.identifier)))
+        return cuts.filter { contradicted.contains($0) || !isHeld($0) }
+    }
 
     private func cuts(in log: WriteLog<Directory>) -> [GroupPoint] { log.cuts.filter { $0.group == identifier } }
 
