@@ -97,7 +97,9 @@ let storage: [Target] = [
 ]
 
 let streaming: [Target] = [
-    room("Volumes", floor: "Streaming", ["Blocks", "SecureCache", "WriteLog", "CloudOnlyDisk", "Disks", "LinkProtocol", nioCore, deque]),
+    room(
+        "Volumes", floor: "Streaming",
+        ["Blocks", "Ciphers", "SecureCache", "WriteLog", "CloudOnlyDisk", "Disks", "LinkProtocol", nioCore, deque]),
     room("Link", floor: "Streaming", ["LinkProtocol", "Blocks", "Compression", nioCore, nioPosix, nioTLS, nioSSL, crypto, logging, deque]),
     room("WANRelay", floor: "Streaming", [nioCore, nioPosix, logging, deque]),
 ]

@@ -59,6 +59,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case trustsPartOfCut
     /// A point goes home without the ranges that it sets to zeroes.
     case sendsPointWithoutZeroes
+    /// A block that home takes for equal is taken without a look at it.
+    case trustsReferences
 
     // The journal at home.
     /// A point says that it is received before its file is durable, and is applied at once.

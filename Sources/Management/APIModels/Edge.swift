@@ -130,6 +130,19 @@ public struct Link: Codable, Sendable, Equatable {
         }
     }
 
+    /// Blocks that this edge named instead of sending them, because the peer has equal ones.
+    public struct Deduplication: Codable, Sendable, Equatable {
+        /// Bytes of the blocks that were named.
+        public var referredBytes: UInt64
+        /// Bytes of those of them that the peer had no more, and asked for.
+        public var wrongBytes: UInt64
+
+        public init(referredBytes: UInt64 = 0, wrongBytes: UInt64 = 0) {
+            self.referredBytes = referredBytes
+            self.wrongBytes = wrongBytes
+        }
+    }
+
     /// The identifier of the peer edge.
     public var peer: String
     public var state: State
@@ -152,12 +165,14 @@ public struct Link: Codable, Sendable, Equatable {
     public var ratesInForce: LinkRates
     /// The algorithms of the kernel that decide how fast this edge's connections may send, such as `bbr`: mostly one; none without a connection.
     public var congestionControls: [String]
+    /// What did not have to be sent since the edge started; nil where nothing is ever named.
+    public var deduplication: Deduplication?
 
     public init(
         peer: String, state: State, connections: Int = 0, roundTripMilliseconds: Double? = nil,
         baseRoundTripMilliseconds: Double? = nil,
         lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, since: Date, shaping: LinkShaping = LinkShaping(),
-        ratesInForce: LinkRates = LinkRates(), congestionControls: [String] = []
+        ratesInForce: LinkRates = LinkRates(), congestionControls: [String] = [], deduplication: Deduplication? = nil
     ) {
         self.peer = peer
         self.state = state
@@ -171,5 +186,6 @@ public struct Link: Codable, Sendable, Equatable {
         self.shaping = shaping
         self.ratesInForce = ratesInForce
         self.congestionControls = congestionControls
+        self.deduplication = deduplication
     }
 }

@@ -25,7 +25,10 @@ extension Configuration {
 
     /// Begins with what only this role says of the link.
     private static func render(_ onprem: OnPrem) -> [String] {
-        var lines = ["  listen: \(quote(onprem.linkListen.description))"]
+        var lines = [
+            "  listen: \(quote(onprem.linkListen.description))",
+            "  deduplicationMemory: \(ByteSize.text(onprem.deduplicationMemoryBytes))",
+        ]
         guard !onprem.disks.isEmpty else { return lines + ["disks: []"] }
         lines.append("disks:")
         for disk in onprem.disks {

@@ -55,10 +55,17 @@ public struct Configuration: Sendable, Equatable {
     public struct OnPrem: Sendable, Equatable {
         /// `link.listen`: where cloud edges connect.
         public var linkListen: NetworkAddress
+        /// `link.deduplicationMemory`: what the edge remembers of the blocks that others were sent takes so much; 0 for nothing, then equal blocks
+        /// cross again.
+        public var deduplicationMemoryBytes: UInt64
         public var disks: [Disk]
 
-        public init(linkListen: NetworkAddress = .init(host: "127.0.0.1", port: 7481), disks: [Disk] = []) {
+        public init(
+            linkListen: NetworkAddress = .init(host: "127.0.0.1", port: 7481), deduplicationMemoryBytes: UInt64 = 32 << 20,
+            disks: [Disk] = []
+        ) {
             self.linkListen = linkListen
+            self.deduplicationMemoryBytes = deduplicationMemoryBytes
             self.disks = disks
         }
     }

@@ -11,6 +11,8 @@ struct ConfigurationBuilder {
         static let writeLogSize = Configuration.Cloud.writeLogSizes
         static let writeLogMemory: ClosedRange<UInt64> = (1 << 20)...(16 << 30)
         static let memoryLimit: ClosedRange<UInt64> = (128 << 20)...(1 << 40)
+        /// A sixteenth of the limit, when nothing is said.
+        static let memoryPerDeduplicationMemory: UInt64 = 16
         static let recoveryPointObjective: ClosedRange<Duration> = .milliseconds(50)...(.seconds(86_400))
         static let sealSize: ClosedRange<UInt64> = (1 << 20)...(1 << 30)
         static let congestionControlName = 15
@@ -39,7 +41,7 @@ struct ConfigurationBuilder {
         let link = top.values["link"].flatMap { reader.section($0, "link", role: role) }
         let part: Configuration.Role?
         switch role {
-        case "onprem"?: part = .onprem(onprem(top, link))
+        case "onprem"?: part = .onprem(onprem(top, link, memoryLimit: memoryLimit))
         case "cloud"?: part = .cloud(cloud(top, link, state: state, memoryLimit: memoryLimit))
         default: part = nil
         }
@@ -99,9 +101,13 @@ struct ConfigurationBuilder {
         }
     }
 
-    private func onprem(_ top: Section, _ link: Section?) -> Configuration.OnPrem {
-        var onprem = Configuration.OnPrem()
-        if let link { onprem.linkListen = link.address("listen", default: onprem.linkListen) }
+    private func onprem(_ top: Section, _ link: Section?, memoryLimit: UInt64) -> Configuration.OnPrem {
+        var onprem = Configuration.OnPrem(deduplicationMemoryBytes: memoryLimit / Limit.memoryPerDeduplicationMemory)
+        if let link {
+            onprem.linkListen = link.address("listen", default: onprem.linkListen)
+            onprem.deduplicationMemoryBytes = link.size(
+                "deduplicationMemory", default: onprem.deduplicationMemoryBytes, in: 0...memoryLimit / 4)
+        }
         guard let node = top.values["disks"], !reader.isNull(node) else { return onprem }
         guard let sequence = node.sequence else {
             reader.fail(node, "disks: expected a list, found \(reader.describe(node))", hint: "begin each disk with “- name: …”")

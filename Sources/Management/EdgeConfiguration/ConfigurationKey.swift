@@ -36,6 +36,7 @@ struct ConfigurationKey: Sendable {
         .init(section: "", name: "link", roles: .both),
         .init(section: "link", name: "congestionControl", roles: .both),
         .init(section: "link", name: "listen", roles: .onprem),
+        .init(section: "link", name: "deduplicationMemory", roles: .onprem),
         .init(section: "", name: "disks", roles: .onprem),
         .init(section: "disks[]", name: "name", roles: .onprem),
         .init(section: "disks[]", name: "path", roles: .onprem),

@@ -213,7 +213,8 @@ final class CloudPlane {
 
     private func route(_ message: LinkMessage) {
         switch message {
-        case .readData(let read, _, _), .readZeroes(let read, _, _), .readFailed(let read, _), .allocationReply(let read, _):
+        case .readData(let read, _, _), .readZeroes(let read, _, _), .readReferences(let read, _, _, _, _), .readFailed(let read, _),
+            .allocationReply(let read, _):
             servedByTag[UInt16(read >> 48)]?.volume.receive(message)
         case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
             served[volume]?.volume.receive(message)

@@ -60,17 +60,21 @@ final class HomePlane: LinkListenerDelegate {
     private let onSeen: @Sendable (_ edge: String) async -> Void
     /// A minute of the link to an edge is over.
     var onMinute: (_ edge: String, LinkHistory.Sample) -> Void = { _, _ in }
+    /// What each edge was sent of the disks; nil when nothing is referred to.
+    private let sentBlocks: SentBlocks?
+    private var peerBlocks: [String: PeerBlocks] = [:]
     /// What is sent to each edge at most.
     private var shapings: [String: LinkShaping] = [:]
 
     init(
-        eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder,
+        eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder, sentBlocks: SentBlocks?,
         onRequest: @escaping @Sendable (_ edge: String, _ session: UInt64, _ method: String, _ body: ByteBuffer) async -> ControlAnswer,
         onJoin: @escaping @Sendable (ByteBuffer) async -> ByteBuffer, onSeen: @escaping @Sendable (_ edge: String) async -> Void
     ) {
         self.eventLoop = eventLoop
         self.threadPool = threadPool
         self.recorder = recorder
+        self.sentBlocks = sentBlocks
         self.onRequest = onRequest
         self.onJoin = onJoin
         self.onSeen = onSeen
@@ -121,6 +125,7 @@ final class HomePlane: LinkListenerDelegate {
         let peerLink = PeerLink(peer: edge, endpoint: link, eventLoop: eventLoop)
         link.delegate = peerLink
         peers[edge] = peerLink
+        peerLink.blocks = blocks(of: edge)
         peerLink.onShaped = { [recorder] in recorder.record(shaped: $0, peer: edge) }
         peerLink.shaping = shapings[edge] ?? LinkShaping()
         peerLink.onMinute = { [unowned self] in onMinute(edge, $0) }
@@ -155,7 +160,8 @@ final class HomePlane: LinkListenerDelegate {
 
     private func route(_ message: LinkMessage, from edge: String, link: LinkEndpoint) {
         switch message {
-        case .readRequest(let read, let volume, _), .allocationRequest(let read, let volume, _):
+        case .readRequest(let read, let volume, _), .readPlainRequest(let read, let volume, _, _),
+            .allocationRequest(let read, let volume, _):
             if let home = home(volume, of: edge) { return home.receive(message) }
             _ = link.send(.readFailed(read: read, status: .notOpen), class: .demand)
         case .pointBegin(let volume, _, let point):
@@ -214,6 +220,8 @@ final class HomePlane: LinkListenerDelegate {
             peers[edge]?.send(message, of: identifier, class: trafficClass, bulk: isBulk) ?? false
         }
         volume.preferredPieceBytes = { [unowned self] in peers[edge]?.endpoint.preferredPieceBytes ?? 16 << 10 }
+        volume.linkVersion = { [unowned self] in peers[edge]?.endpoint.version ?? LinkVersion.oldest }
+        volume.peerBlocks = blocks(of: edge)
         volume.onReceiving = { [unowned self] isReceiving in hold(identifier, of: edge, !isReceiving) }
         var lastRefusal: (refusal: PointRefusal, at: NIODeadline)?
         volume.onRefused = { [recorder] point, refusal in
@@ -244,6 +252,15 @@ final class HomePlane: LinkListenerDelegate {
         }
         served[identifier] = Served(volume: volume, disk: disk, edge: edge)
         settleGroups()
+    }
+
+    /// What an edge was sent, of all its volumes.
+    func blocks(of edge: String) -> PeerBlocks? {
+        guard let sentBlocks else { return nil }
+        if let blocks = peerBlocks[edge] { return blocks }
+        let blocks = PeerBlocks(table: sentBlocks, salt: UInt64(peerBlocks.count))
+        peerBlocks[edge] = blocks
+        return blocks
     }
 
     /// The journals of all disks that are served.

@@ -1,9 +1,11 @@
 import APIModels
+import Blocks
 import Foundation
 import Link
 import LinkHistory
 import LinkProtocol
 import ManagementAPI
+import Volumes
 
 /// A link as the API and the metrics show it (X8).
 enum LinkReport {
@@ -18,7 +20,8 @@ enum LinkReport {
             lastError: lastError ?? (endpoint.isConnected ? nil : endpoint.lastCloseReason.map { "\($0)" }),
             traffic: traffic(statistics),
             reconnects: Int(clamping: statistics.connectionsLost), since: link.since, shaping: link.shaping,
-            ratesInForce: link.ratesInForce, congestionControls: endpoint.congestionControls)
+            ratesInForce: link.ratesInForce, congestionControls: endpoint.congestionControls,
+            deduplication: link.blocks.map { deduplication($0.statistics) })
     }
 
     /// What the counters of a link say now, for its history. Called on the link's event loop.
@@ -28,6 +31,12 @@ enum LinkReport {
             isConnected: link.endpoint.isConnected, connections: statistics.connections, connectionsLost: statistics.connectionsLost,
             roundTripMilliseconds: statistics.roundTripMilliseconds, retransmittedBytes: link.endpoint.retransmittedBytes,
             traffic: traffic(statistics))
+    }
+
+    private static func deduplication(_ statistics: SentBlocks.Statistics) -> APIModels.Link.Deduplication {
+        .init(
+            referredBytes: statistics.referredBlocks &* UInt64(BlockGeometry.blockBytes),
+            wrongBytes: statistics.wrongBlocks &* UInt64(BlockGeometry.blockBytes))
     }
 
     private static func traffic(_ statistics: LinkStatistics) -> [APIModels.Link.Traffic] {
@@ -57,6 +66,16 @@ enum LinkReport {
                     MetricSample(
                         "causeway_link_round_trip_seconds", help: "The newest measured round trip.", kind: .gauge,
                         labels: [("peer", link.peer)], value: milliseconds / 1_000))
+            }
+            if let deduplication = link.deduplication {
+                samples += [
+                    MetricSample(
+                        "causeway_link_referred_bytes_total", help: "Bytes that were not sent, because the peer has equal blocks.",
+                        kind: .counter, labels: [("peer", link.peer)], value: Double(deduplication.referredBytes)),
+                    MetricSample(
+                        "causeway_link_wrong_references_bytes_total", help: "Bytes of those that the peer had no more, and asked for.",
+                        kind: .counter, labels: [("peer", link.peer)], value: Double(deduplication.wrongBytes)),
+                ]
             }
             for traffic in link.traffic {
                 let labels = [("peer", link.peer), ("class", traffic.trafficClass)]

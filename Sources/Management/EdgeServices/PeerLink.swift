@@ -65,6 +65,9 @@ final class PeerLink: LinkDelegate {
     var onMinute: (LinkHistory.Sample) -> Void = { _ in }
     private var recordedSecond: TimeInterval = 0
 
+    /// What the peer was sent of disks; nil where nothing is referred to.
+    var blocks: PeerBlocks?
+
     /// Since when the link has been up, or down.
     private(set) var since = Date()
 

@@ -85,6 +85,16 @@ extension Schema {
                     .required(
                         "congestionControls",
                         .list("What decides how fast this edge's connections may send, such as `bbr`.", of: .text("Its name."))),
+                    .optional("deduplication", .reference("LinkDeduplication")),
+                ])
+        ),
+        (
+            "LinkDeduplication",
+            .object(
+                "Blocks that this edge named instead of sending them, because the peer has equal ones; since the start.",
+                [
+                    .required("referredBytes", .count("Bytes of the blocks that were named.")),
+                    .required("wrongBytes", .count("Bytes of those of them that the peer had no more, and asked for.")),
                 ])
         ),
         page("Link"),

@@ -16,6 +16,8 @@ public enum LinkLimits {
     public static let goodbyeTextBytes = 256
     /// The runs in one answer about allocation. A message with more, or with none, is refused by `enqueue` and ends the session.
     public static let allocationRuns = AllocationExtents.answerMax
+    /// The blocks that one message refers to. A message with more, or with none, is refused by `enqueue` and ends the session.
+    public static let references = 128
     /// Connections that carry no bulk on a lossy line, at most.
     static let quietConnections = 2
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.

@@ -12,6 +12,8 @@ import NIOCore
 //   19 readFailed    read u64, status u8
 //   20 allocationRequest  read u64, volume 16, start u64, count u64
 //   21 allocationReply    read u64, runs (u64 each: bit 63 deallocated, the rest a number of sectors)
+//   22 readReferences     read u64, offset u32, volume 16, block u64, digests (32 each)
+//   23 readPlainRequest   read u64, volume 16, start u64, count u64, offset u32
 //   32 pointBegin    volume 16, generation u64, point u64
 //   33 pointData     volume 16, point u64, start u64, data (whole sectors)
 //   34 pointZeroes   volume 16, point u64, start u64, count u64
@@ -31,6 +33,8 @@ private enum MessageKind: UInt8 {
     case readFailed = 19
     case allocationRequest = 20
     case allocationReply = 21
+    case readReferences = 22
+    case readPlainRequest = 23
     case pointBegin = 32
     case pointData = 33
     case pointZeroes = 34
@@ -52,6 +56,8 @@ extension LinkMessage {
         case .allocationReply(_, let runs): 9 + 8 * runs.count
         case .readData(_, _, let data): 13 + data.readableBytes
         case .readZeroes: 17
+        case .readReferences(_, _, _, _, let digests): 37 + BlockDigest.byteCount * digests.count
+        case .readPlainRequest: 45
         case .readFailed: 10
         case .pointBegin: 33
         case .pointData(_, _, _, let data): 33 + data.readableBytes
@@ -70,6 +76,8 @@ extension LinkMessage {
             (1...LinkLimits.methodBytes).contains(method.utf8.count) && encodedBytes <= LinkLimits.controlMessageBytes
         case .reply: encodedBytes <= LinkLimits.controlMessageBytes
         case .readData(_, _, let data): (1...LinkLimits.pieceBytes).contains(data.readableBytes)
+        case .readReferences(_, _, _, let block, let digests):
+            (1...LinkLimits.references).contains(digests.count) && block <= .max - UInt64(digests.count)
         case .allocationReply(_, let runs):
             (1...LinkLimits.allocationRuns).contains(runs.count)
                 && runs.allSatisfy { $0.sectorCount > 0 && $0.sectorCount < Self.deallocatedBit }
@@ -102,6 +110,12 @@ extension LinkMessage {
             buffer.writeMultipleIntegers(MessageKind.readZeroes.rawValue, read, offset, byteCount)
         case .readFailed(let read, let status):
             buffer.writeMultipleIntegers(MessageKind.readFailed.rawValue, read, status.rawValue)
+        case .readReferences(let read, let offset, let source, let block, let digests):
+            buffer.writeMultipleIntegers(MessageKind.readReferences.rawValue, read, offset, source.high, source.low, block)
+            for digest in digests { digest.encode(into: &buffer) }
+        case .readPlainRequest(let read, let volume, let range, let offset):
+            buffer.writeMultipleIntegers(
+                MessageKind.readPlainRequest.rawValue, read, volume.high, volume.low, range.start, range.count, offset)
         case .allocationRequest(let read, let volume, let range):
             buffer.writeMultipleIntegers(
                 MessageKind.allocationRequest.rawValue, read, volume.high, volume.low, range.start, range.count)
@@ -193,6 +207,12 @@ extension LinkMessage {
                 return nil
             }
             return .readZeroes(read: read, offset: offset, byteCount: byteCount)
+        case .readReferences: return decodeReferences(from: &buffer)
+        case .readPlainRequest:
+            guard let read = buffer.readInteger(as: UInt64.self), let volume = readVolume(from: &buffer),
+                let range = readRange(from: &buffer), let offset = buffer.readInteger(as: UInt32.self)
+            else { return nil }
+            return .readPlainRequest(read: read, volume: volume, range: range, offset: offset)
         case .readFailed:
             guard let (read, statusByte) = buffer.readMultipleIntegers(as: (UInt64, UInt8).self),
                 let status = ReadStatus(rawValue: statusByte)
@@ -228,6 +248,17 @@ extension LinkMessage {
         case .pointAttributes: return PointAttributes(from: &buffer).map { .pointAttributes(volume: volume, point: first, attributes: $0) }
         default: return nil
         }
+    }
+
+    private static func decodeReferences(from buffer: inout ByteBuffer) -> LinkMessage? {
+        guard let (read, offset) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self), let source = readVolume(from: &buffer),
+            let block = buffer.readInteger(as: UInt64.self), buffer.readableBytes <= BlockDigest.byteCount * LinkLimits.references
+        else { return nil }
+        var digests: [BlockDigest] = []
+        digests.reserveCapacity(buffer.readableBytes / BlockDigest.byteCount)
+        while let digest = BlockDigest(from: &buffer) { digests.append(digest) }
+        let message = LinkMessage.readReferences(read: read, offset: offset, source: source, block: block, digests: digests)
+        return message.isEncodable ? message : nil
     }
 
     private static func decodeAllocationReply(from buffer: inout ByteBuffer) -> LinkMessage? {

@@ -81,6 +81,12 @@ public enum LinkMessage: Equatable, Sendable {
     case readData(read: UInt64, offset: UInt32, data: ByteBuffer)
     /// A piece of an answer that is all zeroes.
     case readZeroes(read: UInt64, offset: UInt32, byteCount: UInt32)
+    /// A piece of an answer: blocks of the asker's cache that the sender takes for equal, from `block` of the volume `source` on, one for each
+    /// digest (version 4 and later). The asker compares, and asks for the bytes of those that it has not, or not with this digest.
+    case readReferences(read: UInt64, offset: UInt32, source: VolumeIdentifier, block: UInt64, digests: [BlockDigest])
+    /// Asks for the bytes of `range` themselves, which belong at `offset` of the answer to `read`: what stood there instead was of no use
+    /// (version 4 and later).
+    case readPlainRequest(read: UInt64, volume: VolumeIdentifier, range: SectorRange, offset: UInt32)
     /// The whole answer, when it failed.
     case readFailed(read: UInt64, status: ReadStatus)
 

@@ -1,4 +1,5 @@
 import Blocks
+import DequeModule
 import NIOCore
 
 // The table of fetches: blocks that are on their way from home (R4).
@@ -26,6 +27,8 @@ final class Fetch {
     /// False from the moment when home may know newer bytes: no more joining, no caching.
     var isOpen = true
     var isSent = false
+    /// Bytes in whose place home has named blocks that should be here.
+    fileprivate var referredBytes = 0
 
     init(identifier: UInt64, blocks: Range<UInt64>, sectorCount: UInt64, isBulk: Bool, now: NIODeadline) {
         self.identifier = identifier
@@ -39,6 +42,13 @@ final class Fetch {
         data.writeRepeatingByte(0, count: whole.byteCount)
         missingBytes = range.byteCount
     }
+}
+
+/// Bytes of a fetch that home is asked for once more, because the blocks that it has named instead are not here.
+struct PlainQuestion {
+    let fetch: UInt64
+    let range: SectorRange
+    let offset: UInt32
 }
 
 /// The fetches of one volume.
@@ -56,6 +66,8 @@ struct FetchTable {
     private var waitingBulk: [Fetch] = []
     private var nextIdentifier: UInt64
     private(set) var bytesInFlight = 0
+    /// Each block in flight is asked for so at most once, when home is done with what it was asked first: it has no more reads to do than without.
+    private var plainQuestions = Deque<PlainQuestion>()
 
     /// Fetches are numbered upwards from `firstIdentifier`.
     init(firstIdentifier: UInt64) { nextIdentifier = firstIdentifier }
@@ -109,6 +121,37 @@ struct FetchTable {
         return fetch
     }
 
+    /// Home has named blocks in the place of an answer's bytes; false when that is not what a fetch waits for.
+    mutating func beginReferences(of identifier: UInt64, offset: UInt32, blockCount: Int) -> Bool {
+        let byteCount = blockCount * BlockGeometry.blockBytes
+        guard let fetch = fetches[identifier], fetch.isSent, blockCount > 0, let offset = Int(exactly: offset),
+            offset % BlockGeometry.blockBytes == 0, offset + byteCount <= fetch.range.byteCount,
+            fetch.referredBytes + byteCount <= fetch.range.byteCount
+        else { return false }
+        fetch.referredBytes += byteCount
+        return true
+    }
+
+    /// The blocks that home has named for a part of a fetch are not here.
+    mutating func askPlainly(of identifier: UInt64, offset: UInt32, blockCount: Int) {
+        guard let fetch = fetches[identifier] else { return }
+        let start = fetch.range.start + UInt64(offset) / UInt64(BlockGeometry.sectorBytes)
+        let range = SectorRange(from: start, to: start + UInt64(blockCount) * BlockGeometry.sectorsPerBlock)
+        plainQuestions.append(PlainQuestion(fetch: identifier, range: range, offset: offset))
+    }
+
+    /// The next question for bytes themselves that somebody still waits for.
+    mutating func nextPlainQuestion() -> PlainQuestion? {
+        while let question = plainQuestions.first {
+            if fetches[question.fetch] != nil { return question }
+            plainQuestions.removeFirst()
+        }
+        return nil
+    }
+
+    /// The question that `nextPlainQuestion` returned was taken by the link.
+    mutating func plainQuestionWasSent() { plainQuestions.removeFirst() }
+
     /// Takes a fetch out of the table; nil when there is none of that identifier.
     mutating func remove(identifier: UInt64) -> Fetch? {
         guard let fetch = fetches[identifier] else { return nil }
@@ -149,8 +192,10 @@ struct FetchTable {
         waitingShort = all.filter { !$0.isBulk }
         waitingBulk = all.filter { $0.isBulk }
         bytesInFlight = 0
+        plainQuestions.removeAll()
         for fetch in all {
             fetch.isSent = false
+            fetch.referredBytes = 0
             fetch.missingBytes = fetch.range.byteCount
         }
     }

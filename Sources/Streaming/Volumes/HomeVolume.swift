@@ -18,8 +18,18 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     /// An answer that is on its way out.
     private struct Answer {
         let read: UInt64
+        /// The first block of the data, and where that belongs in what was asked for.
+        let block: UInt64
+        let base: UInt32
         let data: ByteBuffer
+        /// Of each block that is neither zeroes nor cut; none when nothing is referred to.
+        var digests: [BlockDigest?] = []
+        /// The asker wants the bytes themselves.
+        var isPlain = false
         var offset = 0
+
+        var isShort: Bool { data.readableBytes <= HomeVolume.shortAnswerBytesMax }
+        var isComplete: Bool { offset >= data.readableBytes }
     }
 
     /// Counters since the volume was opened here.
@@ -55,6 +65,10 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     public var downlink: (LinkMessage, TrafficClass, Bool) -> Bool = { _, _, _ in false }
     /// How long a piece of an answer should be on this line: at most what one frame carries, less where a frame takes long.
     public var preferredPieceBytes: () -> Int = { 16 << 10 }
+    /// The version of the link's protocol that both edges speak.
+    public var linkVersion: () -> UInt16 = { LinkVersion.newest }
+    /// What the edge probably has of what it asks for; nil to send all of it.
+    public var peerBlocks: PeerBlocks?
     /// A point was refused, for this reason.
     public var onRefused: (PointNumber, PointRefusal) -> Void = { _, _ in }
     /// Asks for no more messages of points (false), and for the next ones again (true): the owner holds the link's credit back.
@@ -120,6 +134,9 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     public func receive(_ message: LinkMessage) {
         switch message {
         case .readRequest(let read, _, let range): answer(read, range)
+        case .readPlainRequest(let read, _, let range, let offset):
+            peerBlocks?.noteWrong(UInt64(range.blocks.count))
+            answer(read, range, base: offset, isPlain: true)
         case .allocationRequest(let read, _, let range): answerAllocation(read, range)
         case .pointBegin, .pointAttributes, .pointData, .pointZeroes, .pointCommit:
             waitingMessages.append(message)
@@ -137,7 +154,8 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
 
     // MARK: Reads
 
-    private func answer(_ read: UInt64, _ range: SectorRange) {
+    /// - Parameter base: where the range belongs in what the read asks for, in bytes.
+    private func answer(_ read: UInt64, _ range: SectorRange, base: UInt32 = 0, isPlain: Bool = false) {
         guard isOpen, journal.state == .open else { return say(.readFailed(read: read, status: .notOpen)) }
         guard range.byteCount <= Self.readBytesMax else { return say(.readFailed(read: read, status: .outOfRange)) }
         guard readsUnderWay + shortAnswers.count + longAnswers.count < Self.answersMax,
@@ -158,8 +176,11 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
             case .success(let data):
                 statistics.reads &+= 1
                 statistics.readBytes &+= UInt64(data.readableBytes)
-                let answer = Answer(read: read, data: data)
-                if data.readableBytes <= Self.shortAnswerBytesMax { shortAnswers.append(answer) } else { longAnswers.append(answer) }
+                var answer = Answer(read: read, block: range.blocks.lowerBound, base: base, data: data, isPlain: isPlain)
+                if let peerBlocks, linkVersion() >= LinkVersion.references, range.start % BlockGeometry.sectorsPerBlock == 0 {
+                    answer.digests = peerBlocks.digests(of: data)
+                }
+                if answer.isShort { shortAnswers.append(answer) } else { longAnswers.append(answer) }
                 sendAnswers()
             case .failure(let error):
                 answerBytes -= range.byteCount
@@ -196,32 +217,83 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     }
 
     private func sendAnswers() {
-        while let answer = shortAnswers.first {
-            guard downlink(message(for: answer, byteCount: answer.data.readableBytes), .demand, false) else { return }
-            shortAnswers.removeFirst()
-            answerBytes -= answer.data.readableBytes
+        while var answer = shortAnswers.popFirst() {
+            guard send(&answer, pieceBytes: answer.data.readableBytes) else { return shortAnswers.prepend(answer) }
         }
         let pieceBytes = preferredPieceBytes()
         while var answer = longAnswers.popFirst() {
-            while answer.offset < answer.data.readableBytes {
-                let byteCount = min(pieceBytes, answer.data.readableBytes - answer.offset)
-                guard downlink(message(for: answer, byteCount: byteCount), .demand, true) else {
-                    longAnswers.prepend(answer)
-                    return
-                }
-                answer.offset += byteCount
-            }
-            answerBytes -= answer.data.readableBytes
+            guard send(&answer, pieceBytes: pieceBytes) else { return longAnswers.prepend(answer) }
         }
     }
 
-    private func message(for answer: Answer, byteCount: Int) -> LinkMessage {
-        let offset = UInt32(clamping: answer.offset)
-        guard let piece = answer.data.getSlice(at: answer.data.readerIndex + answer.offset, length: byteCount) else {
-            return .readFailed(read: answer.read, status: .medium)
+    /// False when the link takes no more.
+    private func send(_ answer: inout Answer, pieceBytes: Int) -> Bool {
+        while !answer.isComplete {
+            let piece = reference(in: answer) ?? bytes(of: answer, pieceBytes: pieceBytes)
+            guard downlink(piece.message, .demand, !answer.isShort) else { return false }
+            answer.offset += piece.byteCount
+            if piece.isReference {
+                peerBlocks?.noteReferred(UInt64(piece.byteCount / BlockGeometry.blockBytes))
+            } else {
+                noteSent(answer, piece.byteCount)
+            }
         }
-        if piece.isAllZeroes { return .readZeroes(read: answer.read, offset: offset, byteCount: UInt32(clamping: byteCount)) }
-        return .readData(read: answer.read, offset: offset, data: piece)
+        answerBytes -= answer.data.readableBytes
+        return true
+    }
+
+    private typealias Piece = (message: LinkMessage, byteCount: Int, isReference: Bool)
+
+    /// What comes next as it is, up to a block that the edge has.
+    private func bytes(of answer: Answer, pieceBytes: Int) -> Piece {
+        var byteCount = min(pieceBytes, answer.data.readableBytes - answer.offset)
+        let first = answer.offset / BlockGeometry.blockBytes + 1
+        for index in first..<max(first, min(answer.digests.count, (answer.offset + byteCount) / BlockGeometry.blockBytes))
+        where source(of: index, in: answer) != nil {
+            byteCount = index * BlockGeometry.blockBytes - answer.offset
+            break
+        }
+        let offset = answer.base &+ UInt32(clamping: answer.offset)
+        guard let piece = answer.data.getSlice(at: answer.data.readerIndex + answer.offset, length: byteCount) else {
+            return (.readFailed(read: answer.read, status: .medium), byteCount, false)
+        }
+        if piece.isAllZeroes {
+            return (.readZeroes(read: answer.read, offset: offset, byteCount: UInt32(clamping: byteCount)), byteCount, false)
+        }
+        return (.readData(read: answer.read, offset: offset, data: piece), byteCount, false)
+    }
+
+    /// The blocks that come next by where the edge has them; nil when it probably does not.
+    private func reference(in answer: Answer) -> Piece? {
+        guard answer.offset % BlockGeometry.blockBytes == 0 else { return nil }
+        let first = answer.offset / BlockGeometry.blockBytes
+        guard let source = source(of: first, in: answer) else { return nil }
+        var digests: [BlockDigest] = []
+        for index in first..<min(answer.digests.count, first + LinkLimits.references) {
+            let next = BlockPlace(volume: source.volume, block: source.block + UInt64(index - first))
+            guard let digest = answer.digests[index], self.source(of: index, in: answer) == next else { break }
+            digests.append(digest)
+        }
+        let message = LinkMessage.readReferences(
+            read: answer.read, offset: answer.base &+ UInt32(clamping: answer.offset), source: source.volume, block: source.block,
+            digests: digests)
+        return (message, digests.count * BlockGeometry.blockBytes, true)
+    }
+
+    /// Where the edge probably has a block of the answer.
+    private func source(of index: Int, in answer: Answer) -> BlockPlace? {
+        guard !answer.isPlain, index < answer.digests.count, let digest = answer.digests[index] else { return nil }
+        return peerBlocks?.source(
+            of: digest, for: BlockPlace(volume: identifier, block: answer.block + UInt64(index)), isUrgent: answer.isShort)
+    }
+
+    /// The last `byteCount` bytes before the answer's offset have been sent: what blocks end there, the edge has.
+    private func noteSent(_ answer: Answer, _ byteCount: Int) {
+        let firstEnd = (answer.offset - byteCount) / BlockGeometry.blockBytes
+        for index in firstEnd..<min(answer.digests.count, answer.offset / BlockGeometry.blockBytes) {
+            guard let digest = answer.digests[index] else { continue }
+            peerBlocks?.note(digest, at: BlockPlace(volume: identifier, block: answer.block + UInt64(index)))
+        }
     }
 
     // MARK: Points

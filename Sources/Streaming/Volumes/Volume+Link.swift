@@ -79,6 +79,8 @@ extension Volume {
             receiveRead(read, offset: offset, data: data, byteCount: data.readableBytes)
         case .readZeroes(let read, let offset, let byteCount):
             receiveRead(read, offset: offset, data: nil, byteCount: Int(byteCount))
+        case .readReferences(let read, let offset, let source, let block, let digests):
+            receiveReferences(read, offset: offset, source: source, block: block, digests: digests)
         case .readFailed(let read, let status): receiveReadFailure(read, status: status)
         case .allocationReply(let read, let runs): receiveAllocation(read, runs)
         case .pointReceived(_, let point): pointWasReceived(point)

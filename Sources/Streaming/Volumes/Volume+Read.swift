@@ -172,6 +172,12 @@ extension Volume {
 
     func sendFetches() {
         guard isOpenAtHome else { return }
+        while let question = fetches.nextPlainQuestion() {
+            let message = LinkMessage.readPlainRequest(
+                read: question.fetch, volume: identifier, range: question.range, offset: question.offset)
+            guard uplink(message, .demand, false) else { return }
+            fetches.plainQuestionWasSent()
+        }
         while let fetch = fetches.nextToSend() {
             guard uplink(.readRequest(read: fetch.identifier, volume: identifier, range: fetch.range), .demand, false) else { return }
             fetches.markSent(fetch)

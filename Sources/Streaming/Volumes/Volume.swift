@@ -1,4 +1,5 @@
 import Blocks
+import Ciphers
 import CloudOnlyDisk
 import LinkProtocol
 import NIOCore
@@ -11,7 +12,7 @@ import WriteLog
 // Writes:  log, acknowledged when its file has them, or when durable for FUA and FLUSH; Volume+Write.swift.
 //          What is cloud-only goes to its own disk instead, and may come home later; Volume+Regions.swift, Volume+Imaging.swift.
 // Points:  the log's epochs, sealed by time, size or demand, sent in order, released when home has
-//          received them and the cache has taken their blocks; Volume+Points.swift.
+//          received them and the cache has taken their blocks; Volume+Points.swift, Volume+Sending.swift.
 // Link:    sessions come and go, the volume goes on; Volume+Link.swift.
 //
 //            linkLost                    pointRefused(fenced)
@@ -103,6 +104,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
         public var hitBlocks: UInt64 = 0
         public var missedBlocks: UInt64 = 0
         public var fetches: UInt64 = 0
+        /// Blocks that did not cross the link because an equal one was in the cache.
+        public var referredBlocks: UInt64 = 0
         public var pointsSent: UInt64 = 0
         public var pointBytesSent: UInt64 = 0
     }
@@ -144,6 +147,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     var rememberedAllocation: [AllocationExtent] = []
     var allocationEpoch: UInt64 = 0
     var points = PointState()
+    /// Compares blocks with what home says of them; nil when the library refuses, then all cross.
+    let blockHasher = BlockHasher()
     var isOpenAtHome = false
     var isConnected = false
     /// When home was last asked to open the volume.

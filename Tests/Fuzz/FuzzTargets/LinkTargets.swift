@@ -196,6 +196,9 @@ enum LinkSamples {
             .notice(method: "grants", body: ByteBuffer()), .readRequest(read: 9, volume: volume, range: range),
             .readData(read: 9, offset: 4096, data: ByteBuffer(repeating: 7, count: 512)),
             .readZeroes(read: 9, offset: 0, byteCount: 4096), .readFailed(read: 9, status: .busy),
+            .readReferences(
+                read: 9, offset: 4096, source: volume, block: 70, digests: [BlockDigest((1, 2, 3, 4)), BlockDigest((5, 6, 7, 8))]),
+            .readPlainRequest(read: 9, volume: volume, range: range, offset: 4096),
             .allocationRequest(read: 10, volume: volume, range: range),
             .allocationReply(
                 read: 10,

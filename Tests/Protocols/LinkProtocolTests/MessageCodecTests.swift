@@ -17,6 +17,8 @@ import Testing
         .readRequest(read: 9, volume: volume, range: range(8, 4096)),
         .readData(read: 9, offset: 16384, data: ByteBuffer(repeating: 7, count: LinkLimits.pieceBytes)),
         .readZeroes(read: 9, offset: 0, byteCount: .max),
+        .readReferences(read: 9, offset: 8, source: .init(high: 3, low: 4), block: 70, digests: [BlockDigest((1, 2, 3, .max))]),
+        .readPlainRequest(read: 9, volume: .init(high: 3, low: 4), range: SectorRange(from: 8, to: 24), offset: 4_096),
         .readFailed(read: 9, status: .busy),
         .allocationRequest(read: 10, volume: volume, range: range(8, 1 << 40)),
         .allocationReply(

@@ -242,7 +242,8 @@ final class CloudProcess {
 
     private func served(_ message: LinkMessage) -> ServedVolume? {
         switch message {
-        case .readData(let read, _, _), .readZeroes(let read, _, _), .readFailed(let read, _), .allocationReply(let read, _):
+        case .readData(let read, _, _), .readZeroes(let read, _, _), .readReferences(let read, _, _, _, _), .readFailed(let read, _),
+            .allocationReply(let read, _):
             return volumes.first { $0.volume.number + 1 == Int(read >> 48) }
         case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
             return volumes.first { $0.volume.identifier == volume }

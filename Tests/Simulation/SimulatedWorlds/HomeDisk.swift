@@ -109,6 +109,7 @@ final class HomeDisk {
             }
             volume.opened(received: core.journal.position.received, oldestPoint: request.oldestPoint)
             let generation = volume.lease.generation
+            core.peerBlocks = world.home?.blocks(ofEdge: edge)
             core.opened(generation: generation) { [self] position in
                 if isDead || isHandingOver || edge != volume.edge { return }
                 let reply = VolumeOpenReply(generation: generation, receivedPoint: position.received, appliedPoint: position.applied)

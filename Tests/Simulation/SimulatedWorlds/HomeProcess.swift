@@ -14,10 +14,13 @@ final class HomeProcess {
     /// How many sessions there were with each edge.
     private var sessions: [Int]
     private var isEndingGroup = false
+    /// What each edge was sent: few entries, so that some are forgotten.
+    private let blocks: [PeerBlocks]
 
     init(world: World) {
         self.world = world
         sessions = world.edges.map { _ in 0 }
+        blocks = SentBlocks(byteCount: 4 << 10).map { table in world.edges.map { PeerBlocks(table: table, salt: UInt64($0.number)) } } ?? []
         ends = world.edges.map { _ in LinkEnd(role: .acceptor, scheduler: world.scheduler) }
         disks = world.volumes.map { HomeDisk($0, ends: ends, world: world) }
         for (edge, end) in zip(world.edges, ends) {
@@ -31,6 +34,9 @@ final class HomeProcess {
         for end in ends { end.die() }
         for disk in disks { disk.die() }
     }
+
+    /// What an edge was sent.
+    func blocks(ofEdge number: Int) -> PeerBlocks? { blocks.indices.contains(number) ? blocks[number] : nil }
 
     /// The home of a volume, once its journal is open.
     func disk(of volume: SimulatedVolume) -> HomeDisk { disks[volume.number] }
@@ -151,7 +157,8 @@ extension LinkMessage {
     /// The volume that a message to home is about.
     fileprivate var volume: VolumeIdentifier? {
         switch self {
-        case .readRequest(_, let volume, _), .allocationRequest(_, let volume, _), .pointBegin(let volume, _, _),
+        case .readRequest(_, let volume, _), .readPlainRequest(_, let volume, _, _), .allocationRequest(_, let volume, _),
+            .pointBegin(let volume, _, _),
             .pointAttributes(let volume, _, _), .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _),
             .pointCommit(let volume, _, _, _):
             volume
