@@ -15,6 +15,7 @@ extension Configuration {
             "  openMetrics: \(configuration.api.openMetrics)",
             "link:",
             "  congestionControl: \(configuration.linkCongestionControl)",
+            "  deduplicationMemory: \(ByteSize.text(configuration.linkDeduplicationMemoryBytes))",
         ]
         switch configuration.role {
         case .onprem(let onprem): lines += render(onprem)
@@ -25,10 +26,7 @@ extension Configuration {
 
     /// Begins with what only this role says of the link.
     private static func render(_ onprem: OnPrem) -> [String] {
-        var lines = [
-            "  listen: \(quote(onprem.linkListen.description))",
-            "  deduplicationMemory: \(ByteSize.text(onprem.deduplicationMemoryBytes))",
-        ]
+        var lines = ["  listen: \(quote(onprem.linkListen.description))"]
         guard !onprem.disks.isEmpty else { return lines + ["disks: []"] }
         lines.append("disks:")
         for disk in onprem.disks {

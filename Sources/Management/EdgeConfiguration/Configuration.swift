@@ -55,17 +55,10 @@ public struct Configuration: Sendable, Equatable {
     public struct OnPrem: Sendable, Equatable {
         /// `link.listen`: where cloud edges connect.
         public var linkListen: NetworkAddress
-        /// `link.deduplicationMemory`: what the edge remembers of the blocks that others were sent takes so much; 0 for nothing, then equal blocks
-        /// cross again.
-        public var deduplicationMemoryBytes: UInt64
         public var disks: [Disk]
 
-        public init(
-            linkListen: NetworkAddress = .init(host: "127.0.0.1", port: 7481), deduplicationMemoryBytes: UInt64 = 32 << 20,
-            disks: [Disk] = []
-        ) {
+        public init(linkListen: NetworkAddress = .init(host: "127.0.0.1", port: 7481), disks: [Disk] = []) {
             self.linkListen = linkListen
-            self.deduplicationMemoryBytes = deduplicationMemoryBytes
             self.disks = disks
         }
     }
@@ -158,10 +151,13 @@ public struct Configuration: Sendable, Equatable {
     public var memoryLimitBytes: UInt64
     /// `link.congestionControl`: what decides how fast the link's connections may send: `automatic`, `system`, or an algorithm's name.
     public var linkCongestionControl: String
+    /// `link.deduplicationMemory`: what the edge remembers of the blocks that the other one has takes so much; 0 for nothing, then equal blocks
+    /// cross again.
+    public var linkDeduplicationMemoryBytes: UInt64
 
     public init(
         role: Role, name: String, stateDirectory: String, log: Log = Log(), api: API, memoryLimitBytes: UInt64 = 512 << 20,
-        linkCongestionControl: String = defaultCongestionControl
+        linkCongestionControl: String = defaultCongestionControl, linkDeduplicationMemoryBytes: UInt64 = 32 << 20
     ) {
         self.role = role
         self.name = name
@@ -170,6 +166,7 @@ public struct Configuration: Sendable, Equatable {
         self.api = api
         self.memoryLimitBytes = memoryLimitBytes
         self.linkCongestionControl = linkCongestionControl
+        self.linkDeduplicationMemoryBytes = linkDeduplicationMemoryBytes
     }
 
     /// A configuration with every default, for programs that make one.

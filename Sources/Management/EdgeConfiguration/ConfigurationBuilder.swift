@@ -41,14 +41,16 @@ struct ConfigurationBuilder {
         let link = top.values["link"].flatMap { reader.section($0, "link", role: role) }
         let part: Configuration.Role?
         switch role {
-        case "onprem"?: part = .onprem(onprem(top, link, memoryLimit: memoryLimit))
+        case "onprem"?: part = .onprem(onprem(top, link))
         case "cloud"?: part = .cloud(cloud(top, link, state: state, memoryLimit: memoryLimit))
         default: part = nil
         }
+        let usual = memoryLimit / Limit.memoryPerDeduplicationMemory
+        let deduplicationMemory = link?.size("deduplicationMemory", default: usual, in: 0...memoryLimit / 4) ?? usual
         guard let part, let name else { return nil }
         let configuration = Configuration(
             role: part, name: name, stateDirectory: state, log: log, api: api, memoryLimitBytes: memoryLimit,
-            linkCongestionControl: congestionControl(link))
+            linkCongestionControl: congestionControl(link), linkDeduplicationMemoryBytes: deduplicationMemory)
         checkListeners(configuration, top)
         return configuration
     }
@@ -101,13 +103,9 @@ struct ConfigurationBuilder {
         }
     }
 
-    private func onprem(_ top: Section, _ link: Section?, memoryLimit: UInt64) -> Configuration.OnPrem {
-        var onprem = Configuration.OnPrem(deduplicationMemoryBytes: memoryLimit / Limit.memoryPerDeduplicationMemory)
-        if let link {
-            onprem.linkListen = link.address("listen", default: onprem.linkListen)
-            onprem.deduplicationMemoryBytes = link.size(
-                "deduplicationMemory", default: onprem.deduplicationMemoryBytes, in: 0...memoryLimit / 4)
-        }
+    private func onprem(_ top: Section, _ link: Section?) -> Configuration.OnPrem {
+        var onprem = Configuration.OnPrem()
+        if let link { onprem.linkListen = link.address("listen", default: onprem.linkListen) }
         guard let node = top.values["disks"], !reader.isNull(node) else { return onprem }
         guard let sequence = node.sequence else {
             reader.fail(node, "disks: expected a list, found \(reader.describe(node))", hint: "begin each disk with “- name: …”")

@@ -95,7 +95,7 @@ actor CloudEdge: EdgeController {
             }
             let plane = CloudPlane(
                 eventLoop: environment.eventLoop, threadPool: environment.threadPool, target: target, networkBlock: networkBlock,
-                recorder: environment.recorder)
+                recorder: environment.recorder, sentBlocks: environment.makeSentBlocks())
             plane.stateSpace.directory = environment.directory
             plane.onGrantsWanted = { Task { await self?.refreshGrants() } }
             return plane

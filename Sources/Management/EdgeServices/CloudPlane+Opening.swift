@@ -85,6 +85,7 @@ extension CloudPlane {
             link?.send(message, of: identifier, class: trafficClass, bulk: isBulk) ?? false
         }
         volume.linkVersion = { [unowned self] in link?.endpoint.version ?? LinkVersion.newest }
+        volume.homeBlocks = homeBlocks
         volume.gatherTurns(of: eventLoop)
         if let (disk, table, _) = disk { volume.attach(disk, table: table) }
         volume.preferredPieceBytes = { [unowned self] in link?.endpoint.preferredPieceBytes ?? 16 << 10 }

@@ -95,6 +95,8 @@ final class CloudPlane {
     let recorder: EventRecorder
     /// Random, new for each start: home tells by it whether the process is still the same.
     let incarnation = UInt64.random(in: 1 ... .max)
+    /// What home has of what points bring it; nil when nothing is referred to.
+    let homeBlocks: PeerBlocks?
     private(set) var link: PeerLink?
     /// What is sent at most, by peers; an edge that joins anew may have another one.
     private var shapings: [String: LinkShaping] = [:]
@@ -140,13 +142,14 @@ final class CloudPlane {
 
     init(
         eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer,
-        networkBlock: NetworkBlockServer? = nil, recorder: EventRecorder
+        networkBlock: NetworkBlockServer? = nil, recorder: EventRecorder, sentBlocks: SentBlocks? = nil
     ) {
         self.eventLoop = eventLoop
         self.threadPool = threadPool
         self.target = target
         self.networkBlock = networkBlock
         self.recorder = recorder
+        homeBlocks = sentBlocks.map { PeerBlocks(table: $0, salt: 0) }
     }
 
     // MARK: The link
@@ -158,6 +161,7 @@ final class CloudPlane {
     }
 
     func install(_ link: PeerLink) {
+        link.blocks = homeBlocks
         // With a new certificate the link goes on as another one.
         if let earlier = self.link, earlier.peer == link.peer { link.history = earlier.history }
         link.onMinute = { [unowned self, peer = link.peer] in onMinute(peer, $0) }
@@ -216,6 +220,9 @@ final class CloudPlane {
         case .readData(let read, _, _), .readZeroes(let read, _, _), .readReferences(let read, _, _, _, _), .readFailed(let read, _),
             .allocationReply(let read, _):
             servedByTag[UInt16(read >> 48)]?.volume.receive(message)
+        case .pointPieceRequest(let volume, let point, _):
+            if let served = served[volume] { return served.volume.receive(message) }
+            _ = link?.endpoint.send(.pointWithdrawn(volume: volume, point: point), class: .demand)
         case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
             served[volume]?.volume.receive(message)
         default: break

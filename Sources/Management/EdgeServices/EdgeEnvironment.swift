@@ -5,6 +5,7 @@ import Logging
 import ManagementAPI
 import NIOCore
 import NIOPosix
+import Volumes
 
 /// The version of this build.
 public let edgeVersion = "0.1.0"
@@ -25,6 +26,12 @@ struct EdgeEnvironment: Sendable {
 
     /// What decides how fast the link's connections may send.
     var congestionControl: CongestionControl { CongestionControl(configuration.linkCongestionControl) }
+
+    /// What will be known of the blocks that other edges have; nil when equal blocks are to cross again.
+    func makeSentBlocks() -> SentBlocks? {
+        let byteCount = configuration.linkDeduplicationMemoryBytes
+        return byteCount == 0 ? nil : SentBlocks(byteCount: Int(clamping: byteCount))
+    }
 
     /// Threads for blocking file operations.
     static let threadCount = 8

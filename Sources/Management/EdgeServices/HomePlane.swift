@@ -168,7 +168,8 @@ final class HomePlane: LinkListenerDelegate {
             if let home = home(volume, of: edge) { return home.receive(message) }
             _ = link.send(.pointRefused(volume: volume, point: point, refusal: .notOpen), class: .control)
         case .pointAttributes(let volume, _, _), .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _),
-            .pointCommit(let volume, _, _, _):
+            .pointCommit(let volume, _, _, _), .pointReferences(let volume, _, _, _, _, _), .pointPiece(let volume, _, _, _),
+            .pointWithdrawn(let volume, _):
             home(volume, of: edge)?.receive(message)
         default: break
         }
@@ -222,6 +223,10 @@ final class HomePlane: LinkListenerDelegate {
         volume.preferredPieceBytes = { [unowned self] in peers[edge]?.endpoint.preferredPieceBytes ?? 16 << 10 }
         volume.linkVersion = { [unowned self] in peers[edge]?.endpoint.version ?? LinkVersion.oldest }
         volume.peerBlocks = blocks(of: edge)
+        volume.readSource = { [unowned self] source, range, completion in
+            guard let home = home(source, of: edge) else { return completion(nil) }
+            home.journal.read(range) { completion(try? $0.get()) }
+        }
         volume.onReceiving = { [unowned self] isReceiving in hold(identifier, of: edge, !isReceiving) }
         var lastRefusal: (refusal: PointRefusal, at: NIODeadline)?
         volume.onRefused = { [recorder] point, refusal in

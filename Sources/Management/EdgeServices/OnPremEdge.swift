@@ -92,8 +92,7 @@ actor OnPremEdge: EdgeController {
             let edge = WeakEdge(self)
             return HomePlane(
                 eventLoop: environment.eventLoop, threadPool: environment.threadPool, recorder: environment.recorder,
-                sentBlocks: onPrem.deduplicationMemoryBytes == 0
-                    ? nil : SentBlocks(byteCount: Int(clamping: onPrem.deduplicationMemoryBytes)),
+                sentBlocks: environment.makeSentBlocks(),
                 onRequest: { peer, session, method, body in
                     guard let self = edge.value else { return ControlAnswer(status: 503, body: ByteBuffer()) }
                     return await self.answer(peer, session, method, body)

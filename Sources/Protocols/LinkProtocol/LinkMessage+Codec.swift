@@ -22,6 +22,10 @@ import NIOCore
 //   37 pointApplied  volume 16, point u64
 //   38 pointRefused  volume 16, point u64, refusal u8
 //   39 pointAttributes  volume 16, point u64, attributes (see PointAttributes)
+//   40 pointReferences    volume 16, point u64, start u64, source volume 16, block u64, digests (32 each)
+//   41 pointPieceRequest  volume 16, point u64, start u64, count u64
+//   42 pointPiece         volume 16, point u64, start u64, data (whole blocks)
+//   43 pointWithdrawn     volume 16, point u64
 
 private enum MessageKind: UInt8 {
     case request = 1
@@ -43,6 +47,10 @@ private enum MessageKind: UInt8 {
     case pointApplied = 37
     case pointRefused = 38
     case pointAttributes = 39
+    case pointReferences = 40
+    case pointPieceRequest = 41
+    case pointPiece = 42
+    case pointWithdrawn = 43
 }
 
 extension LinkMessage {
@@ -60,10 +68,11 @@ extension LinkMessage {
         case .readPlainRequest: 45
         case .readFailed: 10
         case .pointBegin: 33
-        case .pointData(_, _, _, let data): 33 + data.readableBytes
-        case .pointZeroes: 41
+        case .pointData(_, _, _, let data), .pointPiece(_, _, _, let data): 33 + data.readableBytes
+        case .pointReferences(_, _, _, _, _, let digests): 57 + BlockDigest.byteCount * digests.count
+        case .pointZeroes, .pointPieceRequest: 41
         case .pointCommit: 37
-        case .pointReceived, .pointApplied: 25
+        case .pointReceived, .pointApplied, .pointWithdrawn: 25
         case .pointRefused: 26
         case .pointAttributes(_, _, let attributes): 25 + attributes.encodedBytes
         }
@@ -77,7 +86,17 @@ extension LinkMessage {
         case .reply: encodedBytes <= LinkLimits.controlMessageBytes
         case .readData(_, _, let data): (1...LinkLimits.pieceBytes).contains(data.readableBytes)
         case .readReferences(_, _, _, let block, let digests):
-            (1...LinkLimits.references).contains(digests.count) && block <= .max - UInt64(digests.count)
+            Self.isEncodable(digests, from: block)
+        case .pointReferences(_, _, let start, _, let block, let digests):
+            Self.isEncodable(digests, from: block) && start % BlockGeometry.sectorsPerBlock == 0
+                && SectorRange(start: start, count: UInt64(digests.count) * BlockGeometry.sectorsPerBlock) != nil
+        case .pointPieceRequest(_, _, let range):
+            (1...UInt64(LinkLimits.references) * BlockGeometry.sectorsPerBlock).contains(range.count)
+                && range.start % BlockGeometry.sectorsPerBlock == 0 && range.count % BlockGeometry.sectorsPerBlock == 0
+        case .pointPiece(_, _, let start, let data):
+            (1...LinkLimits.pieceBytes).contains(data.readableBytes) && data.readableBytes % BlockGeometry.blockBytes == 0
+                && start % BlockGeometry.sectorsPerBlock == 0
+                && SectorRange(start: start, count: UInt64(data.readableBytes / BlockGeometry.sectorBytes)) != nil
         case .allocationReply(_, let runs):
             (1...LinkLimits.allocationRuns).contains(runs.count)
                 && runs.allSatisfy { $0.sectorCount > 0 && $0.sectorCount < Self.deallocatedBit }
@@ -86,6 +105,10 @@ extension LinkMessage {
                 && SectorRange(start: start, count: UInt64(data.readableBytes / BlockGeometry.sectorBytes)) != nil
         default: true
         }
+    }
+
+    private static func isEncodable(_ digests: [BlockDigest], from block: UInt64) -> Bool {
+        (1...LinkLimits.references).contains(digests.count) && block <= .max - UInt64(digests.count)
     }
 
     /// Appends the encoded message.
@@ -122,7 +145,8 @@ extension LinkMessage {
         case .allocationReply(let read, let runs):
             buffer.writeMultipleIntegers(MessageKind.allocationReply.rawValue, read)
             for run in runs { buffer.writeInteger(run.sectorCount | (run.allocation == .deallocated ? Self.deallocatedBit : 0)) }
-        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused, .pointAttributes:
+        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused, .pointAttributes,
+            .pointReferences, .pointPieceRequest, .pointPiece, .pointWithdrawn:
             encodePoint(into: &buffer)
         }
     }
@@ -141,10 +165,22 @@ extension LinkMessage {
             buffer.writeMultipleIntegers(MessageKind.pointCommit.rawValue, volume.high, volume.low, point, pieces, digest)
         case .pointReceived(let volume, let point):
             buffer.writeMultipleIntegers(MessageKind.pointReceived.rawValue, volume.high, volume.low, point)
+        case .pointWithdrawn(let volume, let point):
+            buffer.writeMultipleIntegers(MessageKind.pointWithdrawn.rawValue, volume.high, volume.low, point)
         case .pointApplied(let volume, let point):
             buffer.writeMultipleIntegers(MessageKind.pointApplied.rawValue, volume.high, volume.low, point)
         case .pointRefused(let volume, let point, let refusal):
             buffer.writeMultipleIntegers(MessageKind.pointRefused.rawValue, volume.high, volume.low, point, refusal.rawValue)
+        case .pointReferences(let volume, let point, let start, let source, let block, let digests):
+            buffer.writeMultipleIntegers(MessageKind.pointReferences.rawValue, volume.high, volume.low, point, start)
+            buffer.writeMultipleIntegers(source.high, source.low, block)
+            for digest in digests { digest.encode(into: &buffer) }
+        case .pointPieceRequest(let volume, let point, let range):
+            buffer.writeMultipleIntegers(
+                MessageKind.pointPieceRequest.rawValue, volume.high, volume.low, point, range.start, range.count)
+        case .pointPiece(let volume, let point, let start, let data):
+            buffer.writeMultipleIntegers(MessageKind.pointPiece.rawValue, volume.high, volume.low, point, start)
+            buffer.writeImmutableBuffer(data)
         case .pointAttributes(let volume, let point, let attributes):
             buffer.writeMultipleIntegers(MessageKind.pointAttributes.rawValue, volume.high, volume.low, point)
             attributes.encode(into: &buffer)
@@ -218,7 +254,8 @@ extension LinkMessage {
                 let status = ReadStatus(rawValue: statusByte)
             else { return nil }
             return .readFailed(read: read, status: status)
-        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused, .pointAttributes:
+        case .pointBegin, .pointData, .pointZeroes, .pointCommit, .pointReceived, .pointApplied, .pointRefused, .pointAttributes,
+            .pointReferences, .pointPieceRequest, .pointPiece, .pointWithdrawn:
             guard let volume = readVolume(from: &buffer) else { return nil }
             return decodePoint(kind, volume: volume, from: &buffer)
         }
@@ -240,8 +277,24 @@ extension LinkMessage {
         case .pointCommit:
             guard let (pieces, digest) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self) else { return nil }
             return .pointCommit(volume: volume, point: first, pieces: pieces, digest: digest)
+        case .pointReferences:
+            guard let start = buffer.readInteger(as: UInt64.self), let source = readVolume(from: &buffer),
+                let block = buffer.readInteger(as: UInt64.self), let digests = readDigests(from: &buffer)
+            else { return nil }
+            let message = LinkMessage.pointReferences(
+                volume: volume, point: first, start: start, source: source, block: block, digests: digests)
+            return message.isEncodable ? message : nil
+        case .pointPieceRequest:
+            guard let range = readRange(from: &buffer) else { return nil }
+            let message = LinkMessage.pointPieceRequest(volume: volume, point: first, range: range)
+            return message.isEncodable ? message : nil
+        case .pointPiece:
+            guard let start = buffer.readInteger(as: UInt64.self) else { return nil }
+            let message = LinkMessage.pointPiece(volume: volume, point: first, start: start, data: rest(of: &buffer))
+            return message.isEncodable ? message : nil
         case .pointReceived: return .pointReceived(volume: volume, point: first)
         case .pointApplied: return .pointApplied(volume: volume, point: first)
+        case .pointWithdrawn: return .pointWithdrawn(volume: volume, point: first)
         case .pointRefused:
             guard let byte = buffer.readInteger(as: UInt8.self), let refusal = PointRefusal(rawValue: byte) else { return nil }
             return .pointRefused(volume: volume, point: first, refusal: refusal)
@@ -252,13 +305,18 @@ extension LinkMessage {
 
     private static func decodeReferences(from buffer: inout ByteBuffer) -> LinkMessage? {
         guard let (read, offset) = buffer.readMultipleIntegers(as: (UInt64, UInt32).self), let source = readVolume(from: &buffer),
-            let block = buffer.readInteger(as: UInt64.self), buffer.readableBytes <= BlockDigest.byteCount * LinkLimits.references
+            let block = buffer.readInteger(as: UInt64.self), let digests = readDigests(from: &buffer)
         else { return nil }
+        let message = LinkMessage.readReferences(read: read, offset: offset, source: source, block: block, digests: digests)
+        return message.isEncodable ? message : nil
+    }
+
+    private static func readDigests(from buffer: inout ByteBuffer) -> [BlockDigest]? {
+        guard buffer.readableBytes <= BlockDigest.byteCount * LinkLimits.references else { return nil }
         var digests: [BlockDigest] = []
         digests.reserveCapacity(buffer.readableBytes / BlockDigest.byteCount)
         while let digest = BlockDigest(from: &buffer) { digests.append(digest) }
-        let message = LinkMessage.readReferences(read: read, offset: offset, source: source, block: block, digests: digests)
-        return message.isEncodable ? message : nil
+        return digests
     }
 
     private static func decodeAllocationReply(from buffer: inout ByteBuffer) -> LinkMessage? {

@@ -101,6 +101,16 @@ public enum LinkMessage: Equatable, Sendable {
     case pointAttributes(volume: VolumeIdentifier, point: PointNumber, attributes: PointAttributes)
     /// The new bytes of a run of sectors (`data` is a whole number of sectors).
     case pointData(volume: VolumeIdentifier, point: PointNumber, start: UInt64, data: ByteBuffer)
+    /// The new bytes of whole blocks from sector `start` on: the sender takes them for equal to those from `block` of the volume `source` on, as home
+    /// has it, one for each digest (version 4 and later). Home compares, and asks for the bytes of those that differ.
+    case pointReferences(
+        volume: VolumeIdentifier, point: PointNumber, start: UInt64, source: VolumeIdentifier, block: UInt64, digests: [BlockDigest])
+    /// Home: asks for the bytes of a part of the point itself, of whole blocks; what stood there instead was of no use (version 4 and later).
+    case pointPieceRequest(volume: VolumeIdentifier, point: PointNumber, range: SectorRange)
+    /// The answer, in the class of reads, ahead of what the point has besides: `data` is whole blocks from sector `start` on.
+    case pointPiece(volume: VolumeIdentifier, point: PointNumber, start: UInt64, data: ByteBuffer)
+    /// In place of that answer: there will be none, and no more of the point in this session (version 4 and later).
+    case pointWithdrawn(volume: VolumeIdentifier, point: PointNumber)
     /// A run of sectors that now reads as zeroes.
     case pointZeroes(volume: VolumeIdentifier, point: PointNumber, range: SectorRange)
     /// The point is complete: it has this many pieces, and this digest (CRC-32C over the pieces, see docs/reference).

@@ -29,6 +29,14 @@ extension WriteLog {
     /// True when every point that was ever sealed is durable.
     public var isSealingDone: Bool { lastSealedPoint == current.number - 1 }
 
+    /// What a point holds of a range: each sector once, in ascending order. Empty for a point that is not in `sealedPoints`.
+    public func contents(of point: PointNumber, in range: SectorRange) -> [LogSegment] {
+        guard let epoch = epochs.first(where: { $0.number == point && $0.isSealed }) else { return [] }
+        var segments: [LogSegment] = []
+        epoch.map.forEach(in: range) { segments.append(LogSegment(range: $0.range, content: $0.value.content)) }
+        return segments
+    }
+
     /// What a point holds: each sector once, in ascending order. Empty for a point that is not in `sealedPoints`.
     public func contents(of point: PointNumber) -> [LogSegment] {
         guard let epoch = epochs.first(where: { $0.number == point && $0.isSealed }) else { return [] }

@@ -1,4 +1,5 @@
 import Blocks
+import Ciphers
 import DequeModule
 import Disks
 import LinkProtocol
@@ -38,6 +39,8 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         public var readBytes: UInt64 = 0
         public var points: UInt64 = 0
         public var pointBytes: UInt64 = 0
+        /// Blocks of points that came by name.
+        public var referredBlocks: UInt64 = 0
         public var refusals: UInt64 = 0
     }
 
@@ -60,7 +63,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
 
     public let identifier: VolumeIdentifier
     public let journal: PointJournal<Disk, Directory>
-    public private(set) var statistics = Statistics()
+    public internal(set) var statistics = Statistics()
     /// Hands a message to the link; false when its class takes no more, then `linkWritable` will be called.
     public var downlink: (LinkMessage, TrafficClass, Bool) -> Bool = { _, _, _ in false }
     /// How long a piece of an answer should be on this line: at most what one frame carries, less where a frame takes long.
@@ -82,12 +85,20 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     private var longAnswers = Deque<Answer>()
     private var notices = Deque<(message: LinkMessage, trafficClass: TrafficClass)>()
     private var waitingMessages = Deque<LinkMessage>()
-    private var isTaking = false
+    /// The next message waits for what the one before it has begun.
+    var isTaking = false
+    /// Blocks that the point which is arriving names, and of which some have to be asked for; see HomeVolume+References.swift.
+    var namedBlocks: NamedBlocks?
     private var isReceiving = true
     /// The point that was refused last: its pieces are still on their way, and one answer is enough.
     private var refusedPoint: PointNumber?
     /// Grows with each session, so that what a lost one began is not answered in the next.
-    private var session: UInt64 = 0
+    private(set) var session: UInt64 = 0
+    /// Reads whole blocks of a disk that is served to the same edge, as it is with all that it has received; nil when that can't be.
+    public var readSource: (VolumeIdentifier, SectorRange, @escaping (ByteBuffer?) -> Void) -> Void = { _, _, completion in completion(nil)
+    }
+    /// Compares blocks with what the edge says of them; nil when the library refuses, then all are asked for.
+    let blockHasher = BlockHasher()
 
     public init(identifier: VolumeIdentifier, journal: PointJournal<Disk, Directory>) {
         self.identifier = identifier
@@ -119,6 +130,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         notices.removeAll()
         waitingMessages.removeAll()
         isTaking = false
+        namedBlocks = nil
         controlReceiving()
         journal.discardUnfinished(completion: completion)
     }
@@ -138,7 +150,9 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
             peerBlocks?.noteWrong(UInt64(range.blocks.count))
             answer(read, range, base: offset, isPlain: true)
         case .allocationRequest(let read, _, let range): answerAllocation(read, range)
-        case .pointBegin, .pointAttributes, .pointData, .pointZeroes, .pointCommit:
+        case .pointPiece(_, let point, let start, let data): take(point, start, data)
+        case .pointWithdrawn(_, let point): withdraw(point)
+        case .pointBegin, .pointAttributes, .pointData, .pointReferences, .pointZeroes, .pointCommit:
             waitingMessages.append(message)
             takeMessages()
             controlReceiving()
@@ -283,8 +297,9 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     /// Where the edge probably has a block of the answer.
     private func source(of index: Int, in answer: Answer) -> BlockPlace? {
         guard !answer.isPlain, index < answer.digests.count, let digest = answer.digests[index] else { return nil }
-        return peerBlocks?.source(
-            of: digest, for: BlockPlace(volume: identifier, block: answer.block + UInt64(index)), isUrgent: answer.isShort)
+        let source = peerBlocks?.source(of: digest, isUrgent: answer.isShort)
+        // Who asks for a block does not have it in its place.
+        return source == BlockPlace(volume: identifier, block: answer.block + UInt64(index)) ? nil : source
     }
 
     /// The last `byteCount` bytes before the answer's offset have been sent: what blocks end there, the edge has.
@@ -298,7 +313,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
 
     // MARK: Points
 
-    private func takeMessages() {
+    func takeMessages() {
         while !isTaking, let message = waitingMessages.popFirst() { take(message) }
         controlReceiving()
     }
@@ -323,6 +338,9 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
             guard let range = SectorRange(start: start, count: count), range.byteCount == data.readableBytes else { return drop(point) }
             statistics.pointBytes &+= UInt64(data.readableBytes)
             add(to: point) { () throws(PointJournalError) in try journal.addData(range, data: data) }
+        case .pointReferences(_, let point, let start, let source, let block, let digests):
+            guard isArriving(point) else { return }
+            take(NamedBlocks(point: point, start: start, source: source, block: block, digests: digests))
         case .pointZeroes(_, let point, let range):
             add(to: point) { () throws(PointJournalError) in try journal.addZeroes(range) }
         case .pointCommit(_, let point, let pieces, let digest): commit(point, pieces: pieces, digest: digest)
@@ -345,9 +363,12 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         }
     }
 
-    /// Adds a piece to the point that is arriving; pieces of one that was refused or is here already are dropped.
-    private func add(to point: PointNumber, _ piece: () throws(PointJournalError) -> Void) {
-        guard point != refusedPoint, journal.unfinishedPoint == point else { return }
+    /// False for a point that was refused or is here already.
+    func isArriving(_ point: PointNumber) -> Bool { point != refusedPoint && journal.unfinishedPoint == point }
+
+    /// Adds a piece to the point that is arriving; pieces of another one are dropped.
+    func add(to point: PointNumber, _ piece: () throws(PointJournalError) -> Void) {
+        guard isArriving(point) else { return }
         do {
             try piece()
         } catch {
@@ -366,7 +387,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     }
 
     private func commit(_ point: PointNumber, pieces: UInt64, digest: UInt32) {
-        guard point != refusedPoint, journal.unfinishedPoint == point else { return }
+        guard isArriving(point) else { return }
         isTaking = true
         let session = session
         journal.commit(pieces: pieces, digest: digest) { [self] result in
@@ -383,7 +404,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     }
 
     /// A piece that makes no sense: the point can't be right any more.
-    private func drop(_ point: PointNumber) {
+    func drop(_ point: PointNumber) {
         journal.discardUnfinished()
         refuse(point, .damaged)
     }
@@ -409,7 +430,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     // MARK: Notices
 
     /// Sends a short message; what concerns points goes in order, in the control class. The link's refusal only delays it.
-    private func say(_ message: LinkMessage) {
+    func say(_ message: LinkMessage) {
         guard notices.count < Self.noticesMax else { return }
         switch message {
         case .readFailed, .allocationReply: notices.append((message, .demand))

@@ -23,10 +23,13 @@ struct PointTransmission {
     private var index = 0
     private var position: UInt64
     private var digest = PointDigest()
+    /// Home is sent all bytes, and no names of blocks.
+    let isPlain: Bool
 
-    init(point: PointNumber, segments: [LogSegment]) {
+    init(point: PointNumber, segments: [LogSegment], isPlain: Bool) {
         self.point = point
         self.segments = segments
+        self.isPlain = isPlain
         position = segments.first?.range.start ?? 0
     }
 
@@ -73,6 +76,18 @@ struct PointTransmission {
         return messages
     }
 
+    /// The message that names blocks of `source` in place of bytes: of whole blocks from sector `start` on, each a piece of its own.
+    mutating func message(
+        for blocks: [(data: ByteBuffer, digest: BlockDigest)], from start: UInt64, source: BlockPlace, volume: VolumeIdentifier
+    ) -> LinkMessage {
+        for (index, block) in blocks.enumerated() {
+            let first = start + UInt64(index) * BlockGeometry.sectorsPerBlock
+            digest.add(SectorRange(from: first, to: first + BlockGeometry.sectorsPerBlock), data: block.data)
+        }
+        return .pointReferences(
+            volume: volume, point: point, start: start, source: source.volume, block: source.block, digests: blocks.map(\.digest))
+    }
+
     /// The message that carries a run of zeroes.
     mutating func message(forZeroes range: SectorRange, volume: VolumeIdentifier) -> LinkMessage {
         digest.addZeroes(range)
@@ -116,6 +131,8 @@ struct PointState {
     static let readAheadBytesMax = 128 << 10
     /// How many runs of a point may be read from the log at once, or wait there for one before them.
     static let readsMax = 16
+    /// Blocks of points under way that are remembered for others to be named after them; further ones are not.
+    static let sentBlocksMax = 1 << 14
     /// How long a point that home could not take waits before it is sent again.
     static let retryDelay: TimeAmount = .seconds(1)
 
@@ -134,6 +151,12 @@ struct PointState {
     var isReading: Bool { !reads.isEmpty }
     /// The number of the first of them; they are counted within a session.
     private var firstRead = 0
+    /// Blocks of points that home has not received yet.
+    private var sentBlocks = Deque<(point: PointNumber, digest: BlockDigest, block: UInt64)>()
+    /// Bytes that home has asked for and the link has not taken yet.
+    var pieces = Deque<LinkMessage>()
+    /// The point that is sent without names: with them it did not arrive as it was sent.
+    var plainPoint: PointNumber?
     /// Data in the outbox or on its way there.
     private var preparedBytes = 0
     /// Counts sessions, so that a read that belongs to a lost one is ignored.
@@ -154,6 +177,8 @@ struct PointState {
         transmission = nil
         outbox.removeAll()
         reads.removeAll()
+        pieces.removeAll()
+        sentBlocks.removeAll()
         firstRead = 0
         preparedBytes = 0
         sent = received
@@ -168,7 +193,23 @@ struct PointState {
 
     /// The link has taken the first message of the outbox.
     mutating func messageWasSent() {
-        if case .pointData(_, _, _, let data)? = outbox.popFirst() { preparedBytes -= data.readableBytes }
+        switch outbox.popFirst() {
+        case .pointData(_, _, _, let data)?: preparedBytes -= data.readableBytes
+        case .pointReferences(_, _, _, _, _, let digests)?: preparedBytes -= digests.count * BlockGeometry.blockBytes
+        default: break
+        }
+    }
+
+    /// A point has brought a block that home has once it has received the point.
+    mutating func noteBlock(of point: PointNumber, _ digest: BlockDigest, _ block: UInt64) {
+        if sentBlocks.count < Self.sentBlocksMax { sentBlocks.append((point, digest, block)) }
+    }
+
+    /// The next block that home has now.
+    mutating func nextBlockAtHome() -> (digest: BlockDigest, block: UInt64)? {
+        guard let first = sentBlocks.first, first.point <= received else { return nil }
+        sentBlocks.removeFirst()
+        return (first.digest, first.block)
     }
 
     /// True when one more run may be taken before those before it have been sent.

@@ -6,6 +6,8 @@ import NIOCore
 // it reads in its cache, so a block that is equal to one of them need not cross again: a reference to that one does (`readReferences`). Nobody
 // asks first. What was evicted there, or overwritten, is asked for as bytes, which takes one round trip and puts the table right.
 //
+// Points go home in the same way (`pointReferences`): the cloud edge remembers what home has sent it, and what home has received.
+//
 // A table of a fixed size for all edges, in buckets of four entries, the youngest first; the oldest of a bucket goes when a fifth comes. An entry
 // is two words: 64 bits of the digest, mixed with who has the block, and the place (16 bits for the volume, 48 for the block). That is enough to
 // guess with; the receiver compares all of the digest.
@@ -53,13 +55,15 @@ public final class SentBlocks {
         bucketCount = max(1, byteCount / (Self.wordsPerBucket * MemoryLayout<UInt64>.size))
     }
 
+    /// The digest of a whole block; nil when it is all zeroes.
+    func digest(of block: ByteBuffer) -> BlockDigest? {
+        block.isAllZeroes ? nil : block.withUnsafeReadableBytes { hasher.hash($0) }.map { BlockDigest($0) }
+    }
+
     /// The digests of whole blocks, one for each block that `data` begins; nil for those that are all zeroes, and for a cut one at the end.
     func digests(of data: ByteBuffer) -> [BlockDigest?] {
         stride(from: 0, to: data.readableBytes, by: BlockGeometry.blockBytes).map { offset in
-            guard let block = data.getSlice(at: data.readerIndex + offset, length: BlockGeometry.blockBytes), !block.isAllZeroes else {
-                return nil
-            }
-            return block.withUnsafeReadableBytes { hasher.hash($0) }.map { BlockDigest($0) }
+            data.getSlice(at: data.readerIndex + offset, length: BlockGeometry.blockBytes).flatMap { digest(of: $0) }
         }
     }
 
@@ -99,18 +103,26 @@ public final class SentBlocks {
 }
 
 /// What one edge was sent, and how often it did not have it.
+///
+/// A wrong guess costs whoever waits a round trip. When too many are wrong, nothing is named for a while that others wait for; the while is
+/// longer each time, until guesses are right again.
 public final class PeerBlocks {
-    /// So many blocks are referred to before it is judged again how many of them were wrong.
-    static var judgedBlocks: UInt64 { 256 }
-    /// While more than one of so many is wrong, no read that somebody waits for is answered by a guess: the wait for a wrong one is a round trip.
-    static var doubtfulShare: UInt64 { 32 }
+    /// Guesses are judged over so many blocks that were named.
+    static var judgedBlocks: UInt64 { 1_024 }
+    /// So many of them may be wrong.
+    static var wrongBlocksMax: UInt64 { 8 }
+    /// For so many blocks nothing is named then, at first and at most.
+    static var pauses: ClosedRange<UInt64> { 1_024...(1 << 16) }
 
     /// What was guessed, and how well.
     public private(set) var statistics = SentBlocks.Statistics()
     private let table: SentBlocks
     private let salt: UInt64
-    private var judgedAt = SentBlocks.Statistics()
-    private var isDoubtful = false
+    /// The statistics when the judgement began that is under way.
+    private var judgedFrom = SentBlocks.Statistics()
+    private var pause = pauses.lowerBound
+    /// How many blocks of a pause are left.
+    private var pausedBlocks: UInt64 = 0
 
     /// - Parameter salt: another number for each peer of the table.
     public init(table: SentBlocks, salt: UInt64) {
@@ -119,15 +131,19 @@ public final class PeerBlocks {
         self.salt = salt &* 0x9e37_79b9_7f4a_7c15
     }
 
+    /// The digest of a whole block; nil when it is all zeroes.
+    func digest(of block: ByteBuffer) -> BlockDigest? { table.digest(of: block) }
+
     /// The digests of whole blocks; see `SentBlocks`.
     func digests(of data: ByteBuffer) -> [BlockDigest?] { table.digests(of: data) }
 
-    /// Which block the peer probably has that is equal to the one it asks for.
-    /// - Parameter isUrgent: somebody waits for it, and for little else.
-    func source(of digest: BlockDigest, for place: BlockPlace, isUrgent: Bool) -> BlockPlace? {
-        // Who asks for a block does not have it in its place.
-        if isUrgent && isDoubtful { return nil }
-        return table.find(key(digest)).flatMap { $0 == place ? nil : $0 }
+    /// Which block the peer probably has that has this digest.
+    /// - Parameter isUrgent: others wait for it; then there is none while too many guesses are wrong.
+    func source(of digest: BlockDigest, isUrgent: Bool) -> BlockPlace? {
+        guard let place = table.find(key(digest)) else { return nil }
+        guard isUrgent, pausedBlocks > 0 else { return place }
+        pausedBlocks -= 1
+        return nil
     }
 
     /// The peer was sent a block.
@@ -136,14 +152,21 @@ public final class PeerBlocks {
     /// The peer was referred to so many blocks.
     func noteReferred(_ count: UInt64) {
         statistics.referredBlocks &+= count
-        let judged = statistics.referredBlocks &- judgedAt.referredBlocks
-        if judged < Self.judgedBlocks { return }
-        isDoubtful = (statistics.wrongBlocks &- judgedAt.wrongBlocks) * Self.doubtfulShare > judged
-        judgedAt = statistics
+        guard statistics.referredBlocks &- judgedFrom.referredBlocks >= Self.judgedBlocks else { return }
+        judgedFrom = statistics
+        if pausedBlocks == 0 { pause = Self.pauses.lowerBound }
     }
 
     /// The peer did not have so many blocks that it was referred to.
-    func noteWrong(_ count: UInt64) { statistics.wrongBlocks &+= count }
+    func noteWrong(_ count: UInt64) {
+        statistics.wrongBlocks &+= count
+        guard statistics.wrongBlocks &- judgedFrom.wrongBlocks > Self.wrongBlocksMax else { return }
+        judgedFrom = statistics
+        // What was named before the pause began is wrong too.
+        if pausedBlocks > 0 { return }
+        pausedBlocks = pause
+        pause = min(pause * 2, Self.pauses.upperBound)
+    }
 
     private func key(_ digest: BlockDigest) -> UInt64 { digest.words.0 ^ salt }
 }

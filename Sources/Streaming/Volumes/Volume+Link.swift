@@ -66,6 +66,7 @@ extension Volume {
 
     /// A class of the link takes messages again.
     public func linkWritable() {
+        sendPieces()
         sendFetches()
         sendAllocationQueries()
         sendPoints()
@@ -73,7 +74,13 @@ extension Volume {
 
     /// A message for this volume. The owner routes answers to reads by their routing tag.
     public func receive(_ message: LinkMessage) {
-        if refusal != nil { return }
+        if refusal != nil {
+            // A point that waits for bytes holds up those of other volumes at home.
+            if case .pointPieceRequest(_, let point, _) = message {
+                _ = uplink(.pointWithdrawn(volume: identifier, point: point), .demand, false)
+            }
+            return
+        }
         switch message {
         case .readData(let read, let offset, let data):
             receiveRead(read, offset: offset, data: data, byteCount: data.readableBytes)
@@ -83,6 +90,7 @@ extension Volume {
             receiveReferences(read, offset: offset, source: source, block: block, digests: digests)
         case .readFailed(let read, let status): receiveReadFailure(read, status: status)
         case .allocationReply(let read, let runs): receiveAllocation(read, runs)
+        case .pointPieceRequest(_, let point, let range): receivePieceRequest(point, range)
         case .pointReceived(_, let point): pointWasReceived(point)
         case .pointApplied(_, let point): pointWasApplied(point)
         case .pointRefused(_, let point, let refusal): pointWasRefused(point, refusal)

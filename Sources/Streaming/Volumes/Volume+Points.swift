@@ -136,6 +136,7 @@ extension Volume {
         // Home can't have what was never sealed here; the open has checked that, so such a number is damage.
         guard point > points.received, point <= log.lastSealedPoint else { return }
         points.received = point
+        noteBlocksAtHome()
         onEvent(.point(point, .received))
         answerWaiters()
         promoteNext()
@@ -160,6 +161,7 @@ extension Volume {
             points.sessionLost()
             if isOpenAtHome { askForOpen() }
         case .outOfSequence, .damaged, .noSpace, .medium:
+            if refusal == .damaged { points.plainPoint = point }
             points.sessionLost()
             points.pausedUntil = clock() + PointState.retryDelay
             onEvent(.pointDelayed(point, refusal))

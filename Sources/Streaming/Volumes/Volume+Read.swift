@@ -204,6 +204,7 @@ extension Volume {
         let byteCount = blocks.count * BlockGeometry.blockBytes
         guard let data = fetch.data.getSlice(at: fetch.data.readerIndex + offset, length: byteCount) else { return }
         cache.insert(identifier, block: blocks.lowerBound, data: data)
+        noteBlocksOfHome(data, from: blocks.lowerBound)
     }
 
     /// Home could not answer a read.

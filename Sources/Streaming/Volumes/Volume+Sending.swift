@@ -26,7 +26,8 @@ extension Volume {
     private func prepareMessages() -> Bool {
         guard points.transmission != nil else {
             guard let point = points.nextToSend(lastSealed: lastSendable) else { return false }
-            points.transmission = PointTransmission(point: point, segments: log.contents(of: point))
+            points.transmission = PointTransmission(
+                point: point, segments: log.contents(of: point), isPlain: point == points.plainPoint)
             points.outbox.append(.pointBegin(volume: identifier, generation: points.generation, point: point))
             if let attributes = attributesToSend(of: point) {
                 points.outbox.append(.pointAttributes(volume: identifier, point: point, attributes: attributes))
@@ -92,9 +93,7 @@ extension Volume {
                 continue
             }
             statistics.pointBytesSent &+= UInt64(range.byteCount)
-            let pieceBytes = preferredPieceBytes()
-            let messages = points.transmission?.messages(for: range, data: data, pieceBytes: pieceBytes, volume: identifier) ?? []
-            points.outbox.append(contentsOf: messages)
+            addToOutbox(range, data)
         }
     }
 }

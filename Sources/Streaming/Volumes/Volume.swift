@@ -147,6 +147,8 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     var rememberedAllocation: [AllocationExtent] = []
     var allocationEpoch: UInt64 = 0
     var points = PointState()
+    /// What home has of what points bring it; nil to send all of it.
+    public var homeBlocks: PeerBlocks?
     /// Compares blocks with what home says of them; nil when the library refuses, then all cross.
     let blockHasher = BlockHasher()
     var isOpenAtHome = false

@@ -9,8 +9,8 @@ extension EndToEnd {
         private static let mebibytes = 16
         private static let overwrittenMebibytes = 4
 
-        private func link(_ lab: Lab) async throws -> Link {
-            let result = try await lab.causeway(.onprem, "link", "list", "--output", "json")
+        private func link(_ lab: Lab, at side: Lab.Side = .onprem) async throws -> Link {
+            let result = try await lab.causeway(side, "link", "list", "--output", "json")
             guard result.isSuccess else { throw CommandFailure(description: result.description) }
             let links = try APICoding.decoder().decode([Link].self, from: Data(result.output.utf8))
             return try #require(links.first)
@@ -60,6 +60,49 @@ extension EndToEnd {
                 #expect(sentBytes(third) - sentBytes(second) < overwritten + size / 20)
                 for volume in ["second", "third"] { try await compare(lab, volume, image) }
                 #expect(sentBytes(try await link(lab)) - sentBytes(third) < 1 << 20, "the cache has all of it")
+            }
+        }
+
+        @Test("what was written to one disk goes home once, though it is written to others; and what differs goes as it is")
+        func equalWrites() async throws {
+            let directory = try Lab.makeDirectory()
+            defer { try? FileManager.default.removeItem(at: directory) }
+            let image = try Lab.makeNoise(in: directory, mebibytes: Self.mebibytes)
+            let other = try Lab.makeNoise(in: directory, named: "other", mebibytes: Self.overwrittenMebibytes)
+            let (size, overwritten) = (UInt64(Self.mebibytes) << 20, UInt64(Self.overwrittenMebibytes) << 20)
+            try await Lab.with(
+                disks: ["first", "second", "third"].map { ($0, Int(size)) },
+                options: ["--cache-size", "256MiB", "--recovery-point-objective", "300ms"]
+            ) { lab in
+                func write(_ volume: String, _ image: String) async throws {
+                    try await Command.check("qemu-img", ["convert", "-n", "-f", "raw", "-O", "raw", image, lab.url(volume)], seconds: 120)
+                    try await lab.seal(volume)
+                }
+                try await write("first", image)
+                let first = try await link(lab, at: .cloud)
+                #expect(sentBytes(first) > size)
+                #expect(first.deduplication == .init())
+
+                try await write("second", image)
+                let second = try await link(lab, at: .cloud)
+                #expect(second.deduplication == .init(referredBytes: size))
+                #expect(sentBytes(second) - sentBytes(first) < size / 20)
+
+                // The second disk holds what was named last, and then does not.
+                try await write("second", other)
+                try await write("third", image)
+                let third = try await link(lab, at: .cloud)
+                let deduplication = try #require(third.deduplication)
+                #expect(deduplication.wrongBytes > 0 && deduplication.wrongBytes <= overwritten, "\(deduplication)")
+                #expect(sentBytes(third) - sentBytes(second) < 3 * overwritten + size / 10)
+                for volume in ["first", "second", "third"] {
+                    try await Lab.untilTrue(seconds: 60, "all of \(volume) to be on its disk") {
+                        let status = try await lab.status(volume)
+                        return status.points.applied == status.points.lastSealed && status.unsent?.bytes == 0
+                    }
+                }
+                for volume in ["first", "third"] { try await Command.check("cmp", [lab.disk(volume), image]) }
+                try await Command.check("cmp", ["-n", "\(overwritten)", lab.disk("second"), other])
             }
         }
     }

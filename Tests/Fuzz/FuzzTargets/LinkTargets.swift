@@ -198,7 +198,12 @@ enum LinkSamples {
             .readZeroes(read: 9, offset: 0, byteCount: 4096), .readFailed(read: 9, status: .busy),
             .readReferences(
                 read: 9, offset: 4096, source: volume, block: 70, digests: [BlockDigest((1, 2, 3, 4)), BlockDigest((5, 6, 7, 8))]),
-            .readPlainRequest(read: 9, volume: volume, range: range, offset: 4096),
+            .pointReferences(
+                volume: volume, point: 12, start: 16, source: volume, block: 70,
+                digests: [BlockDigest((1, 2, 3, 4)), BlockDigest((5, 6, 7, 8))]),
+            .pointPieceRequest(volume: volume, point: 12, range: range),
+            .pointPiece(volume: volume, point: 12, start: 8, data: ByteBuffer(repeating: 1, count: 4096)),
+            .pointWithdrawn(volume: volume, point: 12), .readPlainRequest(read: 9, volume: volume, range: range, offset: 4096),
             .allocationRequest(read: 10, volume: volume, range: range),
             .allocationReply(
                 read: 10,

@@ -43,7 +43,7 @@ import Testing
               listen: "[::1]:0"
               tokenFile: ../token
               openMetrics: true
-            link: {connect: home.example.com:7481, connections: 4, congestionControl: bbr}
+            link: {connect: home.example.com:7481, connections: 4, congestionControl: bbr, deduplicationMemory: 8MiB}
             target:
               listen: [0.0.0.0:3260, "[::]:3260"]
               discoveryAuthentication: required
@@ -63,7 +63,8 @@ import Testing
                 == Configuration(
                     role: .cloud(part), name: "west-1", stateDirectory: "/s", log: .init(level: .debug, format: .json),
                     api: .init(listen: .init(host: "::1", port: 0), tokenFile: "/etc/causeway/../token", openMetrics: true),
-                    memoryLimitBytes: 1 << 30, linkCongestionControl: "bbr"))
+                    memoryLimitBytes: 1 << 30, linkCongestionControl: "bbr",
+                    linkDeduplicationMemoryBytes: 8 << 20))
         #expect(cloud.exposedListeners == ["target.listen 0.0.0.0:3260", "target.listen [::]:3260"])
         let onprem = try Configuration.parse(
             "role: onprem\nname: h\nstate: /s\nlink:\n  listen: 10.0.0.1:7481\ndisks:\n- name: a\n  path: ./a.img\n- {name: b, path: /dev/sdb, readOnly: true}\n",

@@ -15,6 +15,8 @@ final class CloudProcess {
     let end: LinkEnd
     /// Whose turn it is to send points.
     let turns = SendingTurns<Int>()
+    /// What home has; few entries, so that some are forgotten.
+    let homeBlocks = SentBlocks(byteCount: 4 << 10).map { PeerBlocks(table: $0, salt: 0) }
     private var cache: SecureCache<SimulatedDirectory>?
     private(set) var volumes: [ServedVolume] = []
     private var group: VolumeGroup<SimulatedDirectory>?
@@ -35,6 +37,8 @@ final class CloudProcess {
 
     func die() {
         isDead = true
+        world.tally.namedInPoints += homeBlocks?.statistics.referredBlocks ?? 0
+        world.tally.namedInPointsInVain += homeBlocks?.statistics.wrongBlocks ?? 0
         end.die()
         for served in volumes { served.die() }
     }
@@ -245,7 +249,8 @@ final class CloudProcess {
         case .readData(let read, _, _), .readZeroes(let read, _, _), .readReferences(let read, _, _, _, _), .readFailed(let read, _),
             .allocationReply(let read, _):
             return volumes.first { $0.volume.number + 1 == Int(read >> 48) }
-        case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
+        case .pointPieceRequest(let volume, _, _), .pointReceived(let volume, _), .pointApplied(let volume, _),
+            .pointRefused(let volume, _, _):
             return volumes.first { $0.volume.identifier == volume }
         default: return nil
         }

@@ -110,6 +110,11 @@ final class HomeDisk {
             volume.opened(received: core.journal.position.received, oldestPoint: request.oldestPoint)
             let generation = volume.lease.generation
             core.peerBlocks = world.home?.blocks(ofEdge: edge)
+            core.readSource = { [unowned self] source, range, completion in
+                let disk = world.home?.disks.first { $0.volume.identifier == source && $0.volume.edge == edge }
+                guard let journal = disk?.core?.journal else { return completion(nil) }
+                journal.read(range) { completion(try? $0.get()) }
+            }
             core.opened(generation: generation) { [self] position in
                 if isDead || isHandingOver || edge != volume.edge { return }
                 let reply = VolumeOpenReply(generation: generation, receivedPoint: position.received, appliedPoint: position.applied)

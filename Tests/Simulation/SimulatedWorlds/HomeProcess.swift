@@ -31,6 +31,10 @@ final class HomeProcess {
 
     func die() {
         isDead = true
+        for blocks in blocks {
+            world.tally.namedInReads += blocks.statistics.referredBlocks
+            world.tally.namedInReadsInVain += blocks.statistics.wrongBlocks
+        }
         for end in ends { end.die() }
         for disk in disks { disk.die() }
     }
@@ -160,7 +164,8 @@ extension LinkMessage {
         case .readRequest(_, let volume, _), .readPlainRequest(_, let volume, _, _), .allocationRequest(_, let volume, _),
             .pointBegin(let volume, _, _),
             .pointAttributes(let volume, _, _), .pointData(let volume, _, _, _), .pointZeroes(let volume, _, _),
-            .pointCommit(let volume, _, _, _):
+            .pointCommit(let volume, _, _, _), .pointReferences(let volume, _, _, _, _, _), .pointPiece(let volume, _, _, _),
+            .pointWithdrawn(let volume, _):
             volume
         default: nil
         }

@@ -85,7 +85,8 @@ final class Initiator: CustomStringConvertible {
         switch random.below(owner.isFenced ? 50 : 100) {
         case 0..<45: write(isZeroes: false)
         case 45..<50: write(isZeroes: true)
-        case 50..<80: read()
+        case 50..<76: read()
+        case 76..<80: rewrite()
         case 80..<85: askForAllocation()
         case 85..<97: flush()
         default: seal()
@@ -134,6 +135,33 @@ final class Initiator: CustomStringConvertible {
             volume.writeZeroes(range, durability: durability, completion: completion)
         } else {
             volume.write(range, data: history.stamp.data(range, write: number), durability: durability, completion: completion)
+        }
+    }
+
+    /// Writes once more what is there: whole blocks, of which home has some already. Whatever becomes of it, nothing changes.
+    private func rewrite() {
+        let start = random.below(volume.sectorCount) & ~7
+        let range = SectorRange(from: start, to: min(start + 8 * (1 + random.below(6)), volume.sectorCount & ~7))
+        let sectors = Int(range.start)..<Int(max(range.start, range.end))
+        if sectors.isEmpty || isBusy[sectors].contains(true) { return }
+        var data = ByteBuffer()
+        for sector in range.start..<range.end {
+            let last = history.lastWrite(to: sector, through: history.lastNumber)
+            if history.lastAcknowledged(sector) != last { return }
+            let stamp = history.visibleStamp(of: last)
+            if stamp == 0 {
+                data.writeRepeatingByte(0, count: BlockGeometry.sectorBytes)
+            } else {
+                data.writeImmutableBuffer(history.stamp.data(SectorRange(from: sector, to: sector + 1), write: stamp))
+            }
+        }
+        for sector in sectors { isBusy[sector] = true }
+        inFlight += 1
+        volume.write(range, data: data, durability: .ordered) { [self] result in
+            if isDead { return }
+            inFlight -= 1
+            for sector in sectors { isBusy[sector] = false }
+            if case .failure(let error) = result { owner.fail("a write failed: \(error)") }
         }
     }
 

@@ -42,9 +42,9 @@ public struct SeedRun: Sendable {
             do {
                 let world = try World(seed: seed)
                 defer {
-                    outcome.tally += world.tally
                     outcome.digest &+= world.digest
                     world.end()
+                    outcome.tally += world.tally
                 }
                 try world.run()
             } catch {

@@ -98,6 +98,7 @@ final class ServedVolume {
             guard isBulk else { return end.send(message, trafficClass, isBulk: false) }
             return turns.send(message.encodedBytes, of: number) { end.send(message, trafficClass, isBulk: true) }
         }
+        core.homeBlocks = process.homeBlocks
         core.gatherTurns { [weak self, weak core, scheduler = world.scheduler] in
             scheduler.schedule(microseconds: 0...200) {
                 // What waits for a dead process's disk may hold the core for a while.

@@ -53,6 +53,11 @@ public struct WorldTally: Sendable, Codable {
     /// Divisions that a cache was given while it served, and volumes that it forgot because they left or got other keys.
     public var divisions = 0
     public var forgotten = 0
+    /// Blocks that were named instead of sent, in answers to reads and in points, and those of them that were asked for.
+    public var namedInReads: UInt64 = 0
+    public var namedInReadsInVain: UInt64 = 0
+    public var namedInPoints: UInt64 = 0
+    public var namedInPointsInVain: UInt64 = 0
 
     public init() {}
 
@@ -65,6 +70,10 @@ public struct WorldTally: Sendable, Codable {
         left.standIns += right.standIns
         left.divisions += right.divisions
         left.forgotten += right.forgotten
+        left.namedInReads += right.namedInReads
+        left.namedInReadsInVain += right.namedInReadsInVain
+        left.namedInPoints += right.namedInPoints
+        left.namedInPointsInVain += right.namedInPointsInVain
     }
 }
 

@@ -108,6 +108,9 @@ struct Simulator: AsyncParsableCommand {
             "simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused, "
                 + "\(tally.cuts) cuts of groups looked at, \(tally.resizes) sizes and \(tally.divisions) divisions of caches, "
                 + "\(tally.forgotten) volumes that they forgot, \(tally.standIns) caches that came back")
+        print(
+            "simulation: blocks that were named instead of sent: \(tally.namedInReads) in reads, \(tally.namedInReadsInVain) of them in vain; "
+                + "\(tally.namedInPoints) in points, \(tally.namedInPointsInVain) of them in vain")
         if !outcome.failures.isEmpty { throw ExitCode.failure }
     }
 }

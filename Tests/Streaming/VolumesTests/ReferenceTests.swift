@@ -15,6 +15,7 @@ import Testing
         let scheduler = Scheduler(seed: 5)
         let identifier = VolumeIdentifier(high: 3, low: 4)
         let blocks: PeerBlocks
+        private let disk: SimulatedFile
         private(set) var volume: HomeVolume<SimulatedFile, SimulatedDirectory>?
         private var sent: [LinkMessage] = []
         private var lastRead: UInt64 = 0
@@ -27,7 +28,7 @@ import Testing
                 for byte in start..<min(content.count, start + BlockGeometry.blockBytes) { content[byte] = fill }
             }
             let machine = SimulatedMachine(scheduler: scheduler)
-            let disk = machine.disk("disk", holding: content)
+            disk = machine.disk("disk", holding: content)
             PointJournal.open(disk: disk, sectorCount: sectorCount, directory: machine.directory("journal"), volume: identifier) {
                 [self] result in
                 guard case .success(let journal) = result else { return }
@@ -37,6 +38,10 @@ import Testing
                     return true
                 }
                 volume.peerBlocks = blocks
+                volume.readSource = { [identifier] source, range, completion in
+                    guard source == identifier else { return completion(nil) }
+                    journal.read(range) { completion(try? $0.get()) }
+                }
                 self.volume = volume
             }
             scheduler.runUntilIdle()
@@ -56,12 +61,15 @@ import Testing
             ask(.readPlainRequest(read: lastRead, volume: identifier, range: SectorRange(block: block), offset: offset))
         }
 
-        private func ask(_ message: LinkMessage) -> [LinkMessage] {
+        func ask(_ messages: LinkMessage...) -> [LinkMessage] {
             sent = []
-            volume?.receive(message)
+            for message in messages { volume?.receive(message) }
             scheduler.runUntilIdle()
             return sent
         }
+
+        /// The first byte of a block of the disk.
+        func fill(of block: Int) -> UInt8 { disk.content[block * BlockGeometry.blockBytes] }
     }
 
     private static func block(_ fill: UInt8) -> ByteBuffer { ByteBuffer(repeating: fill, count: BlockGeometry.blockBytes) }
@@ -139,18 +147,28 @@ import Testing
         #expect(bench.read(9..<10) == [.readData(read: 4, offset: 0, data: Self.block(7))])
     }
 
-    @Test("when guesses are often wrong, nobody who waits for a few blocks is made to wait for one")
+    @Test("when guesses are often wrong, nobody who waits for a few blocks is made to wait for one, for a while that grows")
     func doubt() throws {
         let bench = try HomeBench(fills: [2: 7, 9: 7])
-        _ = bench.read(2..<3)
-        for _ in 0..<20 { _ = bench.readPlainly(9, offset: 0) }
-        // The last of them is what is named for block 2.
-        let asked = PeerBlocks.judgedBlocks + 1
-        let answers = (0..<asked).map { _ in bench.read(2..<3) }
-        let isNamed = answers.map { if case .readReferences? = $0.first { true } else { false } }
-        #expect(isNamed.prefix(Int(asked) - 1).allSatisfy { $0 })
-        #expect(isNamed.last == false)
+        let isNamed = { bench.read(2..<3).contains { if case .readReferences = $0 { true } else { false } } }
+        _ = bench.read(9..<10)
+        #expect(isNamed())
+        for pause in [PeerBlocks.pauses.lowerBound, 2 * PeerBlocks.pauses.lowerBound] {
+            // The last that is asked for is what block 2 is named after.
+            for _ in 0...PeerBlocks.wrongBlocksMax { _ = bench.readPlainly(9, offset: 0) }
+            let answers = (0..<pause).map { _ in
+                let isNamed = isNamed()
+                if !isNamed { bench.blocks.note(Self.seven, at: BlockPlace(volume: bench.identifier, block: 9)) }
+                return isNamed
+            }
+            #expect(!answers.contains(true))
+            #expect(isNamed())
+        }
     }
+
+    private static let seven =
+        BlockHasher().flatMap { hasher in block(7).withUnsafeReadableBytes { hasher.hash($0) } }.map { BlockDigest($0) }
+        ?? BlockDigest((0, 0, 0, 0))
 
     // MARK: What was sent
 
@@ -159,16 +177,15 @@ import Testing
         let table = try #require(SentBlocks(byteCount: 64 * 4))
         let (one, other) = (PeerBlocks(table: table, salt: 1), PeerBlocks(table: table, salt: 2))
         let volume = VolumeIdentifier(high: 1, low: 1)
-        let asker = BlockPlace(volume: VolumeIdentifier(high: 9, low: 9), block: 0)
         // All of one bucket of four.
         let digests = (0..<6 as Range<UInt64>).map { BlockDigest(($0, 0, 0, 0)) }
         for (block, digest) in digests.enumerated() { one.note(digest, at: BlockPlace(volume: volume, block: UInt64(block))) }
-        let found = digests.map { one.source(of: $0, for: asker, isUrgent: true)?.block }
+        let found = digests.map { one.source(of: $0, isUrgent: true)?.block }
         #expect(found == [nil, nil, 2, 3, 4, 5])
-        #expect(digests.allSatisfy { other.source(of: $0, for: asker, isUrgent: true) == nil })
+        #expect(digests.allSatisfy { other.source(of: $0, isUrgent: true) == nil })
         let moved = BlockPlace(volume: volume, block: 1 << 47)
         one.note(digests[2], at: moved)
-        #expect(one.source(of: digests[2], for: asker, isUrgent: false) == moved)
+        #expect(one.source(of: digests[2], isUrgent: false) == moved)
     }
 
     // MARK: At the cloud edge
@@ -242,6 +259,187 @@ import Testing
         bench.scheduler.runUntilIdle()
         #expect(answer()?.getBytes(at: 2 * 4_096, length: 1) == [99])
         #expect(answer()?.getBytes(at: 3 * 4_096, length: 1) == [5])
+    }
+
+    // MARK: Points, at home
+
+    /// A point that has block 2 of the disk once more from block 20 on, and block 21 after that as it says.
+    private func point(_ bench: HomeBench, named: [(block: UInt64, fill: UInt8)], real: [UInt8]) throws -> [LinkMessage] {
+        var digest = PointDigest()
+        var messages: [LinkMessage] = [.pointBegin(volume: bench.identifier, generation: 1, point: 1)]
+        for (index, name) in named.enumerated() {
+            let range = SectorRange(block: 20 + UInt64(index))
+            digest.add(range, data: Self.block(real[index]))
+            messages.append(
+                .pointReferences(
+                    volume: bench.identifier, point: 1, start: range.start, source: bench.identifier, block: name.block,
+                    digests: [try Self.digest(name.fill)]))
+        }
+        let end = SectorRange(block: 40)
+        digest.add(end, data: Self.block(77))
+        messages.append(.pointData(volume: bench.identifier, point: 1, start: end.start, data: Self.block(77)))
+        messages.append(.pointCommit(volume: bench.identifier, point: 1, pieces: digest.pieceCount, digest: digest.value))
+        return messages
+    }
+
+    @Test("blocks of a point that are here under their names need no bytes")
+    func namedPoint() throws {
+        let bench = try HomeBench(fills: [2: 7, 3: 8])
+        var sent: [LinkMessage] = []
+        for message in try point(bench, named: [(2, 7), (3, 8)], real: [7, 8]) { sent += bench.ask(message) }
+        let expected: [LinkMessage] = [
+            .pointReceived(volume: bench.identifier, point: 1), .pointApplied(volume: bench.identifier, point: 1),
+        ]
+        #expect(sent == expected)
+        #expect([20, 21, 40].map { bench.fill(of: $0) } == [7, 8, 77])
+        #expect(bench.volume?.statistics.referredBlocks == 2)
+    }
+
+    @Test("blocks that are not are asked for, and what follows waits for them")
+    func askedPoint() throws {
+        let bench = try HomeBench(fills: [2: 7, 3: 8])
+        var sent: [LinkMessage] = []
+        for message in try point(bench, named: [(2, 9), (3, 8)], real: [9, 8]) { sent += bench.ask(message) }
+        let question = LinkMessage.pointPieceRequest(volume: bench.identifier, point: 1, range: SectorRange(block: 20))
+        #expect(sent == [question])
+        // What was not asked for, or is another point's, is nothing.
+        let stray = bench.ask(
+            .pointPiece(volume: bench.identifier, point: 1, start: 21 * 8, data: Self.block(1)),
+            .pointPiece(volume: bench.identifier, point: 2, start: 20 * 8, data: Self.block(1)),
+            .pointPiece(volume: bench.identifier, point: 1, start: 0, data: Self.block(1)),
+            .pointWithdrawn(volume: bench.identifier, point: 2))
+        #expect(stray.isEmpty)
+        let answer = bench.ask(.pointPiece(volume: bench.identifier, point: 1, start: 20 * 8, data: Self.block(9)))
+        #expect(answer.first == .pointReceived(volume: bench.identifier, point: 1))
+        #expect([20, 21, 40].map { bench.fill(of: $0) } == [9, 8, 77])
+    }
+
+    @Test("a point whose bytes will not come is refused, and does not hold up the next; nor does a lost session")
+    func withdrawnPoint() throws {
+        let bench = try HomeBench(fills: [2: 7])
+        let messages = try point(bench, named: [(2, 9)], real: [9])
+        for message in messages { _ = bench.ask(message) }
+        let refusal = LinkMessage.pointRefused(volume: bench.identifier, point: 1, refusal: .damaged)
+        #expect(bench.ask(.pointWithdrawn(volume: bench.identifier, point: 1)) == [refusal])
+        for message in messages { _ = bench.ask(message) }
+        bench.volume?.opened(generation: 1) { _ in }
+        bench.scheduler.runUntilIdle()
+        #expect(bench.ask(.pointPiece(volume: bench.identifier, point: 1, start: 20 * 8, data: Self.block(9))).isEmpty)
+        var sent: [LinkMessage] = []
+        for message in try point(bench, named: [(2, 7)], real: [7]) { sent += bench.ask(message) }
+        #expect(sent.first == .pointReceived(volume: bench.identifier, point: 1))
+    }
+
+    @Test("names of a disk that is not there, or beyond its end, are asked for")
+    func foreignSource() throws {
+        let bench = try HomeBench(fills: [2: 7])
+        let digest = try Self.digest(7)
+        for (source, block) in [(VolumeIdentifier(high: 8, low: 8), UInt64(2)), (bench.identifier, 1 << 40), (bench.identifier, .max - 1)] {
+            bench.volume?.opened(generation: 1) { _ in }
+            bench.scheduler.runUntilIdle()
+            let sent = bench.ask(
+                .pointBegin(volume: bench.identifier, generation: 1, point: 1),
+                .pointReferences(volume: bench.identifier, point: 1, start: 160, source: source, block: block, digests: [digest]))
+            #expect(sent == [.pointPieceRequest(volume: bench.identifier, point: 1, range: SectorRange(block: 20))])
+        }
+    }
+
+    // MARK: Points, at the cloud edge
+
+    /// A volume of which home has received a point with block 2, filled with 7.
+    private func sendingBench() throws -> VolumeBench {
+        let bench = try VolumeBench()
+        bench.volume.homeBlocks = PeerBlocks(table: try #require(SentBlocks(byteCount: 64 << 10)), salt: 1)
+        bench.connect()
+        bench.write(block: 2, fill: 7)
+        bench.volume.seal(until: .received) { _ in }
+        bench.scheduler.runUntilIdle()
+        return bench
+    }
+
+    private func seal(_ bench: VolumeBench, _ blocks: [(block: UInt64, fill: UInt8)]) {
+        bench.sent = []
+        for (block, fill) in blocks { bench.write(block: block, fill: fill) }
+        bench.volume.seal(until: .received) { _ in }
+        bench.scheduler.runUntilIdle()
+    }
+
+    @Test("what home has received is named in later points, with the digest of the point as of bytes; what is under way is not")
+    func sentPoint() throws {
+        let bench = try sendingBench()
+        seal(bench, [(5, 7)])
+        #expect(bench.pointBytes == 4_096, "home has not said that it has it")
+        bench.home(has: 2)
+        seal(bench, [(8, 1), (9, 7), (10, 1)])
+        var digest = PointDigest()
+        for (block, fill) in [(8, 1), (9, 7), (10, 1)] as [(UInt64, UInt8)] {
+            digest.add(SectorRange(block: block), data: Self.block(fill))
+        }
+        let names = bench.sent.filter { if case .pointReferences = $0 { true } else { false } }
+        let expected = LinkMessage.pointReferences(
+            volume: bench.identifier, point: 3, start: 72, source: bench.identifier, block: 5, digests: [try Self.digest(7)])
+        #expect(names == [expected])
+        #expect(bench.pointBytes == 2 * 4_096)
+        let commit = LinkMessage.pointCommit(
+            volume: bench.identifier, point: 3, pieces: digest.pieceCount, digest: digest.value)
+        #expect(bench.sent.last == commit)
+    }
+
+    @Test("what was read from home is named too")
+    func sentAfterRead() throws {
+        let bench = try sendingBench()
+        bench.sent = []
+        bench.volume.read(SectorRange(block: 30)) { _ in }
+        bench.scheduler.runUntilIdle()
+        guard case .readRequest(let read, _, _)? = bench.sent.first else { return #expect(Bool(false), "nothing was asked") }
+        bench.volume.receive(.readData(read: read, offset: 0, data: Self.block(3)))
+        bench.scheduler.runUntilIdle()
+        seal(bench, [(12, 3)])
+        let expected = LinkMessage.pointReferences(
+            volume: bench.identifier, point: 2, start: 96, source: bench.identifier, block: 30, digests: [try Self.digest(3)])
+        #expect(bench.sent.contains(expected))
+        #expect(bench.pointBytes == 0)
+    }
+
+    @Test("bytes that home asks for come in the class of reads; from a volume that has stopped comes the word that they will not")
+    func pieces() throws {
+        let bench = try sendingBench()
+        bench.home(has: 1)
+        seal(bench, (20..<26 as Range<UInt64>).map { ($0, 7) })
+        #expect(bench.pointBytes == 0)
+        bench.sent = []
+        let question = LinkMessage.pointPieceRequest(volume: bench.identifier, point: 2, range: SectorRange(from: 160, to: 208))
+        bench.volume.receive(question)
+        bench.scheduler.runUntilIdle()
+        let starts = bench.sent.compactMap { message -> UInt64? in
+            guard case .pointPiece(bench.identifier, 2, let start, let data) = message, data == Self.block(7) else { return nil }
+            return start
+        }
+        #expect(starts.sorted() == (20..<26).map { $0 * 8 }, "in any order")
+        bench.sent = []
+        bench.volume.receive(.pointPieceRequest(volume: bench.identifier, point: 2, range: SectorRange(from: 160, to: 216)))
+        bench.scheduler.runUntilIdle()
+        let withdrawal = LinkMessage.pointWithdrawn(volume: bench.identifier, point: 2)
+        #expect(bench.sent == [withdrawal], "the point does not have that")
+        bench.sent = []
+        bench.volume.openRefused("it is over")
+        bench.volume.receive(question)
+        bench.scheduler.runUntilIdle()
+        #expect(bench.sent == [withdrawal])
+    }
+
+    @Test("a point that did not arrive as it was sent is sent without names")
+    func plainPoint() throws {
+        let bench = try sendingBench()
+        bench.home(has: 1)
+        seal(bench, [(20, 7)])
+        #expect(bench.pointBytes == 0)
+        bench.volume.receive(.pointRefused(volume: bench.identifier, point: 2, refusal: .damaged))
+        bench.sent = []
+        bench.pass(.seconds(2))
+        bench.volume.opened(VolumeOpenReply(generation: 1, receivedPoint: 1, appliedPoint: 1))
+        bench.scheduler.runUntilIdle()
+        #expect(bench.pointBytes == 4_096)
     }
 
     @Test("names that no fetch waits for, that are twice too many, or come too late, change nothing")
