@@ -213,12 +213,15 @@ public struct Volume: Codable, Sendable, Equatable {
         /// Commands.
         public var reads: UInt64
         public var writes: UInt64
+        /// Bytes of points that were prepared for the link, before compression and de-duplication; anew what a lost session has to send again.
+        public var sentBytes: UInt64
 
-        public init(readBytes: UInt64 = 0, writtenBytes: UInt64 = 0, reads: UInt64 = 0, writes: UInt64 = 0) {
+        public init(readBytes: UInt64 = 0, writtenBytes: UInt64 = 0, reads: UInt64 = 0, writes: UInt64 = 0, sentBytes: UInt64 = 0) {
             self.readBytes = readBytes
             self.writtenBytes = writtenBytes
             self.reads = reads
             self.writes = writes
+            self.sentBytes = sentBytes
         }
     }
 

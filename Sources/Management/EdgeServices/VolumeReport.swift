@@ -62,7 +62,7 @@ enum VolumeReport {
                 misses: volume.statistics.missedBlocks, corrupt: cache?.statistics.corrupt ?? 0),
             io: .init(
                 readBytes: volume.statistics.readBytes, writtenBytes: volume.statistics.writtenBytes, reads: volume.statistics.reads,
-                writes: volume.statistics.writes),
+                writes: volume.statistics.writes, sentBytes: volume.statistics.pointBytesSent),
             cloudOnlyBytes: volume.hasCloudOnlyDisk ? volume.cloudOnlyBytes(in: SectorRange(from: 0, to: volume.sectorCount)) : nil,
             policy: .init(
                 recoveryPointObjectiveSeconds: Double(volume.policy.recoveryPointObjective.nanoseconds) / 1e9,
@@ -151,6 +151,7 @@ enum VolumeReport {
                 counter("cache_hit_blocks", "Blocks that reads found here.", volume.cache?.hits ?? 0),
                 counter("cache_missed_blocks", "Blocks that reads had to fetch.", volume.cache?.misses ?? 0),
                 counter("read_bytes", "Bytes read by initiators.", volume.io.readBytes),
+                counter("sent_bytes", "Bytes of points that were prepared for the link, before compression.", volume.io.sentBytes),
                 counter("written_bytes", "Bytes written by initiators.", volume.io.writtenBytes),
                 counter("throttled_operations", "Operations that had to wait for the volume's limits.", volume.throttle?.operations ?? 0),
                 counter(

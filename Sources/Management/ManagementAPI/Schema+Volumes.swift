@@ -170,10 +170,11 @@ extension Schema {
         (
             "VolumeIO",
             .object(
-                "What machines asked for since the start.",
+                "What machines asked for since the start, and what went home of it.",
                 [
                     .required("readBytes", .count("Bytes read.")), .required("writtenBytes", .count("Bytes written.")),
                     .required("reads", .count("Read commands.")), .required("writes", .count("Write commands.")),
+                    .required("sentBytes", .count("Bytes of points that were prepared for the link, before compression.")),
                 ])
         ),
         (
