@@ -9,6 +9,7 @@ PLANTABLE = CAUSEWAY_PLANTED_BUGS=1 $(RELEASE)
 SEEDS ?= 100000
 FIRST_SEED ?= 1
 KILLS ?= 200
+CUTS ?= 50
 ROUNDS ?= 20
 INPUTS ?= 1000000
 SEED ?= 1
@@ -28,7 +29,7 @@ PACKAGES = pkg-config libssl-dev libipsec-mb-dev liblz4-dev libzstd-dev libiscsi
 # What the link is measured against, besides.
 LINK_PACKAGES = iperf3 openssh-client openssh-server rsync
 
-.PHONY: deps deps-link build run test bench bench-target bench-link bench-cache budget format format-check soak soak-kills soak-overwrites soak-guests replay fuzz fuzz-guided clean
+.PHONY: deps deps-link build run test bench bench-target bench-link bench-cache budget format format-check soak soak-kills soak-cuts soak-overwrites soak-guests replay fuzz fuzz-guided clean
 
 # Installs the packages $(1) that are missing.
 define install
@@ -97,6 +98,9 @@ soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on, on all cores, u
 
 soak-kills: deps ## KILLS kills of the daemons in turn and two thirds as many power cuts, under verified writes.
 	CAUSEWAY_KILLS=$(KILLS) $(SWIFT) test --filter 'kills|PowerCuts'
+
+soak-cuts: deps ## CUTS cuts, silences and resets of the line under verified writes.
+	CAUSEWAY_CUTS=$(CUTS) $(SWIFT) test --filter 'Crashes/cuts'
 
 soak-overwrites: deps ## 100,000 flushed overwrites of 1,000 blocks within one point.
 	CAUSEWAY_OVERWRITES=100000 $(SWIFT) test --filter PressureTests

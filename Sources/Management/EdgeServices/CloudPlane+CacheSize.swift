@@ -68,7 +68,16 @@ extension CloudPlane {
                     completion(.success(()))
                 } catch {
                     // The cache is another one by now, or this edge is stopping.
-                    onThread({ try Self.keptCacheSize.keep(before, in: directory) }) { _ in completion(.failure(error)) }
+                    onThread({ try Self.keptCacheSize.keep(before, in: directory) }) { [self] kept in
+                        if case .failure(let obstacle) = kept {
+                            recorder.record(
+                                "cache.size_kept", severity: .warning,
+                                "the cache could not be given the size that was asked for, but at the next start it will have it: what was kept "
+                                    + "before can't be kept again (\(obstacle)). Set the size once more when the state directory can be written to"
+                            )
+                        }
+                        completion(.failure(error))
+                    }
                 }
             case .failure(let error): completion(.failure(Problem(keepingSize: error)))
             }

@@ -105,6 +105,49 @@ extension EndToEndFaults {
             #expect(compared.isSuccess, "\(compared)")
         }
 
+        /// `make soak-cuts` sets more.
+        static let cuts = Int(ProcessInfo.processInfo.environment["CAUSEWAY_CUTS"] ?? "") ?? 6
+
+        @Test(
+            "a line that is cut, goes silent and resets connections at any moment of mixed load: nothing lost, doubled or stuck, and memory stays"
+        )
+        func cuts() async throws {
+            let loaded = ["first": "50", "second": "7", "third": "1000"]
+            let disks = loaded.keys.sorted().map { ($0, 48 << 20) }
+            try await Lab.with(
+                disks: disks,
+                options: ["--recovery-point-objective", "300ms", "--rtt", "10ms", "--rate", "200mbit", "--cache-size", "64MiB"]
+            ) { lab in
+                let seconds = Self.cuts * 3 + 3
+                let loads = try loaded.map { try load(lab, $0.key, seconds: seconds, flushes: $0.value) }
+                var resident: [Int] = []
+                for cut in 0..<Self.cuts {
+                    try await Task.sleep(for: .milliseconds(.random(in: 100...1_500)))
+                    for load in loads where !load.isRunning { Issue.record("a load ended early: \(try await load.wait(seconds: 1))") }
+                    if cut % 3 == 0 {
+                        try await lab.relay("reset")
+                        continue
+                    }
+                    try await lab.relay(cut % 3 == 1 ? "cut" : "cut blackhole")
+                    try await Task.sleep(for: .milliseconds(.random(in: 50...2_500)))
+                    try await lab.relay("restore")
+                    resident.append(lab.residentKiB(.cloud) + lab.residentKiB(.onprem))
+                }
+                for load in loads {
+                    let result = try await load.wait(seconds: Double(Self.cuts * 6 + 60))
+                    #expect(result.isSuccess, "\(result)")
+                }
+                for name in loaded.keys { try await verify(lab, name) }
+                // What the buffers of both take is theirs after the first cuts.
+                let early = resident.prefix(max(1, resident.count / 2)).max() ?? 0
+                let late = resident.suffix(max(1, resident.count / 2)).max() ?? 0
+                #expect(late < early + 64 << 10, "KiB after each cut: \(resident)")
+                print(
+                    "cuts of the line: \(Self.cuts), memory of both edges \(early >> 10) MiB in the first half, \(late >> 10) MiB in the second"
+                )
+            }
+        }
+
         @Test("a cut link: cached reads and writes go on, the backlog is shown, and it follows by itself")
         func cut() async throws {
             try await Lab.with(disks: [("data", 32 << 20)], options: ["--rtt", "10ms", "--rate", "200mbit"]) { lab in
