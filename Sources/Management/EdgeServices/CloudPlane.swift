@@ -97,6 +97,9 @@ final class CloudPlane {
     let incarnation = UInt64.random(in: 1 ... .max)
     /// What home has of what points bring it; nil when nothing is referred to.
     let homeBlocks: PeerBlocks?
+    private var withdrawals: [LinkMessage] = []
+    /// More volumes than that do not go while home waits for their points.
+    private static let withdrawalsMax = 1_024
     private(set) var link: PeerLink?
     /// What is sent at most, by peers; an edge that joins anew may have another one.
     private var shapings: [String: LinkShaping] = [:]
@@ -179,6 +182,7 @@ final class CloudPlane {
             if !isConnected, case .goodbye(PeerLink.revokedReason)? = link.endpoint.lastCloseReason { wasRevoked() }
         }
         link.onWritable = { [unowned self] in
+            sendWithdrawals()
             for served in served.values { served.volume.linkWritable() }
         }
         link.onTurn = { [unowned self] volume in served[volume]?.volume.linkWritable() }
@@ -222,11 +226,17 @@ final class CloudPlane {
             servedByTag[UInt16(read >> 48)]?.volume.receive(message)
         case .pointPieceRequest(let volume, let point, _):
             if let served = served[volume] { return served.volume.receive(message) }
-            _ = link?.endpoint.send(.pointWithdrawn(volume: volume, point: point), class: .demand)
+            if withdrawals.count < Self.withdrawalsMax { withdrawals.append(.pointWithdrawn(volume: volume, point: point)) }
+            sendWithdrawals()
         case .pointReceived(let volume, _), .pointApplied(let volume, _), .pointRefused(let volume, _, _):
             served[volume]?.volume.receive(message)
         default: break
         }
+    }
+
+    /// Volumes that are served no more have no one to tell home that it waits in vain.
+    private func sendWithdrawals() {
+        while let message = withdrawals.last, link?.endpoint.send(message, class: .demand) ?? true { withdrawals.removeLast() }
     }
 
     // MARK: Volumes
@@ -247,6 +257,7 @@ final class CloudPlane {
 
     func remove(_ identifier: VolumeIdentifier) -> Served? {
         guard let entry = served.removeValue(forKey: identifier) else { return nil }
+        homeBlocks?.forget(identifier)
         countReads(of: entry)
         cacheTally.forget(identifier)
         servedByTag = servedByTag.filter { $0.value !== entry }

@@ -225,7 +225,7 @@ final class HomePlane: LinkListenerDelegate {
         volume.peerBlocks = blocks(of: edge)
         volume.readSource = { [unowned self] source, range, completion in
             guard let home = home(source, of: edge) else { return completion(nil) }
-            home.journal.read(range) { completion(try? $0.get()) }
+            home.sourceBlocks(range, completion: completion)
         }
         volume.onReceiving = { [unowned self] isReceiving in hold(identifier, of: edge, !isReceiving) }
         var lastRefusal: (refusal: PointRefusal, at: NIODeadline)?
@@ -295,6 +295,7 @@ final class HomePlane: LinkListenerDelegate {
     /// Lets go of a disk whose journal has stopped. What it has received stays in the journal's directory.
     func abandon(_ identifier: VolumeIdentifier) {
         guard let served = served.removeValue(forKey: identifier) else { return }
+        peerBlocks[served.edge]?.forget(identifier)
         hold(identifier, of: served.edge, false)
         served.volume.sessionLost()
         served.volume.journal.close { served.disk.close() }
@@ -358,6 +359,7 @@ final class HomePlane: LinkListenerDelegate {
         entry.volume.journal.close { [self] in
             entry.disk.close()
             served[identifier] = nil
+            peerBlocks[entry.edge]?.forget(identifier)
             held[identifier] = nil
             hold(identifier, of: entry.edge, false)
             completion()

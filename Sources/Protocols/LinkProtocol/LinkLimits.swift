@@ -18,6 +18,8 @@ public enum LinkLimits {
     public static let allocationRuns = AllocationExtents.answerMax
     /// The blocks that one message refers to. A message with more, or with none, is refused by `enqueue` and ends the session.
     public static let references = 128
+    /// How many of the blocks that a point names make a piece of it, as the digest of the point counts them.
+    public static let blocksPerNamedPiece = pieceBytes / BlockGeometry.blockBytes
     /// Connections that carry no bulk on a lossy line, at most.
     static let quietConnections = 2
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.

@@ -32,6 +32,12 @@ extension PointJournal {
         }
     }
 
+    /// True when a read of `range` would wait for nothing but the disk.
+    public func isReadable(_ range: SectorRange) -> Bool {
+        guard refusal == nil, readsBlocked.isEmpty else { return false }
+        return pointsBeforeHeld.last { $0.index.overlaps(range) }.map { $0.index.point <= position.applied } ?? true
+    }
+
     /// Lets go the reads whose point is on the disk now.
     func unblockReads() {
         guard !readsBlocked.isEmpty else { return }

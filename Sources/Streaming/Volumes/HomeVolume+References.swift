@@ -34,9 +34,10 @@ struct NamedBlocks {
         return SectorRange(from: first, to: first + UInt64(indices.count) * BlockGeometry.sectorsPerBlock)
     }
 
-    /// The bytes of one of the blocks.
-    func bytes(of index: Int) -> ByteBuffer? {
-        data.getSlice(at: data.readerIndex + index * BlockGeometry.blockBytes, length: BlockGeometry.blockBytes)
+    /// The bytes of some of the blocks.
+    func bytes(of indices: Range<Int>) -> ByteBuffer? {
+        data.getSlice(
+            at: data.readerIndex + indices.lowerBound * BlockGeometry.blockBytes, length: indices.count * BlockGeometry.blockBytes)
     }
 
     /// The missing ones, in runs.
@@ -78,13 +79,14 @@ extension HomeVolume {
         statistics.referredBlocks &+= UInt64(named.digests.count - named.missing.count)
         if named.missing.isEmpty { return add(named) }
         namedBlocks = named
-        for run in named.missingRuns {
-            say(.pointPieceRequest(volume: identifier, point: named.point, range: named.range(of: run)))
+        for run in named.missingRuns
+        where !announce(.pointPieceRequest(volume: identifier, point: named.point, range: named.range(of: run))) {
+            return withdraw(named.point)
         }
     }
 
     private func isEqual(_ named: NamedBlocks, _ index: Int) -> Bool {
-        guard let words = named.bytes(of: index)?.withUnsafeReadableBytes({ blockHasher?.hash($0) }) else { return false }
+        guard let words = named.bytes(of: index..<index + 1)?.withUnsafeReadableBytes({ blockHasher?.hash($0) }) else { return false }
         return BlockDigest(words) == named.digests[index]
     }
 
@@ -93,10 +95,16 @@ extension HomeVolume {
         guard var named = namedBlocks, named.point == point, start >= named.start, start % BlockGeometry.sectorsPerBlock == 0 else {
             return
         }
+        // Nobody else holds the bytes: they are put in their place without a copy of all.
+        namedBlocks = nil
         var data = data
         var index = Int(clamping: (start - named.start) / BlockGeometry.sectorsPerBlock)
         while named.missing.contains(index), let block = data.readSlice(length: BlockGeometry.blockBytes) {
             named.data.setBuffer(block, at: named.data.readerIndex + index * BlockGeometry.blockBytes)
+            guard isEqual(named, index) else {
+                namedBlocks = named
+                return withdraw(point)
+            }
             named.missing.remove(index)
             index += 1
         }
@@ -113,17 +121,27 @@ extension HomeVolume {
         takeMessages()
     }
 
-    /// The blocks are whole: each is a piece of its own, as its sender counts them.
+    /// The blocks are whole: four make a piece, as their sender counts them.
     private func add(_ named: NamedBlocks) {
         namedBlocks = nil
         isTaking = false
         statistics.pointBytes &+= UInt64(named.byteCount)
         add(to: named.point) { () throws(PointJournalError) in
-            for index in named.digests.indices {
-                guard let bytes = named.bytes(of: index) else { continue }
-                try journal.addData(named.range(of: index..<index + 1), data: bytes)
+            for first in stride(from: 0, to: named.digests.count, by: LinkLimits.blocksPerNamedPiece) {
+                let blocks = first..<min(named.digests.count, first + LinkLimits.blocksPerNamedPiece)
+                guard let bytes = named.bytes(of: blocks) else { continue }
+                try journal.addData(named.range(of: blocks), data: bytes)
             }
         }
         takeMessages()
+    }
+}
+
+extension HomeVolume {
+    /// Reads blocks of this disk for a point of another one, or of this one, that names them. Nil, at once, when a point has to be applied first: nobody
+    /// must wait for another disk's points.
+    public func sourceBlocks(_ range: SectorRange, completion: @escaping (ByteBuffer?) -> Void) {
+        guard journal.isReadable(range) else { return completion(nil) }
+        journal.read(range) { completion(try? $0.get()) }
     }
 }

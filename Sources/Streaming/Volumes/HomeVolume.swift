@@ -46,10 +46,12 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
 
     /// Answers up to this size overtake longer ones.
     static var shortAnswerBytesMax: Int { 16 << 10 }
-    /// Messages of points that wait before the volume asks for no more, and before it asks again. What the link has granted by
-    /// then still comes, so the memory is bounded by that and by `waitingMessagesMax` pieces.
-    static var waitingMessagesMax: Int { 128 }
-    static var waitingMessagesLow: Int { 32 }
+    /// What messages of points that wait may take before the volume asks for no more, and before it asks again, in bytes. What the link has granted
+    /// by then still comes, so the memory is bounded by that and by `waitingBytesMax`.
+    static var waitingBytesMax: Int { 2 << 20 }
+    static var waitingBytesLow: Int { 512 << 10 }
+    /// What a message takes besides its bytes.
+    private static var messageBytes: Int { 64 }
     /// Reads of the disk and answers that may be under way; one more is answered as busy.
     static var answersMax: Int { 4_096 }
     /// The bytes of them; beyond it a read is answered as busy too.
@@ -85,6 +87,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     private var longAnswers = Deque<Answer>()
     private var notices = Deque<(message: LinkMessage, trafficClass: TrafficClass)>()
     private var waitingMessages = Deque<LinkMessage>()
+    private var waitingBytes = 0
     /// The next message waits for what the one before it has begun.
     var isTaking = false
     /// Blocks that the point which is arriving names, and of which some have to be asked for; see HomeVolume+References.swift.
@@ -94,7 +97,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     private var refusedPoint: PointNumber?
     /// Grows with each session, so that what a lost one began is not answered in the next.
     private(set) var session: UInt64 = 0
-    /// Reads whole blocks of a disk that is served to the same edge, as it is with all that it has received; nil when that can't be.
+    /// Reads whole blocks of a disk that is served to the same edge (`sourceBlocks`); nil when they can't be had at once.
     public var readSource: (VolumeIdentifier, SectorRange, @escaping (ByteBuffer?) -> Void) -> Void = { _, _, completion in completion(nil)
     }
     /// Compares blocks with what the edge says of them; nil when the library refuses, then all are asked for.
@@ -129,6 +132,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         longAnswers.removeAll()
         notices.removeAll()
         waitingMessages.removeAll()
+        waitingBytes = 0
         isTaking = false
         namedBlocks = nil
         controlReceiving()
@@ -154,6 +158,7 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
         case .pointWithdrawn(_, let point): withdraw(point)
         case .pointBegin, .pointAttributes, .pointData, .pointReferences, .pointZeroes, .pointCommit:
             waitingMessages.append(message)
+            waitingBytes += Self.messageBytes + message.encodedBytes
             takeMessages()
             controlReceiving()
         default: break
@@ -314,15 +319,18 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     // MARK: Points
 
     func takeMessages() {
-        while !isTaking, let message = waitingMessages.popFirst() { take(message) }
+        while !isTaking, let message = waitingMessages.popFirst() {
+            waitingBytes -= Self.messageBytes + message.encodedBytes
+            take(message)
+        }
         controlReceiving()
     }
 
     private func controlReceiving() {
-        if isReceiving, waitingMessages.count >= Self.waitingMessagesMax {
+        if isReceiving, waitingBytes >= Self.waitingBytesMax {
             isReceiving = false
             onReceiving(false)
-        } else if !isReceiving, waitingMessages.count <= Self.waitingMessagesLow {
+        } else if !isReceiving, waitingBytes <= Self.waitingBytesLow {
             isReceiving = true
             onReceiving(true)
         }
@@ -430,13 +438,18 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     // MARK: Notices
 
     /// Sends a short message; what concerns points goes in order, in the control class. The link's refusal only delays it.
-    func say(_ message: LinkMessage) {
-        guard notices.count < Self.noticesMax else { return }
+    private func say(_ message: LinkMessage) { _ = announce(message) }
+
+    /// The same, where it matters that it is heard.
+    /// - Returns: false when too many wait: then it will not be.
+    func announce(_ message: LinkMessage) -> Bool {
+        guard notices.count < Self.noticesMax else { return false }
         switch message {
         case .readFailed, .allocationReply: notices.append((message, .demand))
         default: notices.append((message, .control))
         }
         sendNotices()
+        return true
     }
 
     private func sendNotices() {

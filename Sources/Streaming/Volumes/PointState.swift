@@ -76,13 +76,16 @@ struct PointTransmission {
         return messages
     }
 
-    /// The message that names blocks of `source` in place of bytes: of whole blocks from sector `start` on, each a piece of its own.
+    /// The message that names blocks of `source` in place of bytes: of whole blocks from sector `start` on, four of them a piece.
     mutating func message(
         for blocks: [(data: ByteBuffer, digest: BlockDigest)], from start: UInt64, source: BlockPlace, volume: VolumeIdentifier
     ) -> LinkMessage {
-        for (index, block) in blocks.enumerated() {
-            let first = start + UInt64(index) * BlockGeometry.sectorsPerBlock
-            digest.add(SectorRange(from: first, to: first + BlockGeometry.sectorsPerBlock), data: block.data)
+        for first in stride(from: 0, to: blocks.count, by: LinkLimits.blocksPerNamedPiece) {
+            let piece = blocks[first..<min(blocks.count, first + LinkLimits.blocksPerNamedPiece)]
+            var data = ByteBuffer()
+            for block in piece { data.writeImmutableBuffer(block.data) }
+            let sector = start + UInt64(first) * BlockGeometry.sectorsPerBlock
+            digest.add(SectorRange(from: sector, to: sector + UInt64(piece.count) * BlockGeometry.sectorsPerBlock), data: data)
         }
         return .pointReferences(
             volume: volume, point: point, start: start, source: source.volume, block: source.block, digests: blocks.map(\.digest))
@@ -129,6 +132,8 @@ struct PointState {
     /// How much of a point may be read ahead of what the link takes, in bytes; what is begun with less may go beyond it by one run. A volume has
     /// that much ready for its turn (`SendingTurns.quantumBytes`), and the same again while it has that turn.
     static let readAheadBytesMax = 128 << 10
+    /// How many messages may wait for the link when more is read ahead: zeroes cost no reads and no data.
+    static let outboxMax = 64
     /// How many runs of a point may be read from the log at once, or wait there for one before them.
     static let readsMax = 16
     /// Blocks of points under way that are remembered for others to be named after them; further ones are not.
@@ -151,10 +156,12 @@ struct PointState {
     var isReading: Bool { !reads.isEmpty }
     /// The number of the first of them; they are counted within a session.
     private var firstRead = 0
-    /// Blocks of points that home has not received yet.
+    /// Blocks of points that home has not applied yet.
     private var sentBlocks = Deque<(point: PointNumber, digest: BlockDigest, block: UInt64)>()
-    /// Bytes that home has asked for and the link has not taken yet.
+    /// Bytes that home has asked for and the link has not taken yet: no more than one message names.
     var pieces = Deque<LinkMessage>()
+    /// How often home has asked for bytes of a point that was named, and of which.
+    var pieceRequests = (point: PointNumber(0), count: 0)
     /// The point that is sent without names: with them it did not arrive as it was sent.
     var plainPoint: PointNumber?
     /// Data in the outbox or on its way there.
@@ -200,20 +207,20 @@ struct PointState {
         }
     }
 
-    /// A point has brought a block that home has once it has received the point.
+    /// A point has brought a block that home has on its disk once it has applied the point.
     mutating func noteBlock(of point: PointNumber, _ digest: BlockDigest, _ block: UInt64) {
         if sentBlocks.count < Self.sentBlocksMax { sentBlocks.append((point, digest, block)) }
     }
 
     /// The next block that home has now.
     mutating func nextBlockAtHome() -> (digest: BlockDigest, block: UInt64)? {
-        guard let first = sentBlocks.first, first.point <= received else { return nil }
+        guard let first = sentBlocks.first, first.point <= applied else { return nil }
         sentBlocks.removeFirst()
         return (first.digest, first.block)
     }
 
     /// True when one more run may be taken before those before it have been sent.
-    var mayReadAhead: Bool { reads.count < Self.readsMax && preparedBytes < Self.readAheadBytesMax }
+    var mayReadAhead: Bool { reads.count < Self.readsMax && preparedBytes < Self.readAheadBytesMax && outbox.count < Self.outboxMax }
 
     /// Begins with one more run; the number is what `readEnded` is told.
     mutating func addRead(of run: LogSegment) -> Int {

@@ -45,7 +45,7 @@ public final class SentBlocks {
     /// Nothing until the first block is noted.
     private var words: [UInt64] = []
     /// The number of a volume in the entries is its index here, and one more: no entry is zero.
-    private var volumes: [VolumeIdentifier] = []
+    private var volumes: [VolumeIdentifier?] = []
     private var numbers: [VolumeIdentifier: UInt64] = [:]
 
     /// A table that takes up to `byteCount` bytes. Nil when the library for digests refuses.
@@ -70,7 +70,7 @@ public final class SentBlocks {
     fileprivate func find(_ key: UInt64) -> BlockPlace? {
         guard !words.isEmpty, let entry = position(of: key, in: bucket(key)) else { return nil }
         let place = words[entry + 1]
-        return BlockPlace(volume: volumes[Int(place >> Self.blockBits) - 1], block: place & (1 << Self.blockBits - 1))
+        return volumes[Int(place >> Self.blockBits) - 1].map { BlockPlace(volume: $0, block: place & (1 << Self.blockBits - 1)) }
     }
 
     fileprivate func put(_ key: UInt64, _ place: BlockPlace) {
@@ -82,6 +82,11 @@ public final class SentBlocks {
         for word in stride(from: end - 1, through: first, by: -1) { words[word + Self.wordsPerEntry] = words[word] }
         words[first] = key
         words[first + 1] = number << Self.blockBits | place.block
+    }
+
+    fileprivate func forget(_ volume: VolumeIdentifier) {
+        guard let number = numbers.removeValue(forKey: volume) else { return }
+        volumes[Int(number) - 1] = nil
     }
 
     private func bucket(_ key: UInt64) -> Int { Int(key.multipliedFullWidth(by: UInt64(bucketCount)).high) * Self.wordsPerBucket }
@@ -148,6 +153,9 @@ public final class PeerBlocks {
 
     /// The peer was sent a block.
     func note(_ digest: BlockDigest, at place: BlockPlace) { table.put(key(digest), place) }
+
+    /// The peer does not serve the volume any more, or its disk is not open: nothing is named after it.
+    public func forget(_ volume: VolumeIdentifier) { table.forget(volume) }
 
     /// The peer was referred to so many blocks.
     func noteReferred(_ count: UInt64) {

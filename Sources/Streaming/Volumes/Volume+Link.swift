@@ -66,8 +66,8 @@ extension Volume {
 
     /// A class of the link takes messages again.
     public func linkWritable() {
-        sendPieces()
         sendFetches()
+        sendPieces()
         sendAllocationQueries()
         sendPoints()
     }
@@ -75,10 +75,7 @@ extension Volume {
     /// A message for this volume. The owner routes answers to reads by their routing tag.
     public func receive(_ message: LinkMessage) {
         if refusal != nil {
-            // A point that waits for bytes holds up those of other volumes at home.
-            if case .pointPieceRequest(_, let point, _) = message {
-                _ = uplink(.pointWithdrawn(volume: identifier, point: point), .demand, false)
-            }
+            if case .pointPieceRequest(_, let point, let range) = message { receivePieceRequest(point, range) }
             return
         }
         switch message {

@@ -17,37 +17,39 @@ extension Volume {
         for block in range.wholeBlocks {
             let first = block * BlockGeometry.sectorsPerBlock
             guard let bytes = slice(of: data, range, Self.sectors(of: block..<block + 1)), let digest = homeBlocks.digest(of: bytes) else {
-                start = end(&run, orGoOnFrom: start)
+                end(&run, &start, range, data)
                 continue
             }
             // One that is named too: its place is newer than the one that it is named after.
             points.noteBlock(of: transmission.point, digest, block)
             guard let source = homeBlocks.source(of: digest, isUrgent: true) else {
-                start = end(&run, orGoOnFrom: start)
+                end(&run, &start, range, data)
                 continue
             }
             if !run.continues(with: source) {
-                start = end(&run, orGoOnFrom: start)
-                addBytes(SectorRange(from: start, to: first), slice(of: data, range, SectorRange(from: start, to: first)))
+                end(&run, &start, range, data)
                 run = NamedRun(start: first, source: source)
             }
             run.blocks.append((bytes, digest))
         }
-        start = end(&run, orGoOnFrom: start)
+        end(&run, &start, range, data)
         addBytes(SectorRange(from: start, to: range.end), slice(of: data, range, SectorRange(from: start, to: range.end)))
     }
 
-    /// Puts a run of named blocks in the outbox, if there is one.
-    /// - Returns: the sector behind it, or `start`.
-    private func end(_ run: inout NamedRun, orGoOnFrom start: UInt64) -> UInt64 {
-        guard let source = run.source else { return start }
-        let end = run.start + UInt64(run.blocks.count) * BlockGeometry.sectorsPerBlock
+    /// Fewer blocks in a row, of one write, are not named: they are sent sooner than home's disk finds them.
+    static var namedBlocksMin: Int { 4 }
+
+    /// Puts a run of named blocks in the outbox, if it is worth it, and what is before it as bytes.
+    private func end(_ run: inout NamedRun, _ start: inout UInt64, _ range: SectorRange, _ data: ByteBuffer) {
+        defer { run = NamedRun() }
+        guard let source = run.source, run.blocks.count >= Self.namedBlocksMin else { return }
+        let before = SectorRange(from: start, to: run.start)
+        addBytes(before, slice(of: data, range, before))
         if let message = points.transmission?.message(for: run.blocks, from: run.start, source: source, volume: identifier) {
             points.outbox.append(message)
         }
         homeBlocks?.noteReferred(UInt64(run.blocks.count))
-        run = NamedRun()
-        return end
+        start = run.start + UInt64(run.blocks.count) * BlockGeometry.sectorsPerBlock
     }
 
     private func addBytes(_ range: SectorRange, _ data: ByteBuffer?) {
@@ -64,7 +66,7 @@ extension Volume {
 
     // MARK: What home has
 
-    /// Home has received points: their blocks may be named.
+    /// Home has applied points: their blocks may be named.
     func noteBlocksAtHome() {
         while let (digest, block) = points.nextBlockAtHome() {
             homeBlocks?.note(digest, at: BlockPlace(volume: identifier, block: block))
@@ -81,15 +83,22 @@ extension Volume {
 
     // MARK: What it does not have
 
-    /// Home asks for the bytes of blocks that were named.
+    /// Home has asked so often for bytes of a point: then it is sent anew, without names.
+    static var pieceRequestsMax: Int { 8 }
+
+    /// Home asks for the bytes of blocks that were named, and goes on with the point when it has them.
     func receivePieceRequest(_ point: PointNumber, _ range: SectorRange) {
+        if refusal != nil { return withdraw(point) }
         homeBlocks?.noteWrong(UInt64(range.blocks.count))
+        if points.pieceRequests.point != point { points.pieceRequests = (point, 0) }
+        points.pieceRequests.count += 1
+        if points.pieceRequests.count > Self.pieceRequestsMax, point != points.plainPoint { return sendPlainly(point) }
         let session = points.session
         // A block that was named lies in one segment.
         let segments = log.contents(of: point, in: range)
-        guard segments.reduce(0, { $0 + $1.range.count }) == range.count else {
-            points.pieces.append(.pointWithdrawn(volume: identifier, point: point))
-            return sendPieces()
+        let isWhole = segments.allSatisfy { $0.range.wholeBlocks.count * BlockGeometry.blockBytes == $0.range.byteCount }
+        guard isWhole, segments.reduce(0, { $0 + $1.range.count }) == range.count, points.pieces.count < LinkLimits.references else {
+            return withdraw(point)
         }
         for segment in segments {
             log.read(segment) { [self] result in
@@ -97,12 +106,27 @@ extension Volume {
                 switch result {
                 case .success(let data): addPieces(of: point, segment.range, data)
                 case .failure(let error):
-                    points.pieces.append(.pointWithdrawn(volume: identifier, point: point))
+                    withdraw(point)
                     _ = deviceError(error)
                 }
                 sendPieces()
             }
         }
+    }
+
+    /// Too much of what was named is not at home, and each time the point waits for a round trip: home forgets what it has of it, and the point
+    /// begins anew.
+    private func sendPlainly(_ point: PointNumber) {
+        points.plainPoint = point
+        points.sessionLost()
+        askForOpen()
+    }
+
+    /// Home will not get what it has asked for. It must hear that: its point waits, and others may wait behind that.
+    private func withdraw(_ point: PointNumber) {
+        let message = LinkMessage.pointWithdrawn(volume: identifier, point: point)
+        if !points.pieces.contains(message) { points.pieces.append(message) }
+        sendPieces()
     }
 
     private func addPieces(of point: PointNumber, _ range: SectorRange, _ data: ByteBuffer) {
@@ -114,10 +138,10 @@ extension Volume {
         }
     }
 
-    /// Hands the bytes that home has asked for to the link, before reads: a point waits for them there.
+    /// Hands the bytes that home has asked for to the link: behind what machines wait for, and before other points.
     func sendPieces() {
         while let message = points.pieces.first {
-            guard uplink(message, .demand, false) else { return }
+            guard uplink(message, .demand, true) else { return }
             points.pieces.removeFirst()
         }
     }

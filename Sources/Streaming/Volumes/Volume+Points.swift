@@ -136,7 +136,6 @@ extension Volume {
         // Home can't have what was never sealed here; the open has checked that, so such a number is damage.
         guard point > points.received, point <= log.lastSealedPoint else { return }
         points.received = point
-        noteBlocksAtHome()
         onEvent(.point(point, .received))
         answerWaiters()
         promoteNext()
@@ -148,6 +147,7 @@ extension Volume {
         pointWasReceived(point)
         guard point > points.applied, point <= log.lastSealedPoint else { return }
         points.applied = point
+        noteBlocksAtHome()
         onEvent(.point(point, .applied))
         answerWaiters()
     }

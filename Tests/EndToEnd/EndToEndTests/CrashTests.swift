@@ -106,7 +106,7 @@ extension EndToEndFaults {
         }
 
         /// `make soak-cuts` sets more.
-        static let cuts = Int(ProcessInfo.processInfo.environment["CAUSEWAY_CUTS"] ?? "") ?? 6
+        static let cuts = Int(ProcessInfo.processInfo.environment["CAUSEWAY_CUTS"] ?? "") ?? 3
 
         @Test(
             "a line that is cut, goes silent and resets connections at any moment of mixed load: nothing lost, doubled or stuck, and memory stays"

@@ -112,8 +112,8 @@ final class HomeDisk {
             core.peerBlocks = world.home?.blocks(ofEdge: edge)
             core.readSource = { [unowned self] source, range, completion in
                 let disk = world.home?.disks.first { $0.volume.identifier == source && $0.volume.edge == edge }
-                guard let journal = disk?.core?.journal else { return completion(nil) }
-                journal.read(range) { completion(try? $0.get()) }
+                guard let core = disk?.core else { return completion(nil) }
+                core.sourceBlocks(range, completion: completion)
             }
             core.opened(generation: generation) { [self] position in
                 if isDead || isHandingOver || edge != volume.edge { return }

@@ -322,6 +322,9 @@ import Testing
         let refusal = LinkMessage.pointRefused(volume: bench.identifier, point: 1, refusal: .damaged)
         #expect(bench.ask(.pointWithdrawn(volume: bench.identifier, point: 1)) == [refusal])
         for message in messages { _ = bench.ask(message) }
+        let wrong = bench.ask(.pointPiece(volume: bench.identifier, point: 1, start: 20 * 8, data: Self.block(6)))
+        #expect(wrong == [refusal], "it has not the digest that was named")
+        for message in messages { _ = bench.ask(message) }
         bench.volume?.opened(generation: 1) { _ in }
         bench.scheduler.runUntilIdle()
         #expect(bench.ask(.pointPiece(volume: bench.identifier, point: 1, start: 20 * 8, data: Self.block(9))).isEmpty)
@@ -346,100 +349,153 @@ import Testing
 
     // MARK: Points, at the cloud edge
 
-    /// A volume of which home has received a point with block 2, filled with 7.
+    private static let fills: [UInt8] = [11, 12, 13, 14]
+
+    /// A volume that has sent a point with blocks 2 to 6.
     private func sendingBench() throws -> VolumeBench {
         let bench = try VolumeBench()
         bench.volume.homeBlocks = PeerBlocks(table: try #require(SentBlocks(byteCount: 64 << 10)), salt: 1)
         bench.connect()
-        bench.write(block: 2, fill: 7)
-        bench.volume.seal(until: .received) { _ in }
-        bench.scheduler.runUntilIdle()
+        seal(bench, from: 2, Self.fills)
         return bench
     }
 
-    private func seal(_ bench: VolumeBench, _ blocks: [(block: UInt64, fill: UInt8)]) {
+    private func seal(_ bench: VolumeBench, from block: UInt64, _ fills: [UInt8]) {
         bench.sent = []
-        for (block, fill) in blocks { bench.write(block: block, fill: fill) }
+        let range = SectorRange(from: block * 8, to: (block + UInt64(fills.count)) * 8)
+        bench.volume.write(range, data: Self.data(fills), durability: .ordered) { _ in }
+        bench.scheduler.runUntilIdle()
         bench.volume.seal(until: .received) { _ in }
         bench.scheduler.runUntilIdle()
     }
 
-    @Test("what home has received is named in later points, with the digest of the point as of bytes; what is under way is not")
-    func sentPoint() throws {
-        let bench = try sendingBench()
-        seal(bench, [(5, 7)])
-        #expect(bench.pointBytes == 4_096, "home has not said that it has it")
-        bench.home(has: 2)
-        seal(bench, [(8, 1), (9, 7), (10, 1)])
-        var digest = PointDigest()
-        for (block, fill) in [(8, 1), (9, 7), (10, 1)] as [(UInt64, UInt8)] {
-            digest.add(SectorRange(block: block), data: Self.block(fill))
-        }
-        let names = bench.sent.filter { if case .pointReferences = $0 { true } else { false } }
-        let expected = LinkMessage.pointReferences(
-            volume: bench.identifier, point: 3, start: 72, source: bench.identifier, block: 5, digests: [try Self.digest(7)])
-        #expect(names == [expected])
-        #expect(bench.pointBytes == 2 * 4_096)
-        let commit = LinkMessage.pointCommit(
-            volume: bench.identifier, point: 3, pieces: digest.pieceCount, digest: digest.value)
-        #expect(bench.sent.last == commit)
+    private func names(_ bench: VolumeBench) -> [LinkMessage] {
+        bench.sent.filter { if case .pointReferences = $0 { true } else { false } }
     }
 
-    @Test("what was read from home is named too")
+    private func reference(_ bench: VolumeBench, _ point: PointNumber, at block: UInt64, after source: UInt64) throws -> LinkMessage {
+        .pointReferences(
+            volume: bench.identifier, point: point, start: block * 8, source: bench.identifier, block: source,
+            digests: try Self.fills.map { try Self.digest($0) })
+    }
+
+    private static func data(_ fills: [UInt8]) -> ByteBuffer {
+        fills.reduce(into: ByteBuffer()) { $0.writeRepeatingByte($1, count: BlockGeometry.blockBytes) }
+    }
+
+    @Test(
+        "what home has applied is named in later points, with the digest of the point as of bytes; what is under way is not, nor are few blocks"
+    )
+    func sentPoint() throws {
+        let bench = try sendingBench()
+        seal(bench, from: 30, Self.fills)
+        #expect(bench.pointBytes == 4 * 4_096, "home has not said that it has them")
+        bench.volume.receive(.pointReceived(volume: bench.identifier, point: 2))
+        seal(bench, from: 40, Self.fills)
+        #expect(bench.pointBytes == 4 * 4_096, "nor that they are on its disk")
+        bench.home(has: 2)
+        seal(bench, from: 8, [1] + Self.fills + [1])
+        var digest = PointDigest()
+        digest.add(SectorRange(block: 8), data: Self.block(1))
+        digest.add(SectorRange(from: 72, to: 104), data: Self.data(Self.fills))
+        digest.add(SectorRange(block: 13), data: Self.block(1))
+        #expect(names(bench) == [try reference(bench, 4, at: 9, after: 30)])
+        #expect(bench.pointBytes == 2 * 4_096)
+        let commit = LinkMessage.pointCommit(volume: bench.identifier, point: 4, pieces: 3, digest: digest.value)
+        #expect(digest.pieceCount == 3 && bench.sent.last == commit)
+        seal(bench, from: 50, Array(Self.fills.dropLast()))
+        #expect(names(bench).isEmpty && bench.pointBytes == 3 * 4_096)
+    }
+
+    @Test("what was read from home is named too; not after its volume has gone, and not to an older home")
     func sentAfterRead() throws {
         let bench = try sendingBench()
         bench.sent = []
-        bench.volume.read(SectorRange(block: 30)) { _ in }
+        let range = SectorRange(from: 240, to: 272)
+        bench.volume.read(range) { _ in }
         bench.scheduler.runUntilIdle()
-        guard case .readRequest(let read, _, _)? = bench.sent.first else { return #expect(Bool(false), "nothing was asked") }
-        bench.volume.receive(.readData(read: read, offset: 0, data: Self.block(3)))
+        var asked: UInt64?
+        for case .readRequest(let read, _, range) in bench.sent { asked = read }
+        let read = try #require(asked)
+        bench.volume.receive(.readData(read: read, offset: 0, data: Self.data(Self.fills)))
         bench.scheduler.runUntilIdle()
-        seal(bench, [(12, 3)])
-        let expected = LinkMessage.pointReferences(
-            volume: bench.identifier, point: 2, start: 96, source: bench.identifier, block: 30, digests: [try Self.digest(3)])
-        #expect(bench.sent.contains(expected))
-        #expect(bench.pointBytes == 0)
+        seal(bench, from: 12, Self.fills)
+        #expect(names(bench) == [try reference(bench, 2, at: 12, after: 30)])
+        bench.volume.linkVersion = { LinkVersion.references - 1 }
+        seal(bench, from: 60, Self.fills)
+        #expect(names(bench).isEmpty && bench.pointBytes == 4 * 4_096)
+        bench.volume.linkVersion = { LinkVersion.references }
+        bench.volume.homeBlocks?.forget(bench.identifier)
+        seal(bench, from: 70, Self.fills)
+        #expect(names(bench).isEmpty && bench.pointBytes == 4 * 4_096)
     }
 
-    @Test("bytes that home asks for come in the class of reads; from a volume that has stopped comes the word that they will not")
+    @Test(
+        "bytes that home asks for wait for the link; from a volume that has stopped comes the word that they will not, however long that waits"
+    )
     func pieces() throws {
         let bench = try sendingBench()
         bench.home(has: 1)
-        seal(bench, (20..<26 as Range<UInt64>).map { ($0, 7) })
+        seal(bench, from: 20, Self.fills + Self.fills)
+        #expect(names(bench).count == 2)
         #expect(bench.pointBytes == 0)
         bench.sent = []
-        let question = LinkMessage.pointPieceRequest(volume: bench.identifier, point: 2, range: SectorRange(from: 160, to: 208))
+        let uplink = bench.volume.uplink
+        bench.volume.uplink = { _, _, _ in false }
+        let question = LinkMessage.pointPieceRequest(volume: bench.identifier, point: 2, range: SectorRange(from: 160, to: 192))
         bench.volume.receive(question)
         bench.scheduler.runUntilIdle()
-        let starts = bench.sent.compactMap { message -> UInt64? in
-            guard case .pointPiece(bench.identifier, 2, let start, let data) = message, data == Self.block(7) else { return nil }
+        #expect(bench.sent.isEmpty)
+        bench.volume.uplink = uplink
+        bench.volume.linkWritable()
+        let pieces = bench.sent.compactMap { message -> UInt64? in
+            guard case .pointPiece(bench.identifier, 2, let start, let data) = message else { return nil }
+            #expect(data == Self.data(Self.fills))
             return start
         }
-        #expect(starts.sorted() == (20..<26).map { $0 * 8 }, "in any order")
-        bench.sent = []
-        bench.volume.receive(.pointPieceRequest(volume: bench.identifier, point: 2, range: SectorRange(from: 160, to: 216)))
-        bench.scheduler.runUntilIdle()
+        #expect(pieces == [160])
         let withdrawal = LinkMessage.pointWithdrawn(volume: bench.identifier, point: 2)
-        #expect(bench.sent == [withdrawal], "the point does not have that")
+        for range in [SectorRange(from: 160, to: 232), SectorRange(block: 99)] {
+            bench.sent = []
+            bench.volume.receive(.pointPieceRequest(volume: bench.identifier, point: 2, range: range))
+            bench.scheduler.runUntilIdle()
+            #expect(bench.sent == [withdrawal], "the point does not have that")
+        }
         bench.sent = []
         bench.volume.openRefused("it is over")
+        bench.volume.uplink = { _, _, _ in false }
         bench.volume.receive(question)
-        bench.scheduler.runUntilIdle()
+        bench.volume.uplink = uplink
+        bench.volume.linkWritable()
         #expect(bench.sent == [withdrawal])
     }
 
-    @Test("a point that did not arrive as it was sent is sent without names")
+    @Test("a point that did not arrive as it was sent, or of which home asks too much, is sent without names")
     func plainPoint() throws {
         let bench = try sendingBench()
         bench.home(has: 1)
-        seal(bench, [(20, 7)])
+        seal(bench, from: 20, Self.fills)
         #expect(bench.pointBytes == 0)
         bench.volume.receive(.pointRefused(volume: bench.identifier, point: 2, refusal: .damaged))
         bench.sent = []
         bench.pass(.seconds(2))
         bench.volume.opened(VolumeOpenReply(generation: 1, receivedPoint: 1, appliedPoint: 1))
         bench.scheduler.runUntilIdle()
-        #expect(bench.pointBytes == 4_096)
+        #expect(names(bench).isEmpty && bench.pointBytes == 4 * 4_096)
+        bench.home(has: 2)
+        seal(bench, from: 40, Self.fills)
+        #expect(names(bench).count == 1)
+        bench.sent = []
+        for _ in 0...Volume<SimulatedDirectory>.pieceRequestsMax {
+            bench.volume.receive(.pointPieceRequest(volume: bench.identifier, point: 3, range: SectorRange(block: 40)))
+            bench.scheduler.runUntilIdle()
+        }
+        #expect(bench.events.last == .needsOpen)
+        #expect(bench.sent.count == Volume<SimulatedDirectory>.pieceRequestsMax)
+        bench.sent = []
+        bench.volume.opened(VolumeOpenReply(generation: 1, receivedPoint: 2, appliedPoint: 2))
+        bench.scheduler.runUntilIdle()
+        #expect(names(bench).isEmpty && bench.pointBytes == 4 * 4_096)
     }
 
     @Test("names that no fetch waits for, that are twice too many, or come too late, change nothing")

@@ -89,6 +89,29 @@ import WriteLog
         #expect(bench.pointBytes > 400 * BlockGeometry.blockBytes)
     }
 
+    @Test("on a link that takes nothing no more is made ready than a little, of zeroes too")
+    func closedLink() throws {
+        let scheduler = Scheduler(seed: 5)
+        let bench = try bench(scheduler, blocks: 1, residentPercent: 100, latencyMicroseconds: 10...20)
+        bench.volume.grow(to: 64_000)
+        for run in 1..<500 as Range<UInt64> {
+            bench.volume.writeZeroes(SectorRange(from: run * 100, to: run * 100 + 8), durability: .ordered) { _ in }
+        }
+        bench.volume.seal(until: .received) { _ in }
+        scheduler.runUntilIdle()
+        bench.volume.uplink = { [unowned bench] message, _, _ in
+            if bench.sent.count >= 5 { return false }
+            bench.sent.append(message)
+            return true
+        }
+        bench.connect()
+        for _ in 0..<100 {
+            bench.volume.linkWritable()
+            scheduler.runUntilIdle()
+        }
+        #expect((1...PointState.outboxMax).contains(bench.volume.points.outbox.count))
+    }
+
     @Test("runs go out in order, whole, and with the digest of what was sent, whichever read ends first", arguments: 1...20)
     func order(seed: UInt64) throws {
         let scheduler = Scheduler(seed: seed)
