@@ -109,7 +109,7 @@ public enum LinkMessage: Equatable, Sendable {
     case pointPieceRequest(volume: VolumeIdentifier, point: PointNumber, range: SectorRange)
     /// The answer, in the class of reads, ahead of what the point has besides: `data` is whole blocks from sector `start` on.
     case pointPiece(volume: VolumeIdentifier, point: PointNumber, start: UInt64, data: ByteBuffer)
-    /// In place of that answer: there will be none, and no more of the point in this session (version 4 and later).
+    /// In place of that answer: there will be none. Home refuses the point, of which more may still be on its way (version 4 and later).
     case pointWithdrawn(volume: VolumeIdentifier, point: PointNumber)
     /// A run of sectors that now reads as zeroes.
     case pointZeroes(volume: VolumeIdentifier, point: PointNumber, range: SectorRange)
