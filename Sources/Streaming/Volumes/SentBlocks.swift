@@ -6,7 +6,7 @@ import NIOCore
 // it reads in its cache, so a block that is equal to one of them need not cross again: a reference to that one does (`readReferences`). Nobody
 // asks first. What was evicted there, or overwritten, is asked for as bytes, which takes one round trip and puts the table right.
 //
-// Points go home in the same way (`pointReferences`): the cloud edge remembers what home has sent it, and what home has received.
+// Points go home in the same way (`pointReferences`): the cloud edge remembers what home has sent it, and what home has applied.
 //
 // A table of a fixed size for all edges, in buckets of four entries, the youngest first; the oldest of a bucket goes when a fifth comes. An entry
 // is two words: 64 bits of the digest, mixed with who has the block, and the place (16 bits for the volume, 48 for the block). That is enough to
@@ -23,7 +23,7 @@ public struct BlockPlace: Equatable, Sendable {
     }
 }
 
-/// Blocks that other edges were sent, within a bound of memory. Lives on one event loop.
+/// Blocks that other edges have, within a bound of memory; `PeerBlocks` is what one of them has. Lives on one event loop.
 public final class SentBlocks {
     /// Counters since the start, for one peer.
     public struct Statistics: Equatable, Sendable {
@@ -67,13 +67,15 @@ public final class SentBlocks {
         }
     }
 
-    fileprivate func find(_ key: UInt64) -> BlockPlace? {
+    /// Where the block with this key was noted last.
+    func find(_ key: UInt64) -> BlockPlace? {
         guard !words.isEmpty, let entry = position(of: key, in: bucket(key)) else { return nil }
         let place = words[entry + 1]
         return volumes[Int(place >> Self.blockBits) - 1].map { BlockPlace(volume: $0, block: place & (1 << Self.blockBits - 1)) }
     }
 
-    fileprivate func put(_ key: UInt64, _ place: BlockPlace) {
+    /// Notes where a block is.
+    func put(_ key: UInt64, _ place: BlockPlace) {
         guard place.block < 1 << Self.blockBits else { return }
         let number = number(of: place.volume)
         if words.isEmpty { words = Array(repeating: 0, count: bucketCount * Self.wordsPerBucket) }
@@ -84,7 +86,8 @@ public final class SentBlocks {
         words[first + 1] = number << Self.blockBits | place.block
     }
 
-    fileprivate func forget(_ volume: VolumeIdentifier) {
+    /// Nothing that was noted of the volume is found any more.
+    func forget(_ volume: VolumeIdentifier) {
         guard let number = numbers.removeValue(forKey: volume) else { return }
         volumes[Int(number) - 1] = nil
     }
@@ -105,76 +108,4 @@ public final class SentBlocks {
         numbers[volume] = UInt64(volumes.count)
         return UInt64(volumes.count)
     }
-}
-
-/// What one edge was sent, and how often it did not have it.
-///
-/// A wrong guess costs whoever waits a round trip. When too many are wrong, nothing is named for a while that others wait for; the while is
-/// longer each time, until guesses are right again.
-public final class PeerBlocks {
-    /// Guesses are judged over so many blocks that were named.
-    static var judgedBlocks: UInt64 { 1_024 }
-    /// So many of them may be wrong.
-    static var wrongBlocksMax: UInt64 { 8 }
-    /// For so many blocks nothing is named then, at first and at most.
-    static var pauses: ClosedRange<UInt64> { 1_024...(1 << 16) }
-
-    /// What was guessed, and how well.
-    public private(set) var statistics = SentBlocks.Statistics()
-    private let table: SentBlocks
-    private let salt: UInt64
-    /// The statistics when the judgement began that is under way.
-    private var judgedFrom = SentBlocks.Statistics()
-    private var pause = pauses.lowerBound
-    /// How many blocks of a pause are left.
-    private var pausedBlocks: UInt64 = 0
-
-    /// - Parameter salt: another number for each peer of the table.
-    public init(table: SentBlocks, salt: UInt64) {
-        self.table = table
-        // An odd multiplier tells all salts apart.
-        self.salt = salt &* 0x9e37_79b9_7f4a_7c15
-    }
-
-    /// The digest of a whole block; nil when it is all zeroes.
-    func digest(of block: ByteBuffer) -> BlockDigest? { table.digest(of: block) }
-
-    /// The digests of whole blocks; see `SentBlocks`.
-    func digests(of data: ByteBuffer) -> [BlockDigest?] { table.digests(of: data) }
-
-    /// Which block the peer probably has that has this digest.
-    /// - Parameter isUrgent: others wait for it; then there is none while too many guesses are wrong.
-    func source(of digest: BlockDigest, isUrgent: Bool) -> BlockPlace? {
-        guard let place = table.find(key(digest)) else { return nil }
-        guard isUrgent, pausedBlocks > 0 else { return place }
-        pausedBlocks -= 1
-        return nil
-    }
-
-    /// The peer was sent a block.
-    func note(_ digest: BlockDigest, at place: BlockPlace) { table.put(key(digest), place) }
-
-    /// The peer does not serve the volume any more, or its disk is not open: nothing is named after it.
-    public func forget(_ volume: VolumeIdentifier) { table.forget(volume) }
-
-    /// The peer was referred to so many blocks.
-    func noteReferred(_ count: UInt64) {
-        statistics.referredBlocks &+= count
-        guard statistics.referredBlocks &- judgedFrom.referredBlocks >= Self.judgedBlocks else { return }
-        judgedFrom = statistics
-        if pausedBlocks == 0 { pause = Self.pauses.lowerBound }
-    }
-
-    /// The peer did not have so many blocks that it was referred to.
-    func noteWrong(_ count: UInt64) {
-        statistics.wrongBlocks &+= count
-        guard statistics.wrongBlocks &- judgedFrom.wrongBlocks > Self.wrongBlocksMax else { return }
-        judgedFrom = statistics
-        // What was named before the pause began is wrong too.
-        if pausedBlocks > 0 { return }
-        pausedBlocks = pause
-        pause = min(pause * 2, Self.pauses.upperBound)
-    }
-
-    private func key(_ digest: BlockDigest) -> UInt64 { digest.words.0 ^ salt }
 }

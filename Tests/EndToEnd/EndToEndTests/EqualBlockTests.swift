@@ -9,6 +9,18 @@ extension EndToEnd {
         private static let mebibytes = 16
         private static let overwrittenMebibytes = 4
 
+        private let size = UInt64(Self.mebibytes) << 20
+        private let overwritten = UInt64(Self.overwrittenMebibytes) << 20
+
+        /// What the disks hold, and what is written over the beginning of one.
+        private func makeImages() throws -> (directory: URL, image: String, other: String) {
+            let directory = try Lab.makeDirectory()
+            return (
+                directory, try Lab.makeNoise(in: directory, mebibytes: Self.mebibytes),
+                try Lab.makeNoise(in: directory, named: "other", mebibytes: Self.overwrittenMebibytes)
+            )
+        }
+
         private func link(_ lab: Lab, at side: Lab.Side = .onprem) async throws -> Link {
             let result = try await lab.causeway(side, "link", "list", "--output", "json")
             guard result.isSuccess else { throw CommandFailure(description: result.description) }
@@ -24,11 +36,8 @@ extension EndToEnd {
 
         @Test("a disk that equals one that was read before hardly crosses; what is not as home takes it to be is read as it is")
         func equalDisks() async throws {
-            let directory = try Lab.makeDirectory()
+            let (directory, image, other) = try makeImages()
             defer { try? FileManager.default.removeItem(at: directory) }
-            let image = try Lab.makeNoise(in: directory, mebibytes: Self.mebibytes)
-            let other = try Lab.makeNoise(in: directory, named: "other", mebibytes: Self.overwrittenMebibytes)
-            let (size, overwritten) = (UInt64(Self.mebibytes) << 20, UInt64(Self.overwrittenMebibytes) << 20)
             try await Lab.with(
                 disks: [], copies: ["first", "second", "third"].map { ($0, image) },
                 options: ["--cache-size", "256MiB", "--recovery-point-objective", "300ms"]
@@ -65,11 +74,8 @@ extension EndToEnd {
 
         @Test("what was written to one disk goes home once, though it is written to others; and what differs goes as it is")
         func equalWrites() async throws {
-            let directory = try Lab.makeDirectory()
+            let (directory, image, other) = try makeImages()
             defer { try? FileManager.default.removeItem(at: directory) }
-            let image = try Lab.makeNoise(in: directory, mebibytes: Self.mebibytes)
-            let other = try Lab.makeNoise(in: directory, named: "other", mebibytes: Self.overwrittenMebibytes)
-            let (size, overwritten) = (UInt64(Self.mebibytes) << 20, UInt64(Self.overwrittenMebibytes) << 20)
             try await Lab.with(
                 disks: ["first", "second", "third"].map { ($0, Int(size)) },
                 options: ["--cache-size", "256MiB", "--recovery-point-objective", "300ms"]
