@@ -19,7 +19,7 @@ public struct EdgeStatus: Codable, Sendable, Equatable {
     public struct Addresses: Codable, Sendable, Equatable {
         /// The management API.
         public var api: String?
-        /// The link between edges (on-prem edges listen, cloud edges connect).
+        /// The link between edges, where this edge listens for it (on-prem edges, and cloud edges that the on-prem edge dials).
         public var link: String?
         /// The iSCSI portals (cloud edges).
         public var iscsi: [String]
@@ -78,11 +78,14 @@ public struct PeerEdge: Codable, Sendable, Equatable {
     public var revoked: Bool
     /// When a frame of it last arrived; nil when it never connected.
     public var lastSeen: Date?
+    /// `host:port` where this edge dials it; nil when it dials this one.
+    public var address: String?
 
     public init(
         identifier: String, name: String, role: EdgeRole, connected: Bool, pairedAt: Date, revoked: Bool = false,
-        lastSeen: Date? = nil
+        lastSeen: Date? = nil, address: String? = nil
     ) {
+        self.address = address
         self.identifier = identifier
         self.name = name
         self.role = role
@@ -90,6 +93,19 @@ public struct PeerEdge: Codable, Sendable, Equatable {
         self.pairedAt = pairedAt
         self.revoked = revoked
         self.lastSeen = lastSeen
+    }
+}
+
+/// The body of `PATCH /v1/edges/{identifier}` (on-prem): what is left out stays.
+public struct EdgeChange: Codable, Sendable, Equatable {
+    /// `host:port` where the edge is dialled from now on.
+    public var address: String?
+    /// True: the edge dials, and is dialled no more.
+    public var dials: Bool?
+
+    public init(address: String? = nil, dials: Bool? = nil) {
+        self.address = address
+        self.dials = dials
     }
 }
 

@@ -4,9 +4,12 @@ import Foundation
 public struct PairingTokenCreate: Codable, Sendable, Equatable {
     /// How long the token may be used, in seconds, from 1 to 604,800; 15 minutes when left out.
     public var validSeconds: Int?
+    /// `host:port` of the cloud edge's link, when the on-prem edge is to dial it; left out when the cloud edge dials.
+    public var connect: String?
 
-    public init(validSeconds: Int? = nil) {
+    public init(validSeconds: Int? = nil, connect: String? = nil) {
         self.validSeconds = validSeconds
+        self.connect = connect
     }
 }
 

@@ -26,7 +26,7 @@ extension Configuration {
 
     /// Begins with what only this role says of the link.
     private static func render(_ onprem: OnPrem) -> [String] {
-        var lines = ["  listen: \(quote(onprem.linkListen.description))"]
+        var lines = ["  listen: \(quote(onprem.linkListen.description))", "  connections: \(onprem.linkConnections)"]
         guard !onprem.disks.isEmpty else { return lines + ["disks: []"] }
         lines.append("disks:")
         for disk in onprem.disks {
@@ -39,6 +39,7 @@ extension Configuration {
     private static func render(_ cloud: Cloud) -> [String] {
         var lines: [String] = []
         if let connect = cloud.linkConnect { lines.append("  connect: \(quote(connect.description))") }
+        if let listen = cloud.linkListen { lines.append("  listen: \(quote(listen.description))") }
         lines += ["  connections: \(cloud.linkConnections)", "target:", "  listen:"]
         lines += cloud.targetListen.map { "    - \(quote($0.description))" }
         lines += [

@@ -55,10 +55,16 @@ public struct Configuration: Sendable, Equatable {
     public struct OnPrem: Sendable, Equatable {
         /// `link.listen`: where cloud edges connect.
         public var linkListen: NetworkAddress
+        /// `link.connections`: how many connections the links open that this edge dials.
+        public var linkConnections: Int
         public var disks: [Disk]
 
-        public init(linkListen: NetworkAddress = .init(host: "127.0.0.1", port: 7481), disks: [Disk] = []) {
+        public init(
+            linkListen: NetworkAddress = .init(host: "127.0.0.1", port: 7481), linkConnections: Int = defaultConnections,
+            disks: [Disk] = []
+        ) {
             self.linkListen = linkListen
+            self.linkConnections = linkConnections
             self.disks = disks
         }
     }
@@ -72,6 +78,8 @@ public struct Configuration: Sendable, Equatable {
     public struct Cloud: Sendable, Equatable {
         /// `link.connect`: the on-prem edge; nil when pairing says it.
         public var linkConnect: NetworkAddress?
+        /// `link.listen`: where this edge waits for the on-prem edge, which dials it; nil when this one dials.
+        public var linkListen: NetworkAddress?
         /// `link.connections`: how many connections the link opens.
         public var linkConnections: Int
         /// `target.listen`: the iSCSI portals.
@@ -101,7 +109,7 @@ public struct Configuration: Sendable, Equatable {
         public var sealSizeBytes: UInt64
 
         public init(
-            linkConnect: NetworkAddress? = nil, linkConnections: Int = 4,
+            linkConnect: NetworkAddress? = nil, linkListen: NetworkAddress? = nil, linkConnections: Int = defaultConnections,
             targetListen: [NetworkAddress] = [.init(host: "127.0.0.1", port: 3260)],
             discoveryAuthentication: DiscoveryAuthentication = .optional, keepsProcessorsAwake: Bool = true, nbd: NBD? = nil,
             cachePath: String,
@@ -111,6 +119,7 @@ public struct Configuration: Sendable, Equatable {
             sealSizeBytes: UInt64 = 64 << 20
         ) {
             self.linkConnect = linkConnect
+            self.linkListen = linkListen
             self.linkConnections = linkConnections
             self.targetListen = targetListen
             self.discoveryAuthentication = discoveryAuthentication
@@ -185,6 +194,8 @@ public struct Configuration: Sendable, Equatable {
 
     /// `link.congestionControl` when it is left out.
     public static let defaultCongestionControl = "automatic"
+    /// `link.connections` when it is left out.
+    public static let defaultConnections = 4
     /// The name of the token file in the state directory, when `api.tokenFile` is left out.
     public static let defaultTokenFile = "api-token"
     /// The name of the cache file in the state directory, when `cache.path` is left out.
@@ -197,7 +208,7 @@ public struct Configuration: Sendable, Equatable {
         switch role {
         case .onprem(let onprem): listeners.append(("link.listen", onprem.linkListen))
         case .cloud(let cloud):
-            listeners += cloud.targetListen.map { ("target.listen", $0) }
+            listeners += (cloud.linkListen.map { [("link.listen", $0)] } ?? []) + cloud.targetListen.map { ("target.listen", $0) }
             listeners += (cloud.nbd?.listen ?? []).map { ("nbd.listen", $0) }
         }
         return listeners.filter { !$0.1.isLoopback }.map { "\($0.0) \($0.1)" }

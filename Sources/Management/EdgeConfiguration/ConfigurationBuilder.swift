@@ -105,7 +105,10 @@ struct ConfigurationBuilder {
 
     private func onprem(_ top: Section, _ link: Section?) -> Configuration.OnPrem {
         var onprem = Configuration.OnPrem()
-        if let link { onprem.linkListen = link.address("listen", default: onprem.linkListen) }
+        if let link {
+            onprem.linkListen = link.address("listen", default: onprem.linkListen)
+            onprem.linkConnections = link.integer("connections", default: onprem.linkConnections, in: Limit.connections)
+        }
         guard let node = top.values["disks"], !reader.isNull(node) else { return onprem }
         guard let sequence = node.sequence else {
             reader.fail(node, "disks: expected a list, found \(reader.describe(node))", hint: "begin each disk with “- name: …”")
@@ -135,12 +138,14 @@ struct ConfigurationBuilder {
         var cloud = Configuration.Cloud(cachePath: state + "/" + Configuration.defaultCacheFile)
         func section(_ name: String) -> Section? { top.values[name].flatMap { reader.section($0, name, role: "cloud") } }
         if let link {
-            cloud.linkConnect = link.value("connect", default: nil) { text throws(ValueError) in
-                let address = try NetworkAddress(parsing: text)
-                guard address.port > 0 else {
-                    throw ValueError("one cannot connect to port 0", hint: "write the port of the on-prem edge's link.listen")
+            cloud.linkConnect = link.value("connect", default: nil) { text throws(ValueError) in try NetworkAddress(dialling: text) }
+            if link.values["listen"] != nil {
+                cloud.linkListen = link.value("listen", default: nil) { text throws(ValueError) in try NetworkAddress(parsing: text) }
+                if link.values["connect"] != nil {
+                    link.fail(
+                        "listen", "link.connect is there too",
+                        hint: "keep connect where this edge dials, listen where the on-prem edge does")
                 }
-                return address
             }
             cloud.linkConnections = link.integer("connections", default: cloud.linkConnections, in: Limit.connections)
         }
@@ -226,6 +231,10 @@ struct ConfigurationBuilder {
         case .cloud(let cloud) where cloud.targetListen.contains(api):
             reader.fail(
                 top.values["target"] ?? top.values["api"], "target.listen: \(api) is the address of api.listen",
+                hint: "give each its own port")
+        case .cloud(let cloud) where cloud.linkListen.map { $0.port != 0 && ($0 == api || cloud.targetListen.contains($0)) } == true:
+            reader.fail(
+                top.values["link"] ?? top.values["api"], "link.listen: this is the address of another listener",
                 hint: "give each its own port")
         case .cloud(let cloud):
             for address in cloud.nbd?.listen ?? [] where address.port != 0 && (address == api || cloud.targetListen.contains(address)) {

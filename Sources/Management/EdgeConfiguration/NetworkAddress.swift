@@ -63,6 +63,13 @@ public struct NetworkAddress: Sendable, Hashable, CustomStringConvertible {
         self.init(host: String(hostText), port: port)
     }
 
+    /// Reads an address to connect to.
+    /// - Throws: also when its port is 0.
+    public init(dialling text: String) throws(ValueError) {
+        try self.init(parsing: text)
+        if port == 0 { throw ValueError("one cannot connect to port 0", hint: "write the port of the other edge's link.listen") }
+    }
+
     private static func isHost(_ text: String) -> Bool {
         guard text.utf8.count <= 253 else { return false }
         // What consists of digits and points alone is an address, or nothing: no host name ends in a number.

@@ -24,8 +24,10 @@ actor CloudEdge: EdgeController {
     let startedAt = Date()
     var identity: CloudIdentity?
     var plane: LoopConfined<CloudPlane>?
-    /// The dialer lives on the loop, as the plane does.
-    var dialer: LoopConfined<LinkDialer>?
+    /// How the link home comes about. It lives on the loop, as the plane does.
+    var wayHome: LoopConfined<WayHome>?
+    /// Where this edge listens for home, unless it dials.
+    var linkAddress: String?
     /// What is sent home at most; nil until there is a plane.
     var shapings: KeptShapings?
     /// What passed over the link; nil until there is a plane.
@@ -132,46 +134,6 @@ actor CloudEdge: EdgeController {
         }
     }
 
-    /// Where home is: the configuration's word, or the token's.
-    private func homeAddress(_ identity: CloudIdentity) throws -> NetworkAddress {
-        if let address = cloud.linkConnect { return address }
-        guard let text = identity.addresses.first else {
-            throw EdgeFailure(.configuration, "link.connect is missing, and the pairing names no address")
-        }
-        return try NetworkAddress(parsing: text)
-    }
-
-    private func connect(_ identity: CloudIdentity) async throws {
-        guard let plane else { return }
-        let address = try homeAddress(identity)
-        let (logger, loop, connections) = (environment.logger, environment.eventLoop, cloud.linkConnections)
-        let home = identity.onPremEdge
-        let credentials = identity.credentials
-        let (recorder, congestionControl) = (environment.recorder, environment.congestionControl)
-        dialer = try await LoopConfined.make(on: loop) {
-            let endpoint = LinkEndpoint(
-                role: .initiator, eventLoop: loop, logger: logger, congestionControl: congestionControl)
-            let link = PeerLink(peer: home, endpoint: endpoint, eventLoop: loop)
-            endpoint.delegate = link
-            link.onShaped = { recorder.record(shaped: $0, peer: home) }
-            link.onRequest = { [weak self] _, method, body in
-                guard let self else { return ControlAnswer(status: 503, body: ByteBuffer()) }
-                return await self.answer(method, body)
-            }
-            let dialer = try LinkDialer(
-                endpoint: endpoint, host: address.host, port: Int(address.port), credentials: credentials, connections: connections,
-                logger: logger,
-                authorize: { certificate in
-                    guard let parsed = try? EdgeCertificate(der: certificate.der), parsed.role == .onprem, parsed.edgeIdentifier == home
-                    else { return nil }
-                    return PeerIdentity(home)
-                })
-            plane.onLoop { $0.install(link) }
-            dialer.start()
-            return dialer
-        }
-    }
-
     /// Stops serving, flushes and closes the logs, hangs up.
     func stop() async {
         renewing?.cancel()
@@ -181,7 +143,7 @@ actor CloudEdge: EdgeController {
             _ = try? await plane.call { (plane: CloudPlane, done: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.stop { done(.success(true)) }
             }
-            dialer?.send { $0.stop() }
+            wayHome?.send { $0.stop(reason: "the cloud edge is stopping") }
             plane.send { $0.link?.endpoint.close(reason: "the cloud edge is stopping") }
             if let (peer, minute) = begun { await history?.keep(minute, peer: peer) }
         }
@@ -192,94 +154,6 @@ actor CloudEdge: EdgeController {
     func needPlane() throws -> LoopConfined<CloudPlane> {
         guard let plane else { throw APIError.starting }
         return plane
-    }
-
-    // MARK: Pairing
-
-    /// Asks home for a new certificate when the old one is getting old, and dials anew with it (X1).
-    func renewIfNeeded() async {
-        guard let identity, identity.needsRenewal(), !isJoining else { return }
-        isJoining = true
-        defer { isJoining = false }
-        do {
-            let key = EdgeKey()
-            let answer: RenewAnswer = try await call(
-                ControlMethod.renew, RenewCall(signingRequest: try key.signingRequest(edge: identity.edge)), timeout: .seconds(30))
-            let renewed = identity.renewed(certificate: answer.certificate, key: key)
-            try renewed.save(in: environment.directory)
-            self.identity = renewed
-            dialer?.send { $0.stop() }
-            try await needPlane().run { $0.link?.endpoint.close(reason: "this edge has a new certificate") }
-            try await connect(renewed)
-            environment.recorder.record("edge.renewed", "this edge has a new certificate")
-        } catch {
-            environment.recorder.record(
-                "edge.renewal_failed", severity: .warning,
-                "the certificate could not be renewed: \(Problem(describing: error).detail ?? "")")
-        }
-    }
-
-    func join(_ request: JoinRequestBody) async throws -> PeerEdge {
-        if let identity {
-            throw APIError.conflict(
-                "already_paired", "The edge is paired", detail: "this edge is paired with \(identity.onPremEdge) as \(identity.edge)",
-                action: "a new pairing needs a new state directory; volumes must be detached first")
-        }
-        if isJoining {
-            throw APIError.conflict(
-                "joining", "The edge is joining", detail: "another join is under way", action: "wait for its end")
-        }
-        isJoining = true
-        defer { isJoining = false }
-        let token = try Self.parseToken(request.token)
-        let name = request.name ?? environment.configuration.name
-        // Before home is asked: an edge that is taken in there and can't keep its certificate here would have used up the token.
-        try CloudIdentity.checkRoom(in: environment.directory)
-        let key = EdgeKey()
-        let message = JoinRequest(
-            token: token, name: name, signingRequest: try key.signingRequest(edge: name), softwareVersion: edgeVersion)
-        let answer = try await ask(token, message, connect: request.connect)
-        guard let reply = try? ControlCoding.decode(JoinReply.self, from: answer) else {
-            throw (try? ControlCoding.decode(Problem.self, from: answer))
-                ?? Problem(
-                    status: 502, code: "join_failed", title: "Joining failed", detail: "the on-prem edge gave an answer that makes no sense"
-                )
-        }
-        let identity = CloudIdentity(reply: reply, name: name, key: key)
-        try identity.save(in: environment.directory)
-        self.identity = identity
-        try await needPlane().run { $0.setReady(false) }
-        try await connect(identity)
-        environment.recorder.record("edge.paired", "this edge is paired as \(identity.edge)")
-        return PeerEdge(
-            identifier: identity.edge, name: name, role: .cloud, connected: false, pairedAt: Date(), revoked: false, lastSeen: nil)
-    }
-
-    private static func parseToken(_ text: String) throws -> Pairing.PairingToken {
-        do {
-            let token = try Pairing.PairingToken(text: text)
-            try token.checkExpiry()
-            return token
-        } catch {
-            throw Problem(
-                status: 400, code: "bad_token", title: "The token can't be used", detail: "\(error)",
-                action: "make a new one with `causeway pair` at home; each is good once, and for a short time")
-        }
-    }
-
-    private func ask(_ token: Pairing.PairingToken, _ message: JoinRequest, connect: String?) async throws -> ByteBuffer {
-        let address =
-            try connect.map { try NetworkAddress(parsing: $0) } ?? cloud.linkConnect
-            ?? NetworkAddress(parsing: token.addresses.first ?? "")
-        do {
-            return try await LinkJoin.exchange(
-                host: address.host, port: Int(address.port), expectedAuthorityFingerprint: token.authority.bytes,
-                request: try ControlCoding.encode(message))
-        } catch {
-            throw Problem(
-                status: 502, code: "join_failed", title: "Joining failed", detail: "the on-prem edge at \(address): \(error)",
-                action: "see to it that the on-prem edge runs and that its link port can be reached from here")
-        }
     }
 
     // MARK: The edge itself
@@ -296,7 +170,7 @@ actor CloudEdge: EdgeController {
             startedAt: startedAt,
             state: plane == nil ? .starting : isConnected && openFailures.isEmpty && trouble == nil ? .running : .degraded,
             stateDirectory: environment.directory.path,
-            addresses: .init(api: apiAddress, iscsi: targetAddresses, nbd: networkBlockAddresses),
+            addresses: .init(api: apiAddress, link: linkAddress, iscsi: targetAddresses, nbd: networkBlockAddresses),
             warnings: warnings + revocation + (trouble.map { ["the cache: \($0.detail)"] } ?? []) + openFailures.values.sorted())
     }
 
@@ -332,8 +206,8 @@ actor CloudEdge: EdgeController {
     }
 
     func links() async throws -> [APIModels.Link] {
-        guard let dialer else { return [] }
-        let lastError = try await dialer.run { $0.lastError }
+        guard let wayHome else { return [] }
+        let lastError = try await wayHome.run { $0.lastError }
         return try await needPlane().run { plane in plane.link.map { [LinkReport.link(of: $0, lastError: lastError)] } ?? [] }
     }
 

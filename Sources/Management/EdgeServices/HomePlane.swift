@@ -48,8 +48,13 @@ final class HomePlane: LinkListenerDelegate {
     private var holding: [String: Set<VolumeIdentifier>] = [:]
     /// The edges that are let in. The control plane keeps it true, so that a handshake needs no disk. Whoever shows a certificate of
     /// the authority for one of them is it: a renewal must not lock an edge out that dies before it has the answer.
-    private var trusted: Set<String> = []
-    private var listener: LinkListener?
+    private(set) var trusted: Set<String> = []
+    private(set) var listener: LinkListener?
+    /// Nil until this edge listens; see HomePlane+Dialling.swift.
+    var dialingMeans: DialingMeans?
+    /// What dials edges, by their identifiers, and those that were invited, by the hashes of their tokens.
+    var dialers: [String: LinkDialer] = [:]
+    var joinDialers: [String: JoinDialer] = [:]
     private var ticker: RepeatedTask?
 
     /// Answers a call of an edge; runs on the control plane.
@@ -82,13 +87,15 @@ final class HomePlane: LinkListenerDelegate {
 
     // MARK: Links
 
+    /// - Parameter connections: how many each link has that this edge dials.
     func listen(
-        host: String, port: Int, credentials: LinkCredentials, congestionControl: CongestionControl, logger: Logger
+        host: String, port: Int, credentials: LinkCredentials, congestionControl: CongestionControl, connections: Int, logger: Logger
     ) throws -> EventLoopFuture<SocketAddress> {
         let listener = try LinkListener(
             eventLoop: eventLoop, credentials: credentials, logger: logger, congestionControl: congestionControl)
         listener.delegate = self
         self.listener = listener
+        dialingMeans = DialingMeans(credentials: credentials, connections: connections, logger: logger)
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         ticker = eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
             for peer in bound.value.peers.values { peer.tick() }
@@ -109,15 +116,21 @@ final class HomePlane: LinkListenerDelegate {
     func revoke(edge: String) {
         trusted.remove(edge)
         listener?.drop(PeerIdentity(edge), reason: PeerLink.revokedReason)
+        dialers.removeValue(forKey: edge)?.stop()
         peers[edge] = nil
         for served in served.values where served.edge == edge { served.volume.sessionLost() }
     }
 
     func linkListener(_ listener: LinkListener, authorize certificate: PeerCertificate) -> PeerIdentity? {
+        edge(of: certificate).map { PeerIdentity($0) }
+    }
+
+    /// The cloud edge that a certificate of the authority belongs to; nil when it is let in no more, or is none.
+    func edge(of certificate: PeerCertificate) -> String? {
         guard let parsed = try? EdgeCertificate(der: certificate.der), parsed.role == .cloud, let edge = parsed.edgeIdentifier,
             trusted.contains(edge)
         else { return nil }
-        return PeerIdentity(edge)
+        return edge
     }
 
     func linkListener(_ listener: LinkListener, created link: LinkEndpoint, for peer: PeerIdentity) {
@@ -151,6 +164,10 @@ final class HomePlane: LinkListenerDelegate {
     func linkListener(
         _ listener: LinkListener, join request: ByteBuffer, from address: SocketAddress?, reply: @escaping (ByteBuffer) -> Void
     ) {
+        answerJoin(request, reply: reply)
+    }
+
+    func answerJoin(_ request: ByteBuffer, reply: @escaping (ByteBuffer) -> Void) {
         let bound = NIOLoopBound(reply, eventLoop: eventLoop)
         Task { [onJoin, eventLoop] in
             let answer = await onJoin(request)
@@ -412,6 +429,7 @@ final class HomePlane: LinkListenerDelegate {
     func stop(completion: @escaping () -> Void) {
         ticker?.cancel()
         listener?.stop(reason: "the on-prem edge is stopping")
+        stopDialling()
         let entries = served.values
         served = [:]
         var remaining = entries.count

@@ -21,10 +21,22 @@ extension OnPremEdge {
             throw APIError.unavailable(
                 "starting", "The edge is starting", detail: "it does not listen yet", action: "Try again in a second.")
         }
+        let address = try request.connect.map { try Self.dialable($0, "connect") }
+        if address != nil, try store.dialledPairingTokens().count >= HomePlane.invitationsMax {
+            throw APIError.conflict(
+                "too_many_invitations", "Too many edges are invited",
+                detail: "\(HomePlane.invitationsMax) edges are being dialled that have not joined yet",
+                action: "let them join, or wait until their tokens expire")
+        }
         let expires = Date(timeIntervalSince1970: (Date().timeIntervalSince1970 + Double(seconds)).rounded(.down))
-        let token = try Pairing.PairingToken(authority: authority.fingerprint, addresses: [linkAddress], expires: expires)
-        try store.addPairingToken(hash: token.secretHash, expires: expires)
-        environment.recorder.record("pairing.token", "a pairing token was made; it is good until \(APICoding.string(expires))")
+        let token = try Pairing.PairingToken(
+            authority: authority.fingerprint, addresses: address == nil ? [linkAddress] : [], expires: expires)
+        try store.addPairingToken(hash: token.secretHash, expires: expires, address: address?.description)
+        if let address { invite(token.secretHash, at: address, until: expires) }
+        environment.recorder.record(
+            "pairing.token",
+            "a pairing token was made; it is good until \(APICoding.string(expires))"
+                + (address.map { "; until then the edge that is to use it is dialled at \($0)" } ?? ""))
         return APIModels.PairingToken(token: token.text, expiresAt: expires)
     }
 
@@ -48,10 +60,13 @@ extension OnPremEdge {
         let name = NameRule.problem(request.name) == nil ? request.name : edge
         let certificate = try authority.issue(signingRequestPEM: request.signingRequest, edge: edge, role: .cloud)
         let record = EdgeRecord(id: edge, name: name, role: Pairing.EdgeRole.cloud.rawValue, certificateSerial: certificate.serial)
-        let replaced = try store.redeemPairingToken(hash: hash, edge: record)
+        let (replaced, addressText) = try store.redeemPairingToken(hash: hash, edge: record)
+        let address = addressText.flatMap { try? NetworkAddress(parsing: $0) }
         plane?.send { plane in
             if let replaced { plane.revoke(edge: replaced) }
             plane.trust(edge: edge)
+            plane.endInvitation(hash)
+            if let address { plane.dial(edge, at: address) }
         }
         if let replaced {
             await moveShaping(from: replaced, to: edge)
@@ -85,7 +100,7 @@ extension OnPremEdge {
     private static func peer(_ record: EdgeRecord, isConnected: Bool) -> PeerEdge {
         PeerEdge(
             identifier: record.id, name: record.name, role: APIModels.EdgeRole(rawValue: record.role) ?? .cloud, connected: isConnected,
-            pairedAt: record.createdAt, revoked: record.revokedAt != nil, lastSeen: record.lastSeen)
+            pairedAt: record.createdAt, revoked: record.revokedAt != nil, lastSeen: record.lastSeen, address: record.address)
     }
 
     func revokeEdge(identifier: String) async throws {
@@ -100,8 +115,50 @@ extension OnPremEdge {
             "edge \(record.name) was revoked; volumes attached to it are to be detached with --force")
     }
 
+    func changeEdge(identifier: String, _ change: EdgeChange) async throws -> PeerEdge {
+        guard let record = try? store.edge(identifier), record.revokedAt == nil else { throw APIError.notFound("edge", identifier) }
+        let edge = record.id
+        let address = try change.address.map { try Self.dialable($0, "address") }
+        switch (address, change.dials) {
+        case (nil, true?), (_?, nil), (_?, false?): break
+        case (_?, true?): throw APIError.invalid("dials", "an edge that dials has no address")
+        case (nil, _): throw APIError.invalid("address", "say where the edge is dialled, or that it dials")
+        }
+        try store.setAddress(address?.description, ofEdge: edge)
+        try await needPlane().run { $0.dial(edge, at: address) }
+        environment.recorder.record(
+            "edge.address", subject: edge,
+            "edge \(record.name) \(address.map { "is dialled at \($0) from now on" } ?? "is dialled no more")")
+        let connected = try await connectedEdges()
+        return Self.peer(try store.edge(edge), isConnected: connected.contains(edge))
+    }
+
+    /// Dials the edges that don't dial, and those that were invited.
+    func dialEdges(_ plane: LoopConfined<HomePlane>) async {
+        for edge in (try? store.edges()) ?? [] where edge.revokedAt == nil {
+            guard let address = edge.address.flatMap({ try? NetworkAddress(parsing: $0) }) else { continue }
+            plane.send { $0.dial(edge.id, at: address) }
+        }
+        for token in (try? store.dialledPairingTokens()) ?? [] {
+            if let address = token.address.flatMap({ try? NetworkAddress(parsing: $0) }) {
+                invite(token.hash, at: address, until: token.expires)
+            }
+        }
+    }
+
+    private func invite(_ hash: String, at address: NetworkAddress, until expires: Date) {
+        let deadline = NIODeadline.now() + .milliseconds(Int64(max(0, expires.timeIntervalSinceNow * 1_000)))
+        plane?.send { $0.invite(hash, at: address, until: deadline) }
+    }
+
+    private static func dialable(_ text: String, _ field: String) throws -> NetworkAddress {
+        do { return try NetworkAddress(dialling: text) } catch { throw APIError.invalid(field, "\(error)") }
+    }
+
     func links() async throws -> [APIModels.Link] {
-        let links = try await needPlane().run { plane in plane.peers.values.map { LinkReport.link(of: $0, lastError: nil) } }
+        let links = try await needPlane().run { plane in
+            plane.peers.values.map { LinkReport.link(of: $0, lastError: plane.dialers[$0.peer]?.lastError) }
+        }
         return (links + (await linksWithShapingOnly(besides: Set(links.map(\.peer))))).sorted { $0.peer < $1.peer }
     }
 }

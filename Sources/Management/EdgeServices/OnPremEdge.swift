@@ -110,7 +110,8 @@ actor OnPremEdge: EdgeController {
         plane.send { $0.onMinute = { peer, minute in Task { await history.keep(minute, peer: peer) } } }
         warnOfMissingDisks()
         await openAttachedDisks()
-        try await listen(onPrem.linkListen, plane)
+        try await listen(onPrem, plane)
+        await dialEdges(plane)
         reopening = Task { [weak self] in
             // A disk that was missing or locked is tried again: no event tells when that ends.
             while !Task.isCancelled {
@@ -120,7 +121,8 @@ actor OnPremEdge: EdgeController {
         }
     }
 
-    private func listen(_ address: NetworkAddress, _ plane: LoopConfined<HomePlane>) async throws {
+    private func listen(_ onPrem: Configuration.OnPrem, _ plane: LoopConfined<HomePlane>) async throws {
+        let (address, connections) = (onPrem.linkListen, onPrem.linkConnections)
         let key = EdgeKey()
         // The server's certificate is made anew at each start: the peers trust the authority, not this certificate.
         let certificate = try authority.issue(
@@ -134,7 +136,7 @@ actor OnPremEdge: EdgeController {
                 plane.future {
                     try $0.listen(
                         host: address.host, port: Int(address.port), credentials: credentials, congestionControl: congestionControl,
-                        logger: logger)
+                        connections: connections, logger: logger)
                 }
             }.get()
             linkAddress = bound.hostAndPort

@@ -19,6 +19,8 @@ public protocol EdgeController: Sendable {
     func edges() async throws -> [PeerEdge]
     /// Revokes the peer's certificate and cuts its link.
     func revokeEdge(identifier: String) async throws
+    /// Changes where a peer is dialled, or that it dials.
+    func changeEdge(identifier: String, _ change: EdgeChange) async throws -> PeerEdge
     func links() async throws -> [Link]
     /// Changes what this edge sends to a peer at most. Throws `APIError` when there is no such peer, or a value is wrong.
     func changeLink(peer: String, _ change: LinkChange) async throws -> Link
@@ -103,6 +105,7 @@ extension EdgeController {
     public nonisolated func problem(of error: any Error) -> Problem? { nil }
     public func edges() async throws -> [PeerEdge] { throw APIError.wrongRole() }
     public func revokeEdge(identifier: String) async throws { throw APIError.wrongRole(.onprem) }
+    public func changeEdge(identifier: String, _ change: EdgeChange) async throws -> PeerEdge { throw APIError.wrongRole(.onprem) }
     public func links() async throws -> [Link] { throw APIError.wrongRole() }
     public func changeLink(peer: String, _ change: LinkChange) async throws -> Link { throw APIError.wrongRole() }
     public func linkHistory(peer: String, seconds: Int, samples: Int) async throws -> LinkHistory { throw APIError.wrongRole() }

@@ -62,6 +62,14 @@ enum RouteTable {
             return Response(status: .noContent)
         },
         Route(
+            method: .patch, path: "/v1/edges/{identifier}", identifier: "changeEdge", tag: "edges",
+            summary: "Change where this edge dials a peer, or that the peer dials. On-prem edges only.", body: .init(schema: "EdgeChange"),
+            answers: [.init(status: 200, content: [.json("PeerEdge")], summary: "The peer.")], errors: [409]
+        ) { call in
+            let change = try call.decode(EdgeChange.self)
+            return try .json(try await call.controller.changeEdge(identifier: call.parameter("identifier"), change))
+        },
+        Route(
             method: .get, path: "/v1/links", identifier: "listLinks", tag: "links", summary: "The connections to peers.",
             query: Paging.parameters + [.init(name: "state", schema: .words("Only links in this state.", Link.State.self))],
             answers: [.init(status: 200, content: [.json("LinkPage")], summary: "A page of links.")], errors: [409]

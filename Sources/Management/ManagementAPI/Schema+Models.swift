@@ -63,9 +63,19 @@ extension Schema {
                     .required("pairedAt", .time("When it was paired.")),
                     .required("revoked", .flag("True once it may not connect again.")),
                     .optional("lastSeen", .time("When a frame of it last arrived.")),
+                    .optional("address", .text("host:port where this edge dials it; left out when it dials this one.")),
                 ])
         ),
         page("PeerEdge"),
+        (
+            "EdgeChange",
+            .object(
+                "A change of a peer: what is left out stays.",
+                [
+                    .optional("address", .text("host:port where this edge dials the peer from now on.", .bytes(3...300))),
+                    .optional("dials", .flag("True: the peer dials, and is dialled no more. Not with an address.")),
+                ])
+        ),
         (
             "Link",
             .object(

@@ -379,7 +379,14 @@ extension Schema {
             "PairingTokenCreate",
             .object(
                 "A token to make.",
-                [.optional("validSeconds", .count("How long it may be used; 900 when left out.", 1...604_800))])
+                [
+                    .optional("validSeconds", .count("How long it may be used; 900 when left out.", 1...604_800)),
+                    .optional(
+                        "connect",
+                        .text(
+                            "host:port of the cloud edge's link, when this edge is to dial it; left out when the cloud edge dials.",
+                            .bytes(3...300))),
+                ])
         ),
         (
             "PairingToken",

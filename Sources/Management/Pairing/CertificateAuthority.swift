@@ -88,8 +88,8 @@ public struct CertificateAuthority: Sendable {
         } catch  where error.isNotFound { return nil }
     }
 
-    /// Makes a certificate for an edge whose signing request is in PEM: for the client's side of TLS when the edge is a
-    /// cloud edge, for the server's when it is an on-prem one. The name in the request is not looked at; `edge` counts.
+    /// Makes a certificate for an edge whose signing request is in PEM, for either side of TLS. The name in the request is not looked at;
+    /// `edge` counts.
     public func issue(
         signingRequestPEM: String, edge: String, role: EdgeRole, validitySeconds: TimeInterval = edgeValiditySeconds,
         now: Date = Date()
@@ -125,7 +125,8 @@ public struct CertificateAuthority: Sendable {
                 extensions: Certificate.Extensions {
                     Critical(BasicConstraints.notCertificateAuthority)
                     Critical(KeyUsage(digitalSignature: true))
-                    try ExtendedKeyUsage([role == .onprem ? .serverAuth : .clientAuth])
+                    // Either side may be the one that dials; who a peer is, its names say.
+                    try ExtendedKeyUsage([.serverAuth, .clientAuth])
                     SubjectAlternativeNames([
                         .uniformResourceIdentifier(EdgeCertificate.edgePrefix + edge),
                         .uniformResourceIdentifier(EdgeCertificate.rolePrefix + role.rawValue),

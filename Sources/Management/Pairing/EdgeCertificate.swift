@@ -5,9 +5,9 @@ import X509
 
 /// The two sides of a link.
 public enum EdgeRole: String, Codable, Sendable, CaseIterable {
-    /// Owns the disks, is the authority, and listens for the link.
+    /// Owns the disks, and is the authority.
     case onprem
-    /// Serves the volumes, and connects to the link.
+    /// Serves the volumes.
     case cloud
 }
 
@@ -52,6 +52,9 @@ public struct EdgeCertificate: Sendable, Equatable {
     public var notAfter: Date { certificate.notValidAfter }
     /// The first moment at which it is good.
     public var notBefore: Date { certificate.notValidBefore }
+
+    /// True when who dials believes it too: those of earlier versions were for one side of TLS only.
+    public var isForServers: Bool { (try? certificate.extensions.extendedKeyUsage)?.contains(.serverAuth) == true }
 
     /// The edge that the certificate is for; nil when it is for none.
     public var edgeIdentifier: String? { names(after: Self.edgePrefix) }

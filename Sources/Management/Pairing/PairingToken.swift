@@ -24,16 +24,16 @@ public struct PairingToken: Equatable, Sendable {
     public let secret: [UInt8]
     /// The authority that the joining edge must find at the other end.
     public let authority: Fingerprint
-    /// Where the on-prem edge listens for the link, as HOST:PORT.
+    /// Where the on-prem edge listens for the link, as HOST:PORT; none when it will dial the joining edge itself.
     public let addresses: [String]
     /// The end of the token's life, in whole seconds.
     public let expires: Date
 
     /// Makes a token with a fresh secret.
     public init(authority: Fingerprint, addresses: [String], expires: Date) throws(PairingError) {
-        guard (1...Self.addressesMax).contains(addresses.count),
+        guard addresses.count <= Self.addressesMax,
             addresses.allSatisfy({ (1...Self.addressBytesMax).contains($0.utf8.count) })
-        else { throw .badToken("it needs 1 to \(Self.addressesMax) addresses of at most \(Self.addressBytesMax) bytes") }
+        else { throw .badToken("it has at most \(Self.addressesMax) addresses of at most \(Self.addressBytesMax) bytes") }
         secret = SymmetricKey(size: .bits256).withUnsafeBytes { Array($0) }
         self.authority = authority
         self.addresses = addresses
@@ -81,11 +81,14 @@ public struct PairingToken: Equatable, Sendable {
             }
             addresses.append(address)
         }
-        guard rest.isEmpty, (1...Self.addressesMax).contains(addresses.count) else {
+        guard rest.isEmpty, addresses.count <= Self.addressesMax else {
             throw .badToken("a bad number of addresses")
         }
         self.addresses = addresses
     }
+
+    /// True when the joining edge has to wait until the on-prem edge dials it.
+    public var homeDials: Bool { addresses.isEmpty }
 
     /// The hash under which the on-prem edge knows the token, in hexadecimal digits.
     public var secretHash: String { Self.hash(ofSecret: secret) }

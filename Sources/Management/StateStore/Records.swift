@@ -14,6 +14,8 @@ public struct EdgeRecord: Codable, Equatable, Sendable, FetchableRecord, Persist
     /// Set when the edge is no longer let in.
     public var revokedAt: Date?
     public var lastSeen: Date?
+    /// Where it is dialled, as HOST:PORT; nil when it dials.
+    public var address: String?
 
     public init(id: String, name: String, role: String, certificateSerial: String, createdAt: Date = Date()) {
         self.id = id
@@ -30,8 +32,11 @@ public struct PairingTokenRecord: Codable, Equatable, Sendable, FetchableRecord,
     public var hash: String
     public var expires: Date
     public var used: Bool
+    /// Where the edge that it is for is dialled, as HOST:PORT; nil when that edge dials.
+    public var address: String?
 
-    public init(hash: String, expires: Date, used: Bool = false) {
+    public init(hash: String, expires: Date, used: Bool = false, address: String? = nil) {
+        self.address = address
         self.hash = hash
         self.expires = expires
         self.used = used

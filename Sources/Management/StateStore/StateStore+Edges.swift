@@ -34,6 +34,11 @@ extension StateStore {
         try updateEdge(id) { $0.certificateSerial = serial }
     }
 
+    /// Where an edge is dialled from now on, as HOST:PORT; nil when it dials.
+    public func setAddress(_ address: String?, ofEdge id: String) throws(StateStoreError) {
+        try updateEdge(id) { $0.address = address }
+    }
+
     private func updateEdge(_ id: String, _ change: (inout EdgeRecord) -> Void) throws(StateStoreError) {
         try write { database in
             guard var edge = try EdgeRecord.fetchOne(database, key: id) else {
@@ -45,19 +50,29 @@ extension StateStore {
     }
 
     /// Remembers a pairing token by the hash of its secret, and forgets those that can't be used any more.
-    public func addPairingToken(hash: String, expires: Date, now: Date = Date()) throws(StateStoreError) {
+    /// - Parameter address: where the edge that it is for is dialled; nil when that edge dials.
+    public func addPairingToken(hash: String, expires: Date, address: String? = nil, now: Date = Date()) throws(StateStoreError) {
         _ = try write { database in
             try PairingTokenRecord.filter(Column("used") == true || Column("expires") <= now).deleteAll(database)
         }
-        try insert(PairingTokenRecord(hash: hash, expires: expires), kind: "pairing token", name: hash)
+        try insert(PairingTokenRecord(hash: hash, expires: expires, address: address), kind: "pairing token", name: hash)
+    }
+
+    /// The tokens that can still be used, of edges that are dialled.
+    public func dialledPairingTokens(now: Date = Date()) throws(StateStoreError) -> [PairingTokenRecord] {
+        try read { database in
+            try PairingTokenRecord.filter(Column("used") == false && Column("expires") > now && Column("address") != nil).fetchAll(database)
+        }
     }
 
     /// Uses up a pairing token and adds the edge that showed it, in one step: of two that show the same token, one gets in.
     ///
     /// The name of an edge that was revoked, or that never came after its join and has no volume, is free: it is revoked and keeps
     /// its identifier only.
-    /// - Returns: the identifier of the edge that gave its name up, if one did.
-    public func redeemPairingToken(hash: String, edge: EdgeRecord, now: Date = Date()) throws(StateStoreError) -> String? {
+    /// - Returns: the identifier of the edge that gave its name up, if one did, and where the token says that the new one is dialled.
+    public func redeemPairingToken(
+        hash: String, edge: EdgeRecord, now: Date = Date()
+    ) throws(StateStoreError) -> (replaced: String?, address: String?) {
         try write { database in
             guard var token = try PairingTokenRecord.fetchOne(database, key: hash) else {
                 throw StateStoreError.conflict("the pairing token is not known here: make a new one with `causeway pair`")
@@ -80,8 +95,10 @@ extension StateStore {
             }
             token.used = true
             try token.update(database)
+            var edge = edge
+            edge.address = token.address
             try edge.insert(database)
-            return replaced?.id
+            return (replaced?.id, token.address)
         }
     }
 }

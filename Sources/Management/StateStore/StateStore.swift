@@ -204,6 +204,14 @@ public final class StateStore: Sendable {
                     ALTER TABLE volume ADD COLUMN keptBytes INTEGER NOT NULL DEFAULT 0;
                     """)
         }
+        // Edges that this one dials, because they can't dial it.
+        migrator.registerMigration("dialled edges") { database in
+            try database.execute(
+                sql: """
+                    ALTER TABLE edge ADD COLUMN address TEXT;
+                    ALTER TABLE pairingToken ADD COLUMN address TEXT;
+                    """)
+        }
         return migrator
     }
 }

@@ -32,9 +32,9 @@ public struct ConnectionIdentifier: Hashable, Sendable, CustomStringConvertible 
 
 /// Which end of a link this is.
 public enum LinkRole: Sendable {
-    /// Dials, and says hello first (the cloud edge).
+    /// Says hello first (the cloud edge, whichever of the two dials).
     case initiator
-    /// Listens, and names the session (the on-prem edge).
+    /// Names the session (the on-prem edge).
     case acceptor
 }
 

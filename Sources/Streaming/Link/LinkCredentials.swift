@@ -49,7 +49,9 @@ extension LinkCredentials {
     }
 
     /// TLS for the side that dials.
-    func clientContext() throws -> NIOSSLContext {
+    func clientContext() throws -> NIOSSLContext { try NIOSSLContext(configuration: try clientConfiguration()) }
+
+    func clientConfiguration() throws -> TLSConfiguration {
         var configuration = TLSConfiguration.makeClientConfiguration()
         configure(&configuration)
         configuration.trustRoots = .certificates(try authorities)
@@ -60,11 +62,12 @@ extension LinkCredentials {
         }
         configuration.privateKey = .privateKey(try NIOSSLPrivateKey(bytes: Array(privateKeyPEM.utf8), format: .pem))
         configuration.applicationProtocols = [LinkApplicationProtocol.link]
-        return try NIOSSLContext(configuration: configuration)
+        return configuration
     }
 
     /// TLS for the side that listens. An edge that joins has no certificate, so having one is checked after the handshake.
-    func serverContext() throws -> NIOSSLContext {
+    /// - Parameter answersJoins: edges may come that have no certificate yet; otherwise nobody comes in without one.
+    func serverContext(answersJoins: Bool) throws -> NIOSSLContext {
         let roots = try authorities
         var chain = try NIOSSLCertificate.fromPEMBytes(Array(certificateChainPEM.utf8))
         // The authority goes along, so that a joining edge can compare it with the fingerprint in its token.
@@ -74,8 +77,8 @@ extension LinkCredentials {
             privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(privateKeyPEM.utf8), format: .pem)))
         configure(&configuration)
         configuration.trustRoots = .certificates(roots)
-        configuration.certificateVerification = .optionalVerification
-        configuration.applicationProtocols = [LinkApplicationProtocol.link, LinkApplicationProtocol.join]
+        configuration.certificateVerification = answersJoins ? .optionalVerification : .noHostnameVerification
+        configuration.applicationProtocols = [LinkApplicationProtocol.link] + (answersJoins ? [LinkApplicationProtocol.join] : [])
         return try NIOSSLContext(configuration: configuration)
     }
 }

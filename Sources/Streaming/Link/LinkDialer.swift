@@ -32,7 +32,7 @@ public final class LinkDialer {
     public var lastError: String? { endpoint.isConnected ? nil : failure }
 
     /// Prepares dialling. Call `start` on the endpoint's event loop.
-    /// - Parameter authorize: says who a certificate of the authority belongs to; nil when it is not one of an on-prem edge.
+    /// - Parameter authorize: says who a certificate of the authority belongs to; nil when it is not the edge that is dialled.
     public init(
         endpoint: LinkEndpoint, host: String, port: Int, credentials: LinkCredentials, connections: Int = 2, logger: Logger,
         authorize: @escaping (PeerCertificate) -> PeerIdentity?
@@ -109,7 +109,7 @@ public final class LinkDialer {
         guard let certificate = PeerCertificate(try? channel.pipeline.syncOperations.nioSSL_peerCertificate()),
             authorize(certificate) != nil
         else {
-            failure = "\(host):\(port) has a certificate of our authority, but not that of the on-prem edge"
+            failure = "\(host):\(port) has a certificate of our authority, but is not the edge that it should be"
             return nil
         }
         let since = NIODeadline.now()

@@ -9,6 +9,8 @@ import NIOTLS
 public enum LinkJoinError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The other side does not prove itself by the authority that the token names.
     case otherAuthority
+    /// The other side has a certificate of that authority, but is not the edge that made the token.
+    case otherEdge
     /// The request is longer than may be sent.
     case requestTooLong
     /// The other side closed the connection before its answer was complete.
@@ -22,6 +24,7 @@ public enum LinkJoinError: Error, Equatable, Sendable, CustomStringConvertible {
         switch self {
         case .otherAuthority:
             "the other side is not the edge that the token was made by: its certificates come from another authority"
+        case .otherEdge: "the other side is an edge that the token's maker knows, but not the one that made the token"
         case .requestTooLong: "the request is longer than \(LengthPrefixedMessage.maximumBytes) bytes"
         case .noAnswer: "the other side closed the connection without an answer"
         case .timedOut: "the other side took too long"
@@ -30,10 +33,14 @@ public enum LinkJoinError: Error, Equatable, Sendable, CustomStringConvertible {
     }
 }
 
-/// The exchange of an edge that has no certificate yet.
+/// The exchange of an edge that has no certificate yet, whichever side dials: see also LinkJoin+Listening.swift.
 public enum LinkJoin {
     /// How long the whole of a connection may take.
     static let timeout = TimeAmount.seconds(45)
+
+    /// Says whether a certificate of the authority is that of the edge that answers joins: its role is looked at, for every edge that
+    /// was paired has a certificate of the authority.
+    public typealias Authorization = @Sendable (PeerCertificate) -> Bool
 
     /// Sends one request to the listening edge, and gives its answer.
     ///
@@ -42,13 +49,14 @@ public enum LinkJoin {
     /// - Parameter expectedAuthorityFingerprint: SHA-256 of the authority's certificate in DER, from the pairing token.
     public static func exchange(
         host: String, port: Int, expectedAuthorityFingerprint: [UInt8], request: ByteBuffer,
-        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
+        group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton, authorize: @escaping Authorization
     ) async throws(LinkJoinError) -> ByteBuffer {
         guard request.readableBytes <= LengthPrefixedMessage.maximumBytes else { throw .requestTooLong }
         do {
             let authority = try await fetchAuthority(
                 host: host, port: port, fingerprint: expectedAuthorityFingerprint, group: group)
-            return try await ask(host: host, port: port, authority: authority, request: request, group: group)
+            return try await ask(
+                host: host, port: port, authority: authority, request: request, group: group, authorize: authorize)
         } catch let error as LinkJoinError {
             throw error
         } catch {
@@ -64,11 +72,11 @@ public enum LinkJoin {
         let context = try NIOSSLContext(configuration: configuration(verification: .noHostnameVerification, roots: []))
         let channel = try await connect(host: host, port: port, on: eventLoop, failing: found) {
             let verify: NIOSSLCustomVerificationCallback = { chain, verdict in
-                let match = chain.first { certificate in
-                    guard let der = try? certificate.toDERBytes() else { return false }
-                    return Array(SHA256.hash(data: der)) == fingerprint
+                if let match = Self.authority(in: chain, fingerprint: fingerprint) {
+                    found.succeed(match)
+                } else {
+                    found.fail(LinkJoinError.otherAuthority)
                 }
-                if let match { found.succeed(match) } else { found.fail(LinkJoinError.otherAuthority) }
                 // Nothing is said on this connection, so it ends here either way.
                 verdict.succeed(.failed)
             }
@@ -78,8 +86,17 @@ public enum LinkJoin {
         return try await found.futureResult.get()
     }
 
+    /// The certificate of a chain that has this SHA-256.
+    static func authority(in chain: [NIOSSLCertificate], fingerprint: [UInt8]) -> NIOSSLCertificate? {
+        chain.first { certificate in
+            guard let der = try? certificate.toDERBytes() else { return false }
+            return Array(SHA256.hash(data: der)) == fingerprint
+        }
+    }
+
     private static func ask(
-        host: String, port: Int, authority: NIOSSLCertificate, request: ByteBuffer, group: any EventLoopGroup
+        host: String, port: Int, authority: NIOSSLCertificate, request: ByteBuffer, group: any EventLoopGroup,
+        authorize: @escaping Authorization
     ) async throws -> ByteBuffer {
         let eventLoop = group.next()
         let answer = eventLoop.makePromise(of: ByteBuffer.self)
@@ -87,7 +104,7 @@ public enum LinkJoin {
         let channel = try await connect(host: host, port: port, on: eventLoop, failing: answer) {
             try NIOSSLClientHandler(context: context, serverHostname: nil)
         } then: {
-            JoinClientHandler(request, answer)
+            JoinRequestHandler(request, answer, authorize: authorize)
         }
         defer { channel.close(promise: nil) }
         return try await answer.futureResult.get()
@@ -133,7 +150,7 @@ public enum LinkJoin {
 }
 
 /// Hands the first error of a channel to a promise.
-private final class FailureHandler<Value>: ChannelInboundHandler {
+final class FailureHandler<Value>: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private let promise: EventLoopPromise<Value>
@@ -141,27 +158,34 @@ private final class FailureHandler<Value>: ChannelInboundHandler {
     init(_ promise: EventLoopPromise<Value>) { self.promise = promise }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        promise.fail(LinkJoinError.failed("\(error)"))
+        promise.fail(error as? LinkJoinError ?? LinkJoinError.failed("\(error)"))
         context.close(promise: nil)
     }
 }
 
-/// Sends the request once TLS is up, and waits for the answer.
-private final class JoinClientHandler: ChannelInboundHandler {
+/// Sends the request once TLS is up and the other side is who it should be, and waits for the answer.
+final class JoinRequestHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
     private let request: ByteBuffer
     private let answer: EventLoopPromise<ByteBuffer>
+    private let authorize: LinkJoin.Authorization
     private var reader = LengthPrefixedMessage()
+    /// The other side is who it should be, and has been asked.
+    private(set) var hasAsked = false
 
-    init(_ request: ByteBuffer, _ answer: EventLoopPromise<ByteBuffer>) {
+    init(_ request: ByteBuffer, _ answer: EventLoopPromise<ByteBuffer>, authorize: @escaping LinkJoin.Authorization) {
         self.request = request
         self.answer = answer
+        self.authorize = authorize
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case .handshakeCompleted? = event as? TLSUserEvent {
+            let certificate = PeerCertificate(try? context.channel.pipeline.syncOperations.nioSSL_peerCertificate())
+            guard let certificate, authorize(certificate) else { return context.fireErrorCaught(LinkJoinError.otherEdge) }
+            hasAsked = true
             context.writeAndFlush(wrapOutboundOut(LengthPrefixedMessage.encode(request)), promise: nil)
         }
         context.fireUserInboundEventTriggered(event)
@@ -174,31 +198,5 @@ private final class JoinClientHandler: ChannelInboundHandler {
             answer.fail(LinkJoinError.failed("the answer is none: \(error)"))
             context.close(promise: nil)
         }
-    }
-}
-
-/// One message with its length before it (4 bytes, big-endian), and nothing behind it.
-struct LengthPrefixedMessage {
-    /// The longest message. One that announces more is refused before anything is kept of it.
-    static let maximumBytes = 64 * 1024
-
-    private var pending = ByteBuffer()
-
-    static func encode(_ message: ByteBuffer) -> ByteBuffer {
-        var buffer = ByteBuffer()
-        buffer.reserveCapacity(4 + message.readableBytes)
-        buffer.writeInteger(UInt32(truncatingIfNeeded: message.readableBytes))
-        buffer.writeImmutableBuffer(message)
-        return buffer
-    }
-
-    /// Takes bytes, and gives the message once it is whole.
-    mutating func append(_ bytes: ByteBuffer) throws(LinkViolation) -> ByteBuffer? {
-        pending.writeImmutableBuffer(bytes)
-        guard let length = pending.getInteger(at: pending.readerIndex, as: UInt32.self) else { return nil }
-        guard length <= UInt32(Self.maximumBytes) else { throw LinkViolation("\(length) bytes are too many") }
-        guard pending.readableBytes >= 4 + Int(length) else { return nil }
-        guard pending.readableBytes == 4 + Int(length) else { throw LinkViolation("bytes behind the message") }
-        return pending.getSlice(at: pending.readerIndex + 4, length: Int(length))
     }
 }

@@ -7,7 +7,7 @@ import NIOTLS
 
 /// What decides for a listener. All calls are made on its event loop.
 public protocol LinkListenerDelegate: AnyObject {
-    /// Says who a verified certificate belongs to; nil when it is revoked, or none of a cloud edge.
+    /// Says who a verified certificate belongs to; nil when it is revoked, or none of an edge that may come.
     func linkListener(_ listener: LinkListener, authorize certificate: PeerCertificate) -> PeerIdentity?
     /// A peer connects for the first time, or again after it was dropped: set the delegate of its end here.
     func linkListener(_ listener: LinkListener, created link: LinkEndpoint, for peer: PeerIdentity)
@@ -16,7 +16,9 @@ public protocol LinkListenerDelegate: AnyObject {
         _ listener: LinkListener, join request: ByteBuffer, from address: SocketAddress?, reply: @escaping (ByteBuffer) -> Void)
 }
 
-/// Accepts links and join requests on one port. Confined to one event loop.
+/// Accepts links on one port, and at home join requests too. Confined to one event loop.
+///
+/// Who listens has nothing to do with who names the session: the cloud edge is the initiator of a session also when home dials.
 public final class LinkListener {
     /// Connections that have not proved who they are yet. More are closed at once.
     public static let maximumUnauthenticated = 64
@@ -29,6 +31,7 @@ public final class LinkListener {
     /// The peers that have connected since the start, with their ends.
     public private(set) var links: [PeerIdentity: LinkEndpoint] = [:]
 
+    private let role: LinkRole
     private let context: NIOSSLContext
     private let logger: Logger
     private let times: LinkTimes
@@ -39,13 +42,16 @@ public final class LinkListener {
     private var joining: [ObjectIdentifier: any Channel] = [:]
 
     /// Prepares listening. Call `start` on the event loop.
-    /// - Parameter congestionControl: what decides how fast the connections of its links may send.
+    /// - Parameters:
+    ///   - role: which end of its links this is. Only an acceptor, which is home, answers edges that ask to join.
+    ///   - congestionControl: what decides how fast the connections of its links may send.
     public init(
-        eventLoop: any EventLoop, credentials: LinkCredentials, logger: Logger, congestionControl: CongestionControl = .automatic,
-        times: LinkTimes = LinkTimes()
+        role: LinkRole = .acceptor, eventLoop: any EventLoop, credentials: LinkCredentials, logger: Logger,
+        congestionControl: CongestionControl = .automatic, times: LinkTimes = LinkTimes()
     ) throws {
+        self.role = role
         self.eventLoop = eventLoop
-        self.context = try credentials.serverContext()
+        self.context = try credentials.serverContext(answersJoins: role == .acceptor)
         self.logger = logger
         self.times = times
         self.congestionControl = congestionControl
@@ -113,7 +119,7 @@ public final class LinkListener {
     /// TLS is up: finds out who this is, and gives the handler that goes on with the channel.
     fileprivate func ready(_ channel: any Channel, negotiated: String?) -> (any ChannelHandler & RemovableChannelHandler)? {
         switch negotiated {
-        case LinkApplicationProtocol.join: return JoinServerHandler(self)
+        case LinkApplicationProtocol.join where role == .acceptor: return joinHandler(channel)
         case LinkApplicationProtocol.link: break
         default:
             stranger("a connection without a known protocol", channel)
@@ -130,17 +136,29 @@ public final class LinkListener {
         return link(of: peer).attach(channel) { _ in }
     }
 
-    private func link(of peer: PeerIdentity) -> LinkEndpoint {
+    /// The end of the link with a peer; made, and told to the delegate, when there is none yet. Connections that this side has dialled
+    /// belong to it as well as those that were accepted.
+    public func link(of peer: PeerIdentity) -> LinkEndpoint {
+        eventLoop.preconditionInEventLoop()
         if let link = links[peer] { return link }
         let link = LinkEndpoint(
-            role: .acceptor, eventLoop: eventLoop, logger: logger, congestionControl: congestionControl, times: times)
+            role: role, eventLoop: eventLoop, logger: logger, congestionControl: congestionControl, times: times)
         links[peer] = link
         delegate?.linkListener(self, created: link, for: peer)
         return link
     }
 
-    fileprivate func join(_ request: ByteBuffer, from channel: any Channel, reply: @escaping (ByteBuffer) -> Void) {
-        delegate?.linkListener(self, join: request, from: channel.remoteAddress, reply: reply)
+    /// Counts among those that have not proved who they are, until it ends.
+    private func joinHandler(_ channel: any Channel) -> JoinAnswerHandler {
+        began(channel)
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        channel.closeFuture.whenComplete { _ in bound.value.ended(channel) }
+        return JoinAnswerHandler { request, address, reply in
+            let listener = bound.value
+            listener.delegate?.linkListener(listener, join: request, from: address, reply: reply)
+        } garbled: { text, channel in
+            bound.value.stranger(text, channel)
+        }
     }
 }
 
@@ -195,57 +213,4 @@ private final class AcceptedHandler: ChannelInboundHandler, RemovableChannelHand
         }
         context.close(promise: nil)
     }
-}
-
-/// One join request and its answer.
-private final class JoinServerHandler: ChannelInboundHandler, RemovableChannelHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-
-    /// How long an answer may take to be made and taken.
-    static let answerTimeout = TimeAmount.seconds(30)
-
-    private let listener: LinkListener
-    private var reader = LengthPrefixedMessage()
-    private var timeout: Scheduled<Void>?
-    private var isCounted = false
-    private var isAsked = false
-
-    init(_ listener: LinkListener) { self.listener = listener }
-
-    func handlerAdded(context: ChannelHandlerContext) {
-        isCounted = true
-        listener.began(context.channel)
-        closeAfter(LinkListener.handshakeTimeout, context.channel)
-    }
-
-    func handlerRemoved(context: ChannelHandlerContext) {
-        timeout?.cancel()
-        if isCounted { listener.ended(context.channel) }
-        isCounted = false
-    }
-
-    private func closeAfter(_ time: TimeAmount, _ channel: any Channel) {
-        timeout?.cancel()
-        timeout = channel.eventLoop.assumeIsolated().scheduleTask(in: time) { channel.close(promise: nil) }
-    }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        // One request is all that a joining edge has to say.
-        guard !isAsked else { return context.close(promise: nil) }
-        do {
-            guard let request = try reader.append(unwrapInboundIn(data)) else { return }
-            isAsked = true
-            let channel = context.channel
-            closeAfter(Self.answerTimeout, channel)
-            listener.join(request, from: channel) { reply in
-                channel.writeAndFlush(LengthPrefixedMessage.encode(reply)).whenComplete { _ in channel.close(promise: nil) }
-            }
-        } catch {
-            listener.stranger("a join request that is none: \(error)", context.channel)
-            context.close(promise: nil)
-        }
-    }
-
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 }

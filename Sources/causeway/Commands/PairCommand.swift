@@ -10,11 +10,17 @@ struct PairCommand: AsyncParsableCommand {
     @Option(help: "How long it may be used, like 5m. (default: 15m)", transform: Quantities.duration)
     var expires: Duration = .seconds(15 * 60)
 
+    @Option(
+        help: ArgumentHelp(
+            "Dial the cloud edge there, which has link.listen in its configuration. (default: the cloud edge dials)",
+            valueName: "host:port"))
+    var connect: String?
+
     @OptionGroup var connection: ConnectionOptions
 
     func run() async throws {
         let token: PairingToken = try await connection.client().post(
-            "/v1/pairing/tokens", PairingTokenCreate(validSeconds: Int(clamping: expires.components.seconds)))
+            "/v1/pairing/tokens", PairingTokenCreate(validSeconds: Int(clamping: expires.components.seconds), connect: connect))
         if connection.output == .json { return try Terminal.json(token) }
         Terminal.print(token.token)
         if Terminal.isInteractive {

@@ -1,4 +1,5 @@
 import APIModels
+import EdgeConfiguration
 import Foundation
 import NIOCore
 
@@ -14,12 +15,14 @@ struct LabAttachments {
     let say: (String) -> Void
 
     /// Pairs the edges unless they are, waits for the link, and returns the cloud edge's identifier.
-    func pair() async throws -> String {
+    /// - Parameter address: where home dials the cloud edge; nil when the cloud edge dials.
+    func pair(dialling address: NetworkAddress?) async throws -> String {
         var edge: EdgeStatus = try await cloud.get("/v1/edge")
         let known: [PeerEdge] = try await onprem.list("/v1/edges")
         if edge.identifier.isEmpty || !known.contains(where: { $0.identifier == edge.identifier && !$0.revoked }) {
             say("pairing them")
-            let token: PairingToken = try await onprem.post("/v1/pairing/tokens", PairingTokenCreate(validSeconds: 300))
+            let token: PairingToken = try await onprem.post(
+                "/v1/pairing/tokens", PairingTokenCreate(validSeconds: 300, connect: address?.description))
             let _: PeerEdge = try await cloud.post("/v1/pairing/join", JoinRequestBody(token: token.token))
             edge = try await cloud.get("/v1/edge")
         }

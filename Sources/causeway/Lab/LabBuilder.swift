@@ -109,7 +109,7 @@ struct LabBuilder {
             onprem: home.client, cloud: away.client, timeout: options.timeout, policy: policy(configurations.cloud),
             isAlive: { onprem.isAlive && cloud.isAlive }, say: say)
         do {
-            let identifier = try await attachments.pair()
+            let identifier = try await attachments.pair(dialling: options.homeDials ? dialled(ports, line?.addresses) : nil)
             record.volumes = try await attachments.serve(disks, at: identifier)
         } catch let failure as CommandFailure {
             throw describe(failure, logs: [home.record.log, away.record.log])
@@ -126,14 +126,19 @@ struct LabBuilder {
         onprem.api.listen = line.map { NetworkAddress(host: $0.homeBesideLine, port: ports.onpremAPI) } ?? local(ports.onpremAPI)
         onprem.log.level = options.logLevel
         if case .onprem(var role) = onprem.role {
-            role.linkListen = home ?? local(ports.link)
+            // Nobody dials an edge that dials: the system chooses a port.
+            role.linkListen = options.homeDials ? local(0) : home ?? local(ports.link)
             onprem.role = .onprem(role)
         }
         var cloud = Configuration.cloud(name: "cloud", stateDirectory: lab.state("cloud"))
         cloud.api.listen = local(ports.cloudAPI)
         cloud.log.level = options.logLevel
         if case .cloud(var role) = cloud.role {
-            role.linkConnect = home ?? local(hasRelay ? ports.relay : ports.link)
+            if options.homeDials {
+                role.linkListen = line.map { NetworkAddress(host: $0.cloud, port: ports.link) } ?? local(ports.link)
+            } else {
+                role.linkConnect = dialled(ports, line)
+            }
             role.targetListen = ports.portals.map(local)
             if options.nbd { role.nbd = .init(listen: [local(ports.nbd)]) }
             role.cacheSizeBytes = options.cacheSize
@@ -144,6 +149,12 @@ struct LabBuilder {
             cloud.role = .cloud(role)
         }
         return (onprem, cloud)
+    }
+
+    /// Where the edge that is dialled is reached from the other one: over the WAN, if there is one.
+    private func dialled(_ ports: LabPorts, _ line: WANAddresses?) -> NetworkAddress {
+        if let line { return NetworkAddress(host: options.homeDials ? line.cloud : line.home, port: ports.link) }
+        return NetworkAddress(host: "127.0.0.1", port: hasRelay ? ports.relay : ports.link)
     }
 
     private func policy(_ cloud: Configuration) -> Volume.Policy? {

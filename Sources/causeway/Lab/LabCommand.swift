@@ -60,6 +60,9 @@ struct LabCommand: AsyncParsableCommand {
 
         @OptionGroup(title: "With --wan packets") var line: LineCommandLine.Conditions
 
+        @Flag(help: "The on-prem edge dials the cloud edge, not the other way round.")
+        var homeDials = false
+
         @Flag(help: "Serve the volumes over NBD too, in plain on loopback.")
         var nbd = false
 

@@ -149,6 +149,14 @@ import Testing
             "link.congestionControl: “” is no name of a congestion control"
         ),
         ("role: cloud\nname: n\nstate: /s\nlink: {connect: 'a:0'}\n", "4:17: link.connect: one cannot connect to port 0"),
+        (
+            "role: cloud\nname: n\nstate: /s\nlink: {connect: 'a:1', listen: 'b:2'}\n",
+            "4:32: link.listen: link.connect is there too — keep connect where this edge dials, listen where the on-prem edge does"
+        ),
+        (
+            "role: cloud\nname: n\nstate: /s\nlink: {listen: 127.0.0.1:3260}\n",
+            "link.listen: this is the address of another listener — give each its own port"
+        ),
         ("role: cloud\nname: n\nstate: /s\ntarget: {listen: []}\n", "target.listen: expected 1 to 16 addresses, found 0"),
         ("role: cloud\nname: n\nstate: /s\ntarget: {listen: [a:1, a:1]}\n", "4:24: target.listen: a:1 is there twice"),
         ("role: cloud\nname: n\nstate: /s\ntarget: {listen: [a, {b: c}]}\n", "4:19: target.listen: “a” has no port"),
@@ -220,13 +228,16 @@ import Testing
         #expect(try Configuration.parse(Configuration.render(onprem), file: "/f") == onprem)
         onprem.role = .onprem(
             .init(
-                linkListen: .init(host: "::1", port: 0),
+                linkListen: .init(host: "::1", port: 0), linkConnections: 2,
                 disks: [.init(name: "null", path: "/a:b", readOnly: true), .init(name: "1", path: "/~")]))
         onprem.log = .init(level: .trace, format: .json)
         onprem.api = .init(listen: .init(host: "localhost", port: 1), tokenFile: "/t", openMetrics: true)
         #expect(try Configuration.parse(Configuration.render(onprem), file: "/f") == onprem)
         var cloud = Configuration.cloud(name: "c", stateDirectory: "/s", connect: .init(host: "::1", port: 5))
         #expect(try Configuration.parse(Configuration.render(cloud), file: "/f") == cloud)
+        cloud.role = .cloud(.init(linkListen: .init(host: "::", port: 7), cachePath: "/c"))
+        #expect(try Configuration.parse(Configuration.render(cloud), file: "/f") == cloud)
+        #expect(cloud.exposedListeners == ["link.listen [::]:7"])
         cloud.role = .cloud(.init(cachePath: "/c", cacheSizeBytes: 16_777_217, recoveryPointObjective: .milliseconds(1_500)))
         #expect(try Configuration.parse(Configuration.render(cloud), file: "/f") == cloud)
     }

@@ -45,6 +45,7 @@ final class FakeController: EdgeController {
     }
 
     func edges() async throws -> [PeerEdge] { [Samples.peer] }
+    func changeEdge(identifier: String, _ change: EdgeChange) async throws -> PeerEdge { Samples.peer }
     func revokeEdge(identifier: String) async throws {
         guard identifier == Samples.peer.identifier else { throw APIError.notFound("edge", identifier) }
         state.withLock { $0.revoked.append(identifier) }
@@ -231,7 +232,8 @@ enum Samples {
         name: "harbour", identifier: "1f3a", role: .onprem, version: "0.1.0", startedAt: time, state: .running,
         stateDirectory: "/state",
         addresses: .init(api: "127.0.0.1:1", link: "127.0.0.1:2", iscsi: ["127.0.0.1:3"]), warnings: ["w"])
-    static let peer = PeerEdge(identifier: "77", name: "cloud", role: .cloud, connected: true, pairedAt: time, lastSeen: time)
+    static let peer = PeerEdge(
+        identifier: "77", name: "cloud", role: .cloud, connected: true, pairedAt: time, lastSeen: time, address: "w:1")
     static let link = Link(
         peer: "77", state: .up, connections: 2, roundTripMilliseconds: 40.5, baseRoundTripMilliseconds: 40, lastError: "reset",
         traffic: [.init(trafficClass: "demand", sentBytes: 1, sentWireBytes: 2, receivedBytes: 3, receivedWireBytes: 4)],
@@ -290,7 +292,8 @@ enum Samples {
                 longestRoundTripMilliseconds: 41, connections: 4, traffic: link.traffic)
         ])
     static let whole: [(String, any Encodable & Sendable)] = [
-        ("EdgeStatus", edge), ("PeerEdge", peer), ("PeerEdgePage", Page(items: [peer], next: "n")), ("Link", link),
+        ("EdgeStatus", edge), ("PeerEdge", peer), ("EdgeChange", EdgeChange(address: "w:1", dials: false)),
+        ("PeerEdgePage", Page(items: [peer], next: "n")), ("Link", link),
         ("LinkChange", LinkChange(rates: rates, schedule: shaping.schedule, remove: [period], append: shaping.schedule)),
         ("LinkSchedulePeriod", period), ("LinkShaping", shaping), ("LinkRates", rates),
         ("LinkScheduleEntry", shaping.schedule[0]), ("LinkPage", Page(items: [link], next: "n")), ("LinkTraffic", link.traffic[0]),
@@ -344,7 +347,8 @@ enum Samples {
         ),
         ("DiskChange", DiskChange(sizeBytes: 1 << 30)),
         ("Chap", chap), ("AttachRequest", AttachRequest(edge: "e")), ("DetachRequest", DetachRequest(force: true, toPoint: 6)),
-        ("PairingTokenCreate", PairingTokenCreate(validSeconds: 60)), ("PairingToken", PairingToken(token: "t", expiresAt: time)),
+        ("PairingTokenCreate", PairingTokenCreate(validSeconds: 60, connect: "w:1")),
+        ("PairingToken", PairingToken(token: "t", expiresAt: time)),
         ("JoinRequestBody", JoinRequestBody(token: "t", name: "n", connect: "h:1")), ("Event", event),
         ("EventPage", Page(items: [event], next: "n")),
         ("Health", Health(healthy: false, state: .degraded, problems: ["p"])), ("Problem", problem),

@@ -11,6 +11,7 @@ import Testing
     static let requests: [(identifier: String, uri: String, body: String?, status: Int)] = [
         ("getHealth", "/healthz", nil, 200), ("getMetrics", "/metrics", nil, 200), ("getDocument", "/openapi.json", nil, 200),
         ("getEdge", "/v1/edge", nil, 200), ("listEdges", "/v1/edges", nil, 200), ("revokeEdge", "/v1/edges/77", nil, 204),
+        ("changeEdge", "/v1/edges/77", #"{"address":"w:1"}"#, 200),
         ("listLinks", "/v1/links?state=up", nil, 200),
         ("changeLink", "/v1/links/77", #"{"rates":{"totalBytesPerSecond":1000000}}"#, 200),
         ("changeLink", "/v1/links/77", #"{"remove":[{"from":"08:00","until":"18:00"}],"append":[]}"#, 200),

@@ -27,13 +27,14 @@ import X509
         #expect(!certificate.isIssued(by: authority.certificate, at: now + 3601))
         #expect(!certificate.isIssued(by: try CertificateAuthority(name: "home", now: now).certificate, at: now))
         #expect(try certificate.certificate.extensions.extendedKeyUsage?.contains(.clientAuth) == true)
-        #expect(try certificate.certificate.extensions.extendedKeyUsage?.contains(.serverAuth) == false)
+        #expect(certificate.isForServers)
         #expect(certificate.fingerprint.description.count == 64)
         let server = try authority.issue(key: EdgeKey(), edge: "home", role: .onprem, now: now)
         #expect(server.role == .onprem)
         #expect(server.serial != certificate.serial)
         #expect(server.serial.count >= 38)
-        #expect(try server.certificate.extensions.extendedKeyUsage?.contains(.serverAuth) == true)
+        // Home may dial, too.
+        #expect(try server.certificate.extensions.extendedKeyUsage?.contains(.clientAuth) == true && server.isForServers)
         // An edge's life ends with its authority's.
         let long = try authority.issue(key: EdgeKey(), edge: "home", role: .onprem, validitySeconds: 1e9, now: now)
         #expect(long.notAfter == authority.certificate.notAfter)
@@ -120,6 +121,13 @@ import X509
         #expect(!token.secretHash.contains(request.secret))
     }
 
+    @Test func withoutAnAddressHomeDials() throws {
+        let token = try PairingToken(authority: Fingerprint(ofDER: [1]), addresses: [], expires: expires)
+        #expect(try PairingToken(text: token.text) == token)
+        #expect(token.homeDials)
+        #expect(try !self.token().homeDials)
+    }
+
     @Test func damagedTextsAreRefused() throws {
         let good = try token().text
         var random = SplitMix(state: 3)
@@ -137,7 +145,8 @@ import X509
         }
         #expect(throws: PairingError.self) { try PairingToken(text: String(repeating: "A", count: 100_000)) }
         #expect(throws: PairingError.self) {
-            try PairingToken(authority: Fingerprint(ofDER: []), addresses: [], expires: expires)
+            let many = [String](repeating: "a:1", count: PairingToken.addressesMax + 1)
+            return try PairingToken(authority: Fingerprint(ofDER: []), addresses: many, expires: expires)
         }
     }
 }

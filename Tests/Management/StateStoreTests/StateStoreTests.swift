@@ -301,7 +301,7 @@ import Testing
     @Test func aPairingTokenIsUsedOnce() throws {
         try store.addPairingToken(hash: "t", expires: date(60), now: date(0))
         try store.addPairingToken(hash: "u", expires: date(1), now: date(0))
-        #expect(try store.redeemPairingToken(hash: "t", edge: edge("e"), now: date(1)) == nil)
+        #expect(try store.redeemPairingToken(hash: "t", edge: edge("e"), now: date(1)) == (nil, nil))
         try store.markEdgeSeen("e", at: date(1))
         #expect(throws: StateStoreError.self) { _ = try store.redeemPairingToken(hash: "t", edge: edge("f"), now: date(1)) }
         #expect(throws: StateStoreError.self) { _ = try store.redeemPairingToken(hash: "u", edge: edge("f"), now: date(1)) }
@@ -309,7 +309,7 @@ import Testing
         // A name that is taken does not use up the token.
         try store.addPairingToken(hash: "w", expires: date(60), now: date(2))
         #expect(throws: StateStoreError.self) { _ = try store.redeemPairingToken(hash: "w", edge: edge("e"), now: date(2)) }
-        #expect(try store.redeemPairingToken(hash: "w", edge: edge("f"), now: date(2)) == nil)
+        #expect(try store.redeemPairingToken(hash: "w", edge: edge("f"), now: date(2)) == (nil, nil))
         #expect(try store.edges().map(\.id) == ["e", "f"])
         #expect(try store.edge("name of f").id == "f")
         #expect(try store.edge("e").certificateSerial == "01e")
@@ -325,6 +325,24 @@ import Testing
         #expect(throws: StateStoreError.notFound(kind: "edge", name: "none")) { try store.revokeEdge("none") }
     }
 
+    /// Where an edge is dialled is in its invitation, and may change.
+    @Test func anEdgeIsDialledWhereItsTokenSays() throws {
+        try store.addPairingToken(hash: "t", expires: date(60), address: "west:7481", now: date(0))
+        try store.addPairingToken(hash: "u", expires: date(60), now: date(0))
+        try store.addPairingToken(hash: "v", expires: date(5), address: "east:7481", now: date(0))
+        #expect(Set(try store.dialledPairingTokens(now: date(1)).map(\.hash)) == ["t", "v"])
+        #expect(try store.dialledPairingTokens(now: date(6)).map(\.address) == ["west:7481"])
+        #expect(try store.redeemPairingToken(hash: "t", edge: edge("e"), now: date(7)) == (nil, "west:7481"))
+        #expect(try store.dialledPairingTokens(now: date(7)).isEmpty)
+        #expect(try store.edge("e").address == "west:7481")
+        try store.setAddress("west-2:7481", ofEdge: "e")
+        #expect(try store.edge("e").address == "west-2:7481")
+        try store.setAddress(nil, ofEdge: "e")
+        #expect(try store.edge("e").address == nil)
+        #expect(try store.redeemPairingToken(hash: "u", edge: edge("f"), now: date(7)) == (nil, nil))
+        #expect(throws: StateStoreError.notFound(kind: "edge", name: "none")) { try store.setAddress("a:1", ofEdge: "none") }
+    }
+
     /// An edge whose join failed on its own side, or that was revoked, gives its name up; one that works keeps it.
     @Test func aNameIsFreeAgain() throws {
         for (number, token) in ["a", "b", "c", "d", "e"].enumerated() {
@@ -333,7 +351,7 @@ import Testing
         func joined(_ token: String, as identifier: String) throws -> String? {
             var record = edge(identifier)
             record.name = "west"
-            return try store.redeemPairingToken(hash: token, edge: record, now: date(7))
+            return try store.redeemPairingToken(hash: token, edge: record, now: date(7)).replaced
         }
         #expect(try joined("a", as: "one") == nil)
         #expect(try joined("b", as: "two") == "one", "never seen")

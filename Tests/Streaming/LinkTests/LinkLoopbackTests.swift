@@ -204,26 +204,35 @@ import Testing
             pair.dialer?.stop()
             try pair.dial(lab.port, server: [99])
         }
-        #expect(try await lab.eventually { $0.dialer?.lastError?.contains("not that of the on-prem edge") == true })
+        #expect(try await lab.eventually { $0.dialer?.lastError?.contains("not the edge that it should be") == true })
         #expect(try await lab.run { !$0.endpoint.isConnected })
         try await lab.stop()
     }
+
+    private let isOnPrem: LinkJoin.Authorization = { $0.serialNumber == TestCertificates.onpremSerial }
 
     @Test func joiningNeedsTheRightAuthorityAndNoCertificate() async throws {
         let lab = try await Lab()
         let answer = try await LinkJoin.exchange(
             host: "127.0.0.1", port: lab.port, expectedAuthorityFingerprint: TestCertificates.authorityFingerprint,
-            request: ByteBuffer(string: "edge"))
+            request: ByteBuffer(string: "edge"), authorize: isOnPrem)
         #expect(String(buffer: answer) == "welcome edge")
         await #expect(throws: LinkJoinError.otherAuthority) {
             try await LinkJoin.exchange(
                 host: "127.0.0.1", port: lab.port, expectedAuthorityFingerprint: [UInt8](repeating: 0, count: 32),
-                request: ByteBuffer(string: "edge"))
+                request: ByteBuffer(string: "edge"), authorize: isOnPrem)
+        }
+        // An edge that was paired before has a certificate of the authority too.
+        await #expect(throws: LinkJoinError.otherEdge) {
+            try await LinkJoin.exchange(
+                host: "127.0.0.1", port: lab.port, expectedAuthorityFingerprint: TestCertificates.authorityFingerprint,
+                request: ByteBuffer(string: "edge")
+            ) { $0.serialNumber == TestCertificates.cloudSerial }
         }
         await #expect(throws: LinkJoinError.requestTooLong) {
             try await LinkJoin.exchange(
                 host: "127.0.0.1", port: lab.port, expectedAuthorityFingerprint: TestCertificates.authorityFingerprint,
-                request: ByteBuffer(repeating: 0, count: 70_000))
+                request: ByteBuffer(repeating: 0, count: 70_000), authorize: isOnPrem)
         }
         try await lab.stop()
     }

@@ -1,14 +1,14 @@
 import Link
 
 /// Certificates that were made for these tests and are good for nothing else (P-256, valid until the year 2126):
-/// an authority, edges that it knows, and an edge of another authority.
+/// an authority, edges that it knows, each for either side of TLS, and an edge of another authority.
 enum TestCertificates {
     /// SHA-256 of the authority's certificate in DER.
     static let authorityFingerprint: [UInt8] = [
-        0x41, 0x56, 0x72, 0x5F, 0xA5, 0xC0, 0xC2, 0xEB,
-        0x8B, 0x8A, 0x28, 0x7A, 0xB7, 0x79, 0x4A, 0x9D,
-        0x28, 0x17, 0xA2, 0xA4, 0x3A, 0xC7, 0x26, 0xFA,
-        0x72, 0x1F, 0x83, 0x8E, 0xE5, 0xCC, 0x03, 0xB4,
+        0x4E, 0x8C, 0x29, 0x40, 0x6D, 0x51, 0xD9, 0x3A,
+        0xFC, 0xD6, 0xEF, 0xF3, 0x5F, 0x38, 0xFD, 0xFA,
+        0x7B, 0x1B, 0xD0, 0xFA, 0xA7, 0xA9, 0xA8, 0x19,
+        0x72, 0x53, 0x8B, 0xFF, 0xC5, 0x14, 0x9B, 0x92,
     ]
 
     static let onprem = credentials(onpremCertificate, onpremKey)
@@ -27,103 +27,103 @@ enum TestCertificates {
 
     static let authority = """
         -----BEGIN CERTIFICATE-----
-        MIIBqjCCAVGgAwIBAgIUCNE3GzSAMqhPvWEdj7Pgq8EO/L0wCgYIKoZIzj0EAwIw
-        IjEgMB4GA1UEAwwXQ2F1c2V3YXkgdGVzdCBhdXRob3JpdHkwIBcNMjYxMTI2MDAz
-        MTEwWhgPMjEyNjExMDIwMDMxMTBaMCIxIDAeBgNVBAMMF0NhdXNld2F5IHRlc3Qg
-        YXV0aG9yaXR5MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE0NQ23fVgXn5Xdm7o
-        zQGWqFeIXTXHQyOvecY0DurC1Q6gabq3zQLGi9t3UUtB7b1UiVNYrAqkdWSEpl73
-        th+0+aNjMGEwHQYDVR0OBBYEFLjsMrfFJAMVp72CQnrEbCncEJwLMB8GA1UdIwQY
-        MBaAFLjsMrfFJAMVp72CQnrEbCncEJwLMA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0P
-        AQH/BAQDAgEGMAoGCCqGSM49BAMCA0cAMEQCIF1XZln70f56jwRqMw3ndr3x6FDB
-        yD9JjIZsn9zbvWVpAiBWYWtVMeM71jRY13yExFwYfzlr72CQ6Xvb7JVQrYRM+w==
+        MIIBqzCCAVGgAwIBAgIURuEgZYxp7r7MTFil8Tx8kUT+TqkwCgYIKoZIzj0EAwIw
+        IjEgMB4GA1UEAwwXQ2F1c2V3YXkgdGVzdCBhdXRob3JpdHkwIBcNMjYxMTI4MTQx
+        NjUxWhgPMjEyNjExMDQxNDE2NTFaMCIxIDAeBgNVBAMMF0NhdXNld2F5IHRlc3Qg
+        YXV0aG9yaXR5MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEDonJOLGQNOVLRjC3
+        pR1ERCVjbkXxjIazmi8eMyyfxIJfLL0NWLlYgzctjLRfJX+5dwzTpWsdAUhvpxZC
+        S/6owaNjMGEwHQYDVR0OBBYEFNEzkjX+43//bPrCkr80u/B4V7feMB8GA1UdIwQY
+        MBaAFNEzkjX+43//bPrCkr80u/B4V7feMA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0P
+        AQH/BAQDAgEGMAoGCCqGSM49BAMCA0gAMEUCIQDlxkVu/LytgnABSiFpiieDH4mz
+        JWZ9lc+apyzbSSjQmgIgAoGkbNuobV1sTGJ0ZMpbg8MHkMdbwriEG/4l8nGLofA=
         -----END CERTIFICATE-----
         """
 
     private static let onpremCertificate = """
         -----BEGIN CERTIFICATE-----
-        MIIBmTCCAT+gAwIBAgIBETAKBggqhkjOPQQDAjAiMSAwHgYDVQQDDBdDYXVzZXdh
-        eSB0ZXN0IGF1dGhvcml0eTAgFw0yNjExMjYwMDMxMTBaGA8yMTI2MTEwMjAwMzEx
-        MFowETEPMA0GA1UEAwwGb25wcmVtMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
-        YTv3KuRGPamnepH7tf3esWnWycqUbkFXTvn7LNEZrRN7tE08CBMbWG7czSTcVb+n
-        iqtLJNIrSbibu8CwZpN+dKN1MHMwDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMC
-        B4AwEwYDVR0lBAwwCgYIKwYBBQUHAwEwHQYDVR0OBBYEFL78V9yIt2VMUN8slS+7
-        HM/Vk1UgMB8GA1UdIwQYMBaAFLjsMrfFJAMVp72CQnrEbCncEJwLMAoGCCqGSM49
-        BAMCA0gAMEUCIQDmtDBEZqV19CmzrVcQUXneDXTl73quKI+TUTgL6TotAwIgRyuL
-        cVjFiFuwvbnlYqMyp/sPNpG+4ihlNAvruLovIMA=
+        MIIBozCCAUmgAwIBAgIBETAKBggqhkjOPQQDAjAiMSAwHgYDVQQDDBdDYXVzZXdh
+        eSB0ZXN0IGF1dGhvcml0eTAgFw0yNjExMjgxNDE2NTFaGA8yMTI2MTEwNDE0MTY1
+        MVowETEPMA0GA1UEAwwGb25wcmVtMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+        DAjGifzJmAOiH3GNPqrgOER7EkBWjgQZUGmsLU+CO9mjjy+dFMml1whcgnaEmrDn
+        oMbFwttZNsYH3VqEHXc0k6N/MH0wDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMC
+        B4AwHQYDVR0lBBYwFAYIKwYBBQUHAwEGCCsGAQUFBwMCMB0GA1UdDgQWBBQ5XYWU
+        KJB8kMcre5KnnfL2DVDoQzAfBgNVHSMEGDAWgBTRM5I1/uN//2z6wpK/NLvweFe3
+        3jAKBggqhkjOPQQDAgNIADBFAiEA7heoNoGwB5Uo378hfwOXfyY0/8kuF6L7fDc5
+        rl4ryicCIB+YPNDgRp7m1zqNnU0AxqY9YkQ4Y/36BbWWg9I8n+UZ
         -----END CERTIFICATE-----
         """
 
     private static let onpremKey = """
         -----BEGIN PRIVATE KEY-----
-        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg9QCd7Fws2eJC+sau
-        2h9vHMyIYPEFxxlMQUtJn8phyXmhRANCAARhO/cq5EY9qad6kfu1/d6xadbJypRu
-        QVdO+fss0RmtE3u0TTwIExtYbtzNJNxVv6eKq0sk0itJuJu7wLBmk350
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgKN6Rry8gMRUNMvfA
+        h+hqJynfa8ukuUckUApT0Dllk/ShRANCAAQMCMaJ/MmYA6IfcY0+quA4RHsSQFaO
+        BBlQaawtT4I72aOPL50UyaXXCFyCdoSasOegxsXC21k2xgfdWoQddzST
         -----END PRIVATE KEY-----
         """
 
     private static let cloudCertificate = """
         -----BEGIN CERTIFICATE-----
-        MIIBmTCCAT6gAwIBAgIBEjAKBggqhkjOPQQDAjAiMSAwHgYDVQQDDBdDYXVzZXdh
-        eSB0ZXN0IGF1dGhvcml0eTAgFw0yNjExMjYwMDMxMTBaGA8yMTI2MTEwMjAwMzEx
-        MFowEDEOMAwGA1UEAwwFY2xvdWQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAS1
-        +v8XVIQcApeqDdKsFVXxn3Hn1RsfvGElDYDsFUrD2cZyscUy/7yibt0KqoOybyH4
-        3LiCCDJ4DCNbD8kelTsto3UwczAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQEAwIH
-        gDATBgNVHSUEDDAKBggrBgEFBQcDAjAdBgNVHQ4EFgQUP1r+AazbtGxQW+MOueTR
-        KAZUkREwHwYDVR0jBBgwFoAUuOwyt8UkAxWnvYJCesRsKdwQnAswCgYIKoZIzj0E
-        AwIDSQAwRgIhAL23l033tC+79F5IOp8Lgd/P7QFPk3gcO2WL4S37P5OcAiEAwZl6
-        glugV+pMQisLvTVjX2w5JDnA3jSX9Hg9TO6bUZc=
+        MIIBojCCAUigAwIBAgIBEjAKBggqhkjOPQQDAjAiMSAwHgYDVQQDDBdDYXVzZXdh
+        eSB0ZXN0IGF1dGhvcml0eTAgFw0yNjExMjgxNDE2NTFaGA8yMTI2MTEwNDE0MTY1
+        MVowEDEOMAwGA1UEAwwFY2xvdWQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAR2
+        AVNaMc5nvb9gRgMIhpD0G12cXh8iqUpVf+TQP1v3JF6IMcBy80/kr6EDt5L0PvdY
+        Ig2AtmhWD6BnuV4VgvU9o38wfTAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQEAwIH
+        gDAdBgNVHSUEFjAUBggrBgEFBQcDAQYIKwYBBQUHAwIwHQYDVR0OBBYEFGHEQvYe
+        oxra7nM5d6Uiq8ygtVexMB8GA1UdIwQYMBaAFNEzkjX+43//bPrCkr80u/B4V7fe
+        MAoGCCqGSM49BAMCA0gAMEUCIADh5rfVWTS+KbbmA7ERyVGLe0pLt2gT0RngHJ/h
+        dNpCAiEA7s36cqx0/qKA/PPZHKKQCebg9NNP96/Q1LWNQ/HEQk4=
         -----END CERTIFICATE-----
         """
 
     private static let cloudKey = """
         -----BEGIN PRIVATE KEY-----
-        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgf1D6XSs+pfrfdeD2
-        LPSt7B3O4xc5Jo4vIDZwKvyXmJShRANCAAS1+v8XVIQcApeqDdKsFVXxn3Hn1Rsf
-        vGElDYDsFUrD2cZyscUy/7yibt0KqoOybyH43LiCCDJ4DCNbD8kelTst
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgqKheNIHBo4qjMMUl
+        PNjxQYp2xtbjNUwT7KpM/517NPyhRANCAAR2AVNaMc5nvb9gRgMIhpD0G12cXh8i
+        qUpVf+TQP1v3JF6IMcBy80/kr6EDt5L0PvdYIg2AtmhWD6BnuV4VgvU9
         -----END PRIVATE KEY-----
         """
 
     private static let otherCertificate = """
         -----BEGIN CERTIFICATE-----
-        MIIBmDCCAT6gAwIBAgIBEzAKBggqhkjOPQQDAjAiMSAwHgYDVQQDDBdDYXVzZXdh
-        eSB0ZXN0IGF1dGhvcml0eTAgFw0yNjExMjYwMDMxMTFaGA8yMTI2MTEwMjAwMzEx
-        MVowEDEOMAwGA1UEAwwFb3RoZXIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQa
-        nOkAwclwdkD1XEDmvQ2yEtAN3oqvQUw5g6sNJ/mdi9e3tmvr0Dfr2ZiLRiSjSSJN
-        5aCiYf6ueDIol3IS1BzZo3UwczAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQEAwIH
-        gDATBgNVHSUEDDAKBggrBgEFBQcDAjAdBgNVHQ4EFgQUKzE1O7NDWpqND/hIxObD
-        2CopOGQwHwYDVR0jBBgwFoAUuOwyt8UkAxWnvYJCesRsKdwQnAswCgYIKoZIzj0E
-        AwIDSAAwRQIgSm5L3XDP5VGa4sAHIhXZmMHpcrf69Y8Z6xsr5WtvGwACIQDgZ918
-        fhmMdvlfycqylUd6UlRBgiRwb2rx17KcmZkaHg==
+        MIIBojCCAUigAwIBAgIBEzAKBggqhkjOPQQDAjAiMSAwHgYDVQQDDBdDYXVzZXdh
+        eSB0ZXN0IGF1dGhvcml0eTAgFw0yNjExMjgxNDE2NTJaGA8yMTI2MTEwNDE0MTY1
+        MlowEDEOMAwGA1UEAwwFb3RoZXIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASH
+        GTxxB8CDbGC9xI0ipf0aB17W779TUCpFD5EFFlnMANtgjfI2gPN06oT1cs3Jhkv3
+        ZwWzLnyFYyZPaohlXtsOo38wfTAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQEAwIH
+        gDAdBgNVHSUEFjAUBggrBgEFBQcDAQYIKwYBBQUHAwIwHQYDVR0OBBYEFIAOK0tw
+        UpT0FsPUE6wUYzOjm+y/MB8GA1UdIwQYMBaAFNEzkjX+43//bPrCkr80u/B4V7fe
+        MAoGCCqGSM49BAMCA0gAMEUCIQDCybE4qNzak4dKaiI/IAL62poUGtkoy0gzm3fs
+        ri9jdwIgDKEP5HUAmhvTPf4Ko9f9vpXwXRpL1Sop7CpJQa67qyM=
         -----END CERTIFICATE-----
         """
 
     private static let otherKey = """
         -----BEGIN PRIVATE KEY-----
-        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgCTNXCMSRwMzSNhjb
-        tOlwgJoD5D53Vgp+cTDoBY/VizChRANCAAQanOkAwclwdkD1XEDmvQ2yEtAN3oqv
-        QUw5g6sNJ/mdi9e3tmvr0Dfr2ZiLRiSjSSJN5aCiYf6ueDIol3IS1BzZ
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgaUC/RScCV7LsXbgH
+        ypSKQWpx8wosZfxqDF86+ywwhn2hRANCAASHGTxxB8CDbGC9xI0ipf0aB17W779T
+        UCpFD5EFFlnMANtgjfI2gPN06oT1cs3Jhkv3ZwWzLnyFYyZPaohlXtsO
         -----END PRIVATE KEY-----
         """
 
     private static let foreignCertificate = """
         -----BEGIN CERTIFICATE-----
-        MIIBmjCCAT+gAwIBAgIBFDAKBggqhkjOPQQDAjAhMR8wHQYDVQQDDBZDYXVzZXdh
-        eSB0ZXN0IHN0cmFuZ2VyMCAXDTI2MTEyNjAwMzExMVoYDzIxMjYxMTAyMDAzMTEx
+        MIIBozCCAUmgAwIBAgIBFDAKBggqhkjOPQQDAjAhMR8wHQYDVQQDDBZBbm90aGVy
+        IHRlc3QgYXV0aG9yaXR5MCAXDTI2MTEyODE0MTY1MloYDzIxMjYxMTA0MTQxNjUy
         WjASMRAwDgYDVQQDDAdmb3JlaWduMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
-        llGBoHjNcLaVaWRZB0ujisLfWXP9EBNo+Ozo9JnIY2LCxd2aHwSOOZEzP49SAG53
-        r4/qd2hX9B2L6XMWkJmOLqN1MHMwDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMC
-        B4AwEwYDVR0lBAwwCgYIKwYBBQUHAwIwHQYDVR0OBBYEFFpyBEEkBSglvixB1d3r
-        +jB9wBZ3MB8GA1UdIwQYMBaAFF2LbHLZE3EnMt7rD3k4wPesJu4zMAoGCCqGSM49
-        BAMCA0kAMEYCIQCNj0VqdJbgDO8wzk8vHNwld/yaVSA7RT3aZcHTnzfxegIhAP6I
-        u7ap+nKbus8UmQmPE4U+ayp1rAYWD9pOpbf3K696
+        m8iF2M/IGJvlSJxOdBOzUQo094u/7LOiGUHQuwj159PW2Hl0X6LIoeD8A19NNA+t
+        8m6UO3u0R9ZsPsqUozvUyKN/MH0wDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMC
+        B4AwHQYDVR0lBBYwFAYIKwYBBQUHAwEGCCsGAQUFBwMCMB0GA1UdDgQWBBRi+Sq2
+        qlhMRDo1UGjsDo5VxhOnpDAfBgNVHSMEGDAWgBT6PrE3R0QjDgO+AovVx6RmU+xQ
+        wjAKBggqhkjOPQQDAgNIADBFAiB39SMLZBOKf3QmjFBM+hrpEDivEH3wkiUbZ3dH
+        ITRniAIhAM6sOXNr+NjoZ5ErwOIo+HuVThPG98DTTlVs3nLDTKkk
         -----END CERTIFICATE-----
         """
 
     private static let foreignKey = """
         -----BEGIN PRIVATE KEY-----
-        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgNz2RIuoSKvqxuwTk
-        VOS+cmdRNrOkvsJfToJONqHSz3GhRANCAASWUYGgeM1wtpVpZFkHS6OKwt9Zc/0Q
-        E2j47Oj0mchjYsLF3ZofBI45kTM/j1IAbnevj+p3aFf0HYvpcxaQmY4u
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgA64Zo7ZdanKi3w5c
+        DVIEf7KyFSOK87T8KwULKZlCuwyhRANCAASbyIXYz8gYm+VInE50E7NRCjT3i7/s
+        s6IZQdC7CPXn09bYeXRfosih4PwDX000D63ybpQ7e7RH1mw+ypSjO9TI
         -----END PRIVATE KEY-----
         """
 
