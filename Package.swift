@@ -101,6 +101,7 @@ let streaming: [Target] = [
         "Volumes", floor: "Streaming",
         ["Blocks", "Ciphers", "SecureCache", "WriteLog", "CloudOnlyDisk", "Disks", "LinkProtocol", nioCore, deque]),
     room("Link", floor: "Streaming", ["LinkProtocol", "Blocks", "Compression", nioCore, nioPosix, nioTLS, nioSSL, crypto, logging, deque]),
+    room("Tunnels", floor: "Streaming", ["LinkProtocol", nioCore, nioPosix, deque]),
     room("WANRelay", floor: "Streaming", [nioCore, nioPosix, logging, deque]),
 ]
 
@@ -122,7 +123,8 @@ let management: [Target] = [
     room(
         "EdgeServices", floor: "Management",
         [
-            "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "LinkHistory", "ManagementAPI", "Volumes", "Link", "StorageTarget",
+            "APIModels", "EdgeConfiguration", "Pairing", "StateStore", "LinkHistory", "ManagementAPI", "Volumes", "Link", "Tunnels",
+            "StorageTarget",
             "RateLimits", "NetworkBlockServer", "Files",
             "LocalFiles", "Ciphers", "Checksums",
             "Disks", "SecureCache", "WriteLog", "CloudOnlyDisk", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix,
@@ -236,6 +238,7 @@ let unitTests: [Target] = [
         of: "Volumes", floor: "Streaming",
         ["SimulatedStorage", "Blocks", "Ciphers", "CloudOnlyDisk", "Disks", "LinkProtocol", "SecureCache", "WriteLog", nioCore]),
     tests(of: "Link", floor: "Streaming", [nioCore, nioEmbedded, nioPosix]),
+    tests(of: "Tunnels", floor: "Streaming", ["LinkProtocol", nioCore, nioPosix]),
     tests(of: "WANRelay", floor: "Streaming", [nioCore, nioPosix, logging]),
     tests(
         of: "EdgeServices", floor: "Management",

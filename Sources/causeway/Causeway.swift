@@ -17,7 +17,8 @@ struct CausewayCommand: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             StatusCommand.self, EdgeCommand.self, LinkCommand.self, DiskCommand.self, VolumeCommand.self, GroupCommand.self,
-            KeyCommand.self, BracketCommand.self, CacheCommand.self, PairCommand.self, JoinCommand.self, RecoverCommand.self,
+            KeyCommand.self, BracketCommand.self, CacheCommand.self, TunnelCommand.self, PairCommand.self, JoinCommand.self,
+            RecoverCommand.self,
             VerifyCommand.self,
             EventsCommand.self, MetricsCommand.self, LabCommand.self, RelayCommandLine.self, LineCommandLine.self,
         ])

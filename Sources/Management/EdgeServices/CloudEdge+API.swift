@@ -85,6 +85,7 @@ extension CloudEdge {
 
     func metrics() async -> [MetricSample] {
         var samples = LinkReport.metrics(of: (try? await links()) ?? [])
+        samples += TunnelReport.metrics(of: (try? await tunnels()) ?? [])
         samples.append(
             MetricSample(
                 "causeway_info", help: "The version of this edge.", kind: .gauge, labels: [("version", edgeVersion), ("role", "cloud")],

@@ -72,7 +72,9 @@ extension CloudEdge {
 
     /// Asks home for a new certificate when the old one is getting old, and dials anew with it (X1).
     func renewIfNeeded() async {
-        guard let identity, identity.needsRenewal(), !isJoining else { return }
+        guard let identity, !isJoining, identity.needsRenewal() || !identity.isForServers && !hasRenewedForServers else { return }
+        // Once: a home of an earlier version makes no other certificates.
+        hasRenewedForServers = true
         isJoining = true
         defer { isJoining = false }
         do {

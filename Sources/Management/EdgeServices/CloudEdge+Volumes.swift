@@ -75,6 +75,7 @@ extension CloudEdge {
         let plane = try needPlane()
         self.grants = grants.volumes
         self.secrets = secrets
+        await setTunnels(grants.tunnels ?? [])
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
         let (identifiers, logBytes) = (Set(granted.compactMap { VolumeIdentifier(hexadecimal: $0) }), cloud.writeLogSizeBytes)
         try await plane.run { $0.setGranted(identifiers, edgeLogBytes: logBytes) }

@@ -11,6 +11,7 @@ import NIOPosix
 import NetworkBlockServer
 import Pairing
 import StorageTarget
+import Tunnels
 import Volumes
 
 /// The cloud edge: serves what home grants it.
@@ -50,11 +51,15 @@ actor CloudEdge: EdgeController {
     var isRefreshScheduled = false
     /// Why a granted volume could not be opened here, by identifier.
     var openFailures: [String: String] = [:]
+    /// The services that are reached over the link, as home told them last.
+    var tunnelGrants: [TunnelGrant] = []
     /// Volumes that were given back cleanly by this process: their logs may go.
     var released: Set<String> = []
     /// Joining is one at a time.
     var isJoining = false
     var renewing: Task<Void, Never>?
+    /// A certificate was asked for with which home may dial this edge.
+    var hasRenewedForServers = false
     /// Tries a cache again that can't be opened.
     var retryingCache: Task<Void, Never>?
 
@@ -97,7 +102,8 @@ actor CloudEdge: EdgeController {
             }
             let plane = CloudPlane(
                 eventLoop: environment.eventLoop, threadPool: environment.threadPool, target: target, networkBlock: networkBlock,
-                recorder: environment.recorder, sentBlocks: environment.makeSentBlocks())
+                recorder: environment.recorder, sentBlocks: environment.makeSentBlocks(),
+                tunnelBudget: WindowBudget(byteCountMax: environment.memory.tunnelWindowBytes))
             plane.stateSpace.directory = environment.directory
             plane.onGrantsWanted = { Task { await self?.refreshGrants() } }
             return plane

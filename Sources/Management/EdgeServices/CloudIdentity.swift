@@ -43,10 +43,12 @@ struct CloudIdentity: Sendable {
                 certificateChainPEM: certificate, privateKeyPEM: key.pem, authorityPEM: credentials.authorityPEM))
     }
 
-    /// True when less than a third of the certificate's time is left, and when it is of a version in which home could not dial.
+    /// True when home may dial this edge: certificates of earlier versions are not for that.
+    var isForServers: Bool { (try? EdgeCertificate(pem: credentials.certificateChainPEM))?.isForServers == true }
+
+    /// True when less than a third of the certificate's time is left.
     func needsRenewal(now: Date = Date()) -> Bool {
         guard let certificate = try? EdgeCertificate(pem: credentials.certificateChainPEM) else { return false }
-        if !certificate.isForServers { return true }
         let whole = certificate.notAfter.timeIntervalSince(certificate.notBefore)
         return certificate.notAfter.timeIntervalSince(now) < whole / 3
     }

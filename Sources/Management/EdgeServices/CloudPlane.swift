@@ -16,6 +16,7 @@ import RateLimits
 import SCSI
 import SecureCache
 import StorageTarget
+import Tunnels
 import Volumes
 import WriteLog
 
@@ -101,6 +102,9 @@ final class CloudPlane {
     /// More volumes than that do not go while home waits for their points.
     private static let withdrawalsMax = 1_024
     private(set) var link: PeerLink?
+    /// What home has told of the services that are reached over the link, and what their connections may take of memory.
+    var tunnelSettings: [TunnelSettings] = []
+    let tunnelBudget: WindowBudget
     /// What is sent at most, by peers; an edge that joins anew may have another one.
     private var shapings: [String: LinkShaping] = [:]
     private(set) var isRevoked = false
@@ -145,8 +149,10 @@ final class CloudPlane {
 
     init(
         eventLoop: any EventLoop, threadPool: NIOThreadPool, target: StorageTargetServer,
-        networkBlock: NetworkBlockServer? = nil, recorder: EventRecorder, sentBlocks: SentBlocks? = nil
+        networkBlock: NetworkBlockServer? = nil, recorder: EventRecorder, sentBlocks: SentBlocks? = nil,
+        tunnelBudget: WindowBudget = WindowBudget(byteCountMax: 0)
     ) {
+        self.tunnelBudget = tunnelBudget
         self.eventLoop = eventLoop
         self.threadPool = threadPool
         self.target = target
@@ -167,6 +173,8 @@ final class CloudPlane {
         link.blocks = homeBlocks
         // With a new certificate the link goes on as another one.
         if let earlier = self.link, earlier.peer == link.peer { link.history = earlier.history }
+        self.link?.tunnels?.stop()
+        link.tunnels = makeTunnels()
         link.onMinute = { [unowned self, peer = link.peer] in onMinute(peer, $0) }
         self.link = link
         link.shaping = shapings[link.peer] ?? LinkShaping()
@@ -276,6 +284,7 @@ final class CloudPlane {
     func stop(completion: @escaping () -> Void) {
         isStopping = true
         ticker?.cancel()
+        link?.tunnels?.stop()
         for entry in served.values { entry.device.limit(nil) }
         stopFrontEnds { [self] in
             let entries = Array(served.values)

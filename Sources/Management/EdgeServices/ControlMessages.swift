@@ -64,6 +64,19 @@ struct Grants: Codable, Sendable {
     var unavailableKeys: [UnavailableKeys]?
     /// Nil from a home of a version without groups.
     var groups: [GroupGrant]?
+    /// Nil from a home of a version without tunnels.
+    var tunnels: [TunnelGrant]?
+}
+
+/// A service that is reached over the link, as the cloud edge has to know it.
+struct TunnelGrant: Codable, Sendable, Equatable {
+    var name: String
+    var direction: Tunnel.Direction
+    /// Where the cloud edge listens, or what it connects to.
+    var address: String
+    var precedence: Tunnel.Precedence
+    /// From where clients may come, if the cloud edge listens.
+    var allow: [String]
 }
 
 /// The keys of a volume that is not granted now.

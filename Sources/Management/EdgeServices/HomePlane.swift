@@ -9,6 +9,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Pairing
+import Tunnels
 import Volumes
 
 /// The data plane of the on-prem edge: the links to its cloud edges, and the disks they serve, all on one event loop.
@@ -68,11 +69,14 @@ final class HomePlane: LinkListenerDelegate {
     /// What each edge was sent of the disks; nil when nothing is referred to.
     private let sentBlocks: SentBlocks?
     private var peerBlocks: [String: PeerBlocks] = [:]
+    /// The services that are reached over the links, by edge, and what their connections may take of memory.
+    var tunnelSettings: [String: [TunnelSettings]] = [:]
+    let tunnelBudget: WindowBudget
     /// What is sent to each edge at most.
     private var shapings: [String: LinkShaping] = [:]
 
     init(
-        eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder, sentBlocks: SentBlocks?,
+        eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder, sentBlocks: SentBlocks?, tunnelBudget: WindowBudget,
         onRequest: @escaping @Sendable (_ edge: String, _ session: UInt64, _ method: String, _ body: ByteBuffer) async -> ControlAnswer,
         onJoin: @escaping @Sendable (ByteBuffer) async -> ByteBuffer, onSeen: @escaping @Sendable (_ edge: String) async -> Void
     ) {
@@ -80,6 +84,7 @@ final class HomePlane: LinkListenerDelegate {
         self.threadPool = threadPool
         self.recorder = recorder
         self.sentBlocks = sentBlocks
+        self.tunnelBudget = tunnelBudget
         self.onRequest = onRequest
         self.onJoin = onJoin
         self.onSeen = onSeen
@@ -117,6 +122,7 @@ final class HomePlane: LinkListenerDelegate {
         trusted.remove(edge)
         listener?.drop(PeerIdentity(edge), reason: PeerLink.revokedReason)
         dialers.removeValue(forKey: edge)?.stop()
+        peers[edge]?.tunnels?.stop()
         peers[edge] = nil
         for served in served.values where served.edge == edge { served.volume.sessionLost() }
     }
@@ -139,6 +145,8 @@ final class HomePlane: LinkListenerDelegate {
         link.delegate = peerLink
         peers[edge] = peerLink
         peerLink.blocks = blocks(of: edge)
+        peerLink.tunnels = makeTunnels()
+        peerLink.tunnels?.set(tunnelSettings[edge] ?? [])
         peerLink.onShaped = { [recorder] in recorder.record(shaped: $0, peer: edge) }
         peerLink.shaping = shapings[edge] ?? LinkShaping()
         peerLink.onMinute = { [unowned self] in onMinute(edge, $0) }
@@ -430,6 +438,7 @@ final class HomePlane: LinkListenerDelegate {
         ticker?.cancel()
         listener?.stop(reason: "the on-prem edge is stopping")
         stopDialling()
+        for peer in peers.values { peer.tunnels?.stop() }
         let entries = served.values
         served = [:]
         var remaining = entries.count

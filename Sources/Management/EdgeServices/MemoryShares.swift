@@ -36,6 +36,9 @@ struct MemoryShares: Sendable {
             writeBytes: standard.writeBytes)
     }
 
+    /// What is on its way to the clients and services of tunnels: a sixteenth.
+    var tunnelWindowBytes: Int { Int(clamping: limitBytes / 16) }
+
     /// Writes that one volume's log has not written yet: the configured size, but for all volumes together a quarter.
     func logBytes(configured: UInt64, volumes: Int) -> Int {
         Int(clamping: max(1 << 20, min(configured, limitBytes / 4 / UInt64(max(1, volumes)))))

@@ -75,7 +75,7 @@ extension OnPremEdge {
             encapsulation: sender.encapsulation,
             cacheKey: try sender.wrap(try keys.cacheKey(ofEdge: edge), of: .cache(edge: edge)), volumes: volumes,
             unavailable: missing.map(\.identifier),
-            unavailableKeys: missingKeys, groups: try await groupGrants(edge))
+            unavailableKeys: missingKeys, groups: try await groupGrants(edge), tunnels: try tunnelGrants(edge))
     }
 
     /// One damaged row keeps its own volume from being served, and no other.
@@ -183,6 +183,7 @@ extension OnPremEdge {
 
     func metrics() async -> [MetricSample] {
         var samples = LinkReport.metrics(of: (try? await links()) ?? [])
+        samples += TunnelReport.metrics(of: (try? await tunnels()) ?? [])
         samples.append(
             MetricSample(
                 "causeway_info", help: "The version of this edge.", kind: .gauge, labels: [("version", edgeVersion), ("role", "onprem")],

@@ -8,6 +8,7 @@ import ManagementAPI
 import NIOCore
 import Pairing
 import StateStore
+import Tunnels
 import Volumes
 
 /// The control plane as the data plane knows it: it does not keep it alive.
@@ -92,7 +93,7 @@ actor OnPremEdge: EdgeController {
             let edge = WeakEdge(self)
             return HomePlane(
                 eventLoop: environment.eventLoop, threadPool: environment.threadPool, recorder: environment.recorder,
-                sentBlocks: environment.makeSentBlocks(),
+                sentBlocks: environment.makeSentBlocks(), tunnelBudget: WindowBudget(byteCountMax: environment.memory.tunnelWindowBytes),
                 onRequest: { peer, session, method, body in
                     guard let self = edge.value else { return ControlAnswer(status: 503, body: ByteBuffer()) }
                     return await self.answer(peer, session, method, body)
@@ -104,6 +105,7 @@ actor OnPremEdge: EdgeController {
         let trusted = Set(try store.edges().filter { $0.revokedAt == nil }.map(\.id))
         try await plane.run { plane in trusted.forEach(plane.trust) }
         await readShapings(plane, for: trusted)
+        await setTunnels()
         let history = KeptHistory(environment)
         self.history = history
         await history.keepOnly(Set(try store.edges().map(\.id)))

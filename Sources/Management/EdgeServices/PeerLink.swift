@@ -5,6 +5,7 @@ import Link
 import LinkHistory
 import LinkProtocol
 import NIOCore
+import Tunnels
 import Volumes
 
 /// The answer to a call: an HTTP status and a body in JSON.
@@ -64,6 +65,14 @@ final class PeerLink: LinkDelegate {
     /// A minute of it is over.
     var onMinute: (LinkHistory.Sample) -> Void = { _ in }
     private var recordedSecond: TimeInterval = 0
+
+    /// The TCP services that are reached over the link.
+    var tunnels: TunnelEnd? {
+        didSet {
+            tunnels?.send = { [endpoint] message, trafficClass in endpoint.send(message, class: trafficClass, bulk: true) }
+            tunnels?.isAvailable = { [endpoint] in endpoint.isConnected && endpoint.version >= LinkVersion.tunnels }
+        }
+    }
 
     /// What the peer was sent of disks; nil where nothing is referred to.
     var blocks: PeerBlocks?
@@ -134,6 +143,7 @@ final class PeerLink: LinkDelegate {
         session &+= 1
         calls.sessionLost()
         for turns in turns { turns.reset() }
+        tunnels?.sessionLost()
         onSessionStarted()
     }
 
@@ -145,6 +155,7 @@ final class PeerLink: LinkDelegate {
     func link(_ link: LinkEndpoint, writable trafficClass: TrafficClass) {
         turns[Int(trafficClass.rawValue)].run(onTurn)
         onWritable()
+        tunnels?.linkWritable(trafficClass)
     }
 
     func link(_ link: LinkEndpoint, received message: LinkMessage, class: TrafficClass) {
@@ -152,6 +163,7 @@ final class PeerLink: LinkDelegate {
         case .request(let call, let method, let body): answer(call, method, body)
         case .reply(let call, let status, let body): calls.receive(call: call, status: status, body: body)
         case .notice(let method, _): onNotice(method)
+        case .tunnelOpen, .tunnelOpened, .tunnelData, .tunnelCredit, .tunnelFinish, .tunnelReset: tunnels?.receive(message)
         default: onMessage(message)
         }
     }

@@ -95,6 +95,13 @@ public protocol EdgeController: Sendable {
     func sealBracket(_ subject: BracketSubject) async throws -> Bracket
     func endBracket(_ subject: BracketSubject) async throws -> Bracket
 
+    /// The TCP services that are reached over links.
+    func tunnels() async throws -> [Tunnel]
+    func tunnel(named name: String) async throws -> Tunnel
+    func createTunnel(_ request: TunnelCreate) async throws -> Tunnel
+    /// Removes a tunnel, and resets its connections.
+    func deleteTunnel(named name: String) async throws
+
     func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken
     /// Joins the on-prem edge that made the token, and answers with it.
     func join(_ request: JoinRequestBody) async throws -> PeerEdge
@@ -160,6 +167,10 @@ extension EdgeController {
     public func bracket(_ subject: BracketSubject) async throws -> Bracket { throw APIError.wrongRole() }
     public func sealBracket(_ subject: BracketSubject) async throws -> Bracket { throw APIError.wrongRole() }
     public func endBracket(_ subject: BracketSubject) async throws -> Bracket { throw APIError.wrongRole() }
+    public func tunnels() async throws -> [Tunnel] { throw APIError.wrongRole() }
+    public func tunnel(named name: String) async throws -> Tunnel { throw APIError.wrongRole() }
+    public func createTunnel(_ request: TunnelCreate) async throws -> Tunnel { throw APIError.wrongRole(.onprem) }
+    public func deleteTunnel(named name: String) async throws { throw APIError.wrongRole(.onprem) }
     public func createPairingToken(_ request: PairingTokenCreate) async throws -> PairingToken {
         throw APIError.wrongRole(.onprem)
     }

@@ -41,6 +41,7 @@ enum OpenAPI {
         ("disks", "Storage that an on-prem edge owns."), ("volumes", "Disks as they are served to machines at another edge."),
         ("cache", "What a cloud edge keeps of the disks that it serves."), ("keys", "What is sealed at cloud edges is sealed under."),
         ("groups", "Volumes that have their points together."),
+        ("tunnels", "TCP services that are reached over links."),
         ("pairing", "How two edges come to trust each other."), ("events", "What happened."),
     ]
 

@@ -4,7 +4,7 @@ import Hummingbird
 /// Every operation of the API.
 enum RouteTable {
     static func all(openMetrics: Bool) -> [Route] {
-        service(openMetrics: openMetrics) + edges + disks + volumes + keys + groups + brackets + cache + pairing + events
+        service(openMetrics: openMetrics) + edges + disks + volumes + keys + groups + brackets + cache + tunnels + pairing + events
     }
 
     private static func service(openMetrics: Bool) -> [Route] {

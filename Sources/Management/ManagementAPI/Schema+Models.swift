@@ -6,7 +6,8 @@ import APIModels
 extension Schema {
     /// Every named schema of the API.
     static let named: [String: Schema] = Dictionary(
-        uniqueKeysWithValues: edgeSchemas + diskSchemas + volumeSchemas + requestSchemas + groupSchemas + groupRequestSchemas + cacheSchemas
+        uniqueKeysWithValues: edgeSchemas + diskSchemas + volumeSchemas + requestSchemas + groupSchemas + tunnelSchemas
+            + groupRequestSchemas + cacheSchemas
             + keySchemas
             + eventSchemas
     )

@@ -43,6 +43,33 @@ public struct PairingTokenRecord: Codable, Equatable, Sendable, FetchableRecord,
     }
 }
 
+/// A TCP service that is reached over the link to an edge.
+public struct TunnelRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
+    public static let databaseTableName = "tunnel"
+    public var name: String
+    /// The identifier of the cloud edge.
+    public var edge: String
+    /// Home listens, and the cloud edge connects; else it is the other way round.
+    public var isToCloud: Bool
+    /// HOST:PORT where connections are taken, and of the service.
+    public var listen: String
+    public var connect: String
+    /// Its bytes go behind everything else.
+    public var isBulk: Bool
+    /// The networks from which clients may come, one a line.
+    public var allow: String
+
+    public init(name: String, edge: String, isToCloud: Bool, listen: String, connect: String, isBulk: Bool, allow: String) {
+        self.name = name
+        self.edge = edge
+        self.isToCloud = isToCloud
+        self.listen = listen
+        self.connect = connect
+        self.isBulk = isBulk
+        self.allow = allow
+    }
+}
+
 /// A disk that was made known by the API.
 public struct DiskRecord: Codable, Equatable, Sendable, FetchableRecord, PersistableRecord {
     public static let databaseTableName = "disk"

@@ -98,6 +98,9 @@ extension StateStore {
             var edge = edge
             edge.address = token.address
             try edge.insert(database)
+            if let replaced {
+                try database.execute(sql: "UPDATE tunnel SET edge = ? WHERE edge = ?", arguments: [edge.id, replaced.id])
+            }
             return (replaced?.id, token.address)
         }
     }

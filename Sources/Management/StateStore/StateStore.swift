@@ -212,6 +212,15 @@ public final class StateStore: Sendable {
                     ALTER TABLE pairingToken ADD COLUMN address TEXT;
                     """)
         }
+        migrator.registerMigration("tunnels") { database in
+            try database.execute(
+                sql: """
+                    CREATE TABLE tunnel (
+                        name TEXT NOT NULL PRIMARY KEY, edge TEXT NOT NULL REFERENCES edge(id), isToCloud INTEGER NOT NULL,
+                        listen TEXT NOT NULL, connect TEXT NOT NULL, isBulk INTEGER NOT NULL, allow TEXT NOT NULL
+                    ) STRICT;
+                    """)
+        }
         return migrator
     }
 }

@@ -42,6 +42,8 @@ final class ClassSender {
     private var credit: UInt64
     /// The limit was reached, and the layers above wait to hear when there is room.
     var wasFull = false
+    /// The same, for bulk in the class of calls.
+    var wasFullForBulk = false
 
     init(_ trafficClass: TrafficClass) {
         self.trafficClass = trafficClass
@@ -58,9 +60,20 @@ final class ClassSender {
     private func isSeparate(_ isBulk: Bool) -> Bool { isBulk && trafficClass == .demand }
 
     func isFull(isBulk: Bool) -> Bool {
+        if isBulk, trafficClass == .control, hasEnoughBulk { return true }
         let isBulk = isSeparate(isBulk)
         return (isBulk ? queuedBulkBytes : queuedPlainBytes) >= LinkLimits.queuedBytes(trafficClass)
             || outstandingBytes >= LinkLimits.outstandingBytes(trafficClass) - reserve(isBulk)
+    }
+
+    /// In the class of calls bulk has no queue of its own: it keeps the order, and leaves most of the room.
+    private var hasEnoughBulk: Bool {
+        queuedPlainBytes >= LinkLimits.controlBulkBytes
+            || outstandingBytes >= LinkLimits.outstandingBytes(.control) - reserve(true)
+    }
+
+    var hasRoomForBulkAgain: Bool {
+        queuedPlainBytes <= LinkLimits.controlBulkBytes / 2 && outstandingBytes <= LinkLimits.outstandingBytes(.control) / 8 * 5
     }
 
     var hasRoomAgain: Bool {

@@ -20,6 +20,10 @@ public enum LinkLimits {
     public static let references = 128
     /// How many of the blocks that a point names make a piece of it, as the digest of the point counts them.
     public static let blocksPerNamedPiece = pieceBytes / BlockGeometry.blockBytes
+    /// The length of a tunnel's name in bytes.
+    public static let tunnelNameBytes = 63
+    /// Bulk may have so much queued in the class of calls, which are not to wait behind more. `enqueue` refuses bulk at it.
+    static let controlBulkBytes = 32 * 1024
     /// Connections that carry no bulk on a lossy line, at most.
     static let quietConnections = 2
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.

@@ -26,8 +26,14 @@ import NIOCore
 //   41 pointPieceRequest  volume 16, point u64, start u64, count u64
 //   42 pointPiece         volume 16, point u64, start u64, data (whole blocks)
 //   43 pointWithdrawn     volume 16, point u64
+//   48 tunnelOpen    stream u64, window u32, name
+//   49 tunnelOpened  stream u64, window u32
+//   50 tunnelData    stream u64, short u8 (0 or 1), data
+//   51 tunnelCredit  stream u64, bytes u32
+//   52 tunnelFinish  stream u64
+//   53 tunnelReset   stream u64, reason u8
 
-private enum MessageKind: UInt8 {
+enum MessageKind: UInt8 {
     case request = 1
     case reply = 2
     case notice = 3
@@ -51,6 +57,12 @@ private enum MessageKind: UInt8 {
     case pointPieceRequest = 41
     case pointPiece = 42
     case pointWithdrawn = 43
+    case tunnelOpen = 48
+    case tunnelOpened = 49
+    case tunnelData = 50
+    case tunnelCredit = 51
+    case tunnelFinish = 52
+    case tunnelReset = 53
 }
 
 extension LinkMessage {
@@ -75,6 +87,11 @@ extension LinkMessage {
         case .pointReceived, .pointApplied, .pointWithdrawn: 25
         case .pointRefused: 26
         case .pointAttributes(_, _, let attributes): 25 + attributes.encodedBytes
+        case .tunnelOpen(_, _, let name): 13 + name.utf8.count
+        case .tunnelOpened, .tunnelCredit: 13
+        case .tunnelData(_, _, let data): 10 + data.readableBytes
+        case .tunnelFinish: 9
+        case .tunnelReset: 10
         }
     }
 
@@ -103,6 +120,8 @@ extension LinkMessage {
         case .pointData(_, _, let start, let data):
             (1...LinkLimits.pieceBytes).contains(data.readableBytes) && data.readableBytes % BlockGeometry.sectorBytes == 0
                 && SectorRange(start: start, count: UInt64(data.readableBytes / BlockGeometry.sectorBytes)) != nil
+        case .tunnelOpen(_, _, let name): (1...LinkLimits.tunnelNameBytes).contains(name.utf8.count)
+        case .tunnelData(_, _, let data): (1...LinkLimits.pieceBytes).contains(data.readableBytes)
         default: true
         }
     }
@@ -114,6 +133,7 @@ extension LinkMessage {
     /// Appends the encoded message.
     public func encode(into buffer: inout ByteBuffer) {
         switch self {
+        case .tunnelOpen, .tunnelOpened, .tunnelData, .tunnelCredit, .tunnelFinish, .tunnelReset: encodeTunnel(into: &buffer)
         case .request(let call, let method, let body):
             buffer.writeMultipleIntegers(MessageKind.request.rawValue, call)
             Self.write(method: method, body: body, into: &buffer)
@@ -258,6 +278,7 @@ extension LinkMessage {
             .pointReferences, .pointPieceRequest, .pointPiece, .pointWithdrawn:
             guard let volume = readVolume(from: &buffer) else { return nil }
             return decodePoint(kind, volume: volume, from: &buffer)
+        case .tunnelOpen, .tunnelOpened, .tunnelData, .tunnelCredit, .tunnelFinish, .tunnelReset: return decodeTunnel(kind, from: &buffer)
         }
     }
 
@@ -350,7 +371,7 @@ extension LinkMessage {
         return String(validating: bytes.readableBytesView, as: UTF8.self)
     }
 
-    private static func rest(of buffer: inout ByteBuffer) -> ByteBuffer {
+    static func rest(of buffer: inout ByteBuffer) -> ByteBuffer {
         let bytes = buffer.slice()
         buffer.moveReaderIndex(to: buffer.writerIndex)
         return bytes

@@ -45,6 +45,20 @@ public enum PointRefusal: UInt8, Sendable {
     case medium = 5
 }
 
+/// Why a connection through a tunnel was broken off.
+public enum TunnelReset: UInt8, Sendable, Error {
+    /// One of the two TCP connections was.
+    case aborted = 0
+    /// There is no such tunnel for this edge.
+    case unknown = 1
+    /// The service can't be reached.
+    case unreachable = 2
+    /// There are too many connections.
+    case busy = 3
+    /// The other edge sent more than it may, or what makes no sense.
+    case violation = 4
+}
+
 /// A run of sectors in an `allocationReply`; where it begins follows from those before it.
 public struct AllocationRun: Equatable, Sendable {
     /// How many sectors; at least one, less than 2^63.
@@ -121,4 +135,18 @@ public enum LinkMessage: Equatable, Sendable {
     case pointApplied(volume: VolumeIdentifier, point: PointNumber)
     /// Home: the point was not taken.
     case pointRefused(volume: VolumeIdentifier, point: PointNumber, refusal: PointRefusal)
+
+    /// A TCP connection was made to the listening end of the tunnel `name`; the other end is to connect to its service (version 5 and later, as
+    /// all of these). `stream` is chosen by the sender: odd at a cloud edge, even at home. The other end may send `window` bytes.
+    case tunnelOpen(stream: UInt64, window: UInt32, name: String)
+    /// The service took the connection; the other end may send it `window` bytes.
+    case tunnelOpened(stream: UInt64, window: UInt32)
+    /// Bytes of the connection, in order. `isShort`: more could have followed, had there been credit.
+    case tunnelData(stream: UInt64, isShort: Bool, data: ByteBuffer)
+    /// So many bytes more may be sent.
+    case tunnelCredit(stream: UInt64, byteCount: UInt32)
+    /// No bytes follow.
+    case tunnelFinish(stream: UInt64)
+    /// The connection was broken off, or never made.
+    case tunnelReset(stream: UInt64, reason: TunnelReset)
 }

@@ -115,8 +115,12 @@ extension LinkSession {
 
     /// Tells the layers above about classes that were full and are not any more.
     func noteRoom() {
-        for index in senders.indices where senders[index].wasFull && senders[index].hasRoomAgain {
-            senders[index].wasFull = false
+        for index in senders.indices {
+            let isForAll = senders[index].wasFull && senders[index].hasRoomAgain
+            let isForBulk = senders[index].wasFullForBulk && senders[index].hasRoomForBulkAgain
+            guard isForAll || isForBulk else { continue }
+            if isForAll { senders[index].wasFull = false }
+            if isForBulk { senders[index].wasFullForBulk = false }
             actions.append(.becameWritable(senders[index].trafficClass))
         }
     }

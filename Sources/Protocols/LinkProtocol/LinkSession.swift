@@ -153,19 +153,24 @@ public final class LinkSession {
     }
 
     /// Queues a message.
-    /// - Parameter isBulk: in the class `demand`, an answer that may be overtaken by others: a piece of a long read.
+    /// - Parameter isBulk: in the class `demand`, an answer that may be overtaken by others: a piece of a long read. In the class `control`, what
+    ///   leaves most of the room to calls.
     /// - Returns: false when there is no session yet, when the class is full (`becameWritable` will follow), or when
     ///   the message breaks a limit of the protocol.
     public func enqueue(_ message: LinkMessage, _ trafficClass: TrafficClass, isBulk: Bool = false) -> Bool {
         guard sessionIdentifier != 0, !isClosed else { return false }
         let index = Int(trafficClass.rawValue)
         if senders[index].isFull(isBulk: isBulk) {
-            senders[index].wasFull = true
+            noteFull(index, isBulk: isBulk)
             return false
         }
         guard senders[index].enqueue(message, isBulk: isBulk) else { return false }
-        if senders[index].isFull(isBulk: isBulk) { senders[index].wasFull = true }
+        if senders[index].isFull(isBulk: isBulk) { noteFull(index, isBulk: isBulk) }
         return true
+    }
+
+    private func noteFull(_ index: Int, isBulk: Bool) {
+        if isBulk, senders[index].trafficClass == .control { senders[index].wasFullForBulk = true } else { senders[index].wasFull = true }
     }
 
     /// Stops or resumes the granting of credit in a class: the way to hold the other side back while the layers

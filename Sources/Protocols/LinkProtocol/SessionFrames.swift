@@ -11,13 +11,15 @@ import NIOCore
 /// The versions of the protocol.
 public enum LinkVersion {
     /// The newest version that this code speaks.
-    public static let newest: UInt16 = 4
+    public static let newest: UInt16 = 5
     /// The version that brought questions about allocation; an older edge does not know the message.
     public static let allocation: UInt16 = 2
     /// The version that brought what points carry besides their bytes; an older edge does not know the message.
     public static let pointAttributes: UInt16 = 3
     /// The version that brought references to blocks that the other edge has; an older edge does not know the messages.
     public static let references: UInt16 = 4
+    /// The version that brought TCP connections through tunnels; an older edge does not know the messages.
+    public static let tunnels: UInt16 = 5
     /// The oldest version that this code speaks.
     public static let oldest: UInt16 = 1
     /// What a hello begins with: "CWLK".

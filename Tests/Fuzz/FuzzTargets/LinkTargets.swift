@@ -203,7 +203,11 @@ enum LinkSamples {
                 digests: [BlockDigest((1, 2, 3, 4)), BlockDigest((5, 6, 7, 8))]),
             .pointPieceRequest(volume: volume, point: 12, range: range),
             .pointPiece(volume: volume, point: 12, start: 8, data: ByteBuffer(repeating: 1, count: 4096)),
-            .pointWithdrawn(volume: volume, point: 12), .readPlainRequest(read: 9, volume: volume, range: range, offset: 4096),
+            .pointWithdrawn(volume: volume, point: 12),
+            .tunnelOpen(stream: 1, window: 65_536, name: "ldap"), .tunnelOpened(stream: 1, window: 65_536),
+            .tunnelData(stream: 1, isShort: true, data: ByteBuffer(string: "bytes")), .tunnelCredit(stream: 1, byteCount: 16_384),
+            .tunnelFinish(stream: 2), .tunnelReset(stream: 2, reason: .busy),
+            .readPlainRequest(read: 9, volume: volume, range: range, offset: 4096),
             .allocationRequest(read: 10, volume: volume, range: range),
             .allocationReply(
                 read: 10,

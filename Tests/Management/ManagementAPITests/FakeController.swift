@@ -46,6 +46,10 @@ final class FakeController: EdgeController {
 
     func edges() async throws -> [PeerEdge] { [Samples.peer] }
     func changeEdge(identifier: String, _ change: EdgeChange) async throws -> PeerEdge { Samples.peer }
+    func tunnels() async throws -> [Tunnel] { [Samples.tunnel] }
+    func tunnel(named name: String) async throws -> Tunnel { Samples.tunnel }
+    func createTunnel(_ request: TunnelCreate) async throws -> Tunnel { Samples.tunnel }
+    func deleteTunnel(named name: String) async throws {}
     func revokeEdge(identifier: String) async throws {
         guard identifier == Samples.peer.identifier else { throw APIError.notFound("edge", identifier) }
         state.withLock { $0.revoked.append(identifier) }
@@ -232,6 +236,10 @@ enum Samples {
         name: "harbour", identifier: "1f3a", role: .onprem, version: "0.1.0", startedAt: time, state: .running,
         stateDirectory: "/state",
         addresses: .init(api: "127.0.0.1:1", link: "127.0.0.1:2", iscsi: ["127.0.0.1:3"]), warnings: ["w"])
+    static let tunnel = Tunnel(
+        name: "ldap", edge: "77", direction: .toHome, listen: "10.0.0.5:389", connect: "ldap:389", precedence: .interactive,
+        allow: ["10.0.0.0/8"], state: .listening, message: "m", connections: 1, connectionsTotal: 2, refusedTotal: 3, sentBytes: 4,
+        receivedBytes: 5)
     static let peer = PeerEdge(
         identifier: "77", name: "cloud", role: .cloud, connected: true, pairedAt: time, lastSeen: time, address: "w:1")
     static let link = Link(
@@ -293,6 +301,12 @@ enum Samples {
         ])
     static let whole: [(String, any Encodable & Sendable)] = [
         ("EdgeStatus", edge), ("PeerEdge", peer), ("EdgeChange", EdgeChange(address: "w:1", dials: false)),
+        ("Tunnel", tunnel), ("TunnelPage", Page(items: [tunnel], next: "n")),
+        (
+            "TunnelCreate",
+            TunnelCreate(
+                name: "n", edge: "e", direction: .toCloud, listen: "a:1", connect: "b:2", precedence: .bulk, allow: ["10.0.0.0/8"])
+        ),
         ("PeerEdgePage", Page(items: [peer], next: "n")), ("Link", link),
         ("LinkChange", LinkChange(rates: rates, schedule: shaping.schedule, remove: [period], append: shaping.schedule)),
         ("LinkSchedulePeriod", period), ("LinkShaping", shaping), ("LinkRates", rates),
@@ -358,6 +372,8 @@ enum Samples {
 
     static let smallest: [(String, any Encodable & Sendable)] = [
         ("EdgeStatus", EdgeStatus(name: "n", identifier: "", role: .cloud, version: "0", startedAt: time, state: .starting)),
+        ("Tunnel", Tunnel(name: "n", direction: .toCloud, precedence: .bulk, state: .waiting)),
+        ("TunnelCreate", TunnelCreate(name: "n", edge: "e", listen: "a:1", connect: "b:2")),
         ("PeerEdge", PeerEdge(identifier: "i", name: "n", role: .onprem, connected: false, pairedAt: time)),
         ("Link", Link(peer: "p", state: .down, since: time)),
         ("Disk", Disk(name: "n", path: "", kind: .blockDevice, sizeBytes: 0, state: .missing)),

@@ -25,6 +25,9 @@ import Testing
         .pointPieceRequest(volume: volume, point: 12, range: range(80, 1_024)),
         .pointPiece(volume: volume, point: 12, start: 80, data: ByteBuffer(repeating: 1, count: 8_192)),
         .pointWithdrawn(volume: volume, point: 12),
+        .tunnelOpen(stream: 1, window: 65_536, name: "ldap"), .tunnelOpened(stream: 1, window: 65_536),
+        .tunnelData(stream: 1, isShort: true, data: ByteBuffer(string: "bytes")), .tunnelCredit(stream: 1, byteCount: 16_384),
+        .tunnelFinish(stream: 2), .tunnelReset(stream: 2, reason: .busy),
         .readFailed(read: 9, status: .busy),
         .allocationRequest(read: 10, volume: volume, range: range(8, 1 << 40)),
         .allocationReply(
