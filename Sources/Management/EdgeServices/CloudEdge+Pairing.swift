@@ -72,9 +72,12 @@ extension CloudEdge {
 
     /// Asks home for a new certificate when the old one is getting old, and dials anew with it (X1).
     func renewIfNeeded() async {
-        guard let identity, !isJoining, identity.needsRenewal() || !identity.isForServers && !hasRenewedForServers else { return }
-        // Once: a home of an earlier version makes no other certificates.
-        hasRenewedForServers = true
+        guard let identity, !isJoining, let plane else { return }
+        // A home of an earlier version makes no certificates with which it could dial.
+        let isForServers = identity.isForServers || hasRenewedForServers
+        let version = (try? await plane.run { $0.link?.endpoint.version }) ?? nil
+        let homeCanDial = !isForServers && (version ?? 0) >= LinkVersion.tunnels
+        guard identity.needsRenewal() || homeCanDial, !isJoining else { return }
         isJoining = true
         defer { isJoining = false }
         do {
@@ -83,6 +86,7 @@ extension CloudEdge {
                 ControlMethod.renew, RenewCall(signingRequest: try key.signingRequest(edge: identity.edge)), timeout: .seconds(30))
             let renewed = identity.renewed(certificate: answer.certificate, key: key)
             try renewed.save(in: environment.directory)
+            hasRenewedForServers = true
             self.identity = renewed
             let reason = "this edge has a new certificate"
             try await needPlane().run { $0.link?.endpoint.close(reason: reason) }
@@ -180,8 +184,8 @@ extension CloudEdge {
                     ? "the on-prem edge did not dial this one at \(address) within \(Self.dialPatience.nanoseconds / 1_000_000_000) s"
                     : "waiting for the on-prem edge at \(address): \(error)",
                 action:
-                    "see to it that the address in `causeway pair --connect` leads here from the on-prem edge, then join again with the "
-                    + "same token")
+                    "see to it that the address in `causeway pair --connect` leads here from the on-prem edge, then join again: with the "
+                    + "same token, or a new one if it was used")
         }
     }
 

@@ -206,6 +206,8 @@ final class CloudPlane {
     /// Nothing that is written here can go home any more: no machine may go on believing that it does.
     private func wasRevoked() {
         isRevoked = true
+        tunnelSettings = []
+        link?.tunnels?.stop()
         recorder.record(
             "edge.revoked", severity: .error,
             "home has revoked this edge: its volumes are stopped; what is unsent stays in the write logs")

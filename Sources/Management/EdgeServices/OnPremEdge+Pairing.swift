@@ -69,6 +69,8 @@ extension OnPremEdge {
             if let address { plane.dial(edge, at: address) }
         }
         if let replaced {
+            // Its tunnels are the new one's, too.
+            await setTunnels()
             await moveShaping(from: replaced, to: edge)
             environment.recorder.record(
                 "edge.revoked", subject: replaced, severity: .warning,

@@ -73,7 +73,9 @@ final class ClassSender {
     }
 
     var hasRoomForBulkAgain: Bool {
-        queuedPlainBytes <= LinkLimits.controlBulkBytes / 2 && outstandingBytes <= LinkLimits.outstandingBytes(.control) / 8 * 5
+        // One frame may still wait: who sends is called in time for the next.
+        queuedPlainBytes <= FrameHeader.byteCount + LinkLimits.framePayloadBytes
+            && outstandingBytes <= LinkLimits.outstandingBytes(.control) / 8 * 5
     }
 
     var hasRoomAgain: Bool {

@@ -7,8 +7,11 @@ import NIOPosix
 ///
 /// Connections of a class have turns, one piece each; what a stream owes besides (that it was opened, credit, its end) goes with its turn.
 public final class TunnelEnd {
-    /// How many connections may be open at a time; one more is reset at once.
-    public static let connectionsMax = 512
+    /// How many connections may be open at a time, as long as their first windows take no more than half of the budget; one more is reset
+    /// at once.
+    public static let connectionsMax = 256
+    /// How many services may be about to be connected to, those included that nobody waits for any more.
+    static let connectsMax = 16
     /// How long the service may take for a connection.
     static let connectTimeout = TimeAmount.seconds(10)
     /// How long the other end may take to say that it has one.
@@ -16,7 +19,9 @@ public final class TunnelEnd {
     /// The pause before a listener is tried again whose address can't be had.
     static let listenPause = TimeAmount.seconds(5)
     /// What the kernel keeps of a connection that is not read.
-    static let receiveBufferBytes: SocketOptionValue = 256 << 10
+    static let receiveBufferBytes: SocketOptionValue = 64 << 10
+    /// What is read of a connection at once.
+    static let readBytes = 32 << 10
     /// Resets that wait for the link. More are for a peer that keeps no limit, and are forgotten.
     static let resetsMax = 1_024
 
@@ -48,6 +53,11 @@ public final class TunnelEnd {
         /// The channel was asked to read, and has not answered yet.
         var isReading = false
         var isOutputClosed = false
+        /// Arrived while a write was under way.
+        var unwritten = ByteBuffer()
+        var isWriting = false
+        /// Ends the wait for the other end.
+        var patience: Scheduled<Void>?
 
         init(_ identifier: UInt64, _ tunnel: Tunnel, _ state: TunnelStream) {
             self.identifier = identifier
@@ -70,6 +80,7 @@ public final class TunnelEnd {
     private var tunnels: [String: Tunnel] = [:]
     private(set) var streams: [UInt64: Stream] = [:]
     private var nextIdentifier: UInt64
+    private var connecting = 0
     /// Those that have something to send, by class; and resets of connections that are gone.
     private var ready: [TrafficClass: Deque<UInt64>] = [:]
     private var resets: [TrafficClass: Deque<LinkMessage>] = [:]
@@ -109,6 +120,7 @@ public final class TunnelEnd {
     private func remove(_ tunnel: Tunnel) {
         tunnel.isRemoved = true
         tunnel.listener?.stop()
+        tunnel.listener = nil
         tunnels[tunnel.settings.name] = nil
         for stream in streams.values where stream.tunnel === tunnel { reset(stream, .aborted) }
         pump(tunnel.settings.precedence.trafficClass)
@@ -155,12 +167,11 @@ public final class TunnelEnd {
         stream.owedOpening = .tunnelOpen(
             stream: stream.identifier, window: UInt32(clamping: TunnelStream.firstWindowBytes), name: tunnel.settings.name)
         attach(channel, to: stream)
-        let bound = NIOLoopBound(stream, eventLoop: eventLoop)
-        eventLoop.assumeIsolated().scheduleTask(in: Self.openPatience) { [weak self] in
-            guard let self, self.streams[bound.value.identifier] === bound.value, bound.value.state.phase == .opening else { return }
-            self.note("the other edge did not answer in time", of: bound.value.tunnel)
-            self.reset(bound.value, .aborted)
-            self.pump(bound.value.trafficClass)
+        stream.patience = eventLoop.assumeIsolated().scheduleTask(in: Self.openPatience) { [weak self, weak stream] in
+            guard let self, let stream, self.streams[stream.identifier] === stream, stream.state.phase == .opening else { return }
+            self.note("the other edge did not answer in time", of: stream.tunnel)
+            self.reset(stream, .aborted)
+            self.pump(stream.trafficClass)
         }
         makeReady(stream)
         pump(stream.trafficClass)
@@ -175,20 +186,24 @@ public final class TunnelEnd {
         guard identifier % 2 != nextIdentifier % 2, streams[identifier] == nil else {
             return queueReset(identifier, .violation, trafficClass)
         }
-        guard let stream = add(identifier, tunnel, TunnelStream(sendCredit: window)) else {
+        guard connecting < Self.connectsMax, let stream = add(identifier, tunnel, TunnelStream(sendCredit: window)) else {
             tunnel.statistics.refusedTotal += 1
             return queueReset(identifier, .busy, trafficClass)
         }
+        connecting += 1
         let bound = NIOLoopBound((end: self, stream: stream), eventLoop: eventLoop)
         ClientBootstrap(group: eventLoop)
             .connectTimeout(Self.connectTimeout)
             .channelOption(.autoRead, value: false)
             .channelOption(.allowRemoteHalfClosure, value: true)
+            .channelOption(.maxMessagesPerRead, value: 1)
+            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.readBytes))
             .connect(host: host, port: port)
             .whenComplete { bound.value.end.connected(bound.value.stream, $0) }
     }
 
     private func connected(_ stream: Stream, _ result: Result<any Channel, any Error>) {
+        connecting -= 1
         let isThere = streams[stream.identifier] === stream
         switch result {
         case .success(let channel) where isThere:
@@ -209,7 +224,8 @@ public final class TunnelEnd {
     }
 
     private func add(_ identifier: UInt64, _ tunnel: Tunnel, _ state: TunnelStream) -> Stream? {
-        guard streams.count < Self.connectionsMax, budget.take(TunnelStream.firstWindowBytes) else { return nil }
+        let share = budget.byteCountMax / 2 / TunnelStream.firstWindowBytes
+        guard streams.count < min(Self.connectionsMax, share), budget.take(TunnelStream.firstWindowBytes) else { return nil }
         let stream = Stream(identifier, tunnel, state)
         streams[identifier] = stream
         tunnel.statistics.connections += 1
@@ -276,12 +292,13 @@ public final class TunnelEnd {
             guard stream.state.credited(byteCount) else { return false }
             makeReady(stream)
         case .tunnelData(_, let isShort, let data):
-            guard let channel = stream.channel, stream.state.received(data.readableBytes, isShort: isShort) else { return false }
+            guard stream.channel != nil, stream.state.received(data.readableBytes, isShort: isShort) else { return false }
             stream.tunnel.statistics.receivedBytes &+= UInt64(data.readableBytes)
-            let (byteCount, bound) = (data.readableBytes, NIOLoopBound((end: self, stream: stream), eventLoop: eventLoop))
-            channel.writeAndFlush(data).assumeIsolated().whenSuccess { bound.value.end.wrote(byteCount, bound.value.stream) }
+            // However small the pieces are, one write is under way and one buffer waits.
+            if stream.unwritten.readableBytes == 0 { stream.unwritten = data } else { stream.unwritten.writeImmutableBuffer(data) }
+            write(stream)
         case .tunnelFinish:
-            guard stream.state.receivedEnd() else { return false }
+            guard stream.channel != nil, stream.state.receivedEnd() else { return false }
             closeOutput(stream)
         default: return false
         }
@@ -323,8 +340,21 @@ public final class TunnelEnd {
         pump(stream.trafficClass)
     }
 
+    /// Hands over what has arrived, unless a write is under way.
+    private func write(_ stream: Stream) {
+        let byteCount = stream.unwritten.readableBytes
+        guard let channel = stream.channel, !stream.isWriting, byteCount > 0 else { return }
+        stream.isWriting = true
+        let bound = NIOLoopBound((end: self, stream: stream), eventLoop: eventLoop)
+        let bytes = stream.unwritten
+        stream.unwritten = ByteBuffer()
+        channel.writeAndFlush(bytes).assumeIsolated().whenSuccess { bound.value.end.wrote(byteCount, bound.value.stream) }
+    }
+
     private func wrote(_ byteCount: Int, _ stream: Stream) {
         guard streams[stream.identifier] === stream else { return }
+        stream.isWriting = false
+        write(stream)
         if let grant = stream.state.wrote(byteCount, budget) {
             stream.owedGrant += grant
             makeReady(stream)
@@ -427,6 +457,9 @@ public final class TunnelEnd {
     private func drop(_ stream: Stream) {
         guard streams[stream.identifier] === stream else { return }
         streams[stream.identifier] = nil
+        stream.patience?.cancel()
+        stream.state.clear()
+        stream.unwritten = ByteBuffer()
         stream.tunnel.statistics.connections -= 1
         budget.giveBack(stream.state.windowBytes)
     }

@@ -36,6 +36,8 @@ final class TunnelListener {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.autoRead, value: false)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelOption(.maxMessagesPerRead, value: 1)
+            .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TunnelEnd.readBytes))
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.take(channel) }
             }

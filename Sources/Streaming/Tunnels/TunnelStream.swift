@@ -30,6 +30,9 @@ public final class WindowBudget {
         return true
     }
 
+    /// Takes a part of it for a window that grows: half of all stays for connections that are yet to come.
+    func grow(_ bytes: Int) -> Bool { byteCount + bytes <= byteCountMax / 2 && take(bytes) }
+
     func giveBack(_ bytes: Int) { byteCount -= bytes }
 }
 
@@ -94,7 +97,13 @@ struct TunnelStream {
 
     /// Bytes of the local connection.
     mutating func read(_ bytes: ByteBuffer) {
-        if pending.readableBytes == 0 { pending = bytes } else { pending.writeImmutableBuffer(bytes) }
+        if pending.readableBytes == 0 {
+            pending = bytes
+        } else {
+            // What was sent goes, or the buffer would be as long as all that the stream has ever said.
+            pending.discardReadBytes()
+            pending.writeImmutableBuffer(bytes)
+        }
     }
 
     /// No bytes of the local connection follow.
@@ -160,7 +169,7 @@ struct TunnelStream {
         guard !remoteHasEnded, ungrantedBytes >= windowBytes / 4 else { return nil }
         var grant = ungrantedBytes
         // The reader keeps up, and yet the sender has to wait: for the round trip.
-        if wasShort, unwrittenBytes <= windowBytes / 4, windowBytes < Self.windowBytesMax, budget.take(windowBytes) {
+        if wasShort, unwrittenBytes <= windowBytes / 4, windowBytes < Self.windowBytesMax, budget.grow(windowBytes) {
             grant += windowBytes
             windowBytes *= 2
         }
@@ -169,6 +178,12 @@ struct TunnelStream {
         receiveCredit += grant
         return UInt32(clamping: grant)
     }
+
+    /// Forgets what was not sent: nobody will.
+    mutating func clear() { pending = ByteBuffer() }
+
+    /// What is kept of the local connection takes so much.
+    var pendingStorageBytes: Int { pending.storageCapacity }
 
     /// True when both directions have ended and everything was handed on.
     var isDone: Bool { hasSentFinish && remoteHasEnded && unwrittenBytes == 0 }
