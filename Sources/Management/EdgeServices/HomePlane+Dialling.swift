@@ -1,9 +1,7 @@
-import APIModels
 import EdgeConfiguration
 import Link
 import Logging
 import NIOCore
-import Pairing
 
 // Edges that home dials, because they can't dial home: it is behind a firewall that lets nothing in. Who dials makes no other difference:
 // the cloud edge still says hello first, home still names the session, and connections of both ways belong to one link.

@@ -126,14 +126,12 @@ extension TunnelEnd {
         if stream.state.isDone { end(stream) } else { stream.channel?.close(mode: .output, promise: nil) }
     }
 
+    /// Asks the channel for more, if there is room for it.
     func readMore(_ stream: Stream) {
         guard let channel = stream.channel, !stream.isReading, stream.state.wantsToRead else { return }
         stream.isReading = true
         channel.read()
     }
-
-    /// The channel can be read.
-    func active(_ stream: Stream) { readMore(stream) }
 }
 
 /// Hands what a channel says to the end of its tunnel.
@@ -149,8 +147,8 @@ final class TunnelChannelHandler: ChannelInboundHandler {
         self.stream = stream
     }
 
-    func handlerAdded(context: ChannelHandlerContext) { if context.channel.isActive { end.active(stream) } }
-    func channelActive(context: ChannelHandlerContext) { end.active(stream) }
+    func handlerAdded(context: ChannelHandlerContext) { if context.channel.isActive { end.readMore(stream) } }
+    func channelActive(context: ChannelHandlerContext) { end.readMore(stream) }
     func channelRead(context: ChannelHandlerContext, data: NIOAny) { end.read(unwrapInboundIn(data), stream) }
     func channelReadComplete(context: ChannelHandlerContext) { end.readComplete(stream) }
     func channelInactive(context: ChannelHandlerContext) { end.inactive(stream, isBroken: isBroken) }
