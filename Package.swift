@@ -94,6 +94,7 @@ let storage: [Target] = [
     room("CloudOnlyDisk", floor: "Storage", ["Blocks", "Ciphers", "Checksums", "WriteLog", nioCore]),
     room("LocalFiles", floor: "Storage", ["Files", "Blocks", nioCore, nioPosix]),
     room("Disks", floor: "Storage", ["Blocks", "Checksums", nioCore, deque]),
+    room("ReadCache", floor: "Storage", ["Blocks", "Checksums", nioCore]),
 ]
 
 let streaming: [Target] = [
@@ -127,7 +128,7 @@ let management: [Target] = [
             "StorageTarget",
             "RateLimits", "NetworkBlockServer", "Files",
             "LocalFiles", "Ciphers", "Checksums",
-            "Disks", "SecureCache", "WriteLog", "CloudOnlyDisk", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix,
+            "Disks", "ReadCache", "SecureCache", "WriteLog", "CloudOnlyDisk", "LinkProtocol", "ISCSI", "SCSI", "Blocks", nioCore, nioPosix,
             nioFoundation, logging,
             lifecycle,
             crypto,
@@ -170,7 +171,8 @@ let simulation: [Target] = [
     .target(
         name: "SimulatedWorlds",
         dependencies: [
-            "SimulatedStorage", "Volumes", "LinkProtocol", "WriteLog", "CloudOnlyDisk", "SecureCache", "Disks", "Ciphers", "Blocks",
+            "SimulatedStorage", "Volumes", "LinkProtocol", "WriteLog", "CloudOnlyDisk", "SecureCache", "Disks", "ReadCache", "Ciphers",
+            "Blocks",
             nioCore,
         ],
         path: "Tests/Simulation/SimulatedWorlds", swiftSettings: strict + plantedBugs),
@@ -234,6 +236,7 @@ let unitTests: [Target] = [
     tests(of: "WriteLog", floor: "Storage", ["SimulatedStorage", nioCore]),
     tests(of: "CloudOnlyDisk", floor: "Storage", ["SimulatedStorage", "WriteLog", "Ciphers", "Blocks", nioCore]),
     tests(of: "Disks", floor: "Storage", ["SimulatedStorage", nioCore]),
+    tests(of: "ReadCache", floor: "Storage", ["SimulatedStorage", "Blocks", nioCore]),
     tests(
         of: "Volumes", floor: "Streaming",
         ["SimulatedStorage", "Blocks", "Ciphers", "CloudOnlyDisk", "Disks", "LinkProtocol", "SecureCache", "WriteLog", nioCore]),

@@ -62,7 +62,9 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     /// A block that home takes for equal is taken without a look at it.
     case trustsReferences
 
-    // The journal at home.
+    // The disk at home, and its journal.
+    /// What is read again and again of a disk stays in memory when it is overwritten.
+    case keepsOverwrittenInReadCache
     /// A point says that it is received before its file is durable, and is applied at once.
     case appliesBeforeJournalIsDurable
     /// Of two points that wait, the later one is applied first.

@@ -26,7 +26,10 @@ extension Configuration {
 
     /// Begins with what only this role says of the link.
     private static func render(_ onprem: OnPrem) -> [String] {
-        var lines = ["  listen: \(quote(onprem.linkListen.description))", "  connections: \(onprem.linkConnections)"]
+        var lines = [
+            "  listen: \(quote(onprem.linkListen.description))", "  connections: \(onprem.linkConnections)",
+            "readCache:", "  memory: \(ByteSize.text(onprem.readCacheBytes))",
+        ]
         guard !onprem.disks.isEmpty else { return lines + ["disks: []"] }
         lines.append("disks:")
         for disk in onprem.disks {

@@ -57,14 +57,17 @@ public struct Configuration: Sendable, Equatable {
         public var linkListen: NetworkAddress
         /// `link.connections`: how many connections the links open that this edge dials.
         public var linkConnections: Int
+        /// `readCache.memory`: what is kept of the disks because it was read more than once takes so much; 0 for nothing.
+        public var readCacheBytes: UInt64
         public var disks: [Disk]
 
         public init(
             linkListen: NetworkAddress = .init(host: "127.0.0.1", port: 7481), linkConnections: Int = defaultConnections,
-            disks: [Disk] = []
+            readCacheBytes: UInt64 = 128 << 20, disks: [Disk] = []
         ) {
             self.linkListen = linkListen
             self.linkConnections = linkConnections
+            self.readCacheBytes = readCacheBytes
             self.disks = disks
         }
     }

@@ -13,6 +13,7 @@ struct ConfigurationBuilder {
         static let memoryLimit: ClosedRange<UInt64> = (128 << 20)...(1 << 40)
         /// A sixteenth of the limit, when nothing is said.
         static let memoryPerDeduplicationMemory: UInt64 = 16
+        static let readCache: ClosedRange<UInt64> = 0...1 << 40
         static let recoveryPointObjective: ClosedRange<Duration> = .milliseconds(50)...(.seconds(86_400))
         static let sealSize: ClosedRange<UInt64> = (1 << 20)...(1 << 30)
         static let congestionControlName = 15
@@ -105,6 +106,9 @@ struct ConfigurationBuilder {
 
     private func onprem(_ top: Section, _ link: Section?) -> Configuration.OnPrem {
         var onprem = Configuration.OnPrem()
+        if let cache = top.values["readCache"].flatMap({ reader.section($0, "readCache", role: "onprem") }) {
+            onprem.readCacheBytes = cache.size("memory", default: onprem.readCacheBytes, in: Limit.readCache)
+        }
         if let link {
             onprem.linkListen = link.address("listen", default: onprem.linkListen)
             onprem.linkConnections = link.integer("connections", default: onprem.linkConnections, in: Limit.connections)

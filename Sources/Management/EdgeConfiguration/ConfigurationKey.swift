@@ -38,6 +38,8 @@ struct ConfigurationKey: Sendable {
         .init(section: "link", name: "deduplicationMemory", roles: .both),
         .init(section: "link", name: "listen", roles: .both),
         .init(section: "link", name: "connections", roles: .both),
+        .init(section: "", name: "readCache", roles: .onprem),
+        .init(section: "readCache", name: "memory", roles: .onprem),
         .init(section: "", name: "disks", roles: .onprem),
         .init(section: "disks[]", name: "name", roles: .onprem),
         .init(section: "disks[]", name: "path", roles: .onprem),

@@ -9,12 +9,14 @@ import Logging
 import NIOCore
 import NIOPosix
 import Pairing
+import ReadCache
 import Tunnels
 import Volumes
 
 /// The data plane of the on-prem edge: the links to its cloud edges, and the disks they serve, all on one event loop.
 final class HomePlane: LinkListenerDelegate {
-    typealias Home = HomeVolume<LocalDisk, LocalDirectory>
+    typealias Home = HomeVolume<CachedDisk<LocalDisk>, LocalDirectory>
+    typealias Journal = PointJournal<CachedDisk<LocalDisk>, LocalDirectory>
 
     /// A disk that a cloud edge serves.
     final class Served {
@@ -68,6 +70,8 @@ final class HomePlane: LinkListenerDelegate {
     var onMinute: (_ edge: String, LinkHistory.Sample) -> Void = { _, _ in }
     /// What each edge was sent of the disks; nil when nothing is referred to.
     private let sentBlocks: SentBlocks?
+    /// What was read of the disks more than once; nil to read them each time.
+    let readCache: ReadCache?
     private var peerBlocks: [String: PeerBlocks] = [:]
     /// The services that are reached over the links, by edge, and what their connections may take of memory.
     var tunnelSettings: [String: [TunnelSettings]] = [:]
@@ -76,7 +80,8 @@ final class HomePlane: LinkListenerDelegate {
     private var shapings: [String: LinkShaping] = [:]
 
     init(
-        eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder, sentBlocks: SentBlocks?, tunnelBudget: WindowBudget,
+        eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder, sentBlocks: SentBlocks?, readCache: ReadCache?,
+        tunnelBudget: WindowBudget,
         onRequest: @escaping @Sendable (_ edge: String, _ session: UInt64, _ method: String, _ body: ByteBuffer) async -> ControlAnswer,
         onJoin: @escaping @Sendable (ByteBuffer) async -> ByteBuffer, onSeen: @escaping @Sendable (_ edge: String) async -> Void
     ) {
@@ -84,6 +89,7 @@ final class HomePlane: LinkListenerDelegate {
         self.threadPool = threadPool
         self.recorder = recorder
         self.sentBlocks = sentBlocks
+        self.readCache = readCache
         self.tunnelBudget = tunnelBudget
         self.onRequest = onRequest
         self.onJoin = onJoin
@@ -221,8 +227,9 @@ final class HomePlane: LinkListenerDelegate {
                 let sectorBytes = UInt64(BlockGeometry.sectorBytes)
                 completion(.failure(Problem.shrunk(path, from: sectorCountMin * sectorBytes, to: disk.sectorCount * sectorBytes)))
             case .success(let disk):
-                PointJournal.open(
-                    disk: disk, sectorCount: disk.sectorCount, directory: journal, volume: identifier, keeping: keeping,
+                Journal.open(
+                    disk: CachedDisk(disk, cache: readCache), sectorCount: disk.sectorCount, directory: journal, volume: identifier,
+                    keeping: keeping,
                     wallClock: { UInt64(max(0, Date().timeIntervalSince1970 * 1_000)) }
                 ) { [self] result in
                     switch result {
@@ -239,7 +246,7 @@ final class HomePlane: LinkListenerDelegate {
     }
 
     private func install(
-        _ identifier: VolumeIdentifier, _ journal: PointJournal<LocalDisk, LocalDirectory>, _ disk: LocalDisk, _ edge: String
+        _ identifier: VolumeIdentifier, _ journal: Journal, _ disk: LocalDisk, _ edge: String
     ) {
         let volume = Home(identifier: identifier, journal: journal)
         volume.downlink = { [unowned self] message, trafficClass, isBulk in
@@ -294,9 +301,9 @@ final class HomePlane: LinkListenerDelegate {
     }
 
     /// The journals of all disks that are served.
-    var journals: [PointJournal<LocalDisk, LocalDirectory>] { served.values.map(\.volume.journal) }
+    var journals: [Journal] { served.values.map(\.volume.journal) }
 
-    func journal(of identifier: VolumeIdentifier) -> PointJournal<LocalDisk, LocalDirectory>? { served[identifier]?.volume.journal }
+    func journal(of identifier: VolumeIdentifier) -> Journal? { served[identifier]?.volume.journal }
 
     private static func explanation(of refusal: PointRefusal) -> String {
         switch refusal {

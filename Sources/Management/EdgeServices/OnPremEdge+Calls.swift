@@ -3,6 +3,7 @@ import Blocks
 import Foundation
 import ManagementAPI
 import NIOCore
+import ReadCache
 import StateStore
 import Volumes
 
@@ -181,6 +182,23 @@ extension OnPremEdge {
 
     // MARK: Metrics
 
+    private static func metrics(of statistics: ReadCache.Statistics) -> [MetricSample] {
+        let counter = { (name: String, help: String, value: UInt64) in
+            MetricSample("causeway_read_cache_\(name)_total", help: help, kind: .counter, value: Double(value))
+        }
+        let gauge = { (name: String, help: String, value: Int) in
+            MetricSample("causeway_read_cache_\(name)_bytes", help: help, kind: .gauge, value: Double(value))
+        }
+        return [
+            counter("found_blocks", "Blocks of reads that were answered from memory.", statistics.foundBlocks),
+            counter("missed_blocks", "Blocks of reads that went to a disk.", statistics.missedBlocks),
+            counter("shared_blocks", "Blocks that came in and took no room, because others had them.", statistics.sharedBlocks),
+            counter("evicted_blocks", "Blocks that left for want of room.", statistics.evictedBlocks),
+            gauge("used", "The blocks that are kept, equal ones once.", statistics.usedBytes),
+            gauge("stand_for", "The blocks that are kept, equal ones each time.", statistics.standForBytes),
+        ]
+    }
+
     func metrics() async -> [MetricSample] {
         var samples = LinkReport.metrics(of: (try? await links()) ?? [])
         samples += TunnelReport.metrics(of: (try? await tunnels()) ?? [])
@@ -202,6 +220,7 @@ extension OnPremEdge {
                     value: Double(progress.position.applied)),
             ]
         }
+        if let statistics = try? await plane?.run({ $0.readCache?.statistics }) { samples += Self.metrics(of: statistics) }
         samples.append(
             MetricSample(
                 "causeway_disks_unavailable", help: "Disks of attached volumes that can't be opened.", kind: .gauge,

@@ -5,6 +5,7 @@ import Foundation
 import LocalFiles
 import ManagementAPI
 import NIOCore
+import ReadCache
 import StateStore
 
 /// Points that a volume's disk was at, and that are kept: how many, which, their content.
@@ -79,7 +80,7 @@ extension OnPremEdge {
 
 /// A view of a past point, for a reader elsewhere. It is closed when that has let go of it.
 private final class ViewContent: PointContent {
-    typealias View = PastView<LocalDisk, LocalDirectory>
+    typealias View = PastView<CachedDisk<LocalDisk>, LocalDirectory>
 
     let byteCount: UInt64
     private let view: NIOLoopBound<View>

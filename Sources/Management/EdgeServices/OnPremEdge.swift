@@ -7,6 +7,7 @@ import Link
 import ManagementAPI
 import NIOCore
 import Pairing
+import ReadCache
 import StateStore
 import Tunnels
 import Volumes
@@ -93,7 +94,9 @@ actor OnPremEdge: EdgeController {
             let edge = WeakEdge(self)
             return HomePlane(
                 eventLoop: environment.eventLoop, threadPool: environment.threadPool, recorder: environment.recorder,
-                sentBlocks: environment.makeSentBlocks(), tunnelBudget: WindowBudget(byteCountMax: environment.memory.tunnelWindowBytes),
+                sentBlocks: environment.makeSentBlocks(),
+                readCache: onPrem.readCacheBytes == 0 ? nil : ReadCache(byteCount: Int(clamping: onPrem.readCacheBytes)),
+                tunnelBudget: WindowBudget(byteCountMax: environment.memory.tunnelWindowBytes),
                 onRequest: { peer, session, method, body in
                     guard let self = edge.value else { return ControlAnswer(status: 503, body: ByteBuffer()) }
                     return await self.answer(peer, session, method, body)

@@ -47,6 +47,10 @@ extension PointJournal {
     }
 
     private func startReads() {
+        // A read may end before the call returns, and asks for the next one then.
+        if isStartingReads { return }
+        isStartingReads = true
+        defer { isStartingReads = false }
         while readsInFlight.count < limits.readsInFlightMax, let read = readsReady.popFirst() {
             readSerial &+= 1
             let serial = readSerial

@@ -93,6 +93,7 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     var readsReady = Deque<WaitingRead>()
     var readsBlocked: [WaitingRead] = []
     var readSerial: UInt64 = 0
+    var isStartingReads = false
     var allocationsInFlight = 0
 
     var closeCompletion: (() -> Void)?

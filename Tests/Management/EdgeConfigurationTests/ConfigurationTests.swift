@@ -67,13 +67,13 @@ import Testing
                     linkDeduplicationMemoryBytes: 8 << 20))
         #expect(cloud.exposedListeners == ["target.listen 0.0.0.0:3260", "target.listen [::]:3260"])
         let onprem = try Configuration.parse(
-            "role: onprem\nname: h\nstate: /s\nlink:\n  listen: 10.0.0.1:7481\ndisks:\n- name: a\n  path: ./a.img\n- {name: b, path: /dev/sdb, readOnly: true}\n",
+            "role: onprem\nname: h\nstate: /s\nlink:\n  listen: 10.0.0.1:7481\nreadCache: {memory: 1GiB}\ndisks:\n- name: a\n  path: ./a.img\n- {name: b, path: /dev/sdb, readOnly: true}\n",
             file: "/etc/edge.yaml")
         #expect(
             onprem.role
                 == .onprem(
                     .init(
-                        linkListen: .init(host: "10.0.0.1", port: 7_481),
+                        linkListen: .init(host: "10.0.0.1", port: 7_481), readCacheBytes: 1 << 30,
                         disks: [.init(name: "a", path: "/etc/a.img"), .init(name: "b", path: "/dev/sdb", readOnly: true)])))
         #expect(onprem.exposedListeners == ["link.listen 10.0.0.1:7481"])
     }

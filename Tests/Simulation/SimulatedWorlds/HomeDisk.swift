@@ -2,16 +2,19 @@ import Blocks
 import Disks
 import LinkProtocol
 import NIOCore
+import ReadCache
 import SimulatedStorage
 import Volumes
 
 /// One disk in the on-prem edge's process: its journal, and the half of the volume that is at home.
 final class HomeDisk {
-    typealias Core = HomeVolume<SimulatedFile, SimulatedDirectory>
+    typealias Core = HomeVolume<CachedDisk<SimulatedFile>, SimulatedDirectory>
+    typealias Journal = PointJournal<CachedDisk<SimulatedFile>, SimulatedDirectory>
 
     private unowned let world: World
     let volume: SimulatedVolume
     private let ends: [LinkEnd]
+    private let readCache: ReadCache?
     private(set) var core: Core?
     private var isDead = false
     /// The volume is on its way to another edge: nobody may open it.
@@ -19,9 +22,10 @@ final class HomeDisk {
     /// The point of an edge without the lease that the journal has let in, which it must not.
     private var strayPoint: PointNumber?
 
-    init(_ volume: SimulatedVolume, ends: [LinkEnd], world: World) {
+    init(_ volume: SimulatedVolume, ends: [LinkEnd], readCache: ReadCache?, world: World) {
         self.volume = volume
         self.ends = ends
+        self.readCache = readCache
         self.world = world
         openJournal()
     }
@@ -34,8 +38,9 @@ final class HomeDisk {
 
     private func openJournal() {
         if volume.closedAt != nil { return }
-        PointJournal.open(
-            disk: volume.disk, sectorCount: volume.diskSectorCount, directory: world.homeMachine.directory(volume.journalName),
+        Journal.open(
+            disk: CachedDisk(volume.disk, cache: readCache), sectorCount: volume.diskSectorCount,
+            directory: world.homeMachine.directory(volume.journalName),
             volume: volume.identifier, keeping: volume.keeping
         ) { [weak self] result in
             guard let self, !isDead else { return }
@@ -52,7 +57,7 @@ final class HomeDisk {
         }
     }
 
-    private func opened(_ journal: PointJournal<SimulatedFile, SimulatedDirectory>) {
+    private func opened(_ journal: Journal) {
         if volume.restoredCopy == nil { volume.checkDisk(position: journal.position) }
         volume.noteApplied(journal.position.applied)
         checkPast(of: journal)
@@ -76,7 +81,7 @@ final class HomeDisk {
     }
 
     /// Reads what is kept, while points go on coming.
-    private func checkPast(of journal: PointJournal<SimulatedFile, SimulatedDirectory>) {
+    private func checkPast(of journal: Journal) {
         for past in journal.pastPoints {
             journal.openPast(past.point) { [weak self] result in
                 guard let self, !isDead else { return }

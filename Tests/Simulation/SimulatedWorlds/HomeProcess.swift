@@ -2,6 +2,7 @@ import Blocks
 import Disks
 import LinkProtocol
 import NIOCore
+import ReadCache
 import SimulatedStorage
 import Volumes
 
@@ -16,13 +17,17 @@ final class HomeProcess {
     private var isEndingGroup = false
     /// What each edge was sent: few entries, so that some are forgotten.
     private let blocks: [PeerBlocks]
+    /// What the disks are read through: none, or from very few blocks to more than there are.
+    let readCache: ReadCache?
 
     init(world: World) {
         self.world = world
         sessions = world.edges.map { _ in 0 }
         blocks = SentBlocks(byteCount: 4 << 10).map { table in world.edges.map { PeerBlocks(table: table, salt: UInt64($0.number)) } } ?? []
+        let kept = [0, 16 << 10, 128 << 10, 2 << 20][Int(world.scheduler.random.below(4))]
+        readCache = kept == 0 ? nil : ReadCache(byteCount: kept)
         ends = world.edges.map { _ in LinkEnd(role: .acceptor, scheduler: world.scheduler) }
-        disks = world.volumes.map { HomeDisk($0, ends: ends, world: world) }
+        disks = world.volumes.map { HomeDisk($0, ends: ends, readCache: readCache, world: world) }
         for (edge, end) in zip(world.edges, ends) {
             end.onAction = { [weak self] action in self?.handle(action, edge: edge.number) }
             edge.line.homeStarted(end)
@@ -35,6 +40,10 @@ final class HomeProcess {
             world.tally.namedInReads += blocks.statistics.referredBlocks
             world.tally.namedInReadsInVain += blocks.statistics.wrongBlocks
         }
+        if let readCache {
+            world.tally.foundInReadCache += readCache.statistics.foundBlocks
+            world.tally.evictedFromReadCache += readCache.statistics.evictedBlocks
+        }
         for end in ends { end.die() }
         for disk in disks { disk.die() }
     }
@@ -46,7 +55,7 @@ final class HomeProcess {
     func disk(of volume: SimulatedVolume) -> HomeDisk { disks[volume.number] }
 
     /// The journals of the group, once all of them are open.
-    private var groupJournals: [PointJournal<SimulatedFile, SimulatedDirectory>]? {
+    private var groupJournals: [HomeDisk.Journal]? {
         let members = disks.filter(\.volume.isInGroup)
         let journals = members.compactMap { $0.core?.journal }
         return world.group != nil && journals.count == members.count ? journals : nil
@@ -76,7 +85,7 @@ final class HomeProcess {
     }
 
     /// True when the disk is where it may be: points that were of no group are on it too.
-    private func isAtRest(_ journal: PointJournal<SimulatedFile, SimulatedDirectory>) -> Bool {
+    private func isAtRest(_ journal: HomeDisk.Journal) -> Bool {
         journal.state == .open && journal.position.applied == journal.agreedPoint && journal.pointsQueued == journal.heldPoints.count
     }
 

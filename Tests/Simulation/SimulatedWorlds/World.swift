@@ -58,6 +58,9 @@ public struct WorldTally: Sendable, Codable {
     public var namedInReadsInVain: UInt64 = 0
     public var namedInPoints: UInt64 = 0
     public var namedInPointsInVain: UInt64 = 0
+    /// Blocks that reads of disks found in memory, and those that left it for want of room.
+    public var foundInReadCache: UInt64 = 0
+    public var evictedFromReadCache: UInt64 = 0
 
     public init() {}
 
@@ -74,6 +77,8 @@ public struct WorldTally: Sendable, Codable {
         left.namedInReadsInVain += right.namedInReadsInVain
         left.namedInPoints += right.namedInPoints
         left.namedInPointsInVain += right.namedInPointsInVain
+        left.foundInReadCache += right.foundInReadCache
+        left.evictedFromReadCache += right.evictedFromReadCache
     }
 }
 

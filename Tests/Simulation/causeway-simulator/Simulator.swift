@@ -110,7 +110,8 @@ struct Simulator: AsyncParsableCommand {
                 + "\(tally.forgotten) volumes that they forgot, \(tally.standIns) caches that came back")
         print(
             "simulation: blocks that were named instead of sent: \(tally.namedInReads) in reads, \(tally.namedInReadsInVain) of them in vain; "
-                + "\(tally.namedInPoints) in points, \(tally.namedInPointsInVain) of them in vain")
+                + "\(tally.namedInPoints) in points, \(tally.namedInPointsInVain) of them in vain; \(tally.foundInReadCache) blocks of disks found "
+                + "in memory, \(tally.evictedFromReadCache) left it")
         if !outcome.failures.isEmpty { throw ExitCode.failure }
     }
 }
