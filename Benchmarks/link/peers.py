@@ -20,7 +20,9 @@ class LineLab(Lab):
         with open(os.path.join(self.directory, "lab.json")) as file:
             record = json.load(file)
         self.home_pid = record["onprem"]["pid"]
+        self.home_environment = {**os.environ, "CAUSEWAY_API": record["onprem"]["api"], "CAUSEWAY_TOKEN": record["onprem"]["token"]}
         self.home = record["relay"]["addresses"]["home"]
+        self.cloud = record["relay"]["addresses"]["cloud"]
         self.namespace = record["relay"]["addresses"]["namespace"]
         self.line_pid = record["relay"]["pid"]
 

@@ -22,13 +22,14 @@ final class Fetch {
     /// A long sequential read, which short ones may overtake.
     let isBulk: Bool
     var data: ByteBuffer
-    var missingBytes: Int
+    /// The blocks that have not come yet, a bit each from the first on.
+    fileprivate(set) var missing: UInt32
     var waiters: [(operation: ReadOperation, piece: SectorRange)] = []
     /// False from the moment when home may know newer bytes: no more joining, no caching.
     var isOpen = true
     var isSent = false
-    /// Bytes in whose place home has named blocks that should be here.
-    fileprivate var referredBytes = 0
+    /// Those of them in whose place home has named blocks that should be here, a bit each.
+    fileprivate var referred: UInt32 = 0
 
     init(identifier: UInt64, blocks: Range<UInt64>, sectorCount: UInt64, isBulk: Bool, now: NIODeadline) {
         self.identifier = identifier
@@ -40,7 +41,22 @@ final class Fetch {
         range = whole.intersection(SectorRange(from: 0, to: sectorCount))
         data = ByteBufferAllocator().buffer(capacity: whole.byteCount)
         data.writeRepeatingByte(0, count: whole.byteCount)
-        missingBytes = range.byteCount
+        missing = Self.bits(of: 0..<blocks.count)
+    }
+
+    /// The bits of some of its blocks. There are at most as many as bits.
+    fileprivate static func bits(of blocks: Range<Int>) -> UInt32 {
+        UInt32(truncatingIfNeeded: (UInt64(1) << blocks.upperBound) - (UInt64(1) << blocks.lowerBound))
+    }
+
+    /// The bits of the blocks that a piece of an answer brings; nil for a piece that does not fit in, is not of whole blocks, or brings what is here already.
+    fileprivate func missingBits(at offset: UInt32, byteCount: Int) -> UInt32? {
+        guard isSent, byteCount > 0, let offset = Int(exactly: offset), offset % BlockGeometry.blockBytes == 0,
+            offset + byteCount <= range.byteCount, byteCount % BlockGeometry.blockBytes == 0 || offset + byteCount == range.byteCount
+        else { return nil }
+        let first = offset / BlockGeometry.blockBytes
+        let bits = Self.bits(of: first..<first + (byteCount + BlockGeometry.blockBytes - 1) / BlockGeometry.blockBytes)
+        return missing & bits == bits ? bits : nil
     }
 }
 
@@ -111,24 +127,20 @@ struct FetchTable {
 
     /// A piece of an answer. Returns the fetch when it is complete and out of the table.
     mutating func receive(identifier: UInt64, offset: UInt32, data: ByteBuffer?, byteCount: Int) -> Fetch? {
-        guard let fetch = fetches[identifier], fetch.isSent, byteCount > 0, let offset = Int(exactly: offset),
-            offset + byteCount <= fetch.range.byteCount, byteCount <= fetch.missingBytes
-        else { return nil }
-        if let data { fetch.data.setBuffer(data, at: offset) }
-        fetch.missingBytes -= byteCount
-        if fetch.missingBytes > 0 { return nil }
+        guard let fetch = fetches[identifier], let bits = fetch.missingBits(at: offset, byteCount: byteCount) else { return nil }
+        if let data { fetch.data.setBuffer(data, at: Int(offset)) }
+        fetch.missing &= ~bits
+        if fetch.missing != 0 { return nil }
         remove(fetch)
         return fetch
     }
 
     /// Home has named blocks in the place of an answer's bytes; false when that is not what a fetch waits for.
-    mutating func beginReferences(of identifier: UInt64, offset: UInt32, blockCount: Int) -> Bool {
+    func beginReferences(of identifier: UInt64, offset: UInt32, blockCount: Int) -> Bool {
         let byteCount = blockCount * BlockGeometry.blockBytes
-        guard let fetch = fetches[identifier], fetch.isSent, blockCount > 0, let offset = Int(exactly: offset),
-            offset % BlockGeometry.blockBytes == 0, offset + byteCount <= fetch.range.byteCount,
-            fetch.referredBytes + byteCount <= fetch.range.byteCount
+        guard let fetch = fetches[identifier], let bits = fetch.missingBits(at: offset, byteCount: byteCount), fetch.referred & bits == 0
         else { return false }
-        fetch.referredBytes += byteCount
+        fetch.referred |= bits
         return true
     }
 
@@ -195,8 +207,8 @@ struct FetchTable {
         plainQuestions.removeAll()
         for fetch in all {
             fetch.isSent = false
-            fetch.referredBytes = 0
-            fetch.missingBytes = fetch.range.byteCount
+            fetch.referred = 0
+            fetch.missing = Fetch.bits(of: 0..<fetch.blocks.count)
         }
     }
 

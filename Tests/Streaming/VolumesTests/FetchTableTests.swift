@@ -19,7 +19,7 @@ import Testing
         #expect(!fetch.isOpen)
     }
 
-    @Test("pieces come in any order, and only their number of bytes completes a fetch")
+    @Test("pieces come in any order, and a fetch is complete when each of its blocks has come")
     func pieces() {
         var table = FetchTable(firstIdentifier: 0)
         let fetch = table.start(blocks: 0..<2, sectorCount: 1_000, isBulk: false, now: now)
@@ -27,6 +27,7 @@ import Testing
         table.markSent(fetch)
         let piece = ByteBuffer(repeating: 9, count: 4_096)
         #expect(table.receive(identifier: 0, offset: 4_096, data: piece, byteCount: 4_096) == nil)
+        #expect(table.receive(identifier: 0, offset: 4_096, data: nil, byteCount: 4_096) == nil, "the same piece again")
         let done = table.receive(identifier: 0, offset: 0, data: nil, byteCount: 4_096)
         #expect(done === fetch)
         #expect(fetch.data.getBytes(at: 0, length: 1) == [0])
@@ -44,7 +45,24 @@ import Testing
         #expect(table.receive(identifier: 0, offset: .max, data: nil, byteCount: 1) == nil)
         #expect(table.receive(identifier: 7, offset: 0, data: nil, byteCount: 1) == nil)
         #expect(table.receive(identifier: 0, offset: 0, data: nil, byteCount: 0) == nil)
+        #expect(table.receive(identifier: 0, offset: 0, data: nil, byteCount: 512) == nil, "a part of a block")
         #expect(table.count == 1)
+    }
+
+    @Test("the last block of a disk may be cut, and a block is named once")
+    func cutAndNamedBlocks() {
+        var table = FetchTable(firstIdentifier: 0)
+        let fetch = table.start(blocks: 0..<32, sectorCount: 31 * 8 + 3, isBulk: true, now: now)
+        table.markSent(fetch)
+        #expect(table.beginReferences(of: 0, offset: 4_096, blockCount: 2))
+        #expect(!table.beginReferences(of: 0, offset: 8_192, blockCount: 1), "named before")
+        #expect(!table.beginReferences(of: 0, offset: 31 * 4_096, blockCount: 1), "a cut block has no name")
+        #expect(table.receive(identifier: 0, offset: 31 * 4_096, data: nil, byteCount: 3 * 512) == nil)
+        #expect(table.receive(identifier: 0, offset: 0, data: nil, byteCount: 4_096) == nil)
+        #expect(!table.beginReferences(of: 0, offset: 0, blockCount: 1), "it is here")
+        #expect(table.receive(identifier: 0, offset: 3 * 4_096, data: nil, byteCount: 28 * 4_096) == nil)
+        #expect(fetch.missing == 0b110)
+        #expect(table.receive(identifier: 0, offset: 4_096, data: nil, byteCount: 8_192) === fetch)
     }
 
     @Test("short reads go before long ones, and the bytes in flight are bounded")
@@ -84,7 +102,7 @@ import Testing
         _ = table.receive(identifier: 0, offset: 0, data: nil, byteCount: 4_096)
         table.restart()
         #expect(table.nextToSend() === fetch)
-        #expect(fetch.missingBytes == 8_192)
+        #expect(fetch.missing == 0b11)
         #expect(table.bytesInFlight == 0)
     }
 
