@@ -6,8 +6,10 @@ import NIOCore
 // window follows the delay and not the loss: the round trip without a queue (`base`) is the smallest one seen
 // lately, and what a round trip takes beyond it is queue.
 //
-//   starting --(queue > target while the window was the limit)--> steady
-//   steady   each round trip: window <- halfway to rate x (base + target), or x 1.25 while the line is clearly not full
+//   starting --(queue > target while the window was the limit)--> holding
+//   holding  as much stays on its way for a round trip: when the queue goes, or more and more arrives, it was not the line but TCP, which begins
+//            slowly itself: starting again. Else steady
+//   steady   each round trip: window <- halfway to rate x (base + target), or more by a thirty-second to a quarter while the line is clearly not full
 //   drain    every ten seconds for two round trips: half the window, so that the base is measured without our queue;
 //            also when the queue does not go away, and then the base becomes what is measured
 //
@@ -31,8 +33,19 @@ public struct DelayWindow: Sendable {
     /// After so many round trips in a row with a queue the base is measured anew: the delay may not be ours.
     static let foreignDelayRounds = 10
 
-    /// Two round trips with half the window, and one whose measurements still tell of them.
-    static let drainRounds = 3
+    /// A line that is full brings no more in a round trip than in the one before; TCP that begins brings twice as much.
+    static let growthOfTCP = 1.25
+
+    static let probeRounds = 8
+    /// What may be on its way on a line that loses packets, held up or not, in round trips' worth of what arrives.
+    static let lossyRoundTrips = 4.0
+    static let growthMin = 1.0 / 32
+    static let growthMax = 1.0 / 4
+
+    /// Two round trips with half the window, and two whose measurements still tell of them.
+    static let drainRounds = 4
+    /// Those of them in which the window is whole again.
+    static let roundsAfterDrain = 2
 
     /// What the window says to a frame.
     public enum Verdict: Equatable, Sendable {
@@ -51,12 +64,17 @@ public struct DelayWindow: Sendable {
     private var window = Double(initialBytes)
     private var isStarting = true
     private var queuedSamples = 0
+    /// While holding: the rounds that have ended since, and what arrived in the last one, in bytes a nanosecond.
+    private var hold: (rounds: Int, arrivalRate: Double)?
 
     private var baseNow = Double.infinity
     private var baseBefore = Double.infinity
     private var baseSince: NIODeadline?
     private var drainRoundsLeft = 0
     private var drainFrom = 0.0
+
+    /// By how much the window grows in a round without a queue: more when there was none in the round before, for a single one says little.
+    private var growth = growthMin
 
     private var roundStart: NIODeadline?
     private var roundMinimum = Double.infinity
@@ -70,30 +88,37 @@ public struct DelayWindow: Sendable {
     private var rate = 0.0
     /// The line loses packets. What TCP sends again holds up what is behind it, so that more is on its way than the line carries, and arrives at once.
     public var isLossy = false
-    /// What arrives, in bytes a nanosecond, over some rounds in which the window was the limit; 0 while unknown.
+    /// What arrives, in bytes a nanosecond: the most in the last rounds in which the window or the pace was the limit; 0 while unknown.
     private var arrivalRate = 0.0
+    private var arrivals = [Double](repeating: 0, count: probeRounds)
+    private var arrivalRounds = 0
+    private var lastRound = (bytes: 0.0, time: 0.0)
     private var arrivedInRound = 0
     /// The last round had a queue worth the name: more would only wait.
     private var isLineFull = false
     private var nextDeparture = NIODeadline.uptimeNanoseconds(0)
+    /// Rounds since the pace was raised last to see whether more arrives.
+    private var roundsSinceProbe = 0
     /// What frames are paced at, in bytes a nanosecond; 0 when they are not.
     private var pace = 0.0
 
     public init() {}
 
     /// The window in bytes.
-    public var windowBytes: Int { Int(drainRoundsLeft > 1 ? max(min(window, drainFrom) / 2, Double(Self.minimumBytes)) : window) }
+    public var windowBytes: Int {
+        Int(drainRoundsLeft > Self.roundsAfterDrain ? max(min(window, drainFrom) / 2, Double(Self.minimumBytes)) : window)
+    }
     /// The round trip without a queue, as far as it is known.
     public var baseRoundTrip: TimeAmount? { base.isFinite ? .nanoseconds(Int64(base)) : nil }
     /// What the line carries, in bytes a second; 0 while unknown.
     public var bytesPerSecond: Double { rate * 1e9 }
 
-    /// How big pieces of data should be cut, so that a small frame does not wait long for the one before it: an eighth
-    /// of the round trip on this line but at least four milliseconds, in whole 4 KiB.
+    /// How big pieces of data should be cut, so that a small frame does not wait long for the one before it: two milliseconds
+    /// on this line, a sixteenth of the round trip if that is more, in whole 4 KiB.
     /// - Parameter bytesPerSecond: what may be sent, if that is less than what the line carries; 0 while unknown.
     public func preferredPieceBytes(bytesPerSecond: Double) -> Int {
         guard bytesPerSecond > 0 else { return LinkLimits.pieceBytes }
-        let time = base.isFinite ? max(4e6, base / 8) : 4e6
+        let time = base.isFinite ? max(2e6, base / 16) : 2e6
         let bytes = min(bytesPerSecond / 1e9 * time, Double(LinkLimits.pieceBytes))
         return max(4096, Int(bytes) / 4096 * 4096)
     }
@@ -103,8 +128,14 @@ public struct DelayWindow: Sendable {
     /// True within a building, where what looks like a queue is mostly the work of the two processes.
     private var isNear: Bool { base < 500_000 }
 
-    /// The queue that is aimed at: an eighth of the round trip, more on short lines.
-    private var target: Double { max(base / 8, min(4e6, base / 5), isNear ? 1e6 : 250_000) }
+    /// The queue that is aimed at: a millisecond, less on short lines and more on very long ones. Whoever asks for a few blocks waits for it, too.
+    /// On a line that loses packets what arrives comes in bursts, and an eighth of the round trip is what keeps it busy between them.
+    private var target: Double {
+        max(isLossy ? max(base / 8, min(4e6, base / 5)) : max(base / 64, min(1e6, base / 5)), isNear ? 1e6 : 250_000)
+    }
+
+    /// The pace on a line that loses packets, in parts of what arrives: less while there is a queue, and now and then clearly more.
+    private var lossyGain: Double { isLineFull ? 0.85 : roundsSinceProbe == 0 ? 1.25 : 1 }
 
     private func room(isUrgent: Bool) -> Int {
         isUrgent ? windowBytes + max(Self.burstBytes, windowBytes / 8) : windowBytes
@@ -131,8 +162,8 @@ public struct DelayWindow: Sendable {
         guard base.isFinite else { return }
         pace = (isStarting ? 2 : 1.25) * window / (base + target)
         // The window has room for what is held up, and would let all of it go at once when that arrives.
-        if isLossy, isLineFull, arrivalRate > 0 { pace = min(pace, 1.1 * arrivalRate) }
-        let burst = min(Double(Self.burstBytes), max(window / 4, Double(Self.minimumBytes))) / pace
+        if isLossy, !isStarting, arrivalRate > 0 { pace = min(pace, lossyGain * arrivalRate) }
+        let burst = min(Double(Self.burstBytes), max(window / 4, Double(2 * preferredPieceBytes(bytesPerSecond: bytesPerSecond)))) / pace
         // Time that was not used may be used by a burst, but by no more than one.
         let earliest = now - .nanoseconds(Int64(min(burst, 1e9)))
         nextDeparture = max(nextDeparture, earliest) + .nanoseconds(Int64(min(Double(byteCount) / pace, 1e9)))
@@ -152,7 +183,7 @@ public struct DelayWindow: Sendable {
     public mutating func acknowledged(_ byteCount: Int) {
         inFlightBytes = max(0, inFlightBytes - byteCount)
         arrivedInRound += byteCount
-        if isStarting, roundLimited || previousRoundLimited {
+        if isStarting, hold == nil, roundLimited || previousRoundLimited {
             window = min(window + 0.75 * Double(byteCount), Double(Self.maximumBytes))
         }
     }
@@ -206,12 +237,25 @@ public struct DelayWindow: Sendable {
             return
         }
         queuedSamples += 1
-        guard queuedSamples >= 4 else { return }
+        if queuedSamples >= 4, hold == nil { hold = (0, 0) }
+    }
+
+    /// A round in which the window did not grow has ended.
+    private mutating func endHold(now: NIODeadline) {
+        guard isStarting, let held = hold, let start = roundStart, now > start, roundMinimum.isFinite, roundRate > 0 else { return }
+        let arrivals = Double(arrivedInRound) / Double((now - start).nanoseconds)
+        // The round in which the hold began was growing still.
+        if held.rounds == 0 {
+            hold = (1, arrivals)
+            return
+        }
+        hold = nil
+        queuedSamples = 0
+        let goal = target + roundFrameBytes / roundRate
+        if roundMinimum <= base + goal || arrivals > Self.growthOfTCP * held.arrivalRate { return }
         isStarting = false
-        rate = line
-        setWindow(line * (base + goal))
-        roundMinimum = .infinity
-        roundLimited = false
+        rate = roundRate
+        setWindow(roundRate * (base + goal))
     }
 
     private mutating func endRound(now: NIODeadline) {
@@ -223,9 +267,11 @@ public struct DelayWindow: Sendable {
             arrivedInRound = 0
         }
         noteArrivals(now: now)
+        roundsSinceProbe = (roundsSinceProbe + 1) % Self.probeRounds
+        endHold(now: now)
         if drainRoundsLeft > 0 {
             drainRoundsLeft -= 1
-            if isDrainForBase, drainRoundsLeft == 1, roundMinimum.isFinite {
+            if isDrainForBase, drainRoundsLeft == Self.roundsAfterDrain, roundMinimum.isFinite {
                 isDrainForBase = false
                 baseNow = roundMinimum
                 baseBefore = roundMinimum
@@ -236,7 +282,7 @@ public struct DelayWindow: Sendable {
         guard roundMinimum.isFinite, roundRate > 0 else { return }
         let goal = target + roundFrameBytes / roundRate
         let queue = roundMinimum - base
-        isLineFull = !isStarting && queue >= goal / 4
+        isLineFull = !isStarting && queue >= goal
         // A round that had little to send says nothing, unless there was a queue nevertheless: then the connections
         // push back although the window lets more through.
         guard roundLimited || (queue > goal * 1.25 && !isStarting) else { return }
@@ -246,8 +292,12 @@ public struct DelayWindow: Sendable {
 
     private mutating func noteArrivals(now: NIODeadline) {
         guard let start = roundStart, now > start, roundLimited, drainRoundsLeft == 0 else { return }
-        let latest = Double(arrivedInRound) / Double((now - start).nanoseconds)
-        arrivalRate = arrivalRate == 0 ? latest : (arrivalRate * 3 + latest) / 4
+        let round = (bytes: Double(arrivedInRound), time: Double((now - start).nanoseconds))
+        // What was held up in one round arrives in the next.
+        arrivals[arrivalRounds % arrivals.count] = (round.bytes + lastRound.bytes) / (round.time + lastRound.time)
+        arrivalRounds &+= 1
+        lastRound = round
+        arrivalRate = arrivals.max() ?? 0
     }
 
     private mutating func adjust(queue: Double, goal: Double) {
@@ -255,9 +305,11 @@ public struct DelayWindow: Sendable {
         if !roundLimited {
             setWindow(max(window * 0.7, min(window, estimate)))
         } else if queue < goal / 4 {
-            setWindow(window * 1.25)
+            setWindow(window * (1 + growth))
+            growth = min(2 * growth, Self.growthMax)
         } else {
             setWindow((window + estimate) / 2)
+            growth = isLossy ? Self.growthMax : Self.growthMin
         }
         noteForeignDelay(queue: queue, goal: goal)
     }
@@ -265,7 +317,8 @@ public struct DelayWindow: Sendable {
     /// A queue of our own goes away when we send half. One that stays is somebody else's, or the way has become longer:
     /// what is measured then is the new base.
     private mutating func noteForeignDelay(queue: Double, goal: Double) {
-        guard queue > goal * 1.25 else {
+        // A little more than is aimed at is no stranger's: frames of several connections leave together.
+        guard queue > 2 * goal + base / 16 else {
             queuedRounds = 0
             return
         }
@@ -286,6 +339,9 @@ public struct DelayWindow: Sendable {
     private mutating func setWindow(_ bytes: Double) {
         let floor = max(
             Double(isNear ? Self.nearMinimumBytes : Self.minimumBytes), Double(2 * preferredPieceBytes(bytesPerSecond: bytesPerSecond)))
-        window = min(max(bytes, floor), Double(Self.maximumBytes))
+        // The pace keeps the queue short on a lossy line, so it does not end the growth.
+        let ceiling =
+            isLossy && arrivalRate > 0 ? Self.lossyRoundTrips * arrivalRate * base + Double(Self.burstBytes) : Double(Self.maximumBytes)
+        window = max(min(bytes, ceiling, Double(Self.maximumBytes)), floor)
     }
 }

@@ -133,6 +133,38 @@ import Testing
         return Double(line.bytesArrived[1] - before) / (5 * shape.rate)
     }
 
+    /// What the connections hold back while they begin is no queue of the line.
+    @Test(arguments: [5, 40, 100, 200]) func aLineIsSoonFullThoughTCPBeginsSlowly(milliseconds: Int64) {
+        let roundTrip = TimeAmount.milliseconds(milliseconds)
+        let line = SimulatedLine(.init(rate: 12_500_000, roundTrip: roundTrip, queue: roundTrip, startsSlowly: true), seed: 5)
+        let home = line.session(.acceptor)
+        let data = ByteBuffer(repeating: 1, count: LinkLimits.pieceBytes)
+        func fill() {
+            while home.isWritable(.demand, isBulk: true), let piece = data.getSlice(at: 0, length: home.preferredPieceBytes) {
+                _ = home.enqueue(.readData(read: 0, offset: 0, data: piece), .demand, isBulk: true)
+            }
+        }
+        line.onAction = { end, action in
+            if end == .acceptor, action == .sessionStarted || action == .becameWritable(.demand) { fill() }
+        }
+        for _ in 0..<4 { line.connect() }
+        var share = 0.0
+        var rounds = 0
+        while share < 0.9, rounds < 60 {
+            let before = line.bytesArrived[1]
+            line.run(for: roundTrip)
+            share = Double(line.bytesArrived[1] - before) / (12_500_000 * Double(roundTrip.nanoseconds) / 1e9)
+            rounds += 1
+        }
+        #expect(rounds <= 16, "full after \(rounds) round trips, window \(home.statistics.windowBytes)")
+        line.queueDelays = [[], []]
+        line.run(for: .seconds(3))
+        let delays = line.queueDelays[1].sorted()
+        #expect(
+            delays[delays.count / 2] < max(4_000_000, UInt64(roundTrip.nanoseconds / 32)),
+            "the median of the queue is \(delays[delays.count / 2] / 1000) us")
+    }
+
     @Test func theWindowFollowsALineThatBecomesFasterOrSlower() {
         let faster = Self.goodputAfterChange(
             to: .init(rate: 25_000_000, roundTrip: .milliseconds(40), queue: .milliseconds(40)), settling: .seconds(3))

@@ -146,7 +146,7 @@ import Testing
     @Test func aLimitIsWhatTheLineIsWorth() throws {
         let load = Self.load([.writeBehind])
         _ = load.rates(seconds: 4)
-        #expect(load.home.bytesPerSecond(.writeBehind) > 5_000_000 && load.home.preferredPieceBytes == 16_384)
+        #expect(load.home.bytesPerSecond(.writeBehind) > 5_000_000 && load.home.preferredPieceBytes == 12_288)
         load.home.setShape(LinkShape(bytesPerSecond: 1_000_000, classes: [.writeBehind: 100_000]), now: load.line.now)
         #expect(load.home.bytesPerSecond(.writeBehind) == 100_000 && load.home.bytesPerSecond(.demand) == 1_000_000)
         #expect(load.home.preferredPieceBytes == 4096)

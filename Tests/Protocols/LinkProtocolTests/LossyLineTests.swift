@@ -15,18 +15,19 @@ import Testing
     }
 
     @Test(
-        "reads do not wait for bulk that is sent again: they take three quarters of what they take on any connection, and the bulk goes on")
+        "reads do not wait for bulk that is sent again: the slowest take three quarters of what they take on any connection, and there is more bulk"
+    )
     func reads() {
         let plain = readTimes(isLossy: false, connections: 4)
         let quiet = readTimes(isLossy: true, connections: 4)
         #expect(
-            quiet.p99 <= plain.p99 * 0.75 && quiet.median <= plain.median * 0.75,
+            quiet.p99 <= plain.p99 * 0.75 && quiet.median <= plain.median,
             "\(quiet.median), \(quiet.p99) and \(plain.median), \(plain.p99) ms")
-        #expect(quiet.median < 52, "\(quiet.median), \(quiet.p99) ms")
+        #expect(quiet.median < 48, "\(quiet.median), \(quiet.p99) ms")
         #expect(quiet.load.home.statistics[.demand].framesCopied > 500)
         #expect(plain.load.home.statistics[.demand].framesCopied == 0)
         let rates = [plain.load, quiet.load].map { $0.rates(seconds: 5)[.writeBehind] ?? 0 }
-        #expect(rates[1] > 0.85 * rates[0], "\(rates)")
+        #expect(rates[1] > rates[0] && rates[1] > 0.85 * 12.5e6, "\(rates)")
     }
 
     @Test("with two connections one is quiet, with one nothing is", arguments: [1, 2, 3, 8])

@@ -41,6 +41,8 @@ final class SimulatedLine {
         var rest = 1.0
         /// The share of packets of 1,448 bytes that TCP has to send again, a round trip later; what comes behind one on its connection waits.
         var loss = 0.0
+        /// Each connection begins with ten packets in a round trip, and twice as many in each one that follows.
+        var startsSlowly = false
     }
 
     private struct Event {
@@ -63,6 +65,8 @@ final class SimulatedLine {
     private var freeAt: [UInt64] = [0, 0]
     /// When the last frame of a connection arrives, by direction and connection.
     private var arrivesAt: [[UInt64: UInt64]] = [[:], [:]]
+    /// What TCP lets through in a round trip, and when the last frame will have left it, by direction and connection.
+    private var allowances: [[UInt64: (bytes: Double, freeAt: UInt64)]] = [[:], [:]]
     private var losses = SeededGenerator(seed: 77)
     private var heap: [Event] = []
     private var order: UInt64 = 0
@@ -198,6 +202,24 @@ final class SimulatedLine {
         return moment
     }
 
+    /// How long TCP holds a frame back, paced as BBR does when it begins.
+    private func pace(_ byteCount: Int, on connection: ConnectionIdentifier, _ end: End) -> UInt64 {
+        let direction = end.rawValue
+        var allowance = allowances[direction][connection.value] ?? (14_480, 0)
+        allowance.freeAt =
+            max(allowance.freeAt, time) + UInt64(Double(byteCount) / (2.89 * allowance.bytes) * Double(shape.roundTrip.nanoseconds))
+        allowances[direction][connection.value] = allowance
+        let held = allowance.freeAt - time
+        schedule(after: .nanoseconds(Int64(held) + shape.roundTrip.nanoseconds)) { [unowned self] in
+            allowances[direction][connection.value]?.bytes += Double(byteCount)
+        }
+        if held > UInt64(shape.roundTrip.nanoseconds / 8) {
+            session(end).connectionWritable(connection, false)
+            schedule(at: allowance.freeAt) { [unowned self] in session(end).connectionWritable(connection, true) }
+        }
+        return held
+    }
+
     private func send(_ transmission: LinkTransmission, from end: End) {
         let identifier = transmission.connection
         guard open.contains(identifier.value) else { return }
@@ -211,7 +233,8 @@ final class SimulatedLine {
         let duration = UInt64(Double(wireBytes) / shape.rate * 1e9)
         freeAt[direction] = time + wait + duration
         let frame = transmission.frame
-        schedule(at: arrival(of: wireBytes, on: identifier.value, direction)) { [unowned self] in
+        let held = shape.startsSlowly ? pace(wireBytes, on: identifier, end) : 0
+        schedule(at: arrival(of: wireBytes, on: identifier.value, direction) + held) { [unowned self] in
             guard open.contains(identifier.value) else { return }
             if frame.header.kind == .data { bytesArrived[direction] += FrameHeader.byteCount + frame.payload.readableBytes }
             session(end.other).receive(frame, on: identifier, now: now)
