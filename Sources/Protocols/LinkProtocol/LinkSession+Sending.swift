@@ -1,6 +1,11 @@
+import Blocks
 import NIOCore
 
 extension LinkSession {
+    /// Over how many frames `rest` is a mean, and the least that it is taken for.
+    private static let restFrames = 32.0
+    private static let restMin = 1.0 / 16
+
     /// The frame to send next, on the connection that it names; nil when there is none, or nobody can take it.
     ///
     /// The frame counts as sent when this returns. When the connection then cannot take another one, say so by
@@ -21,10 +26,17 @@ extension LinkSession {
         if transmission.isCopy { return copyCompressed(trafficClass, saved: transmission.bytes.readableBytes - wireBytes) }
         let saved = senders[Int(trafficClass.rawValue)].setWireBytes(wireBytes, sequence: transmission.header.sequence)
         guard saved > 0 else { return }
+        noteRest(-Double(saved) / Double(transmission.bytes.readableBytes), of: transmission.bytes.readableBytes)
         window.shrink(by: saved)
         shaper.saved(trafficClass, byteCount: saved)
         counters[trafficClass].wireBytesSent -= UInt64(saved)
         if let index = index(of: transmission.connection) { connections[index].inFlightBytes -= saved }
+    }
+
+    /// A long frame counts with all of its bytes when it leaves, and without what was saved when that is known.
+    private func noteRest(_ change: Double, of byteCount: Int) {
+        guard byteCount >= BlockGeometry.blockBytes else { return }
+        rest = min(max(rest + change / Self.restFrames, Self.restMin), 1)
     }
 
     /// The sender, the window and the connection know the frame itself, and nothing of its copy.
@@ -105,6 +117,7 @@ extension LinkSession {
         window.sent(byteCount, now: now)
         shaper.sent(trafficClass, byteCount: byteCount, now: now)
         connections[index].inFlightBytes += byteCount
+        noteRest(1 - rest, of: byteCount)
         scheduler.sent(lane, byteCount: byteCount, isFloor: isFloor) { senders[Int($0.trafficClass.rawValue)].isWaiting($0) }
         counters[trafficClass].framesSent += 1
         counters[trafficClass].plainBytesSent += UInt64(byteCount)

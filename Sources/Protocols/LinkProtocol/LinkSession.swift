@@ -113,6 +113,8 @@ public final class LinkSession {
     var receivers: [ClassReceiver]
     var scheduler = LaneScheduler()
     var shaper = LinkShaper()
+    /// What compression leaves of long frames, of one: over some tens of them.
+    var rest = 1.0
     /// The congestion window over all connections.
     public internal(set) var window = DelayWindow()
 
@@ -194,8 +196,8 @@ public final class LinkSession {
         shaper.bytesPerSecond(trafficClass, line: window.bytesPerSecond)
     }
 
-    /// How big pieces of data should be cut on this line, and with its limits (4 to 16 KiB).
-    public var preferredPieceBytes: Int { window.preferredPieceBytes(bytesPerSecond: bytesPerSecond(.demand)) }
+    /// How big pieces of data should be cut on this line, with its limits and with what compression leaves of them (4 to 16 KiB).
+    public var preferredPieceBytes: Int { window.preferredPieceBytes(bytesPerSecond: bytesPerSecond(.demand) / rest) }
 
     /// The next thing that the shell has to do; drain it after every call.
     public func nextAction() -> LinkAction? { actions.popFirst() }

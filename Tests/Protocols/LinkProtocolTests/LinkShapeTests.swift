@@ -37,6 +37,14 @@ import Testing
         #expect((1_940_000...2_000_000).contains(try #require(load.rates(seconds: 8)[.writeBehind])))
     }
 
+    /// What counts of a piece is what it takes on the line.
+    @Test(arguments: [(1, 4096), (0.25, 12_288)]) func piecesThatShrinkMayBeLonger(rest: Double, pieceBytes: Int) {
+        let load = Self.load([.writeBehind], rest: rest)
+        load.home.setShape(LinkShape(bytesPerSecond: 2_000_000), now: load.line.now)
+        _ = load.rates(seconds: 4)
+        #expect(load.home.preferredPieceBytes == pieceBytes)
+    }
+
     @Test func limitsChangeWhileFramesWait() throws {
         let load = Self.load([.migration])
         let shapes: [(LinkShape, ClosedRange<Double>)] = [
