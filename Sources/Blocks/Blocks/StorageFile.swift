@@ -6,7 +6,7 @@ import NIOCore
 //
 // The rules, which the simulator enforces cruelly:
 //  - Every call is made on, and every completion runs on, the owner's event loop, never before
-//    the call returns.
+//    the call returns, but for reads of a disk: what is in memory comes at once (`ReadCache`).
 //  - Operations in flight together may take effect in any order.
 //  - After a crash, each write that was not covered by a completed `synchronize` (called after
 //    the write completed) may be there whole, torn at 512-byte boundaries, or not at all. The

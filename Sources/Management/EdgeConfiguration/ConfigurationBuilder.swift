@@ -13,7 +13,7 @@ struct ConfigurationBuilder {
         static let memoryLimit: ClosedRange<UInt64> = (128 << 20)...(1 << 40)
         /// A sixteenth of the limit, when nothing is said.
         static let memoryPerDeduplicationMemory: UInt64 = 16
-        static let readCache: ClosedRange<UInt64> = 0...1 << 40
+        static let readCache: ClosedRange<UInt64> = 0...64 << 30
         static let recoveryPointObjective: ClosedRange<Duration> = .milliseconds(50)...(.seconds(86_400))
         static let sealSize: ClosedRange<UInt64> = (1 << 20)...(1 << 30)
         static let congestionControlName = 15

@@ -21,12 +21,14 @@ final class HomePlane: LinkListenerDelegate {
     /// A disk that a cloud edge serves.
     final class Served {
         let volume: Home
-        let disk: LocalDisk
+        let cachedDisk: CachedDisk<LocalDisk>
         let edge: String
 
-        init(volume: Home, disk: LocalDisk, edge: String) {
+        var disk: LocalDisk { cachedDisk.disk }
+
+        init(volume: Home, cachedDisk: CachedDisk<LocalDisk>, edge: String) {
             self.volume = volume
-            self.disk = disk
+            self.cachedDisk = cachedDisk
             self.edge = edge
         }
     }
@@ -227,17 +229,18 @@ final class HomePlane: LinkListenerDelegate {
                 let sectorBytes = UInt64(BlockGeometry.sectorBytes)
                 completion(.failure(Problem.shrunk(path, from: sectorCountMin * sectorBytes, to: disk.sectorCount * sectorBytes)))
             case .success(let disk):
+                let cachedDisk = CachedDisk(disk, cache: readCache)
                 Journal.open(
-                    disk: CachedDisk(disk, cache: readCache), sectorCount: disk.sectorCount, directory: journal, volume: identifier,
+                    disk: cachedDisk, sectorCount: disk.sectorCount, directory: journal, volume: identifier,
                     keeping: keeping,
                     wallClock: { UInt64(max(0, Date().timeIntervalSince1970 * 1_000)) }
                 ) { [self] result in
                     switch result {
                     case .failure(let error):
-                        disk.close()
+                        cachedDisk.close()
                         completion(.failure(Problem(describing: error, disk: path)))
                     case .success(let journal):
-                        install(identifier, journal, disk, edge)
+                        install(identifier, journal, cachedDisk, edge)
                         completion(.success(disk.sectorCount))
                     }
                 }
@@ -246,7 +249,7 @@ final class HomePlane: LinkListenerDelegate {
     }
 
     private func install(
-        _ identifier: VolumeIdentifier, _ journal: Journal, _ disk: LocalDisk, _ edge: String
+        _ identifier: VolumeIdentifier, _ journal: Journal, _ disk: CachedDisk<LocalDisk>, _ edge: String
     ) {
         let volume = Home(identifier: identifier, journal: journal)
         volume.downlink = { [unowned self] message, trafficClass, isBulk in
@@ -287,7 +290,7 @@ final class HomePlane: LinkListenerDelegate {
                 "\(journal.keptPoints) points of the attachment before were held for its group and are on no disk: they are kept in the "
                     + "journal's directory as held-*.journal until you remove them")
         }
-        served[identifier] = Served(volume: volume, disk: disk, edge: edge)
+        served[identifier] = Served(volume: volume, cachedDisk: disk, edge: edge)
         settleGroups()
     }
 
@@ -330,7 +333,7 @@ final class HomePlane: LinkListenerDelegate {
         peerBlocks[served.edge]?.forget(identifier)
         hold(identifier, of: served.edge, false)
         served.volume.sessionLost()
-        served.volume.journal.close { served.disk.close() }
+        served.volume.journal.close { served.cachedDisk.close() }
     }
 
     /// What is known of a served volume.
@@ -389,7 +392,7 @@ final class HomePlane: LinkListenerDelegate {
 
     private func giveBack(_ identifier: VolumeIdentifier, _ entry: Served, completion: @escaping () -> Void) {
         entry.volume.journal.close { [self] in
-            entry.disk.close()
+            entry.cachedDisk.close()
             served[identifier] = nil
             peerBlocks[entry.edge]?.forget(identifier)
             held[identifier] = nil
@@ -452,7 +455,7 @@ final class HomePlane: LinkListenerDelegate {
         if remaining == 0 { return completion() }
         for entry in entries {
             entry.volume.journal.close {
-                entry.disk.close()
+                entry.cachedDisk.close()
                 remaining -= 1
                 if remaining == 0 { completion() }
             }

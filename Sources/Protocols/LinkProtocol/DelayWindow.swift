@@ -36,14 +36,18 @@ public struct DelayWindow: Sendable {
     /// A line that is full brings no more in a round trip than in the one before; TCP that begins brings twice as much.
     static let growthOfTCP = 1.25
 
+    /// On a lossy line: how often the pace is raised, and in how many rounds the most that arrived counts.
     static let probeRounds = 8
     /// What may be on its way on a line that loses packets, held up or not, in round trips' worth of what arrives.
     static let lossyRoundTrips = 4.0
+    /// By how much the window grows in a round trip without a queue: the first one, and each of many.
     static let growthMin = 1.0 / 32
     static let growthMax = 1.0 / 4
 
     /// Two round trips with half the window, and two whose measurements still tell of them.
     static let drainRounds = 4
+    /// Where a round trip takes seconds, the window is steered in so many of them before it is drained again.
+    static let roundsBetweenDrains = 8
     /// Those of them in which the window is whole again.
     static let roundsAfterDrain = 2
 
@@ -72,6 +76,7 @@ public struct DelayWindow: Sendable {
     private var baseSince: NIODeadline?
     private var drainRoundsLeft = 0
     private var drainFrom = 0.0
+    private var roundsSinceDrain = roundsBetweenDrains
 
     /// By how much the window grows in a round without a queue: more when there was none in the round before, for a single one says little.
     private var growth = growthMin
@@ -158,6 +163,7 @@ public struct DelayWindow: Sendable {
 
     /// Records that a frame left.
     public mutating func sent(_ byteCount: Int, now: NIODeadline) {
+        if inFlightBytes == 0 { beginRoundAfterPause(now: now) }
         inFlightBytes += byteCount
         guard base.isFinite else { return }
         pace = (isStarting ? 2 : 1.25) * window / (base + target)
@@ -167,6 +173,16 @@ public struct DelayWindow: Sendable {
         // Time that was not used may be used by a burst, but by no more than one.
         let earliest = now - .nanoseconds(Int64(min(burst, 1e9)))
         nextDeparture = max(nextDeparture, earliest) + .nanoseconds(Int64(min(Double(byteCount) / pace, 1e9)))
+    }
+
+    /// Time in which nothing was on its way is no part of a round.
+    private mutating func beginRoundAfterPause(now: NIODeadline) {
+        roundStart = now
+        roundMinimum = .infinity
+        arrivedInRound = 0
+        lastRound = (0, 0)
+        roundLimited = false
+        previousRoundLimited = false
     }
 
     /// Corrects the size of a frame that was compressed after it had been counted.
@@ -225,7 +241,7 @@ public struct DelayWindow: Sendable {
             baseNow = sample
             baseSince = now
             // With little on its way there is no queue of ours to drain.
-            if !isStarting, Double(inFlightBytes) > window / 4 { beginDrain() }
+            if !isStarting, Double(inFlightBytes) > window / 4, roundsSinceDrain >= Self.roundsBetweenDrains { beginDrain() }
         }
     }
 
@@ -243,16 +259,16 @@ public struct DelayWindow: Sendable {
     /// A round in which the window did not grow has ended.
     private mutating func endHold(now: NIODeadline) {
         guard isStarting, let held = hold, let start = roundStart, now > start, roundMinimum.isFinite, roundRate > 0 else { return }
-        let arrivals = Double(arrivedInRound) / Double((now - start).nanoseconds)
+        let arriving = Double(arrivedInRound) / Double((now - start).nanoseconds)
+        let goal = target + roundFrameBytes / roundRate
         // The round in which the hold began was growing still.
-        if held.rounds == 0 {
-            hold = (1, arrivals)
+        if held.rounds == 0, roundMinimum <= 2 * base + 4 * goal {
+            hold = (1, arriving)
             return
         }
         hold = nil
         queuedSamples = 0
-        let goal = target + roundFrameBytes / roundRate
-        if roundMinimum <= base + goal || arrivals > Self.growthOfTCP * held.arrivalRate { return }
+        if roundMinimum <= base + goal || held.rounds > 0 && arriving > Self.growthOfTCP * held.arrivalRate { return }
         isStarting = false
         rate = roundRate
         setWindow(roundRate * (base + goal))
@@ -279,6 +295,7 @@ public struct DelayWindow: Sendable {
             }
             return
         }
+        roundsSinceDrain += 1
         guard roundMinimum.isFinite, roundRate > 0 else { return }
         let goal = target + roundFrameBytes / roundRate
         let queue = roundMinimum - base
@@ -291,17 +308,24 @@ public struct DelayWindow: Sendable {
     }
 
     private mutating func noteArrivals(now: NIODeadline) {
-        guard let start = roundStart, now > start, roundLimited, drainRoundsLeft == 0 else { return }
+        guard let start = roundStart, now > start, roundLimited, drainRoundsLeft == 0 else {
+            lastRound = (0, 0)
+            return
+        }
         let round = (bytes: Double(arrivedInRound), time: Double((now - start).nanoseconds))
         // What was held up in one round arrives in the next.
-        arrivals[arrivalRounds % arrivals.count] = (round.bytes + lastRound.bytes) / (round.time + lastRound.time)
-        arrivalRounds &+= 1
+        let latest = (round.bytes + lastRound.bytes) / (round.time + lastRound.time)
         lastRound = round
+        // A round that began with little to send says what the line carries at least, and not what at most.
+        guard previousRoundLimited || latest > arrivalRate else { return }
+        arrivals[arrivalRounds % arrivals.count] = latest
+        arrivalRounds &+= 1
         arrivalRate = arrivals.max() ?? 0
     }
 
     private mutating func adjust(queue: Double, goal: Double) {
         let estimate = roundRate * (base + goal)
+        let before = window
         if !roundLimited {
             setWindow(max(window * 0.7, min(window, estimate)))
         } else if queue < goal / 4 {
@@ -311,17 +335,16 @@ public struct DelayWindow: Sendable {
             setWindow((window + estimate) / 2)
             growth = isLossy ? Self.growthMax : Self.growthMin
         }
-        noteForeignDelay(queue: queue, goal: goal)
+        if queue <= goal * 1.25 {
+            queuedRounds = 0
+        } else if isLossy || window < before * 0.999 {
+            noteForeignDelay()
+        }
     }
 
-    /// A queue of our own goes away when we send half. One that stays is somebody else's, or the way has become longer:
-    /// what is measured then is the new base.
-    private mutating func noteForeignDelay(queue: Double, goal: Double) {
-        // A little more than is aimed at is no stranger's: frames of several connections leave together.
-        guard queue > 2 * goal + base / 16 else {
-            queuedRounds = 0
-            return
-        }
+    /// A queue of our own goes away when less is sent. One that stays is somebody else's, or the way has become longer:
+    /// what is measured then, with half, is the new base.
+    private mutating func noteForeignDelay() {
         queuedRounds += 1
         if queuedRounds >= Self.foreignDelayRounds {
             queuedRounds = 0
@@ -333,6 +356,7 @@ public struct DelayWindow: Sendable {
     /// Half of what is really on its way: the window may be wider than what the connections take.
     private mutating func beginDrain() {
         drainRoundsLeft = Self.drainRounds
+        roundsSinceDrain = 0
         drainFrom = Double(inFlightBytes)
     }
 

@@ -113,5 +113,8 @@ public final class CachedDisk<Disk: DiskFile>: DiskFile {
     public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) { disk.synchronize(completion: completion) }
     public func size(completion: @escaping (Result<UInt64, StorageFileError>) -> Void) { disk.size(completion: completion) }
     public func nameCount(completion: @escaping (Result<UInt64, StorageFileError>) -> Void) { disk.nameCount(completion: completion) }
-    public func close() { disk.close() }
+    public func close() {
+        cache?.removeDisk(number)
+        disk.close()
+    }
 }

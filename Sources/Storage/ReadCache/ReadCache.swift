@@ -4,7 +4,7 @@ import NIOCore
 
 // Blocks of disks in memory, each content once.
 //
-//     places     disk and block ──► slot            many places may have one slot
+//     places     disk and block ──► slot            many places may have one slot; zeroes need none
 //     slots      a row of blocks of 4 KiB; each knows its places, and whether it was asked for since the hand passed
 //     contents   checksum ──► slot                  finds an equal block; the bytes decide
 //
@@ -40,6 +40,8 @@ public final class ReadCache {
         var wasAskedFor = false
     }
 
+    /// How many places there may be for each slot; more are made room for like contents. Of zeroes there may be as many as slots.
+    private static var placesPerSlot: Int { 2 }
     /// How many places one content may have; the next equal block has a slot of its own.
     static var placesPerSlotMax: Int { 256 }
     /// How many slots the hand passes over for one block before it takes any.
@@ -50,6 +52,8 @@ public final class ReadCache {
     private static var tableBytesPerBlock: Int { 240 }
     /// How many blocks are remembered that were read lately, for each that may be kept.
     private static var recentPerBlock: Int { 8 }
+    /// What stands for a slot at places of zeroes.
+    private static var zeroes: Int { -1 }
 
     /// The counters.
     public var statistics: Statistics {
@@ -65,6 +69,9 @@ public final class ReadCache {
     private var chunks: [ByteBuffer] = []
     private var hand = 0
     private var places: [Place: Int] = [:]
+    private var zeroPlaces = 0
+    /// How many of the places are each disk's.
+    private var placeCounts: [UInt32: Int] = [:]
     private var contents: [UInt32: Int] = [:]
     private var recent: RecentReads
     private var counters = Statistics()
@@ -78,13 +85,14 @@ public final class ReadCache {
         recent = RecentReads(count: slotCountMax * Self.recentPerBlock)
     }
 
-    /// A number for a disk. What is here of a disk that is gone leaves as others come.
+    /// A number for a disk, until `removeDisk`.
     func addDisk() -> UInt32 {
         diskCount &+= 1
-        // After four thousand million disks the first number comes again.
-        if diskCount == 0 { removeAll() }
         return diskCount
     }
+
+    /// Lets go of all that is here of a disk.
+    func removeDisk(_ disk: UInt32) { remove(disk, SectorRange(from: 0, to: .max)) }
 
     /// What is here of `range`, if all of it is.
     func read(_ disk: UInt32, _ range: SectorRange) -> ByteBuffer? {
@@ -99,13 +107,17 @@ public final class ReadCache {
                 counters.missedBlocks &+= UInt64(blocks.count)
                 return nil
             }
+            if slot != Self.zeroes { slots[slot].wasAskedFor = true }
             found.append(slot)
         }
         counters.foundBlocks &+= UInt64(blocks.count)
         var buffer = ByteBufferAllocator().buffer(capacity: found.count * BlockGeometry.blockBytes)
         for slot in found {
-            slots[slot].wasAskedFor = true
-            if var bytes = content(of: slot) { buffer.writeBuffer(&bytes) }
+            if slot == Self.zeroes {
+                buffer.writeRepeatingByte(0, count: BlockGeometry.blockBytes)
+            } else if let bytes = content(of: slot) {
+                buffer.writeImmutableBuffer(bytes)
+            }
         }
         buffer.moveReaderIndex(forwardBy: Int(range.start % BlockGeometry.sectorsPerBlock) * BlockGeometry.sectorBytes)
         return buffer.readSlice(length: range.byteCount)
@@ -123,35 +135,50 @@ public final class ReadCache {
 
     /// Lets go of the blocks that `range` touches.
     func remove(_ disk: UInt32, _ range: SectorRange) {
+        guard let count = placeCounts[disk] else { return }
         let blocks = range.blocks
-        if blocks.count <= places.count {
+        if blocks.count <= count {
             for block in blocks { remove(Place(disk: disk, block: block)) }
         } else {
             for place in places.keys.filter({ $0.disk == disk && blocks.contains($0.block) }) { remove(place) }
         }
     }
 
-    private func removeAll() {
-        (slots, freeSlots, chunks, places, contents, hand) = ([], [], [], [:], [:], 0)
-    }
-
     // MARK: Slots
 
     private func insert(_ place: Place, _ bytes: ByteBuffer) {
-        // Zeroes are mostly holes, which cost the disk nothing.
-        guard places[place] == nil, !bytes.isAllZeroes else { return }
+        guard places[place] == nil else { return }
+        if bytes.isAllZeroes {
+            if zeroPlaces < slotCountMax { add(place, Self.zeroes) }
+            return
+        }
+        while places.count - zeroPlaces >= Self.placesPerSlot * slotCountMax { evict() }
         let checksum = CRC32C.checksum(of: bytes)
         if let slot = contents[checksum], slots[slot].places.count < Self.placesPerSlotMax, content(of: slot) == bytes {
             counters.sharedBlocks &+= 1
             slots[slot].places.append(place)
-            places[place] = slot
-            return
+            return add(place, slot)
         }
         let slot = freeSlot()
         chunks[slot / Self.blocksPerChunk].setBuffer(bytes, at: slot % Self.blocksPerChunk * BlockGeometry.blockBytes)
         slots[slot] = Slot(checksum: checksum, places: [place])
-        places[place] = slot
+        add(place, slot)
         contents[checksum] = slot
+    }
+
+    private func add(_ place: Place, _ slot: Int) {
+        places[place] = slot
+        placeCounts[place.disk, default: 0] += 1
+        if slot == Self.zeroes { zeroPlaces += 1 }
+    }
+
+    /// Takes a place out of the table; nil when it is not there.
+    private func drop(_ place: Place) -> Int? {
+        guard let slot = places.removeValue(forKey: place) else { return nil }
+        let left = (placeCounts[place.disk] ?? 1) - 1
+        placeCounts[place.disk] = left == 0 ? nil : left
+        if slot == Self.zeroes { zeroPlaces -= 1 }
+        return slot
     }
 
     private func content(of slot: Int) -> ByteBuffer? {
@@ -160,13 +187,13 @@ public final class ReadCache {
     }
 
     private func remove(_ place: Place) {
-        guard let slot = places.removeValue(forKey: place) else { return }
+        guard let slot = drop(place), slot != Self.zeroes else { return }
         if let index = slots[slot].places.firstIndex(of: place) { slots[slot].places.remove(at: index) }
         if slots[slot].places.isEmpty { free(slot) }
     }
 
     private func free(_ slot: Int) {
-        for place in slots[slot].places { places[place] = nil }
+        for place in slots[slot].places { _ = drop(place) }
         if contents[slots[slot].checksum] == slot { contents[slots[slot].checksum] = nil }
         slots[slot] = Slot()
         freeSlots.append(slot)
@@ -184,9 +211,11 @@ public final class ReadCache {
         return slots.count - 1
     }
 
-    /// Frees the slot under the hand, or the next one that was not asked for. None is free before.
+    /// Frees the slot under the hand, or the next one that was not asked for. There is one that is not free.
     private func evict() {
-        for _ in 0..<Self.passedOverMax where slots[hand].wasAskedFor {
+        var passedOver = 0
+        while slots[hand].places.isEmpty || slots[hand].wasAskedFor && passedOver < Self.passedOverMax {
+            if slots[hand].wasAskedFor { passedOver += 1 }
             slots[hand].wasAskedFor = false
             hand = (hand + 1) % slots.count
         }

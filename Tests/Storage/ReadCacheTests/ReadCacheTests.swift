@@ -52,7 +52,7 @@ import Testing
     }
 
     @Test func equalBlocksTakeTheRoomOfOne() {
-        let cache = cache(blocks: 4)
+        let cache = cache(blocks: 200)
         let disks = [cache.addDisk(), cache.addDisk()]
         for disk in disks { for place in 0..<10 as Range<UInt64> { readTwice(cache, disk, place, block(7)) } }
         #expect(cache.statistics.usedBytes == Self.blockBytes && cache.statistics.standForBytes == 20 * Self.blockBytes)
@@ -65,10 +65,28 @@ import Testing
         cache.remove(disks[1], SectorRange(from: 0, to: 1 << 40))
         #expect(cache.statistics.usedBytes == 0 && cache.statistics.standForBytes == 0)
         // Zeroes take none, and more places than one content may have begin anew.
-        readTwice(cache, disks[0], 99, ByteBuffer(repeating: 0, count: Self.blockBytes))
-        #expect(cache.statistics.usedBytes == 0)
+        let zeroes = ByteBuffer(repeating: 0, count: Self.blockBytes)
+        readTwice(cache, disks[0], 999, zeroes)
+        #expect(cache.read(disks[0], range(999..<1_000)) == zeroes && cache.statistics.usedBytes == 0)
         for place in 0..<UInt64(ReadCache.placesPerSlotMax + 1) { readTwice(cache, disks[0], place, block(7)) }
         #expect(cache.statistics.usedBytes == 2 * Self.blockBytes)
+    }
+
+    /// The tables are bounded too, whatever is equal, and a disk that is gone leaves nothing.
+    @Test func placesAreBounded() {
+        let cache = cache(blocks: 64)
+        let (first, second) = (cache.addDisk(), cache.addDisk())
+        for place in 0..<400 as Range<UInt64> {
+            readTwice(cache, first, place, block(Int(place) % 3 + 1))
+            readTwice(cache, second, place, ByteBuffer(repeating: 0, count: Self.blockBytes))
+            #expect(cache.statistics.standForBytes <= (2 + 1) * 66 * Self.blockBytes)
+        }
+        #expect(cache.statistics.evictedBlocks > 0)
+        #expect(cache.read(first, range(399..<400)) == block(399 % 3 + 1) && cache.read(second, range(0..<1)) != nil)
+        cache.removeDisk(first)
+        #expect(cache.read(first, range(399..<400)) == nil && cache.read(second, range(0..<1)) != nil && cache.statistics.usedBytes == 0)
+        cache.removeDisk(second)
+        #expect(cache.statistics.standForBytes == 0)
     }
 
     /// What is asked for stays, what is not goes, and the room is never passed.
