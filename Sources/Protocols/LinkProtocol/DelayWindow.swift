@@ -140,7 +140,7 @@ public struct DelayWindow: Sendable {
     }
 
     /// The pace on a line that loses packets, in parts of what arrives: less while there is a queue, and now and then clearly more.
-    private var lossyGain: Double { isLineFull ? 0.85 : roundsSinceProbe == 0 ? 1.25 : 1 }
+    private var lossyGain: Double { isLineFull ? 0.85 : roundsSinceProbe == 0 ? 1.25 : 1.05 }
 
     private func room(isUrgent: Bool) -> Int {
         isUrgent ? windowBytes + max(Self.burstBytes, windowBytes / 8) : windowBytes
