@@ -17,7 +17,7 @@ PARSER ?= pdu
 SECONDS ?= 600
 LAB ?= .lab
 # Tests of modules that know no clock but a simulated one run side by side; others measure real time, and run alone.
-PURE = '^(Blocks|CloudOnlyDisk|Disks|LinkProtocol|PacketWAN|SCSI|SecureCache|Simulation|Volumes|WriteLog)Tests[.]'
+PURE = '^(Blocks|CloudOnlyDisk|Disks|LinkProtocol|PacketWAN|ReadCache|SCSI|SecureCache|Simulation|Volumes|WriteLog)Tests[.]'
 SOURCES = Package.swift Sources Tests
 
 # What building, testing and the benchmarks need from Debian, and the command or file that shows it is there.

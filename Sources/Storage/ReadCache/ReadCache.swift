@@ -41,15 +41,15 @@ public final class ReadCache {
     }
 
     /// How many places there may be for each slot; more are made room for like contents. Of zeroes there may be as many as slots.
-    private static var placesPerSlot: Int { 2 }
+    private static var placesPerSlot: Int { 8 }
     /// How many places one content may have; the next equal block has a slot of its own.
     static var placesPerSlotMax: Int { 256 }
     /// How many slots the hand passes over for one block before it takes any.
     static var passedOverMax: Int { 64 }
     /// Memory is taken in pieces of so many blocks.
     private static var blocksPerChunk: Int { 256 }
-    /// What a block takes in the tables, in bytes: a slot, two places and their entries, and eight that were read lately.
-    private static var tableBytesPerBlock: Int { 240 }
+    /// What a block takes in the tables, in bytes: a slot and its checksum, eight places with their entries, and eight blocks that were read lately.
+    private static var tableBytesPerBlock: Int { 600 }
     /// How many blocks are remembered that were read lately, for each that may be kept.
     private static var recentPerBlock: Int { 8 }
     /// What stands for a slot at places of zeroes.
