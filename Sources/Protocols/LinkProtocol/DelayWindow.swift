@@ -38,6 +38,8 @@ public struct DelayWindow: Sendable {
 
     /// On a lossy line: how often the pace is raised, and in how many rounds the most that arrived counts.
     static let probeRounds = 8
+    /// The pace there, in parts of what arrives: while there is a queue, to see whether more arrives, and else.
+    static let lossyGains = (full: 0.85, probe: 1.25, usual: 1.05)
     /// What may be on its way on a line that loses packets, held up or not, in round trips' worth of what arrives.
     static let lossyRoundTrips = 4.0
     /// By how much the window grows in a round trip without a queue: the first one, and each of many.
@@ -46,10 +48,10 @@ public struct DelayWindow: Sendable {
 
     /// Two round trips with half the window, and two whose measurements still tell of them.
     static let drainRounds = 4
-    /// Where a round trip takes seconds, the window is steered in so many of them before it is drained again.
-    static let roundsBetweenDrains = 8
     /// Those of them in which the window is whole again.
     static let roundsAfterDrain = 2
+    /// Where a round trip takes seconds, the window is steered in so many of them before it is drained again.
+    static let roundsBetweenDrains = 8
 
     /// What the window says to a frame.
     public enum Verdict: Equatable, Sendable {
@@ -139,8 +141,9 @@ public struct DelayWindow: Sendable {
         max(isLossy ? max(base / 8, min(4e6, base / 5)) : max(base / 64, min(1e6, base / 5)), isNear ? 1e6 : 250_000)
     }
 
-    /// The pace on a line that loses packets, in parts of what arrives: less while there is a queue, and now and then clearly more.
-    private var lossyGain: Double { isLineFull ? 0.85 : roundsSinceProbe == 0 ? 1.25 : 1.05 }
+    private var lossyGain: Double {
+        isLineFull ? Self.lossyGains.full : roundsSinceProbe == 0 ? Self.lossyGains.probe : Self.lossyGains.usual
+    }
 
     private func room(isUrgent: Bool) -> Int {
         isUrgent ? windowBytes + max(Self.burstBytes, windowBytes / 8) : windowBytes

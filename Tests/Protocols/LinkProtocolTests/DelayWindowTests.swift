@@ -107,19 +107,23 @@ import Testing
         #expect(slowest <= max(roundTrip * 2, UInt64(line.queueAllowanceMicroseconds * 1000)), figures)
     }
 
-    /// What arrives in `milliseconds` on a line that was used for ten seconds and then changed, after another `settling`.
-    static func goodputAfterChange(to shape: SimulatedLine.Shape, settling: TimeAmount) -> Double {
-        let line = SimulatedLine(.init(rate: 6_250_000, roundTrip: .milliseconds(40), queue: .milliseconds(40)), seed: 4)
+    /// Home, which sends long answers as fast as they go.
+    private static func sendBulk(on line: SimulatedLine) -> LinkSession {
         let home = line.session(.acceptor)
         let data = ByteBuffer(repeating: 1, count: LinkLimits.pieceBytes)
-        func fill() {
+        line.onAction = { end, action in
+            guard end == .acceptor, action == .sessionStarted || action == .becameWritable(.demand) else { return }
             while home.isWritable(.demand, isBulk: true), let piece = data.getSlice(at: 0, length: home.preferredPieceBytes) {
                 _ = home.enqueue(.readData(read: 0, offset: 0, data: piece), .demand, isBulk: true)
             }
         }
-        line.onAction = { end, action in
-            if end == .acceptor, action == .sessionStarted || action == .becameWritable(.demand) { fill() }
-        }
+        return home
+    }
+
+    /// What arrives in `milliseconds` on a line that was used for ten seconds and then changed, after another `settling`.
+    static func goodputAfterChange(to shape: SimulatedLine.Shape, settling: TimeAmount) -> Double {
+        let line = SimulatedLine(.init(rate: 6_250_000, roundTrip: .milliseconds(40), queue: .milliseconds(40)), seed: 4)
+        let home = Self.sendBulk(on: line)
         for _ in 0..<2 { line.connect() }
         line.run(for: .seconds(10))
         line.shape = shape
@@ -137,16 +141,7 @@ import Testing
     @Test(arguments: [5, 40, 100, 200]) func aLineIsSoonFullThoughTCPBeginsSlowly(milliseconds: Int64) {
         let roundTrip = TimeAmount.milliseconds(milliseconds)
         let line = SimulatedLine(.init(rate: 12_500_000, roundTrip: roundTrip, queue: roundTrip, startsSlowly: true), seed: 5)
-        let home = line.session(.acceptor)
-        let data = ByteBuffer(repeating: 1, count: LinkLimits.pieceBytes)
-        func fill() {
-            while home.isWritable(.demand, isBulk: true), let piece = data.getSlice(at: 0, length: home.preferredPieceBytes) {
-                _ = home.enqueue(.readData(read: 0, offset: 0, data: piece), .demand, isBulk: true)
-            }
-        }
-        line.onAction = { end, action in
-            if end == .acceptor, action == .sessionStarted || action == .becameWritable(.demand) { fill() }
-        }
+        let home = Self.sendBulk(on: line)
         for _ in 0..<4 { line.connect() }
         var share = 0.0
         var rounds = 0
