@@ -103,9 +103,9 @@ final class PeerLink: LinkDelegate {
     /// Sends a message of a volume. In bulk, volumes that have more than the class takes have equal shares of it.
     /// - Returns: false when the class takes no more, or other volumes come first; then `onTurn` or `onWritable` will be called.
     func send(_ message: LinkMessage, of volume: VolumeIdentifier, class trafficClass: TrafficClass, bulk: Bool) -> Bool {
-        guard bulk else { return endpoint.send(message, class: trafficClass) }
+        guard bulk else { return endpoint.send(message, class: trafficClass, of: volume) }
         return turns[Int(trafficClass.rawValue)].send(message.encodedBytes, of: volume) {
-            endpoint.send(message, class: trafficClass, bulk: true)
+            endpoint.send(message, class: trafficClass, bulk: true, of: volume)
         }
     }
 

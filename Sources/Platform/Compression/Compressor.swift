@@ -25,6 +25,11 @@ public final class Compressor {
     /// Compression that saves less than one part in this many does not pay.
     static let leastSaving = 16
 
+    /// True when so many bytes in place of others are worth their decompression.
+    public static func pays(_ compressedBytes: Int, for plainBytes: Int) -> Bool { compressedBytes <= longest(plainBytes) }
+
+    private static func longest(_ plainBytes: Int) -> Int { plainBytes - plainBytes / leastSaving }
+
     // The libraries' contexts. They are made when first used, and freed with this object.
     private var lz4State: UnsafeMutableRawPointer?
     private var compressionContext: OpaquePointer?
@@ -45,7 +50,7 @@ public final class Compressor {
         let count = bytes.readableBytes
         guard count > Self.leastSaving, count <= Self.maximumBytes else { return nil }
         // No more room than pays: the library gives up by itself when it does not suffice.
-        let room = count - count / Self.leastSaving
+        let room = Self.longest(count)
         var output = ByteBuffer()
         output.reserveCapacity(headroom + room)
         output.writeRepeatingByte(0, count: headroom)

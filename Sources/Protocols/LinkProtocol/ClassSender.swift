@@ -1,3 +1,4 @@
+import Blocks
 import DequeModule
 import NIOCore
 
@@ -22,13 +23,20 @@ struct SentFrame {
     var wasSentAgain = false
 }
 
+/// A frame that was never sent, whose sequence is still 0.
+struct QueuedFrame {
+    var bytes: ByteBuffer
+    /// The volume whose data it carries, if that is known.
+    let volume: VolumeIdentifier?
+}
+
 /// What one end sends in a class: the queue, what is on its way, credit. A class, because a session asks its senders for each frame who
 /// has one: of a value in an array the question would copy all queues' references.
 final class ClassSender {
     let trafficClass: TrafficClass
-    /// Frames that were never sent, whose sequence is still 0. `bulk` is used by demand only.
-    private var queue = Deque<ByteBuffer>()
-    private var bulkQueue = Deque<ByteBuffer>()
+    /// `bulk` is used by demand only.
+    private var queue = Deque<QueuedFrame>()
+    private var bulkQueue = Deque<QueuedFrame>()
     private var queuedPlainBytes = 0
     private var queuedBulkBytes = 0
     /// The cost of frames that are on their way or wait to be sent again.
@@ -84,13 +92,13 @@ final class ClassSender {
     }
 
     /// Queues a message, cut into frames when it is too long for one.
-    func enqueue(_ message: LinkMessage, isBulk: Bool) -> Bool {
+    func enqueue(_ message: LinkMessage, isBulk: Bool, of volume: VolumeIdentifier?) -> Bool {
         let byteCount = message.encodedBytes
         guard message.isEncodable, byteCount <= LinkLimits.framePayloadBytes || trafficClass.isOrdered else { return false }
         if byteCount <= LinkLimits.framePayloadBytes {
             var frame = Self.begin(trafficClass, payloadBytes: byteCount, hasMore: false)
             message.encode(into: &frame)
-            append(frame, isBulk: isBulk)
+            append(QueuedFrame(bytes: frame, volume: volume), isBulk: isBulk)
             return true
         }
         var whole = ByteBuffer()
@@ -99,7 +107,7 @@ final class ClassSender {
         while let part = whole.readSlice(length: min(LinkLimits.framePayloadBytes, whole.readableBytes)), part.readableBytes > 0 {
             var frame = Self.begin(trafficClass, payloadBytes: part.readableBytes, hasMore: whole.readableBytes > 0)
             frame.writeImmutableBuffer(part)
-            append(frame, isBulk: isBulk)
+            append(QueuedFrame(bytes: frame, volume: volume), isBulk: isBulk)
         }
         return true
     }
@@ -111,12 +119,12 @@ final class ClassSender {
         return frame
     }
 
-    private func append(_ frame: ByteBuffer, isBulk: Bool) {
+    private func append(_ frame: QueuedFrame, isBulk: Bool) {
         if isSeparate(isBulk) {
-            queuedBulkBytes += frame.readableBytes
+            queuedBulkBytes += frame.bytes.readableBytes
             bulkQueue.append(frame)
         } else {
-            queuedPlainBytes += frame.readableBytes
+            queuedPlainBytes += frame.bytes.readableBytes
             queue.append(frame)
         }
     }
@@ -130,13 +138,13 @@ final class ClassSender {
     func head(_ lane: Lane) -> Int? {
         if lane != .bulkDemand, let sequence = again.first { return sent[Int(sequence - firstSequence)].cost }
         guard let frame = lane == .bulkDemand ? bulkQueue.first : queue.first, sent.count < LinkLimits.windowFrames,
-            spentCredit &+ UInt64(frame.readableBytes + reserve(lane == .bulkDemand)) <= credit
+            spentCredit &+ UInt64(frame.bytes.readableBytes + reserve(lane == .bulkDemand)) <= credit
         else { return nil }
-        return frame.readableBytes
+        return frame.bytes.readableBytes
     }
 
-    /// Takes the frame that `head` spoke of.
-    func take(_ lane: Lane, on connection: ConnectionIdentifier, inFlight: Int, now: NIODeadline) -> ByteBuffer? {
+    /// Takes the frame that `head` spoke of. Of one that is sent again the volume is not known any more.
+    func take(_ lane: Lane, on connection: ConnectionIdentifier, inFlight: Int, now: NIODeadline) -> QueuedFrame? {
         if lane != .bulkDemand, let sequence = again.popFirst() {
             let index = Int(sequence - firstSequence)
             sent[index].state = .inFlight
@@ -144,17 +152,17 @@ final class ClassSender {
             sent[index].connection = connection
             sent[index].sentAt = now
             sent[index].wireBytes = sent[index].cost
-            return sent[index].bytes
+            return QueuedFrame(bytes: sent[index].bytes, volume: nil)
         }
         guard var frame = lane == .bulkDemand ? bulkQueue.popFirst() : queue.popFirst() else { return nil }
-        frame.setInteger(nextSequence, at: frame.readerIndex + FrameHeader.byteCount - 8)
-        let cost = frame.readableBytes
+        frame.bytes.setInteger(nextSequence, at: frame.bytes.readerIndex + FrameHeader.byteCount - 8)
+        let cost = frame.bytes.readableBytes
         if lane == .bulkDemand { queuedBulkBytes -= cost } else { queuedPlainBytes -= cost }
         unacknowledgedBytes += cost
         spentCredit &+= UInt64(cost)
         sent.append(
             SentFrame(
-                bytes: frame, cost: cost, wireBytes: cost, connection: connection, sentAt: now, inFlightWhenSent: inFlight + cost)
+                bytes: frame.bytes, cost: cost, wireBytes: cost, connection: connection, sentAt: now, inFlightWhenSent: inFlight + cost)
         )
         return frame
     }

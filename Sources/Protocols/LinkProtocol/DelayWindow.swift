@@ -36,6 +36,9 @@ public struct DelayWindow: Sendable {
     /// A line that is full brings no more in a round trip than in the one before; TCP that begins brings twice as much.
     static let growthOfTCP = 1.25
 
+    /// More than this is never put down to the work of the ends.
+    static let workMax = 2e6
+
     /// On a lossy line: how often the pace is raised, and in how many rounds the most that arrived counts.
     static let probeRounds = 8
     /// The pace there, in parts of what arrives: while there is a queue, to see whether more arrives, and else.
@@ -85,6 +88,9 @@ public struct DelayWindow: Sendable {
 
     private var roundStart: NIODeadline?
     private var roundMinimum = Double.infinity
+    /// The sum of what the round trips of the round took, and their number.
+    private var roundSum = 0.0
+    private var roundSamples = 0.0
     private var roundRate = 0.0
     private var roundFrameBytes = 0.0
     private var roundLimited = false
@@ -141,6 +147,19 @@ public struct DelayWindow: Sendable {
         max(isLossy ? max(base / 8, min(4e6, base / 5)) : max(base / 64, min(1e6, base / 5)), isNear ? 1e6 : 250_000)
     }
 
+    /// How much longer than for others of its round a frame that found no queue seems to take because the ends are busy. A queue holds up all of a
+    /// round; what holds up some of them more than the target is work.
+    private var work: Double {
+        guard roundSamples > 0 else { return 0 }
+        return min(max(roundSum / roundSamples - roundMinimum - target, 0), Self.workMax)
+    }
+
+    private mutating func forgetRoundTrips() {
+        roundMinimum = .infinity
+        roundSum = 0
+        roundSamples = 0
+    }
+
     private var lossyGain: Double {
         isLineFull ? Self.lossyGains.full : roundsSinceProbe == 0 ? Self.lossyGains.probe : Self.lossyGains.usual
     }
@@ -181,7 +200,7 @@ public struct DelayWindow: Sendable {
     /// Time in which nothing was on its way is no part of a round.
     private mutating func beginRoundAfterPause(now: NIODeadline) {
         roundStart = now
-        roundMinimum = .infinity
+        forgetRoundTrips()
         arrivedInRound = 0
         lastRound = (0, 0)
         roundLimited = false
@@ -220,6 +239,8 @@ public struct DelayWindow: Sendable {
         let sample = max(1000, Double(roundTrip.nanoseconds))
         noteBase(sample, now: now)
         latestRoundTrip = roundTrip
+        roundSum += sample
+        roundSamples += 1
         if sample < roundMinimum {
             roundMinimum = sample
             roundRate = Double(inFlightWhenSent) / sample
@@ -280,7 +301,7 @@ public struct DelayWindow: Sendable {
     private mutating func endRound(now: NIODeadline) {
         defer {
             roundStart = now
-            roundMinimum = .infinity
+            forgetRoundTrips()
             previousRoundLimited = roundLimited
             roundLimited = false
             arrivedInRound = 0
@@ -300,7 +321,7 @@ public struct DelayWindow: Sendable {
         }
         roundsSinceDrain += 1
         guard roundMinimum.isFinite, roundRate > 0 else { return }
-        let goal = target + roundFrameBytes / roundRate
+        let goal = target + roundFrameBytes / roundRate + work
         let queue = roundMinimum - base
         isLineFull = !isStarting && queue >= goal
         // A round that had little to send says nothing, unless there was a queue nevertheless: then the connections
@@ -335,7 +356,9 @@ public struct DelayWindow: Sendable {
             setWindow(window * (1 + growth))
             growth = min(2 * growth, Self.growthMax)
         } else {
-            setWindow((window + estimate) / 2)
+            // Frames that find less on their way than there may be are the quickest, and there is less when the ends are busy: that is no reason to
+            // send less, nor to take a queue for longer than it is.
+            setWindow((window + max(estimate, window * (base + goal) / (base + queue))) / 2)
             growth = isLossy ? Self.growthMax : Self.growthMin
         }
         if queue <= goal * 1.25 {

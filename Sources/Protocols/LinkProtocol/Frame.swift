@@ -4,11 +4,13 @@ import NIOCore
 //
 //   0        1        2        3        4                 8                 12                        20
 //   +--------+--------+--------+--------+-----------------+-----------------+-------------------------+-----------
-//   | kind   | class  | flags  | 0      | payload bytes   | plain bytes     | sequence or token       | payload
+//   | kind   | class  | flags  | stream | payload bytes   | plain bytes     | sequence or token       | payload
 //   +--------+--------+--------+--------+-----------------+-----------------+-------------------------+-----------
 //
-// flags: bits 0-1 compression (0 none, 1 LZ4, 2 Zstandard), bit 2 "more": the message goes on in the next
+// flags: bits 0-1 compression (0 none, 1 LZ4, 2 Zstandard, 3 Zstandard in a stream), bit 2 "more": the message goes on in the next
 // sequence of the class. `payload bytes` is what crosses the line, `plain bytes` what comes out of decompression.
+// stream: which of the connection's streams of compression (bits 0-1), how many frames it had before, modulo 32 (bits 2-6), and whether it
+// begins anew with this frame (bit 7); else 0.
 
 /// What a frame is for.
 public enum FrameKind: UInt8, Sendable {
@@ -25,6 +27,33 @@ public enum FrameCompression: UInt8, Sendable, CaseIterable {
     case none = 0
     case lz4 = 1
     case zstandard = 2
+    /// What came before in the same stream of the connection is needed to open it.
+    case zstandardStream = 3
+}
+
+/// One of the streams of compression of a connection, as a frame names it.
+public struct FrameStream: Equatable, Sendable {
+    /// From 0 to `LinkLimits.compressionStreams - 1`.
+    public var number: Int
+    /// How many frames the stream had before this one, modulo `countModulus`: a stream from which one is missing opens to other bytes than went in.
+    public var count: Int
+    /// The frame refers to none before it.
+    public var isNew: Bool
+
+    /// What `count` is counted by.
+    public static let countModulus = 32
+
+    public init(number: Int = 0, count: Int = 0, isNew: Bool = false) {
+        self.number = number
+        self.count = count
+        self.isNew = isNew
+    }
+
+    var byte: UInt8 { UInt8(truncatingIfNeeded: number & 3 | (count % Self.countModulus) << 2) | (isNew ? 0x80 : 0) }
+
+    init(byte: UInt8) {
+        self.init(number: Int(byte & 3), count: Int(byte >> 2) % Self.countModulus, isNew: byte & 0x80 != 0)
+    }
 }
 
 /// Why bytes from the other side are not a frame, or not one that may come now.
@@ -44,6 +73,8 @@ public struct FrameHeader: Equatable, Sendable {
     /// The class of a data frame; `demand` (0) in the others.
     public var trafficClass: TrafficClass
     public var compression: FrameCompression
+    /// With `zstandardStream`: which; otherwise the default.
+    public var stream = FrameStream()
     /// The message goes on in the frame with the next sequence.
     public var hasMore: Bool
     /// The bytes that follow the header on the line.
@@ -69,7 +100,7 @@ public struct FrameHeader: Equatable, Sendable {
     /// Appends the encoded header.
     public func encode(into buffer: inout ByteBuffer) {
         buffer.writeMultipleIntegers(
-            kind.rawValue, trafficClass.rawValue, compression.rawValue | (hasMore ? 4 : 0), UInt8(0),
+            kind.rawValue, trafficClass.rawValue, compression.rawValue | (hasMore ? 4 : 0), stream.byte,
             UInt32(truncatingIfNeeded: payloadBytes), UInt32(truncatingIfNeeded: plainBytes), sequence)
     }
 
@@ -77,26 +108,38 @@ public struct FrameHeader: Equatable, Sendable {
     /// - Returns: nil when the bytes do not suffice yet.
     public static func decode(from buffer: inout ByteBuffer) throws(LinkViolation) -> FrameHeader? {
         guard buffer.readableBytes >= byteCount,
-            let (kindByte, classByte, flags, reserved, payload, plain, sequence) = buffer.readMultipleIntegers(
+            let (kindByte, classByte, flags, streamByte, payload, plain, sequence) = buffer.readMultipleIntegers(
                 as: (UInt8, UInt8, UInt8, UInt8, UInt32, UInt32, UInt64).self)
         else { return nil }
         guard let kind = FrameKind(rawValue: kindByte) else { throw LinkViolation("unknown kind of frame \(kindByte)") }
         guard let trafficClass = TrafficClass(rawValue: classByte) else { throw LinkViolation("unknown class \(classByte)") }
-        guard let compression = FrameCompression(rawValue: flags & 3), flags & ~7 == 0, reserved == 0 else {
-            throw LinkViolation("unknown flags")
-        }
-        guard payload <= UInt32(LinkLimits.framePayloadBytes), plain <= UInt32(LinkLimits.framePayloadBytes) else {
-            throw LinkViolation("frame of \(max(payload, plain)) bytes")
-        }
-        guard compression == .none ? payload == plain : (kind == .data && payload < plain) else {
-            throw LinkViolation("lengths that do not fit the compression")
-        }
+        guard let compression = FrameCompression(rawValue: flags & 3), flags & ~7 == 0, streamByte == 0 || compression == .zstandardStream
+        else { throw LinkViolation("unknown flags") }
+        let stream = FrameStream(byte: streamByte)
+        try check(compression, kind, payload: Int(payload), plain: Int(plain))
         guard kind == .data || (trafficClass == .demand && flags == 0) else {
             throw LinkViolation("class or flags on a frame without data")
         }
-        return FrameHeader(
+        var header = FrameHeader(
             kind: kind, trafficClass: trafficClass, compression: compression, hasMore: flags & 4 != 0, payloadBytes: Int(payload),
             plainBytes: Int(plain), sequence: sequence)
+        header.stream = stream
+        return header
+    }
+
+    private static func check(_ compression: FrameCompression, _ kind: FrameKind, payload: Int, plain: Int) throws(LinkViolation) {
+        // What does not shrink goes through a stream all the same, for those behind it.
+        let overhead = compression == .zstandardStream ? LinkLimits.compressionOverheadBytes : 0
+        guard plain <= LinkLimits.framePayloadBytes, payload <= LinkLimits.framePayloadBytes + overhead else {
+            throw LinkViolation("frame of \(max(payload, plain)) bytes")
+        }
+        let fits =
+            switch compression {
+            case .none: payload == plain
+            case .lz4, .zstandard: kind == .data && payload < plain
+            case .zstandardStream: kind == .data && payload > 0 && plain > 0 && payload <= plain + overhead
+            }
+        guard fits else { throw LinkViolation("lengths that do not fit the compression") }
     }
 }
 

@@ -7,6 +7,10 @@ public enum LinkLimits {
     public static let pieceBytes = 16 * 1024
     /// The payload of one frame: a piece and the fields before it. A frame that announces more ends its connection.
     public static let framePayloadBytes = pieceBytes + 64
+    /// So much longer than its plain bytes may be what a stream of compression makes of a frame. One that announces more ends its connection.
+    public static let compressionOverheadBytes = 64
+    /// Streams of compression of one connection and direction. More volumes than that have their frames compressed each on its own.
+    public static let compressionStreams = 4
     /// The encoded size of a call, an answer or a notice. Bigger ones are refused by `enqueue`; a reassembly that
     /// grows beyond it ends the session.
     public static let controlMessageBytes = 1024 * 1024

@@ -19,9 +19,9 @@ extension LinkSession {
         return copyTransmission(now: now) ?? acknowledgementTransmission(now: now) ?? dataTransmission(now: now)
     }
 
-    /// Says that a data frame took fewer bytes on the line than were counted, because it was compressed.
+    /// Says that a data frame took fewer bytes on the line than were counted, because it was compressed. A few more don't count.
     public func compressed(_ transmission: LinkTransmission, wireBytes: Int) {
-        guard transmission.header.kind == .data else { return }
+        guard transmission.header.kind == .data, wireBytes < transmission.bytes.readableBytes else { return }
         let trafficClass = transmission.header.trafficClass
         if transmission.isCopy { return copyCompressed(trafficClass, saved: transmission.bytes.readableBytes - wireBytes) }
         let saved = senders[Int(trafficClass.rawValue)].setWireBytes(wireBytes, sequence: transmission.header.sequence)
@@ -111,8 +111,9 @@ extension LinkSession {
         let place = Int(trafficClass.rawValue)
         let before = senders[place].nextSequence
         guard
-            let bytes = senders[place].take(lane, on: connections[index].identifier, inFlight: window.inFlightBytes, now: now)
+            let frame = senders[place].take(lane, on: connections[index].identifier, inFlight: window.inFlightBytes, now: now)
         else { return nil }
+        let bytes = frame.bytes
         let byteCount = bytes.readableBytes
         window.sent(byteCount, now: now)
         shaper.sent(trafficClass, byteCount: byteCount, now: now)
@@ -126,7 +127,8 @@ extension LinkSession {
         noteRoom()
         var header = bytes
         guard let decoded = try? FrameHeader.decode(from: &header) else { return nil }
-        let transmission = LinkTransmission(connection: connections[index].identifier, header: decoded, bytes: bytes)
+        let transmission = LinkTransmission(
+            connection: connections[index].identifier, header: decoded, bytes: bytes, isBulk: !lane.isQuiet, volume: frame.volume)
         if lane == .urgentDemand { prepareCopy(of: transmission, now: now) }
         return transmission
     }

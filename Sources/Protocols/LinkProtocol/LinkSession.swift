@@ -59,12 +59,21 @@ public struct LinkTransmission: Sendable {
     public let bytes: ByteBuffer
     /// It is the data frame that left last once more, on another connection: it goes as that went.
     public let isCopy: Bool
+    /// One of many frames that follow one another; nobody waits for just this one.
+    public let isBulk: Bool
+    /// The volume whose data it carries, if that is known.
+    public let volume: VolumeIdentifier?
 
-    init(connection: ConnectionIdentifier, header: FrameHeader, bytes: ByteBuffer, isCopy: Bool = false) {
+    init(
+        connection: ConnectionIdentifier, header: FrameHeader, bytes: ByteBuffer, isCopy: Bool = false, isBulk: Bool = false,
+        volume: VolumeIdentifier? = nil
+    ) {
         self.connection = connection
         self.header = header
         self.bytes = bytes
         self.isCopy = isCopy
+        self.isBulk = isBulk
+        self.volume = volume
     }
 
     /// The payload, not compressed.
@@ -157,16 +166,19 @@ public final class LinkSession {
     /// Queues a message.
     /// - Parameter isBulk: in the class `demand`, an answer that may be overtaken by others: a piece of a long read. In the class `control`, what
     ///   leaves most of the room to calls.
+    /// - Parameter volume: whose data it carries: what the frames of one volume have in common, compression may use.
     /// - Returns: false when there is no session yet, when the class is full (`becameWritable` will follow), or when
     ///   the message breaks a limit of the protocol.
-    public func enqueue(_ message: LinkMessage, _ trafficClass: TrafficClass, isBulk: Bool = false) -> Bool {
+    public func enqueue(
+        _ message: LinkMessage, _ trafficClass: TrafficClass, isBulk: Bool = false, of volume: VolumeIdentifier? = nil
+    ) -> Bool {
         guard sessionIdentifier != 0, !isClosed else { return false }
         let index = Int(trafficClass.rawValue)
         if senders[index].isFull(isBulk: isBulk) {
             noteFull(index, isBulk: isBulk)
             return false
         }
-        guard senders[index].enqueue(message, isBulk: isBulk) else { return false }
+        guard senders[index].enqueue(message, isBulk: isBulk, of: volume) else { return false }
         if senders[index].isFull(isBulk: isBulk) { noteFull(index, isBulk: isBulk) }
         return true
     }

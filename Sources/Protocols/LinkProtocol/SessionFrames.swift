@@ -11,7 +11,7 @@ import NIOCore
 /// The versions of the protocol.
 public enum LinkVersion {
     /// The newest version that this code speaks.
-    public static let newest: UInt16 = 5
+    public static let newest: UInt16 = 6
     /// The version that brought questions about allocation; an older edge does not know the message.
     public static let allocation: UInt16 = 2
     /// The version that brought what points carry besides their bytes; an older edge does not know the message.
@@ -20,6 +20,8 @@ public enum LinkVersion {
     public static let references: UInt16 = 4
     /// The version that brought TCP connections through tunnels; an older edge does not know the messages.
     public static let tunnels: UInt16 = 5
+    /// The version that brought frames whose compression goes on from those before; an older edge takes them for damaged.
+    public static let compressionStreams: UInt16 = 6
     /// The oldest version that this code speaks.
     public static let oldest: UInt16 = 1
     /// What a hello begins with: "CWLK".

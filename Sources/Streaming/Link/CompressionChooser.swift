@@ -10,6 +10,10 @@ import Compression
 // None costs what a byte takes on the line. Each method is compared now and then with the one in use, on the same frame: so it is known how
 // much more or less it would leave of what is sent now.
 //
+// Frames that go through a stream of compression can't be compared so: the stream would not be the same afterwards. What a stream makes of a
+// method's time and rest is kept as two factors of each method, which are measured when it is compared, by compressing the frame on its own as
+// well; all else is kept as it would be without a stream.
+//
 // Data that does not shrink is recognised by a look at it (`RandomnessProbe`); and by trying: after every try that did not pay twice as many
 // frames go unchanged before the next try, up to a limit.
 
@@ -41,6 +45,8 @@ public struct CompressionChooser: Sendable {
     static let unknownLine = 12.5e6
     /// A measurement that took so many times what was expected counts only if the one after it did, too.
     private static let outlier = 3.0
+    /// One measurement of what a stream makes of a method counts for no more than this, nor less than its inverse: a thread may be interrupted.
+    private static let streamFactorMax = 4.0
     /// What the processor does for a byte, in times of what compressing it takes.
     private static let workFactor = 2.0
 
@@ -51,13 +57,17 @@ public struct CompressionChooser: Sendable {
         var nanosecondsPerByte: Double
         /// The last measurement took so much longer that it may say nothing.
         var isInDoubt = false
+        /// What a stream makes of the rest, and of the time.
+        var streamRest = 1.0
+        var streamTime = 1.0
     }
 
     private let goal: Goal
     /// By the numbers of the methods. What programs and text give, until there is experience.
     private var experiences = [
-        Experience(rest: 0.55, nanosecondsPerByte: 1.5), Experience(rest: 0.42, nanosecondsPerByte: 4),
-        Experience(rest: 0.41, nanosecondsPerByte: 6), Experience(rest: 0.39, nanosecondsPerByte: 14),
+        Experience(rest: 0.55, nanosecondsPerByte: 1.5), Experience(rest: 0.42, nanosecondsPerByte: 4, streamRest: 0.95, streamTime: 1.2),
+        Experience(rest: 0.41, nanosecondsPerByte: 6, streamRest: 0.9, streamTime: 2.4),
+        Experience(rest: 0.39, nanosecondsPerByte: 14, streamRest: 0.9, streamTime: 1.4),
     ]
     private var pause = 0
     private var framesToSkip = 0
@@ -70,8 +80,12 @@ public struct CompressionChooser: Sendable {
     public init(_ goal: Goal) { self.goal = goal }
 
     /// What to do with the next frame; nil to send it as it is.
-    /// - Parameter looksRandom: asked only when that matters.
-    public mutating func choose(byteCount: Int, lineBytesPerSecond: Double, looksRandom: () -> Bool = { false }) -> Choice? {
+    /// - Parameters:
+    ///   - inStream: it may go through a stream of compression, where the method is Zstandard.
+    ///   - looksRandom: asked only when that matters.
+    public mutating func choose(
+        byteCount: Int, lineBytesPerSecond: Double, inStream: Bool = false, looksRandom: () -> Bool = { false }
+    ) -> Choice? {
         guard byteCount >= Self.smallestBytes else { return nil }
         if framesToSkip > 0 {
             framesToSkip -= 1
@@ -83,7 +97,7 @@ public struct CompressionChooser: Sendable {
         }
         let line = 1e9 / (lineBytesPerSecond > 0 ? lineBytesPerSecond : Self.unknownLine)
         framesSinceComparison += 1
-        let (best, cost) = best(line)
+        let (best, cost) = best(line, inStream)
         guard cost < line else {
             // The line is too fast for what the data gives. Look again later, at each method in turn: either may change.
             framesToSkip = Self.longestPause - 1
@@ -96,19 +110,21 @@ public struct CompressionChooser: Sendable {
         return Choice(method: best, comparison: other(than: best))
     }
 
-    private func best(_ line: Double) -> (method: CompressionMethod, cost: Double) {
+    private func best(_ line: Double, _ inStream: Bool) -> (method: CompressionMethod, cost: Double) {
         var best = (method: CompressionMethod.lz4, cost: Double.infinity)
         for method in CompressionMethod.allCases {
-            let cost = cost(experiences[method.rawValue], line)
+            let cost = cost(experiences[method.rawValue], line, inStream)
             if cost < best.cost { best = (method, cost) }
         }
         return best
     }
 
-    private func cost(_ experience: Experience, _ line: Double) -> Double {
-        switch goal {
-        case .latency: experience.nanosecondsPerByte + experience.rest * line
-        case .throughput: max(Self.workFactor * experience.nanosecondsPerByte, experience.rest * line)
+    private func cost(_ experience: Experience, _ line: Double, _ inStream: Bool) -> Double {
+        let time = experience.nanosecondsPerByte * (inStream ? experience.streamTime : 1)
+        let rest = experience.rest * (inStream ? experience.streamRest : 1)
+        return switch goal {
+        case .latency: time + rest * line
+        case .throughput: max(Self.workFactor * time, rest * line)
         }
     }
 
@@ -120,12 +136,17 @@ public struct CompressionChooser: Sendable {
     }
 
     /// Records what came of a choice.
-    /// - Parameter outputBytes: nil when it did not pay.
+    /// - Parameters:
+    ///   - outputBytes: nil when it did not pay.
+    ///   - inStream: the frame went through a stream.
     public mutating func record(
-        _ method: CompressionMethod, inputBytes: Int, outputBytes: Int?, nanoseconds: Int64, looksRandom: Bool = false
+        _ method: CompressionMethod, inputBytes: Int, outputBytes: Int?, nanoseconds: Int64, inStream: Bool = false,
+        looksRandom: Bool = false
     ) {
         guard inputBytes > 0 else { return }
-        learn(method, time: Double(max(0, nanoseconds)) / Double(inputBytes))
+        let (streamRest, streamTime) =
+            inStream ? (experiences[method.rawValue].streamRest, experiences[method.rawValue].streamTime) : (1, 1)
+        learn(method, time: Double(max(0, nanoseconds)) / Double(inputBytes) / streamTime)
         guard let outputBytes else {
             if looksRandom {
                 isProbeRight = true
@@ -136,15 +157,29 @@ public struct CompressionChooser: Sendable {
             return
         }
         // A try that did not pay says how the data is now, not how good the method is.
-        experiences[method.rawValue].rest += (Double(outputBytes) / Double(inputBytes) - experiences[method.rawValue].rest) / 8
+        let rest = min(1, Double(outputBytes) / Double(inputBytes) / streamRest)
+        experiences[method.rawValue].rest += (rest - experiences[method.rawValue].rest) / 8
         if looksRandom { isProbeRight = false }
         pause = 0
+    }
+
+    /// Records what a method made of a frame in a stream and on its own.
+    public mutating func recordStream(
+        _ method: CompressionMethod, bytes: Int, nanoseconds: Int64, aloneBytes: Int, aloneNanoseconds: Int64
+    ) {
+        guard bytes > 0, aloneBytes > 0, nanoseconds > 0, aloneNanoseconds > 0 else { return }
+        func learn(_ factor: inout Double, _ measured: Double) {
+            let bounded = min(max(measured, 1 / Self.streamFactorMax), Self.streamFactorMax)
+            factor += (bounded - factor) / 8
+        }
+        learn(&experiences[method.rawValue].streamRest, Double(bytes) / Double(aloneBytes))
+        learn(&experiences[method.rawValue].streamTime, Double(nanoseconds) / Double(aloneNanoseconds))
     }
 
     /// Records what another method made of a frame.
     /// - Parameters:
     ///   - outputBytes: nil when it did not pay.
-    ///   - chosenBytes: what the chosen method made of it; nil when it did not pay.
+    ///   - chosenBytes: what the chosen method made of it, on its own; nil when it did not pay.
     public mutating func recordComparison(
         _ method: CompressionMethod, inputBytes: Int, outputBytes: Int?, nanoseconds: Int64, chosen: CompressionMethod, chosenBytes: Int?
     ) {

@@ -26,11 +26,17 @@ public final class LinkEndpoint {
         var retransmittedSegments: UInt32 = 0
         /// The algorithm that the kernel gave it at first.
         let systemCongestionControl: String?
+        let sendingStreams = SendingStreams()
+        var decompressor: FrameDecompressor
         let ended: (String?) -> Void
 
-        init(_ identifier: ConnectionIdentifier, _ channel: any Channel, ended: @escaping (String?) -> Void) {
+        init(
+            _ identifier: ConnectionIdentifier, _ channel: any Channel, _ decompressor: FrameDecompressor,
+            ended: @escaping (String?) -> Void
+        ) {
             self.identifier = identifier
             self.channel = channel
+            self.decompressor = decompressor
             self.ended = ended
             systemCongestionControl = LinkChannel.congestionControl(of: channel)
         }
@@ -50,12 +56,16 @@ public final class LinkEndpoint {
     /// What had been sent when `loss` was told last.
     private var wireBytesNoted: UInt64 = 0
     private let logger: Logger
-    private let compressor = Compressor()
-    private var choosers = TrafficClass.allCases.map { CompressionChooser($0) }
+    private let compressor = FrameCompressor()
+    /// For what the connections receive.
+    private let decompressor = FrameDecompressor(Compressor())
     private var connections: [ConnectionIdentifier: Connection] = [:]
     /// The data frame that left last, as it went on the line.
     private var lastFrame = ByteBuffer()
     private var nextConnection: UInt64 = 1
+    /// Sending leaves the loop to others after so long: what they wait for, above all acknowledgements, whose time is measured, may have arrived.
+    private static let turnLimit = TimeAmount.milliseconds(1)
+
     private var isPumping = false
     private var isPumpScheduled = false
     private var timer: Scheduled<Void>?
@@ -140,11 +150,15 @@ public final class LinkEndpoint {
     }
 
     /// Queues a message; it leaves in this turn of the event loop if it may.
-    /// - Parameter bulk: in `demand`, a piece of a long answer, which short ones may overtake.
+    /// - Parameters:
+    ///   - bulk: in `demand`, a piece of a long answer, which short ones may overtake.
+    ///   - volume: whose data it carries, if it is one's.
     /// - Returns: false when there is no session yet, or when the class is full; `writable` follows then.
-    public func send(_ message: LinkMessage, class trafficClass: TrafficClass, bulk: Bool = false) -> Bool {
+    public func send(
+        _ message: LinkMessage, class trafficClass: TrafficClass, bulk: Bool = false, of volume: VolumeIdentifier? = nil
+    ) -> Bool {
         eventLoop.preconditionInEventLoop()
-        guard session.enqueue(message, trafficClass, isBulk: bulk) else { return false }
+        guard session.enqueue(message, trafficClass, isBulk: bulk, of: volume) else { return false }
         schedulePump()
         return true
     }
@@ -168,7 +182,7 @@ public final class LinkEndpoint {
     func attach(_ channel: any Channel, ended: @escaping (String?) -> Void) -> any ChannelHandler & RemovableChannelHandler {
         let identifier = ConnectionIdentifier(nextConnection)
         nextConnection += 1
-        let connection = Connection(identifier, channel, ended: ended)
+        let connection = Connection(identifier, channel, decompressor, ended: ended)
         connections[identifier] = connection
         controlCongestion(of: connection)
         session.connectionOpened(identifier, now: .now())
@@ -179,13 +193,14 @@ public final class LinkEndpoint {
 
     func received(_ frame: Frame, on identifier: ConnectionIdentifier) {
         let now = NIODeadline.now()
-        guard let algorithm = frame.header.algorithm else {
+        guard frame.header.compression != .none else {
             session.receive(frame, on: identifier, now: now)
             drain()
             return
         }
+        guard let connection = connections[identifier] else { return }
         do {
-            let plain = try compressor.decompress(frame.payload, using: algorithm, expecting: frame.header.plainBytes)
+            let plain = try connection.decompressor.open(frame)
             session.receive(
                 Frame(header: frame.header, payload: plain), wireBytes: FrameHeader.byteCount + frame.header.payloadBytes,
                 on: identifier, now: now)
@@ -228,8 +243,11 @@ public final class LinkEndpoint {
         isPumping = true
         drain()
         // What the layers above send when they hear of room goes out in the same turn.
-        repeat { transmit() } while drain()
+        let end = NIODeadline.now() + Self.turnLimit
+        var isDone = true
+        repeat { isDone = transmit(until: end) } while drain() && isDone
         isPumping = false
+        if !isDone { schedulePump() }
         arm()
     }
 
@@ -242,7 +260,7 @@ public final class LinkEndpoint {
             hadAction = true
             switch action {
             case .sessionStarted:
-                choosers = TrafficClass.allCases.map { CompressionChooser($0) }
+                compressor.reset()
                 delegate?.linkSessionStarted(self)
             case .connectivityChanged: delegate?.linkConnectivityChanged(self)
             case .deliver(let message, let trafficClass): delegate?.link(self, received: message, class: trafficClass)
@@ -262,19 +280,24 @@ public final class LinkEndpoint {
         connection.ended("\(reason)")
     }
 
-    private func transmit() {
-        while let transmission = session.nextTransmission(now: .now()) {
+    /// - Returns: false when the time was over first.
+    private func transmit(until end: NIODeadline) -> Bool {
+        defer { for connection in connections.values where connection.unflushedBytes > 0 { flush(connection) } }
+        var now = NIODeadline.now()
+        while let transmission = session.nextTransmission(now: now) {
             // Also when nobody takes it: a copy may follow.
             let bytes = wireBytes(of: transmission)
             guard let connection = connections[transmission.connection] else {
-                session.connectionClosed(transmission.connection, now: .now())
+                session.connectionClosed(transmission.connection, now: now)
                 continue
             }
             connection.unflushedBytes += bytes.readableBytes
             connection.channel.write(bytes, promise: nil)
             if connection.unflushedBytes >= LinkLimits.pieceBytes { flush(connection) }
+            now = .now()
+            if now >= end { return false }
         }
-        for connection in connections.values where connection.unflushedBytes > 0 { flush(connection) }
+        return true
     }
 
     private func flush(_ connection: Connection) {
@@ -286,53 +309,14 @@ public final class LinkEndpoint {
     /// The frame as it goes on the line; a copy as the frame itself went.
     private func wireBytes(of transmission: LinkTransmission) -> ByteBuffer {
         guard transmission.header.kind == .data else { return transmission.bytes }
-        guard transmission.isCopy else {
-            lastFrame = encode(transmission)
-            return lastFrame
+        if !transmission.isCopy {
+            lastFrame = compressor.encode(
+                transmission,
+                streams: version >= LinkVersion.compressionStreams ? connections[transmission.connection]?.sendingStreams : nil,
+                bytesPerSecond: session.bytesPerSecond(transmission.header.trafficClass))
         }
         session.compressed(transmission, wireBytes: lastFrame.readableBytes)
         return lastFrame
-    }
-
-    /// The frame, compressed when that pays.
-    private func encode(_ transmission: LinkTransmission) -> ByteBuffer {
-        let index = Int(transmission.header.trafficClass.rawValue)
-        let (payload, byteCount) = (transmission.payload, transmission.header.payloadBytes)
-        var looksRandom = false
-        let bytesPerSecond = session.bytesPerSecond(transmission.header.trafficClass)
-        let choice = choosers[index].choose(byteCount: byteCount, lineBytesPerSecond: bytesPerSecond) {
-            looksRandom = RandomnessProbe.looksRandom(payload)
-            return looksRandom
-        }
-        guard let choice else { return transmission.bytes }
-        let (compressed, nanoseconds) = compress(payload, choice.method)
-        let compressedBytes = compressed.map { $0.readableBytes - FrameHeader.byteCount }
-        if let other = choice.comparison {
-            let (result, nanoseconds) = compress(payload, other)
-            choosers[index].recordComparison(
-                other, inputBytes: byteCount, outputBytes: result.map { $0.readableBytes - FrameHeader.byteCount },
-                nanoseconds: nanoseconds,
-                chosen: choice.method, chosenBytes: compressedBytes)
-        }
-        choosers[index].record(
-            choice.method, inputBytes: byteCount, outputBytes: compressedBytes, nanoseconds: nanoseconds, looksRandom: looksRandom)
-        guard var frame = compressed, let compressedBytes else { return transmission.bytes }
-        var header = transmission.header
-        header.compression = FrameCompression(choice.method.algorithm)
-        header.payloadBytes = compressedBytes
-        let end = frame.writerIndex
-        frame.moveWriterIndex(to: frame.readerIndex)
-        header.encode(into: &frame)
-        frame.moveWriterIndex(to: end)
-        session.compressed(transmission, wireBytes: frame.readableBytes)
-        return frame
-    }
-
-    /// A compressed payload behind the room for a header, nil when that does not pay, and how long it took.
-    private func compress(_ payload: ByteBuffer, _ method: CompressionMethod) -> (frame: ByteBuffer?, nanoseconds: Int64) {
-        let start = NIODeadline.now()
-        let frame = compressor.compress(payload, using: method, headroom: FrameHeader.byteCount)
-        return (frame, (NIODeadline.now() - start).nanoseconds)
     }
 
     /// Sees to it that `tick` is called in time. An earlier timer is left alone: it will look again.
@@ -346,36 +330,6 @@ public final class LinkEndpoint {
             self.timerDeadline = nil
             self.session.tick(now: .now())
             self.pump()
-        }
-    }
-}
-
-extension FrameHeader {
-    /// The algorithm that opens the payload; nil when it is plain.
-    var algorithm: CompressionAlgorithm? {
-        switch compression {
-        case .none: nil
-        case .lz4: .lz4
-        case .zstandard: .zstandard
-        }
-    }
-}
-
-extension CompressionChooser {
-    /// For the frames of a class.
-    init(_ trafficClass: TrafficClass) {
-        switch trafficClass {
-        case .demand, .control: self.init(.latency)
-        case .writeBehind, .prefetch, .migration: self.init(.throughput)
-        }
-    }
-}
-
-extension FrameCompression {
-    init(_ algorithm: CompressionAlgorithm) {
-        switch algorithm {
-        case .lz4: self = .lz4
-        case .zstandard: self = .zstandard
         }
     }
 }

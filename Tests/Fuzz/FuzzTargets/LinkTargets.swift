@@ -10,7 +10,7 @@ public final class LinkFrameTarget: FuzzTarget {
     public static let name = "link-frame"
     public static let dictionary: [[UInt8]] = [
         Array("CWLK".utf8), [0x43, 0x57, 0x4C, 0x4B, 0, 1, 0, 1], [0, 0, 0x40, 0x40], [2, 0, 0, 0], [2, 1, 4, 0], [2, 2, 0, 0],
-        [3, 0, 0, 0],
+        [2, 0, 3, 0x80], [2, 0, 3, 0], [3, 0, 0, 0],
     ]
 
     public init() {}
@@ -56,7 +56,7 @@ public final class LinkFrameTarget: FuzzTarget {
                 fingerprint.add(error.description.utf8.count)
                 break
             }
-            if decoder.pendingBytes > FrameHeader.byteCount + LinkLimits.framePayloadBytes + 400 {
+            if decoder.pendingBytes > FrameHeader.byteCount + LinkLimits.framePayloadBytes + LinkLimits.compressionOverheadBytes + 400 {
                 throw FuzzFinding("\(decoder.pendingBytes) bytes wait for one frame")
             }
         }
@@ -178,6 +178,46 @@ public final class CompressionTarget: FuzzTarget {
             let plain = try compressor.decompress(ByteBuffer(bytes: reader.rest()), using: algorithm, expecting: byteCount)
             if plain.readableBytes != byteCount { throw FuzzFinding("\(plain.readableBytes) bytes came instead of \(byteCount)") }
             fingerprint.add(byteCount.bitWidth - byteCount.leadingZeroBitCount)
+        } catch let error as DecompressionError {
+            fingerprint.add(String(describing: error))
+        }
+        return fingerprint.value
+    }
+}
+
+/// Pieces of a stream that are decompressed one after the other. Input: for each, the plain length (2), the length (2) and the bytes.
+public final class CompressionStreamTarget: FuzzTarget {
+    public static let name = "compression-stream"
+    public static let inputBytesMax = 40_000
+    private let stream = DecompressionStream()
+
+    public init() {}
+
+    public static func seeds() -> [[UInt8]] {
+        let texts = (0..<4).map { ByteBuffer(string: String(repeating: "causeway \($0 / 2) ", count: 300)) }
+        return [CompressionMethod.zstandard1, .zstandard5].map { method in
+            let stream = CompressionStream()
+            guard stream.start(method) else { return [] }
+            return texts.flatMap { text -> [UInt8] in
+                guard let compressed = stream.compress(text) else { return [] }
+                let (plain, count) = (text.readableBytes, compressed.readableBytes)
+                return [UInt8(plain >> 8), UInt8(plain & 255), UInt8(count >> 8), UInt8(count & 255)] + Array(compressed.readableBytesView)
+            }
+        }
+    }
+
+    public func run(_ input: [UInt8]) throws -> UInt64 {
+        var bytes = ByteBuffer(bytes: input)
+        var fingerprint = Fingerprint()
+        do {
+            try stream.start()
+            while let (plain, count) = bytes.readMultipleIntegers(as: (UInt16, UInt16).self),
+                let piece = bytes.readSlice(length: min(Int(count), bytes.readableBytes))
+            {
+                let output = try stream.decompress(piece, expecting: Int(plain))
+                if output.readableBytes != Int(plain) { throw FuzzFinding("\(output.readableBytes) bytes came instead of \(plain)") }
+                fingerprint.add(Int(plain).bitWidth - Int(plain).leadingZeroBitCount)
+            }
         } catch let error as DecompressionError {
             fingerprint.add(String(describing: error))
         }

@@ -17,6 +17,8 @@ import Testing
         var queueAllowanceMicroseconds: Int64 = 0
         /// What compression leaves of a frame.
         var rest = 1.0
+        /// Both ends are busy: see `SimulatedLine.Shape`.
+        var leastWork = TimeAmount.nanoseconds(0)
 
         var testDescription: String { name }
     }
@@ -38,6 +40,12 @@ import Testing
         Line(
             name: "100 Mbit/s, 40 ms, compressed to a fifth", megabitsPerSecond: 100, roundTripMicroseconds: 40_000, milliseconds: 8000,
             rest: 1 / 5),
+        Line(
+            name: "100 Mbit/s, 40 ms, compressed to a third by ends that are busy", megabitsPerSecond: 100, roundTripMicroseconds: 40_000,
+            milliseconds: 8000, rest: 1 / 3, leastWork: .microseconds(250)),
+        Line(
+            name: "100 Mbit/s, 100 ms, compressed to a third by ends that are busy", megabitsPerSecond: 100, roundTripMicroseconds: 100_000,
+            milliseconds: 12_000, rest: 1 / 3, leastWork: .microseconds(250)),
     ]
 
     struct Outcome {
@@ -52,7 +60,7 @@ import Testing
         let simulated = SimulatedLine(
             .init(
                 rate: rate, roundTrip: roundTrip, queue: max(roundTrip, .microseconds(line.queueAllowanceMicroseconds)),
-                rest: line.rest),
+                rest: line.rest, leastWork: line.leastWork),
             seed: 3)
         let home = simulated.session(.acceptor)
         let data = ByteBuffer(repeating: 1, count: LinkLimits.pieceBytes)

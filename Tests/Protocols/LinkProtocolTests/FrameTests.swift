@@ -37,12 +37,36 @@ import Testing
             FrameHeader(kind: .data, payloadBytes: 10, plainBytes: 11),
             FrameHeader(kind: .ping, trafficClass: .control),
             FrameHeader(kind: .ping, compression: .zstandard, payloadBytes: 1, plainBytes: 2),
+            FrameHeader(kind: .data, compression: .zstandardStream, payloadBytes: 0, plainBytes: 10),
+            FrameHeader(kind: .data, compression: .zstandardStream, payloadBytes: 1, plainBytes: 0),
+            FrameHeader(kind: .data, compression: .zstandardStream, payloadBytes: 75, plainBytes: 10),
+            FrameHeader(kind: .data, compression: .zstandardStream, payloadBytes: 10, plainBytes: LinkLimits.framePayloadBytes + 1),
+            Self.inStream(FrameStream(number: 1), .zstandard),
+            Self.inStream(FrameStream(isNew: true), .zstandard),
         ]
         for header in wrong {
             var bytes = ByteBuffer()
             header.encode(into: &bytes)
             #expect(throws: LinkViolation.self) { try FrameHeader.decode(from: &bytes) }
         }
+    }
+
+    static func inStream(_ stream: FrameStream, _ compression: FrameCompression) -> FrameHeader {
+        var header = FrameHeader(kind: .data, compression: compression, payloadBytes: 10, plainBytes: 20)
+        header.stream = stream
+        return header
+    }
+
+    /// Also one that did not shrink, and is as long as frames get.
+    @Test(arguments: 0..<LinkLimits.compressionStreams, [(0, true), (1, false), (31, false)])
+    func theStreamOfAFrameComesBack(number: Int, frame: (count: Int, isNew: Bool)) throws {
+        var header = FrameHeader(
+            kind: .data, compression: .zstandardStream,
+            payloadBytes: LinkLimits.framePayloadBytes + LinkLimits.compressionOverheadBytes, plainBytes: LinkLimits.framePayloadBytes)
+        header.stream = FrameStream(number: number, count: frame.count, isNew: frame.isNew)
+        var bytes = ByteBuffer()
+        header.encode(into: &bytes)
+        #expect(try FrameHeader.decode(from: &bytes) == header)
     }
 
     @Test func garbageEndsInAViolationOrWaitsWithinBounds() {

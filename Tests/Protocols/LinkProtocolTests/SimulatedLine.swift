@@ -1,4 +1,5 @@
 import Blocks
+import Foundation
 import NIOCore
 
 @testable import LinkProtocol
@@ -43,6 +44,9 @@ final class SimulatedLine {
         var loss = 0.0
         /// Each connection begins with ten packets in a round trip, and twice as many in each one that follows.
         var startsSlowly = false
+        /// Both ends are busy: what arrives is looked at this much later at least, on average four times as much, and now and then ten times as
+        /// much again. Pings come when there is little to do.
+        var leastWork = TimeAmount.nanoseconds(0)
     }
 
     private struct Event {
@@ -68,6 +72,8 @@ final class SimulatedLine {
     /// What TCP lets through in a round trip, and when the last frame will have left it, by direction and connection.
     private var allowances: [[UInt64: (bytes: Double, freeAt: UInt64)]] = [[:], [:]]
     private var losses = SeededGenerator(seed: 77)
+    /// When an end has looked at what arrived last.
+    private var lookedAt: [UInt64] = [0, 0]
     private var heap: [Event] = []
     private var order: UInt64 = 0
     private var nextConnection: UInt64 = 1
@@ -220,6 +226,24 @@ final class SimulatedLine {
         return held
     }
 
+    private func lookAt(_ frame: Frame, on identifier: ConnectionIdentifier, from end: End) {
+        let least = Double(shape.leastWork.nanoseconds)
+        var wait = 0.0
+        if least > 0, frame.header.kind == .data || frame.header.kind == .acknowledgement {
+            wait = least * (1 - 3 * log(Double.random(in: 0.0001..<1, using: &losses)))
+            if Int.random(in: 0..<100, using: &losses) == 0 { wait += 10 * least }
+        }
+        let moment = max(time + UInt64(wait), lookedAt[end.other.rawValue])
+        lookedAt[end.other.rawValue] = moment
+        schedule(at: moment) { [unowned self] in
+            guard open.contains(identifier.value) else { return }
+            if frame.header.kind == .data {
+                bytesArrived[end.rawValue] += FrameHeader.byteCount + frame.payload.readableBytes
+            }
+            session(end.other).receive(frame, on: identifier, now: now)
+        }
+    }
+
     private func send(_ transmission: LinkTransmission, from end: End) {
         let identifier = transmission.connection
         guard open.contains(identifier.value) else { return }
@@ -235,9 +259,7 @@ final class SimulatedLine {
         let frame = transmission.frame
         let held = shape.startsSlowly ? pace(wireBytes, on: identifier, end) : 0
         schedule(at: arrival(of: wireBytes, on: identifier.value, direction) + held) { [unowned self] in
-            guard open.contains(identifier.value) else { return }
-            if frame.header.kind == .data { bytesArrived[direction] += FrameHeader.byteCount + frame.payload.readableBytes }
-            session(end.other).receive(frame, on: identifier, now: now)
+            lookAt(frame, on: identifier, from: end)
         }
         let limit = UInt64(shape.queue.nanoseconds)
         if freeAt[direction] > time + limit {

@@ -62,6 +62,39 @@ import Testing
         #expect(tests.chosen[.lz4, default: 0] > 3000, "\(tests.chosen)")
     }
 
+    /// A stream leaves less of a frame, and takes its time: what is measured of that decides, and is kept apart from what a method does by itself.
+    @Test(arguments: [(6e6, 1.0, CompressionMethod.zstandard5), (6e6, 4.0, .zstandard3), (1e6, 4.0, .zstandard5)])
+    mutating func whatAStreamTakesAndSavesDecides(line: Double, slower: Double, expected: CompressionMethod) {
+        let single = Self.programs
+        var chosen: [CompressionMethod: Int] = [:]
+        for frame in 0..<8000 {
+            guard let choice = chooser.choose(byteCount: 16384, lineBytesPerSecond: line, inStream: true),
+                let outcome = single[choice.method], let rest = outcome.rest
+            else { continue }
+            if frame >= 6000 { chosen[choice.method, default: 0] += 1 }
+            let isDense = choice.method == .zstandard5
+            let stream = (
+                rest: choice.method == .lz4 ? rest : rest * 0.9,
+                nanoseconds: Int64(Double(outcome.nanoseconds) * (isDense ? slower : 1))
+            )
+            if let other = choice.comparison, let compared = single[other], let otherRest = compared.rest {
+                chooser.recordStream(
+                    choice.method, bytes: Int(stream.rest * 16384), nanoseconds: stream.nanoseconds, aloneBytes: Int(rest * 16384),
+                    aloneNanoseconds: outcome.nanoseconds)
+                chooser.recordComparison(
+                    other, inputBytes: 16384, outputBytes: Int(otherRest * 16384), nanoseconds: compared.nanoseconds, chosen: choice.method,
+                    chosenBytes: Int(rest * 16384))
+            }
+            chooser.record(
+                choice.method, inputBytes: 16384, outputBytes: Int(stream.rest * 16384), nanoseconds: stream.nanoseconds, inStream: true)
+        }
+        #expect(chosen[expected, default: 0] > 1900, "\(chosen)")
+        // On their own, frames are chosen for as ever.
+        run(2000, line: 25e6, Self.programs)
+        run(2000, line: 25e6, Self.programs)
+        #expect(self.chosen[.zstandard3, default: 0] > 1900, "\(self.chosen)")
+    }
+
     @Test mutating func oneFrameIn64IsCompared() {
         run(6400, line: 6e6, Self.programs)
         #expect(comparisons == 100)
