@@ -141,17 +141,18 @@ public struct DelayWindow: Sendable {
     /// True within a building, where what looks like a queue is mostly the work of the two processes.
     private var isNear: Bool { base < 500_000 }
 
-    /// The queue that is aimed at: a millisecond, less on short lines and more on very long ones. Whoever asks for a few blocks waits for it, too.
+    /// The queue that is aimed at: three quarters of a millisecond, less on short lines and more on very long ones. Whoever asks for a few blocks waits for it, too.
     /// On a line that loses packets what arrives comes in bursts, and an eighth of the round trip is what keeps it busy between them.
     private var target: Double {
-        max(isLossy ? max(base / 8, min(4e6, base / 5)) : max(base / 64, min(1e6, base / 5)), isNear ? 1e6 : 250_000)
+        max(isLossy ? max(base / 8, min(4e6, base / 5)) : max(base / 64, min(750_000, base / 5)), isNear ? 1e6 : 250_000)
     }
 
     /// How much longer than for others of its round a frame that found no queue seems to take because the ends are busy. A queue holds up all of a
-    /// round; what holds up some of them more than the target is work.
+    /// round; what holds up some of them for more than twice the target is work.
     private var work: Double {
-        guard roundSamples > 0 else { return 0 }
-        return min(max(roundSum / roundSamples - roundMinimum - target, 0), Self.workMax)
+        // What TCP sends again holds up some of a round, too.
+        guard roundSamples > 0, !isLossy else { return 0 }
+        return min(max(roundSum / roundSamples - roundMinimum - 2 * target, 0), Self.workMax)
     }
 
     private mutating func forgetRoundTrips() {
@@ -357,8 +358,9 @@ public struct DelayWindow: Sendable {
             growth = min(2 * growth, Self.growthMax)
         } else {
             // Frames that find less on their way than there may be are the quickest, and there is less when the ends are busy: that is no reason to
-            // send less, nor to take a queue for longer than it is.
-            setWindow((window + max(estimate, window * (base + goal) / (base + queue))) / 2)
+            // send less. (Where TCP holds up what it sends again the window is wider than what arrives, and the estimate is what counts.)
+            let least = isLossy ? 0 : window * (base + goal) / (base + queue)
+            setWindow((window + max(estimate, least)) / 2)
             growth = isLossy ? Self.growthMax : Self.growthMin
         }
         if queue <= goal * 1.25 {

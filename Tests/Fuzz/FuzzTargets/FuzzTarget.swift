@@ -43,7 +43,8 @@ public enum FuzzTargets {
         [
             PDUTarget.self, TextTarget.self, LoginTarget.self, SessionTarget.self, CommandTarget.self, ParameterListTarget.self,
             NBDTarget.self,
-            LinkFrameTarget.self, LinkMessageTarget.self, CompressionTarget.self, CompressionStreamTarget.self, WriteLogTarget.self, SecureCacheTarget.self,
+            LinkFrameTarget.self, LinkMessageTarget.self, CompressionTarget.self, CompressionStreamTarget.self, WriteLogTarget.self,
+            SecureCacheTarget.self,
             PointJournalTarget.self, CloudOnlyDiskTarget.self, KeyTarget.self,
         ]
     }
