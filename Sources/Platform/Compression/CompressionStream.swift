@@ -62,8 +62,12 @@ public final class CompressionStream {
 /// Decompresses the pieces of a stream in the order in which they were compressed: a piece that is missing is not noticed, and spoils those behind it.
 /// Confined to one thread at a time.
 public final class DecompressionStream {
+    /// What a stream begins with: libzstd opens older formats as well, whose decoders heed no limit of the window.
+    private static let magic: [UInt8] = [0x28, 0xB5, 0x2F, 0xFD]
+
     private var context: OpaquePointer?
     private var isStarted = false
+    private var isFirst = false
 
     /// A stream that was not started yet, and has no memory of the library's.
     public init() {}
@@ -80,12 +84,14 @@ public final class DecompressionStream {
         ]
         guard results.allSatisfy({ ZSTD_isError($0) == 0 }) else { throw .noMemory }
         isStarted = true
+        isFirst = true
     }
 
     /// Decompresses the readable bytes, which must give exactly `byteCount` bytes. After an error the stream has to be started.
     public func decompress(_ bytes: ByteBuffer, expecting byteCount: Int) throws(DecompressionError) -> ByteBuffer {
         guard byteCount > 0, byteCount <= CompressionStream.maximumBytes, bytes.readableBytes > 0 else { throw .unreasonableLength }
-        guard let context, isStarted else { throw .damaged }
+        guard let context, isStarted, !isFirst || bytes.readableBytesView.starts(with: Self.magic) else { throw .damaged }
+        isFirst = false
         var output = ByteBuffer()
         // With room for one byte more, a piece that gives too much is found out.
         let room = byteCount + 1
@@ -98,7 +104,8 @@ public final class DecompressionStream {
                 while input.pos < input.size {
                     let (read, written) = (input.pos, result.pos)
                     let hint = ZSTD_decompressStream(context, &result, &input)
-                    guard ZSTD_isError(hint) == 0, input.pos > read || result.pos > written else { return 0 }
+                    // Zero: the stream has ended, which only a start may bring about.
+                    guard hint != 0, ZSTD_isError(hint) == 0, input.pos > read || result.pos > written else { return 0 }
                 }
                 return result.pos
             }

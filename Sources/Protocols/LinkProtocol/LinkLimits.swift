@@ -11,6 +11,8 @@ public enum LinkLimits {
     public static let compressionOverheadBytes = 64
     /// Streams of compression of one connection and direction. More volumes than that have their frames compressed each on its own.
     public static let compressionStreams = 4
+    /// Streams of compression of all connections of a link together, of what this end sends. What finds none is compressed each frame on its own.
+    public static let compressionStreamsOfLink = 16
     /// The encoded size of a call, an answer or a notice. Bigger ones are refused by `enqueue`; a reassembly that
     /// grows beyond it ends the session.
     public static let controlMessageBytes = 1024 * 1024

@@ -71,7 +71,8 @@ final class FrameCompressor {
         let pays = Compressor.pays(byteCount, for: payload.readableBytes)
         if let other = choice.comparison {
             let alone = compress(payload, method)
-            if pays, let aloneBytes = alone.byteCount {
+            // The first frame finds neither memory that was touched nor a history.
+            if pays, !place.header.isNew, let aloneBytes = alone.byteCount {
                 chooser.recordStream(
                     method, bytes: byteCount, nanoseconds: nanoseconds, aloneBytes: aloneBytes, aloneNanoseconds: alone.nanoseconds)
             }
@@ -119,6 +120,12 @@ final class FrameCompressor {
     }
 }
 
+/// How many more streams of compression the connections of a link may have for what they send: each takes 2 to 5 MiB. Confined to the link's event
+/// loop.
+final class StreamBudget {
+    fileprivate(set) var left = LinkLimits.compressionStreamsOfLink
+}
+
 /// The streams of compression of what one connection sends. Confined to the link's event loop.
 final class SendingStreams {
     /// A stream for one frame.
@@ -141,8 +148,13 @@ final class SendingStreams {
     /// So many frames go through a stream before another method is taken.
     static let leastFrames = 256
 
+    private let budget: StreamBudget
     private var entries: [Entry] = []
     private var frames: UInt64 = 0
+
+    init(_ budget: StreamBudget) { self.budget = budget }
+
+    deinit { budget.left += entries.count }
 
     /// The volume's stream, which is started if need be; nil when the method knows none, there is no memory, or others use all of them.
     func place(of volume: VolumeIdentifier, method: CompressionMethod) -> Place? {
@@ -153,8 +165,8 @@ final class SendingStreams {
         let entry = entries[number]
         let isNew = entry.framesSinceStart == 0 || (entry.stream.method != method && entry.framesSinceStart >= Self.leastFrames)
         if isNew {
-            guard entry.stream.start(method) else { return nil }
             entries[number].framesSinceStart = 0
+            guard entry.stream.start(method) else { return nil }
         }
         let header = FrameStream(number: number, count: entries[number].framesSinceStart % FrameStream.countModulus, isNew: isNew)
         entries[number].framesSinceStart += 1
@@ -166,7 +178,8 @@ final class SendingStreams {
 
     private func number(of volume: VolumeIdentifier) -> Int? {
         if let number = entries.firstIndex(where: { $0.volume == volume }) { return number }
-        if entries.count < LinkLimits.compressionStreams {
+        if entries.count < LinkLimits.compressionStreams, budget.left > 0 {
+            budget.left -= 1
             entries.append(Entry(volume: volume, stream: CompressionStream(), usedAt: frames))
             return entries.count - 1
         }
@@ -180,7 +193,7 @@ final class SendingStreams {
 }
 
 /// Opens the frames that one connection receives. Confined to the link's event loop.
-struct FrameDecompressor {
+final class FrameDecompressor {
     private let compressor: Compressor
     /// By their numbers, when they were first used, and how many frames went through each.
     private var streams = [(stream: DecompressionStream, frames: Int)?](repeating: nil, count: LinkLimits.compressionStreams)
@@ -189,7 +202,7 @@ struct FrameDecompressor {
     init(_ compressor: Compressor) { self.compressor = compressor }
 
     /// The payload of a data frame.
-    mutating func open(_ frame: Frame) throws(DecompressionError) -> ByteBuffer {
+    func open(_ frame: Frame) throws(DecompressionError) -> ByteBuffer {
         switch frame.header.compression {
         case .none: return frame.payload
         case .lz4: return try compressor.decompress(frame.payload, using: .lz4, expecting: frame.header.plainBytes)

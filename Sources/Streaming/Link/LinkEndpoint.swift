@@ -26,17 +26,18 @@ public final class LinkEndpoint {
         var retransmittedSegments: UInt32 = 0
         /// The algorithm that the kernel gave it at first.
         let systemCongestionControl: String?
-        let sendingStreams = SendingStreams()
-        var decompressor: FrameDecompressor
+        let sendingStreams: SendingStreams
+        let decompressor: FrameDecompressor
         let ended: (String?) -> Void
 
         init(
-            _ identifier: ConnectionIdentifier, _ channel: any Channel, _ decompressor: FrameDecompressor,
+            _ identifier: ConnectionIdentifier, _ channel: any Channel, _ decompressor: Compressor, _ budget: StreamBudget,
             ended: @escaping (String?) -> Void
         ) {
             self.identifier = identifier
             self.channel = channel
-            self.decompressor = decompressor
+            self.decompressor = FrameDecompressor(decompressor)
+            sendingStreams = SendingStreams(budget)
             self.ended = ended
             systemCongestionControl = LinkChannel.congestionControl(of: channel)
         }
@@ -57,15 +58,13 @@ public final class LinkEndpoint {
     private var wireBytesNoted: UInt64 = 0
     private let logger: Logger
     private let compressor = FrameCompressor()
-    /// For what the connections receive.
-    private let decompressor = FrameDecompressor(Compressor())
+    private let streamBudget = StreamBudget()
+    /// For what the connections receive in no stream.
+    private let decompressor = Compressor()
     private var connections: [ConnectionIdentifier: Connection] = [:]
     /// The data frame that left last, as it went on the line.
     private var lastFrame = ByteBuffer()
     private var nextConnection: UInt64 = 1
-    /// Sending leaves the loop to others after so long: what they wait for, above all acknowledgements, whose time is measured, may have arrived.
-    private static let turnLimit = TimeAmount.milliseconds(1)
-
     private var isPumping = false
     private var isPumpScheduled = false
     private var timer: Scheduled<Void>?
@@ -182,7 +181,7 @@ public final class LinkEndpoint {
     func attach(_ channel: any Channel, ended: @escaping (String?) -> Void) -> any ChannelHandler & RemovableChannelHandler {
         let identifier = ConnectionIdentifier(nextConnection)
         nextConnection += 1
-        let connection = Connection(identifier, channel, decompressor, ended: ended)
+        let connection = Connection(identifier, channel, decompressor, streamBudget, ended: ended)
         connections[identifier] = connection
         controlCongestion(of: connection)
         session.connectionOpened(identifier, now: .now())
@@ -243,11 +242,8 @@ public final class LinkEndpoint {
         isPumping = true
         drain()
         // What the layers above send when they hear of room goes out in the same turn.
-        let end = NIODeadline.now() + Self.turnLimit
-        var isDone = true
-        repeat { isDone = transmit(until: end) } while drain() && isDone
+        repeat { transmit() } while drain()
         isPumping = false
-        if !isDone { schedulePump() }
         arm()
     }
 
@@ -280,24 +276,19 @@ public final class LinkEndpoint {
         connection.ended("\(reason)")
     }
 
-    /// - Returns: false when the time was over first.
-    private func transmit(until end: NIODeadline) -> Bool {
-        defer { for connection in connections.values where connection.unflushedBytes > 0 { flush(connection) } }
-        var now = NIODeadline.now()
-        while let transmission = session.nextTransmission(now: now) {
+    private func transmit() {
+        while let transmission = session.nextTransmission(now: .now()) {
             // Also when nobody takes it: a copy may follow.
             let bytes = wireBytes(of: transmission)
             guard let connection = connections[transmission.connection] else {
-                session.connectionClosed(transmission.connection, now: now)
+                session.connectionClosed(transmission.connection, now: .now())
                 continue
             }
             connection.unflushedBytes += bytes.readableBytes
             connection.channel.write(bytes, promise: nil)
             if connection.unflushedBytes >= LinkLimits.pieceBytes { flush(connection) }
-            now = .now()
-            if now >= end { return false }
         }
-        return true
+        for connection in connections.values where connection.unflushedBytes > 0 { flush(connection) }
     }
 
     private func flush(_ connection: Connection) {

@@ -67,8 +67,8 @@ import Testing
     }
 
     @Test func aWindowThatIsTooLargeIsRefused() throws {
-        // A frame of Zstandard that asks for 2 MiB of window (descriptor 0x58), with a raw block of one byte that is the last.
-        let frame = ByteBuffer(bytes: [0x28, 0xB5, 0x2F, 0xFD, 0x00, 0x58, 0x09, 0x00, 0x00, 0x41])
+        // A frame of Zstandard that asks for 2 MiB of window (descriptor 0x58), with a raw block of one byte.
+        let frame = ByteBuffer(bytes: [0x28, 0xB5, 0x2F, 0xFD, 0x00, 0x58, 0x08, 0x00, 0x00, 0x41])
         let receiver = DecompressionStream()
         try receiver.start()
         #expect(throws: DecompressionError.damaged) { try receiver.decompress(frame, expecting: 1) }
@@ -77,6 +77,18 @@ import Testing
         smaller.setInteger(UInt8(0x50), at: 5)
         try receiver.start()
         #expect(try receiver.decompress(smaller, expecting: 1) == ByteBuffer(bytes: [0x41]))
+    }
+
+    /// A last block, what may be skipped, and formats of older versions, whose decoders know no limit of the window.
+    @Test(
+        arguments: [
+            [0x28, 0xB5, 0x2F, 0xFD, 0x00, 0x50, 0x09, 0x00, 0x00, 0x41], [0x50, 0x2A, 0x4D, 0x18, 0x01, 0x00, 0x00, 0x00, 0x41],
+            [0x27, 0xB5, 0x2F, 0xFD, 0x00, 0x50, 0x08, 0x00, 0x00, 0x41], [0x28, 0xB5],
+        ] as [[UInt8]])
+    func nothingElseIsAStream(_ bytes: [UInt8]) throws {
+        let receiver = DecompressionStream()
+        try receiver.start()
+        #expect(throws: DecompressionError.damaged) { try receiver.decompress(ByteBuffer(bytes: bytes), expecting: 1) }
     }
 
     @Test func damageNeverTrapsNorGivesAnotherLength() throws {

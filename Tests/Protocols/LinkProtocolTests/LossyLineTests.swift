@@ -15,7 +15,7 @@ import Testing
     }
 
     @Test(
-        "reads do not wait for bulk that is sent again: the slowest take three quarters of what they take on any connection, and the line is no emptier"
+        "reads do not wait for bulk that is sent again: the slowest take three quarters of what they take on any connection, and bulk keeps nine tenths of what it has"
     )
     func reads() {
         let plain = readTimes(isLossy: false, connections: 4)

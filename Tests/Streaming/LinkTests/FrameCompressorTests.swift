@@ -47,8 +47,8 @@ import Testing
 
     /// On a slow line: what comes up again in a volume is not sent again, and the other end gets what was meant.
     @Test func framesOfAVolumeGoThroughAStream() throws {
-        let (sender, streams) = (Sender(), SendingStreams())
-        var opener = FrameDecompressor(Compressor())
+        let (sender, streams) = (Sender(), SendingStreams(StreamBudget()))
+        let opener = FrameDecompressor(Compressor())
         var lengths: [Int] = []
         for number in 0..<200 {
             let piece = Texts.piece(UInt64(number % 4), byteCount: 8_000)
@@ -68,24 +68,24 @@ import Testing
         let opener = FrameDecompressor(Compressor())
         let piece = Texts.piece(1, byteCount: 8_000)
         for (volume, isBulk, streams) in [
-            (Self.volume(1), false, SendingStreams()), (nil, true, SendingStreams()), (Self.volume(1), true, nil),
+            (Self.volume(1), false, SendingStreams(StreamBudget())), (nil, true, SendingStreams(StreamBudget())),
+            (Self.volume(1), true, nil),
         ] as [(VolumeIdentifier?, Bool, SendingStreams?)] {
             let transmission = try sender.transmission(piece, of: volume, isBulk: isBulk)
             let frame = try Self.frame(sender.compressor.encode(transmission, streams: streams, bytesPerSecond: 1e6))
             #expect(frame.header.compression == .zstandard)
-            var copy = opener
-            #expect(try copy.open(frame) == transmission.payload)
+            #expect(try opener.open(frame) == transmission.payload)
         }
     }
 
     /// What does not shrink goes through the stream all the same, and later ones are tried more rarely.
     @Test func noiseAmongTextComesThrough() throws {
-        let (sender, streams) = (Sender(), SendingStreams())
-        var opener = FrameDecompressor(Compressor())
+        let (sender, streams) = (Sender(), SendingStreams(StreamBudget()))
+        let opener = FrameDecompressor(Compressor())
         var generator = SystemRandomNumberGenerator()
         var plain = 0
         for number in 0..<600 {
-            // By 64 values only, so that it does not look random, and does not shrink by much.
+            // A little of it shrinks: too little to pay.
             let piece =
                 number % 3 == 0
                 ? Texts.piece(UInt64(number % 4), byteCount: 8_000)
@@ -99,7 +99,7 @@ import Testing
     }
 
     @Test func aStreamIsOneVolumesAndThereAreFew() {
-        let streams = SendingStreams()
+        let streams = SendingStreams(StreamBudget())
         for number in 0..<UInt64(LinkLimits.compressionStreams) {
             let place = streams.place(of: Self.volume(number), method: .zstandard1)
             #expect(place?.header == FrameStream(number: Int(number), isNew: true))
@@ -113,27 +113,41 @@ import Testing
         #expect(streams.place(of: Self.volume(0), method: .lz4)?.header == nil)
     }
 
-    @Test func anotherMethodBeginsTheStreamAnewButNotTooSoon() {
-        let streams = SendingStreams()
+    /// All connections of a link together; one that ends leaves its to others.
+    @Test func aLinkHasNoMoreStreamsThanItsBudget() {
+        let budget = StreamBudget()
+        var connections = (0..<8).map { _ in SendingStreams(budget) }
+        func taken() -> Int {
+            connections.reduce(0) { sum, streams in
+                sum + (0..<UInt64(LinkLimits.compressionStreams)).count { streams.place(of: Self.volume($0), method: .zstandard1) != nil }
+            }
+        }
+        #expect(taken() == LinkLimits.compressionStreamsOfLink && budget.left == 0)
+        connections.removeFirst()
+        #expect(budget.left == LinkLimits.compressionStreams)
+        #expect(taken() == LinkLimits.compressionStreamsOfLink)
+    }
+
+    @Test func anotherMethodBeginsTheStreamAnewButNotTooSoon() throws {
+        let streams = SendingStreams(StreamBudget())
         var starts = 0
         for number in 0..<4 * SendingStreams.leastFrames {
-            guard let place = streams.place(of: Self.volume(1), method: number % 2 == 0 ? .zstandard1 : .zstandard3) else { continue }
+            let place = try #require(streams.place(of: Self.volume(1), method: number % 2 == 0 ? .zstandard1 : .zstandard3))
             if place.header.isNew { starts += 1 }
         }
         #expect((2...4).contains(starts))
-        guard let place = streams.place(of: Self.volume(1), method: .zstandard1) else { return }
-        streams.failed(place)
+        streams.failed(try #require(streams.place(of: Self.volume(1), method: .zstandard1)))
         #expect(streams.place(of: Self.volume(1), method: .zstandard1)?.header == FrameStream(number: 0, isNew: true))
     }
 
     /// Of a stream that never began, or twice the same, or with one missing.
     @Test(arguments: [[1], [0, 1, 1], [0, 2], [0, 1, 3], [0, 1, 2, 1]]) func aFrameThatDoesNotFollowIsDamaged(_ order: [Int]) throws {
-        let (sender, streams) = (Sender(), SendingStreams())
+        let (sender, streams) = (Sender(), SendingStreams(StreamBudget()))
         let frames = try (0..<4).map { number in
             let transmission = try sender.transmission(Texts.piece(UInt64(number), byteCount: 8_000), of: Self.volume(1))
             return try Self.frame(sender.compressor.encode(transmission, streams: streams, bytesPerSecond: 1e6))
         }
-        var opener = FrameDecompressor(Compressor())
+        let opener = FrameDecompressor(Compressor())
         for number in order.dropLast() { _ = try opener.open(frames[number]) }
         #expect(throws: DecompressionError.damaged) { try opener.open(frames[order.last ?? 0]) }
     }
