@@ -199,6 +199,8 @@ public struct Configuration: Sendable, Equatable {
     public static let defaultCongestionControl = "automatic"
     /// `link.connections` when it is left out.
     public static let defaultConnections = 4
+    /// What `link.connections` may be.
+    public static let connectionsRange = 1...16
     /// The name of the token file in the state directory, when `api.tokenFile` is left out.
     public static let defaultTokenFile = "api-token"
     /// The name of the cache file in the state directory, when `cache.path` is left out.

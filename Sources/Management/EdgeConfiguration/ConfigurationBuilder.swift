@@ -4,7 +4,6 @@ import Yams
 struct ConfigurationBuilder {
     /// Limits of the values, named for their keys.
     enum Limit {
-        static let connections = 1...16
         static let portals = 16
         static let disks = 1_024
         static let cacheSize = Configuration.Cloud.cacheSizes
@@ -111,7 +110,7 @@ struct ConfigurationBuilder {
         }
         if let link {
             onprem.linkListen = link.address("listen", default: onprem.linkListen)
-            onprem.linkConnections = link.integer("connections", default: onprem.linkConnections, in: Limit.connections)
+            onprem.linkConnections = link.integer("connections", default: onprem.linkConnections, in: Configuration.connectionsRange)
         }
         guard let node = top.values["disks"], !reader.isNull(node) else { return onprem }
         guard let sequence = node.sequence else {
@@ -151,7 +150,7 @@ struct ConfigurationBuilder {
                         hint: "keep connect where this edge dials, listen where the on-prem edge does")
                 }
             }
-            cloud.linkConnections = link.integer("connections", default: cloud.linkConnections, in: Limit.connections)
+            cloud.linkConnections = link.integer("connections", default: cloud.linkConnections, in: Configuration.connectionsRange)
         }
         if let target = section("target") {
             if let node = target.values["listen"] { cloud.targetListen = addresses(node, key: "target.listen") ?? cloud.targetListen }

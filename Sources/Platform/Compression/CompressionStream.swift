@@ -7,8 +7,6 @@ import NIOCore
 public final class CompressionStream {
     /// How far back a piece may refer, as the logarithm of bytes: 1 MiB. With the tables of the levels a stream takes 2 to 5 MiB.
     public static let windowLogarithm: Int32 = 20
-    /// So much longer than before may a piece become that does not shrink.
-    public static let overheadBytes = 64
     /// The longest piece, before compression.
     public static let maximumBytes = 1 << 17
 
@@ -38,11 +36,13 @@ public final class CompressionStream {
     }
 
     /// Compresses the readable bytes.
-    /// - Parameter headroom: so many zero bytes come before the compressed ones, for the caller to overwrite.
+    /// - Parameters:
+    ///   - headroom: so many zero bytes come before the compressed ones, for the caller to overwrite.
+    ///   - overheadMax: so many bytes longer may a piece become that does not shrink. Zstandard needs some twenty.
     /// - Returns: nil when that failed; the stream has to be started then.
-    public func compress(_ bytes: ByteBuffer, headroom: Int = 0) -> ByteBuffer? {
+    public func compress(_ bytes: ByteBuffer, headroom: Int = 0, overheadMax: Int) -> ByteBuffer? {
         guard let context, bytes.readableBytes > 0, bytes.readableBytes <= Self.maximumBytes else { return nil }
-        let room = bytes.readableBytes + Self.overheadBytes
+        let room = bytes.readableBytes + overheadMax
         var output = ByteBuffer()
         output.reserveCapacity(headroom + room)
         output.writeRepeatingByte(0, count: headroom)

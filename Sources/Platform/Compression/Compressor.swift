@@ -9,13 +9,24 @@ public enum CompressionAlgorithm: UInt8, Sendable, CaseIterable {
 }
 
 /// Why bytes could not be decompressed.
-public enum DecompressionError: Error, Equatable, Sendable {
+public enum DecompressionError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The expected length is not one that this call takes.
     case unreasonableLength
     /// The bytes are damaged, or give another length.
     case damaged
+    /// A piece of a stream is not the one that follows.
+    case outOfOrder
     /// There is no memory for the library's state.
     case noMemory
+
+    public var description: String {
+        switch self {
+        case .unreasonableLength: "its length is out of bounds"
+        case .damaged: "it is damaged"
+        case .outOfOrder: "one before it is missing"
+        case .noMemory: "there is no memory for it"
+        }
+    }
 }
 
 /// Compresses and decompresses pieces of data, each on its own. Confined to one thread at a time.

@@ -9,12 +9,14 @@ import NIOCore
 //   starting --(queue > target while the window was the limit)--> holding
 //   holding  as much stays on its way for a round trip: when the queue goes, or more and more arrives, it was not the line but TCP, which begins
 //            slowly itself: starting again. Else steady
-//   steady   each round trip: window <- halfway to rate x (base + target), or more by a thirty-second to a quarter while the line is clearly not full
+//   steady   each round trip: window <- halfway to what would have the target for its queue: rate x (base + target), or on a clean line what the
+//            window is by how much longer or shorter the queue was; or more by a thirty-second to a quarter while the line is clearly not full
 //   drain    every ten seconds for two round trips: half the window, so that the base is measured without our queue;
 //            also when the queue does not go away, and then the base becomes what is measured
 //
 // `rate` is what was in flight when a frame left, divided by the round trip of that frame: the two belong together,
-// so the estimate does not lag behind the window.
+// so the estimate does not lag behind the window. What some frames of a round take longer than others is put down to the work of the two ends, and
+// added to the target.
 
 /// The congestion window of a session, steered by the delay. Pure: it is told what happened and when.
 public struct DelayWindow: Sendable {
@@ -36,7 +38,7 @@ public struct DelayWindow: Sendable {
     /// A line that is full brings no more in a round trip than in the one before; TCP that begins brings twice as much.
     static let growthOfTCP = 1.25
 
-    /// More than this is never put down to the work of the ends.
+    /// More than this is never put down to the work of the ends, in nanoseconds.
     static let workMax = 2e6
 
     /// On a lossy line: how often the pace is raised, and in how many rounds the most that arrived counts.
@@ -141,8 +143,8 @@ public struct DelayWindow: Sendable {
     /// True within a building, where what looks like a queue is mostly the work of the two processes.
     private var isNear: Bool { base < 500_000 }
 
-    /// The queue that is aimed at: three quarters of a millisecond, less on short lines and more on very long ones. Whoever asks for a few blocks waits for it, too.
-    /// On a line that loses packets what arrives comes in bursts, and an eighth of the round trip is what keeps it busy between them.
+    /// The queue that is aimed at: three quarters of a millisecond, less on short lines and more on very long ones. Whoever asks for a few blocks
+    /// waits for it, too. On a line that loses packets what arrives comes in bursts, and an eighth of the round trip is what keeps it busy between them.
     private var target: Double {
         max(isLossy ? max(base / 8, min(4e6, base / 5)) : max(base / 64, min(750_000, base / 5)), isNear ? 1e6 : 250_000)
     }

@@ -74,7 +74,7 @@ public struct FrameHeader: Equatable, Sendable {
     public var trafficClass: TrafficClass
     public var compression: FrameCompression
     /// With `zstandardStream`: which; otherwise the default.
-    public var stream = FrameStream()
+    public var stream: FrameStream
     /// The message goes on in the frame with the next sequence.
     public var hasMore: Bool
     /// The bytes that follow the header on the line.
@@ -85,12 +85,13 @@ public struct FrameHeader: Equatable, Sendable {
     public var sequence: UInt64
 
     public init(
-        kind: FrameKind, trafficClass: TrafficClass = .demand, compression: FrameCompression = .none, hasMore: Bool = false,
-        payloadBytes: Int = 0, plainBytes: Int? = nil, sequence: UInt64 = 0
+        kind: FrameKind, trafficClass: TrafficClass = .demand, compression: FrameCompression = .none,
+        stream: FrameStream = FrameStream(), hasMore: Bool = false, payloadBytes: Int = 0, plainBytes: Int? = nil, sequence: UInt64 = 0
     ) {
         self.kind = kind
         self.trafficClass = trafficClass
         self.compression = compression
+        self.stream = stream
         self.hasMore = hasMore
         self.payloadBytes = payloadBytes
         self.plainBytes = plainBytes ?? payloadBytes
@@ -115,16 +116,14 @@ public struct FrameHeader: Equatable, Sendable {
         guard let trafficClass = TrafficClass(rawValue: classByte) else { throw LinkViolation("unknown class \(classByte)") }
         guard let compression = FrameCompression(rawValue: flags & 3), flags & ~7 == 0, streamByte == 0 || compression == .zstandardStream
         else { throw LinkViolation("unknown flags") }
-        let stream = FrameStream(byte: streamByte)
         try check(compression, kind, payload: Int(payload), plain: Int(plain))
         guard kind == .data || (trafficClass == .demand && flags == 0) else {
             throw LinkViolation("class or flags on a frame without data")
         }
-        var header = FrameHeader(
-            kind: kind, trafficClass: trafficClass, compression: compression, hasMore: flags & 4 != 0, payloadBytes: Int(payload),
-            plainBytes: Int(plain), sequence: sequence)
-        header.stream = stream
-        return header
+        return FrameHeader(
+            kind: kind, trafficClass: trafficClass, compression: compression, stream: FrameStream(byte: streamByte),
+            hasMore: flags & 4 != 0,
+            payloadBytes: Int(payload), plainBytes: Int(plain), sequence: sequence)
     }
 
     private static func check(_ compression: FrameCompression, _ kind: FrameKind, payload: Int, plain: Int) throws(LinkViolation) {

@@ -9,7 +9,7 @@ public enum LinkLimits {
     public static let framePayloadBytes = pieceBytes + 64
     /// So much longer than its plain bytes may be what a stream of compression makes of a frame. One that announces more ends its connection.
     public static let compressionOverheadBytes = 64
-    /// Streams of compression of one connection and direction. More volumes than that have their frames compressed each on its own.
+    /// Streams of compression of one connection and direction; a frame has two bits for them. More volumes than that have their frames compressed each on its own.
     public static let compressionStreams = 4
     /// Streams of compression of all connections of a link together, of what this end sends. What finds none is compressed each frame on its own.
     public static let compressionStreamsOfLink = 16

@@ -3,7 +3,7 @@ import Compression
 import LinkProtocol
 import NIOCore
 
-// How frames leave one end of a link, and how they are opened at the other.
+// How frames leave one end of a link; `FrameDecompressor` opens them at the other.
 //
 // A frame of bulk that carries a volume's data goes through a stream of compression of its connection, where those before it are remembered: it
 // takes a tenth less. A stream knows one volume: what the line shows of a frame's length says nothing of another volume's bytes. There are few
@@ -12,16 +12,18 @@ import NIOCore
 /// Compresses the frames of one end of a link, when that pays. Confined to the link's event loop.
 final class FrameCompressor {
     private let compressor = Compressor()
-    /// By class; and those of demand's bulk.
-    private var choosers: [CompressionChooser] = []
-    private var bulkDemand = CompressionChooser(.throughput)
-
-    init() { reset() }
+    /// By class: of frames for each of which somebody waits, and of bulk.
+    private var choosers = FrameCompressor.unlearnt(.latency)
+    private var bulkChoosers = FrameCompressor.unlearnt(.throughput)
 
     /// Forgets what was learnt: another session may have other data.
     func reset() {
-        choosers = TrafficClass.allCases.map { CompressionChooser($0 == .demand || $0 == .control ? .latency : .throughput) }
-        bulkDemand = CompressionChooser(.throughput)
+        choosers = Self.unlearnt(.latency)
+        bulkChoosers = Self.unlearnt(.throughput)
+    }
+
+    private static func unlearnt(_ goal: CompressionChooser.Goal) -> [CompressionChooser] {
+        TrafficClass.allCases.map { _ in CompressionChooser(goal) }
     }
 
     /// The frame as it goes on the line.
@@ -29,10 +31,9 @@ final class FrameCompressor {
     ///   - streams: those of its connection; nil when the other edge knows none.
     ///   - bytesPerSecond: what the line carries of its class; 0 while unknown.
     func encode(_ transmission: LinkTransmission, streams: SendingStreams?, bytesPerSecond: Double) -> ByteBuffer {
-        if transmission.isBulk, transmission.header.trafficClass == .demand {
-            return encode(transmission, streams, bytesPerSecond, &bulkDemand)
-        }
-        return encode(transmission, streams, bytesPerSecond, &choosers[Int(transmission.header.trafficClass.rawValue)])
+        let index = Int(transmission.header.trafficClass.rawValue)
+        if transmission.isBulk { return encode(transmission, streams, bytesPerSecond, &bulkChoosers[index]) }
+        return encode(transmission, streams, bytesPerSecond, &choosers[index])
     }
 
     private func encode(
@@ -65,7 +66,9 @@ final class FrameCompressor {
         _ looksRandom: Bool, _ chooser: inout CompressionChooser
     ) -> ByteBuffer? {
         let start = NIODeadline.now()
-        guard let frame = place.stream.compress(payload, headroom: FrameHeader.byteCount) else { return nil }
+        let frame = place.stream.compress(
+            payload, headroom: FrameHeader.byteCount, overheadMax: LinkLimits.compressionOverheadBytes)
+        guard let frame else { return nil }
         let nanoseconds = (NIODeadline.now() - start).nanoseconds
         let (method, byteCount) = (place.stream.method, frame.readableBytes - FrameHeader.byteCount)
         let pays = Compressor.pays(byteCount, for: payload.readableBytes)
@@ -117,107 +120,6 @@ final class FrameCompressor {
         header.encode(into: &frame)
         frame.moveWriterIndex(to: end)
         return frame
-    }
-}
-
-/// How many more streams of compression the connections of a link may have for what they send: each takes 2 to 5 MiB. Confined to the link's event
-/// loop.
-final class StreamBudget {
-    fileprivate(set) var left = LinkLimits.compressionStreamsOfLink
-}
-
-/// The streams of compression of what one connection sends. Confined to the link's event loop.
-final class SendingStreams {
-    /// A stream for one frame.
-    struct Place {
-        let header: FrameStream
-        let stream: CompressionStream
-    }
-
-    private struct Entry {
-        var volume: VolumeIdentifier
-        let stream: CompressionStream
-        /// What `frames` was when it was used last.
-        var usedAt: UInt64
-        /// How many frames went through it since it was started; 0 when it has to be.
-        var framesSinceStart = 0
-    }
-
-    /// A stream that was not used for so many frames of the connection's streams is another volume's to take. Starting one costs what it knew.
-    static let idleFrames: UInt64 = 256
-    /// So many frames go through a stream before another method is taken.
-    static let leastFrames = 256
-
-    private let budget: StreamBudget
-    private var entries: [Entry] = []
-    private var frames: UInt64 = 0
-
-    init(_ budget: StreamBudget) { self.budget = budget }
-
-    deinit { budget.left += entries.count }
-
-    /// The volume's stream, which is started if need be; nil when the method knows none, there is no memory, or others use all of them.
-    func place(of volume: VolumeIdentifier, method: CompressionMethod) -> Place? {
-        guard method.algorithm == .zstandard else { return nil }
-        frames += 1
-        guard let number = number(of: volume) else { return nil }
-        entries[number].usedAt = frames
-        let entry = entries[number]
-        let isNew = entry.framesSinceStart == 0 || (entry.stream.method != method && entry.framesSinceStart >= Self.leastFrames)
-        if isNew {
-            entries[number].framesSinceStart = 0
-            guard entry.stream.start(method) else { return nil }
-        }
-        let header = FrameStream(number: number, count: entries[number].framesSinceStart % FrameStream.countModulus, isNew: isNew)
-        entries[number].framesSinceStart += 1
-        return Place(header: header, stream: entry.stream)
-    }
-
-    /// The stream could not take the frame: it is started for the next one.
-    func failed(_ place: Place) { entries[place.header.number].framesSinceStart = 0 }
-
-    private func number(of volume: VolumeIdentifier) -> Int? {
-        if let number = entries.firstIndex(where: { $0.volume == volume }) { return number }
-        if entries.count < LinkLimits.compressionStreams, budget.left > 0 {
-            budget.left -= 1
-            entries.append(Entry(volume: volume, stream: CompressionStream(), usedAt: frames))
-            return entries.count - 1
-        }
-        guard let oldest = entries.indices.min(by: { entries[$0].usedAt < entries[$1].usedAt }),
-            frames - entries[oldest].usedAt >= Self.idleFrames
-        else { return nil }
-        entries[oldest].volume = volume
-        entries[oldest].framesSinceStart = 0
-        return oldest
-    }
-}
-
-/// Opens the frames that one connection receives. Confined to the link's event loop.
-final class FrameDecompressor {
-    private let compressor: Compressor
-    /// By their numbers, when they were first used, and how many frames went through each.
-    private var streams = [(stream: DecompressionStream, frames: Int)?](repeating: nil, count: LinkLimits.compressionStreams)
-
-    /// - Parameter compressor: for frames that are in no stream; the link's connections have it in common.
-    init(_ compressor: Compressor) { self.compressor = compressor }
-
-    /// The payload of a data frame.
-    func open(_ frame: Frame) throws(DecompressionError) -> ByteBuffer {
-        switch frame.header.compression {
-        case .none: return frame.payload
-        case .lz4: return try compressor.decompress(frame.payload, using: .lz4, expecting: frame.header.plainBytes)
-        case .zstandard: return try compressor.decompress(frame.payload, using: .zstandard, expecting: frame.header.plainBytes)
-        case .zstandardStream:
-            let header = frame.header.stream
-            var (stream, frames) = streams[header.number] ?? (DecompressionStream(), 0)
-            if header.isNew {
-                try stream.start()
-                frames = 0
-            }
-            guard header.count == frames % FrameStream.countModulus else { throw .damaged }
-            streams[header.number] = (stream, frames + 1)
-            return try stream.decompress(frame.payload, expecting: frame.header.plainBytes)
-        }
     }
 }
 

@@ -204,7 +204,7 @@ public final class LinkEndpoint {
                 Frame(header: frame.header, payload: plain), wireBytes: FrameHeader.byteCount + frame.header.payloadBytes,
                 on: identifier, now: now)
         } catch {
-            session.violation(LinkViolation("a payload that does not decompress"), on: identifier)
+            session.violation(LinkViolation("a payload that does not decompress: \(error)"), on: identifier)
         }
         drain()
     }

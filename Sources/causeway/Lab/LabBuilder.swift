@@ -128,6 +128,7 @@ struct LabBuilder {
         if case .onprem(var role) = onprem.role {
             // Nobody dials an edge that dials: the system chooses a port.
             role.linkListen = options.homeDials ? local(0) : home ?? local(ports.link)
+            role.linkConnections = options.linkConnections
             onprem.role = .onprem(role)
         }
         var cloud = Configuration.cloud(name: "cloud", stateDirectory: lab.state("cloud"))
@@ -139,6 +140,7 @@ struct LabBuilder {
             } else {
                 role.linkConnect = dialled(ports, line)
             }
+            role.linkConnections = options.linkConnections
             role.targetListen = ports.portals.map(local)
             if options.nbd { role.nbd = .init(listen: [local(ports.nbd)]) }
             role.cacheSizeBytes = options.cacheSize

@@ -63,6 +63,9 @@ struct LabCommand: AsyncParsableCommand {
         @Flag(help: "The on-prem edge dials the cloud edge, not the other way round.")
         var homeDials = false
 
+        @Option(help: "How many connections the link has.")
+        var linkConnections = Configuration.defaultConnections
+
         @Flag(help: "Serve the volumes over NBD too, in plain on loopback.")
         var nbd = false
 
@@ -94,6 +97,7 @@ struct LabCommand: AsyncParsableCommand {
             if let name = names.first(where: { name in names.filter { $0 == name }.count > 1 }) {
                 throw ValidationError("Two disks are called “\(name)”.")
             }
+            if !Configuration.connectionsRange.contains(linkConnections) { throw ValidationError("--link-connections is 1 to 16.") }
             if !(1...16).contains(portals) { throw ValidationError("--portals is 1 to 16.") }
             if directory.isEmpty { throw ValidationError("--directory is empty.") }
             if line.isAny && wan != .packets {

@@ -52,18 +52,15 @@ import Testing
     }
 
     static func inStream(_ stream: FrameStream, _ compression: FrameCompression) -> FrameHeader {
-        var header = FrameHeader(kind: .data, compression: compression, payloadBytes: 10, plainBytes: 20)
-        header.stream = stream
-        return header
+        FrameHeader(kind: .data, compression: compression, stream: stream, payloadBytes: 10, plainBytes: 20)
     }
 
     /// Also one that did not shrink, and is as long as frames get.
     @Test(arguments: 0..<LinkLimits.compressionStreams, [(0, true), (1, false), (31, false)])
     func theStreamOfAFrameComesBack(number: Int, frame: (count: Int, isNew: Bool)) throws {
-        var header = FrameHeader(
-            kind: .data, compression: .zstandardStream,
+        let header = FrameHeader(
+            kind: .data, compression: .zstandardStream, stream: FrameStream(number: number, count: frame.count, isNew: frame.isNew),
             payloadBytes: LinkLimits.framePayloadBytes + LinkLimits.compressionOverheadBytes, plainBytes: LinkLimits.framePayloadBytes)
-        header.stream = FrameStream(number: number, count: frame.count, isNew: frame.isNew)
         var bytes = ByteBuffer()
         header.encode(into: &bytes)
         #expect(try FrameHeader.decode(from: &bytes) == header)

@@ -149,7 +149,7 @@ import Testing
         }
         let opener = FrameDecompressor(Compressor())
         for number in order.dropLast() { _ = try opener.open(frames[number]) }
-        #expect(throws: DecompressionError.damaged) { try opener.open(frames[order.last ?? 0]) }
+        #expect(throws: DecompressionError.outOfOrder) { try opener.open(frames[order.last ?? 0]) }
     }
 }
 
