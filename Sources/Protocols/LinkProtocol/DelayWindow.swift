@@ -38,8 +38,11 @@ public struct DelayWindow: Sendable {
     /// A line that is full brings no more in a round trip than in the one before; TCP that begins brings twice as much.
     static let growthOfTCP = 1.25
 
-    /// More than this is never put down to the work of the ends, in nanoseconds.
-    static let workMax = 2e6
+    /// More than this is never put down to the work of the ends, in nanoseconds; nor more than this part of the round trip, nor anything of a round
+    /// of fewer frames.
+    static let workMax = (time: 2e6, partOfBase: 1.0 / 8, samples: 4.0)
+    /// On a clean line the window follows the queue alone up to so many times what arrives in a round trip.
+    static let windowOfArrivalsMax = 2.0
 
     /// On a lossy line: how often the pace is raised, and in how many rounds the most that arrived counts.
     static let probeRounds = 8
@@ -150,11 +153,12 @@ public struct DelayWindow: Sendable {
     }
 
     /// How much longer than for others of its round a frame that found no queue seems to take because the ends are busy. A queue holds up all of a
-    /// round; what holds up some of them for more than twice the target is work.
+    /// round; what holds up some of them for more than twice the target, and for longer than a frame takes on the line, is work.
     private var work: Double {
         // What TCP sends again holds up some of a round, too.
-        guard roundSamples > 0, !isLossy else { return 0 }
-        return min(max(roundSum / roundSamples - roundMinimum - 2 * target, 0), Self.workMax)
+        guard roundSamples >= Self.workMax.samples, roundRate > 0, !isLossy else { return 0 }
+        let uneven = roundSum / roundSamples - roundMinimum
+        return min(max(uneven - 2 * target - roundFrameBytes / roundRate, 0), Self.workMax.time, base * Self.workMax.partOfBase)
     }
 
     private mutating func forgetRoundTrips() {
@@ -362,7 +366,8 @@ public struct DelayWindow: Sendable {
             // Frames that find less on their way than there may be are the quickest, and there is less when the ends are busy: that is no reason to
             // send less. (Where TCP holds up what it sends again the window is wider than what arrives, and the estimate is what counts.)
             let least = isLossy ? 0 : window * (base + goal) / (base + queue)
-            setWindow((window + max(estimate, least)) / 2)
+            let most = arrivalRate > 0 ? Self.windowOfArrivalsMax * arrivalRate * (base + goal) : .infinity
+            setWindow(min((window + max(estimate, min(least, most))) / 2, window * (1 + Self.growthMax)))
             growth = isLossy ? Self.growthMax : Self.growthMin
         }
         if queue <= goal * 1.25 {
