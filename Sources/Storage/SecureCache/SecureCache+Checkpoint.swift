@@ -41,6 +41,8 @@ extension SecureCache {
                 || journal.byteCount >= max(UInt64(limits.journalBytes), journal.checkpointBytes, checkpointDueBytes)
         else { return }
         isWriting = true
+        // Should this one fail, they go with the next, for which the journal must first become longer: a checkpoint that is tried
+        // again and again ends with a cache that begins anew.
         mustForgetRecords = false
         journal.file?.synchronize { [self] result in
             isWriting = false

@@ -20,8 +20,9 @@ import Testing
     }
 
     /// Two volumes with the same eight blocks.
-    private func shared() throws -> CacheHarness {
+    private func shared(journalBytes: Int = CacheLimits().journalBytes) throws -> CacheHarness {
         let harness = try harness()
+        harness.limits.journalBytes = journalBytes
         let cache = try harness.open()
         cache.insert(harness.volume, block: 0, data: CacheHarness.blocks(0..<8, 1))
         try harness.synchronize()
@@ -323,6 +324,24 @@ import Testing
         try #require(harness.cache).detach(volume: harness.volume)
         try harness.synchronize()
         try harness.synchronize()
+        #expect(before.isDisjoint(with: harness.directory.names), "\(before) \(harness.directory.names)")
+        #expect(try harness.read(100..<108, of: harness.other) == CacheHarness.blocks(0..<8, 1))
+    }
+
+    /// A checkpoint that fails has forgotten nothing: the next one does.
+    @Test func recordsGoWithTheNextCheckpointWhenOneFails() throws {
+        let harness = try shared(journalBytes: 8 << 10)
+        let before = Set(harness.directory.names)
+        harness.machine.faults.failsWritesTo = "checkpoint"
+        try #require(harness.cache).detach(volume: harness.volume)
+        try harness.synchronize()
+        try harness.synchronize()
+        #expect(!before.isDisjoint(with: harness.directory.names), "\(before) \(harness.directory.names)")
+        harness.machine.faults.failsWritesTo = nil
+        for round in 2..<60 as Range<UInt64> where !before.isDisjoint(with: harness.directory.names) {
+            fill(harness, harness.other, 1_000..<1_000 + 8, round)
+            try harness.synchronize()
+        }
         #expect(before.isDisjoint(with: harness.directory.names), "\(before) \(harness.directory.names)")
         #expect(try harness.read(100..<108, of: harness.other) == CacheHarness.blocks(0..<8, 1))
     }
