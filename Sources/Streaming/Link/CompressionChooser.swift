@@ -7,12 +7,14 @@ import Compression
 //   many frames follow one another    max(2 x time, rest x line)     the line and the processor work side by side, and the processor has
 //                                                                    about as much to do for a byte besides compressing it
 //
-// None costs what a byte takes on the line. Each method is compared now and then with the one in use, on the same frame: so it is known how
-// much more or less it would leave of what is sent now.
+// None costs what a byte takes on the line. How much is left of a byte changes from frame to frame, for all methods alike; what one leaves
+// against another hardly does. So what the data gives is known once, and of each method how it compares with the others: now and then one is
+// compared with the one in use, on the same frame.
 //
 // Frames that go through a stream of compression can't be compared so: the stream would not be the same afterwards. What a stream makes of a
 // method's time and rest is kept as two factors of each method, which are measured when it is compared, by compressing the frame on its own as
-// well; all else is kept as it would be without a stream.
+// well; all else is kept as it would be without a stream. A stream whose method changes begins anew, with nothing to remember: so it changes
+// for what is clearly better only.
 //
 // Data that does not shrink is recognised by a look at it (`RandomnessProbe`); and by trying: after every try that did not pay twice as many
 // frames go unchanged before the next try, up to a limit.
@@ -47,28 +49,55 @@ public struct CompressionChooser: Sendable {
     private static let outlier = 3.0
     /// One measurement of what a stream makes of a method counts for no more than this, nor less than its inverse: a thread may be interrupted.
     private static let streamFactorMax = 4.0
+    /// For how much less a stream changes its method, in parts of what the one in use costs.
+    private static let leastGainOfChange = 1.0 / 64
+    /// What one frame counts among those on which methods were compared.
+    private static let comparisonWeight = 1.0 / 16
     /// What the processor does for a byte, in times of what compressing it takes.
     private static let workFactor = 2.0
 
     private struct Experience {
-        /// Output over input.
-        var rest: Double
+        /// What it leaves of a frame, in times of what the others leave of it: `rest` times this is its output over its input.
+        var relativeRest: Double
         /// Nanoseconds for a byte of input.
         var nanosecondsPerByte: Double
         /// The last measurement took so much longer that it may say nothing.
         var isInDoubt = false
         /// What a stream makes of the rest, and of the time.
-        var streamRest = 1.0
-        var streamTime = 1.0
+        var streamRest = Quotient(1)
+        var streamTime = Quotient(1)
+    }
+
+    /// Of two quantities that were measured on the same frames: large frames, and those that take long, count for more.
+    private struct Quotient {
+        /// Of frames of 16 KiB, or that took so many nanoseconds.
+        private var divisor = 16384.0
+        private var dividend: Double
+
+        init(_ value: Double) { dividend = value * divisor }
+
+        var value: Double { dividend / divisor }
+
+        mutating func learn(_ measured: Double, of whole: Double) {
+            let bounded = min(max(measured, whole / streamFactorMax), whole * streamFactorMax)
+            dividend += (bounded - dividend) * comparisonWeight
+            divisor += (whole - divisor) * comparisonWeight
+        }
     }
 
     private let goal: Goal
-    /// By the numbers of the methods. What programs and text give, until there is experience.
+    /// Of a byte of the latest frames, what a method with a relative rest of 1 would leave. What programs and text give, until there is
+    /// experience; so are all that follow.
+    private var rest = 0.42
+    /// By the numbers of the methods.
     private var experiences = [
-        Experience(rest: 0.55, nanosecondsPerByte: 1.5), Experience(rest: 0.42, nanosecondsPerByte: 4, streamRest: 0.95, streamTime: 1.2),
-        Experience(rest: 0.41, nanosecondsPerByte: 6, streamRest: 0.9, streamTime: 2.4),
-        Experience(rest: 0.39, nanosecondsPerByte: 14, streamRest: 0.9, streamTime: 1.4),
+        Experience(relativeRest: 1.3, nanosecondsPerByte: 1.5),
+        Experience(relativeRest: 1, nanosecondsPerByte: 4, streamRest: Quotient(0.95), streamTime: Quotient(1.2)),
+        Experience(relativeRest: 0.97, nanosecondsPerByte: 6, streamRest: Quotient(0.9), streamTime: Quotient(2.4)),
+        Experience(relativeRest: 0.93, nanosecondsPerByte: 14, streamRest: Quotient(0.9), streamTime: Quotient(1.4)),
     ]
+    /// What frames that go through streams are compressed with.
+    private var streamMethod: CompressionMethod?
     private var pause = 0
     private var framesToSkip = 0
     private var framesSinceComparison = 0
@@ -97,7 +126,7 @@ public struct CompressionChooser: Sendable {
         }
         let line = 1e9 / (lineBytesPerSecond > 0 ? lineBytesPerSecond : Self.unknownLine)
         framesSinceComparison += 1
-        let (best, cost) = best(line, inStream)
+        let (best, cost) = inStream ? bestInStream(line) : best(line, inStream: false)
         guard cost < line else {
             // The line is too fast for what the data gives. Look again later, at each method in turn: either may change.
             framesToSkip = Self.longestPause - 1
@@ -110,18 +139,29 @@ public struct CompressionChooser: Sendable {
         return Choice(method: best, comparison: other(than: best))
     }
 
-    private func best(_ line: Double, _ inStream: Bool) -> (method: CompressionMethod, cost: Double) {
+    private mutating func bestInStream(_ line: Double) -> (method: CompressionMethod, cost: Double) {
+        let best = best(line, inStream: true)
+        if let streamMethod {
+            let cost = cost(of: streamMethod, line, inStream: true)
+            if best.cost > cost * (1 - Self.leastGainOfChange) { return (streamMethod, cost) }
+        }
+        streamMethod = best.method
+        return best
+    }
+
+    private func best(_ line: Double, inStream: Bool) -> (method: CompressionMethod, cost: Double) {
         var best = (method: CompressionMethod.lz4, cost: Double.infinity)
         for method in CompressionMethod.allCases {
-            let cost = cost(experiences[method.rawValue], line, inStream)
+            let cost = cost(of: method, line, inStream: inStream)
             if cost < best.cost { best = (method, cost) }
         }
         return best
     }
 
-    private func cost(_ experience: Experience, _ line: Double, _ inStream: Bool) -> Double {
-        let time = experience.nanosecondsPerByte * (inStream ? experience.streamTime : 1)
-        let rest = experience.rest * (inStream ? experience.streamRest : 1)
+    private func cost(of method: CompressionMethod, _ line: Double, inStream: Bool) -> Double {
+        let experience = experiences[method.rawValue]
+        let time = experience.nanosecondsPerByte * (inStream ? experience.streamTime.value : 1)
+        let rest = rest * experience.relativeRest * (inStream ? experience.streamRest.value : 1)
         return switch goal {
         case .latency: time + rest * line
         case .throughput: max(Self.workFactor * time, rest * line)
@@ -144,8 +184,8 @@ public struct CompressionChooser: Sendable {
         looksRandom: Bool = false
     ) {
         guard inputBytes > 0 else { return }
-        let (streamRest, streamTime) =
-            inStream ? (experiences[method.rawValue].streamRest, experiences[method.rawValue].streamTime) : (1, 1)
+        let experience = experiences[method.rawValue]
+        let (streamRest, streamTime) = inStream ? (experience.streamRest.value, experience.streamTime.value) : (1, 1)
         learn(method, time: Double(max(0, nanoseconds)) / Double(inputBytes) / streamTime)
         guard let outputBytes else {
             if looksRandom {
@@ -157,8 +197,8 @@ public struct CompressionChooser: Sendable {
             return
         }
         // A try that did not pay says how the data is now, not how good the method is.
-        let rest = min(1, Double(outputBytes) / Double(inputBytes) / streamRest)
-        experiences[method.rawValue].rest += (rest - experiences[method.rawValue].rest) / 8
+        let alone = min(1, Double(outputBytes) / Double(inputBytes) / streamRest)
+        rest += (alone / experience.relativeRest - rest) / 8
         if looksRandom { isProbeRight = false }
         pause = 0
     }
@@ -168,12 +208,8 @@ public struct CompressionChooser: Sendable {
         _ method: CompressionMethod, bytes: Int, nanoseconds: Int64, aloneBytes: Int, aloneNanoseconds: Int64
     ) {
         guard bytes > 0, aloneBytes > 0, nanoseconds > 0, aloneNanoseconds > 0 else { return }
-        func learn(_ factor: inout Double, _ measured: Double) {
-            let bounded = min(max(measured, 1 / Self.streamFactorMax), Self.streamFactorMax)
-            factor += (bounded - factor) / 8
-        }
-        learn(&experiences[method.rawValue].streamRest, Double(bytes) / Double(aloneBytes))
-        learn(&experiences[method.rawValue].streamTime, Double(nanoseconds) / Double(aloneNanoseconds))
+        experiences[method.rawValue].streamRest.learn(Double(bytes), of: Double(aloneBytes))
+        experiences[method.rawValue].streamTime.learn(Double(nanoseconds), of: Double(aloneNanoseconds))
     }
 
     /// Records what another method made of a frame.
@@ -185,10 +221,9 @@ public struct CompressionChooser: Sendable {
     ) {
         guard inputBytes > 0 else { return }
         learn(method, time: Double(max(0, nanoseconds)) / Double(inputBytes))
-        // One frame may be unlike the others, but what one method leaves of it and what another does go together.
-        guard let outputBytes, let chosenBytes, chosenBytes > 0 else { return }
-        let rest = min(1, experiences[chosen.rawValue].rest * Double(outputBytes) / Double(chosenBytes))
-        experiences[method.rawValue].rest += (rest - experiences[method.rawValue].rest) / 2
+        guard let outputBytes, let chosenBytes, outputBytes > 0, chosenBytes > 0 else { return }
+        let relative = experiences[chosen.rawValue].relativeRest * Double(outputBytes) / Double(chosenBytes)
+        experiences[method.rawValue].relativeRest += (relative - experiences[method.rawValue].relativeRest) * Self.comparisonWeight
     }
 
     private mutating func learn(_ method: CompressionMethod, time: Double) {

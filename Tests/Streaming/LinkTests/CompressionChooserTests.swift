@@ -95,6 +95,46 @@ import Testing
         #expect(self.chosen[.zstandard3, default: 0] > 1900, "\(self.chosen)")
     }
 
+    /// Frames are unlike one another. A stream that changed its method for each would have nothing to remember.
+    @Test(arguments: [(1.25e6, CompressionMethod.zstandard5), (25e6, .zstandard1)])
+    mutating func framesThatVaryDoNotChangeTheMethod(line: Double, expected: CompressionMethod) {
+        var random: UInt64 = 7
+        // What is between 1 - spread and 1 + spread.
+        func vary(_ spread: Double) -> Double {
+            random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return 1 + spread * (Double(random >> 33) / Double(1 << 30) - 1)
+        }
+        var changes = 0
+        var last: CompressionMethod?
+        var chosen: [CompressionMethod: Int] = [:]
+        for frame in 0..<20_000 {
+            let frameRest = vary(0.9)
+            let outcome = { (method: CompressionMethod) -> Outcome in
+                let usual = Self.programs[method] ?? (rest: 1, nanoseconds: 1)
+                return ((usual.rest ?? 1) * frameRest * vary(0.05), Int64(Double(usual.nanoseconds) * vary(0.4)))
+            }
+            let choice = chooser.choose(byteCount: 16384, lineBytesPerSecond: line, inStream: true)
+            guard let choice, let rest = outcome(choice.method).rest else { continue }
+            if frame >= 4000 {
+                if let last, choice.method != last { changes += 1 }
+                chosen[choice.method, default: 0] += 1
+            }
+            last = choice.method
+            let (bytes, nanoseconds) = (Int(rest * 16384), outcome(choice.method).nanoseconds)
+            let streamBytes = Int(rest * 16384 * min(1, 0.9 * vary(0.5)))
+            if let other = choice.comparison, case let compared = outcome(other), let otherRest = compared.rest {
+                chooser.recordStream(
+                    choice.method, bytes: streamBytes, nanoseconds: nanoseconds, aloneBytes: bytes,
+                    aloneNanoseconds: outcome(choice.method).nanoseconds)
+                chooser.recordComparison(
+                    other, inputBytes: 16384, outputBytes: Int(otherRest * 16384), nanoseconds: compared.nanoseconds,
+                    chosen: choice.method, chosenBytes: bytes)
+            }
+            chooser.record(choice.method, inputBytes: 16384, outputBytes: streamBytes, nanoseconds: nanoseconds, inStream: true)
+        }
+        #expect(changes <= 10 && chosen[expected, default: 0] > 15_000, "\(changes) changes, \(chosen)")
+    }
+
     @Test mutating func oneFrameIn64IsCompared() {
         run(6400, line: 6e6, Self.programs)
         #expect(comparisons == 100)
