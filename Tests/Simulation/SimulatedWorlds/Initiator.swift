@@ -63,7 +63,7 @@ final class Initiator: CustomStringConvertible {
             isRecovered = true
             return issue()
         }
-        guard let survived = history.prefix(showing: stamps, notBefore: history.mustSurviveThrough) else {
+        guard let survived = history.longestPrefix(showing: stamps, notBefore: history.mustSurviveThrough) else {
             return owner.fail(
                 "invariant 2: after a restart of the cloud edge the volume is no prefix of the writes from \(history.mustSurviveThrough) "
                     + "(must survive; flushed: \(history.flushedThrough)) to \(history.lastNumber)")

@@ -243,26 +243,34 @@ final class WriteHistory {
 
     /// The end of a prefix of the writes that shows exactly `stamps` in the first sectors, and ends at `floor` or behind it, or nil.
     func prefix(showing stamps: [UInt64], notBefore floor: UInt64) -> UInt64? {
-        // Writes of zeroes leave no stamp, so the prefix may end behind the newest stamp. Of several that
-        // look alike the longest counts: a write that can't be told from one that is there is not lost.
-        let first = max(floor, stamps.max() ?? 0)
+        // Writes of zeroes leave no stamp, so the prefix may end behind the newest stamp, and several may look alike. Those in a row can't be
+        // told from one another, ever, and the last of them counts. Behind one that looks otherwise there may be more: too much to say of a disk
+        // that goes from one to the next.
         var found: UInt64?
-        var candidate = first
+        var candidate = max(floor, stamps.max() ?? 0)
         while candidate <= lastNumber {
-            let fits = stamps.indices.allSatisfy { visibleStamp(of: lastWrite(to: UInt64($0), through: candidate)) == stamps[$0] }
-            if fits { found = candidate }
-            if !fits, found != nil { break }
+            if shows(stamps, through: candidate) { found = candidate } else if found != nil { break }
             candidate += 1
         }
         return found
     }
 
+    /// The end of the longest prefix that shows `stamps`, at `floor` or behind it, or nil: a write that can't be told from one that is there is
+    /// not lost. What comes after hides the same either way.
+    func longestPrefix(showing stamps: [UInt64], notBefore floor: UInt64) -> UInt64? {
+        let first = max(floor, stamps.max() ?? 0)
+        return first > lastNumber ? nil : (first...lastNumber).last { shows(stamps, through: $0) }
+    }
+
+    /// Whether the writes up to `number` leave exactly `stamps` in the first sectors.
+    private func shows(_ stamps: [UInt64], through number: UInt64) -> Bool {
+        stamps.indices.allSatisfy { visibleStamp(of: lastWrite(to: UInt64($0), through: number)) == stamps[$0] }
+    }
+
     /// A disk that shows `stamps`, as a part of a cut: when the last write was issued that it holds for sure, and when the first was
     /// acknowledged that it lacks for sure. Nil when it shows no prefix of the writes.
     func cut(showing stamps: [UInt64]) -> (lastIssued: UInt64, firstMissing: UInt64)? {
-        let fits = { [self] (candidate: UInt64) in
-            stamps.indices.allSatisfy { visibleStamp(of: lastWrite(to: UInt64($0), through: candidate)) == stamps[$0] }
-        }
+        let fits = { [self] (candidate: UInt64) in shows(stamps, through: candidate) }
         // Writes of zeroes leave several prefixes that look alike.
         let candidates = (stamps.max() ?? 0)...max(stamps.max() ?? 0, lastNumber)
         guard let longest = candidates.last(where: fits), let shortest = candidates.first(where: fits) else { return nil }
