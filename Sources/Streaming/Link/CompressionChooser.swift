@@ -47,7 +47,8 @@ public struct CompressionChooser: Sendable {
     static let unknownLine = 12.5e6
     /// A measurement that took so many times what was expected counts only if the one after it did, too.
     private static let outlier = 3.0
-    /// One measurement of what a stream makes of a method counts for no more than this, nor less than its inverse: a thread may be interrupted.
+    /// One measurement of the time that a stream makes of a method's counts for no more than this, nor less than its inverse: a thread may be
+    /// interrupted.
     private static let streamFactorMax = 4.0
     /// For how much less a stream changes its method, in parts of what the one in use costs.
     private static let leastGainOfChange = 1.0 / 64
@@ -79,8 +80,7 @@ public struct CompressionChooser: Sendable {
         var value: Double { dividend / divisor }
 
         mutating func learn(_ measured: Double, of whole: Double) {
-            let bounded = min(max(measured, whole / streamFactorMax), whole * streamFactorMax)
-            dividend += (bounded - dividend) * comparisonWeight
+            dividend += (measured - dividend) * comparisonWeight
             divisor += (whole - divisor) * comparisonWeight
         }
     }
@@ -184,8 +184,7 @@ public struct CompressionChooser: Sendable {
         looksRandom: Bool = false
     ) {
         guard inputBytes > 0 else { return }
-        let experience = experiences[method.rawValue]
-        let (streamRest, streamTime) = inStream ? (experience.streamRest.value, experience.streamTime.value) : (1, 1)
+        let streamTime = inStream ? experiences[method.rawValue].streamTime.value : 1
         learn(method, time: Double(max(0, nanoseconds)) / Double(inputBytes) / streamTime)
         guard let outputBytes else {
             if looksRandom {
@@ -197,19 +196,27 @@ public struct CompressionChooser: Sendable {
             return
         }
         // A try that did not pay says how the data is now, not how good the method is.
-        let alone = min(1, Double(outputBytes) / Double(inputBytes) / streamRest)
-        rest += (alone / experience.relativeRest - rest) / 8
+        // What a stream leaves of a frame depends on those before it, and is learnt where it is compared.
+        if !inStream { learnRest(method, inputBytes: inputBytes, outputBytes: outputBytes) }
         if looksRandom { isProbeRight = false }
         pause = 0
     }
 
+    private mutating func learnRest(_ method: CompressionMethod, inputBytes: Int, outputBytes: Int) {
+        let left = min(1, Double(outputBytes) / Double(inputBytes))
+        rest += (left / experiences[method.rawValue].relativeRest - rest) / 8
+    }
+
     /// Records what a method made of a frame in a stream and on its own.
     public mutating func recordStream(
-        _ method: CompressionMethod, bytes: Int, nanoseconds: Int64, aloneBytes: Int, aloneNanoseconds: Int64
+        _ method: CompressionMethod, inputBytes: Int, bytes: Int, nanoseconds: Int64, aloneBytes: Int, aloneNanoseconds: Int64
     ) {
-        guard bytes > 0, aloneBytes > 0, nanoseconds > 0, aloneNanoseconds > 0 else { return }
+        guard inputBytes > 0, bytes > 0, aloneBytes > 0, nanoseconds > 0, aloneNanoseconds > 0 else { return }
+        learnRest(method, inputBytes: inputBytes, outputBytes: aloneBytes)
+        let alone = Double(aloneNanoseconds)
+        let time = min(max(Double(nanoseconds), alone / Self.streamFactorMax), alone * Self.streamFactorMax)
         experiences[method.rawValue].streamRest.learn(Double(bytes), of: Double(aloneBytes))
-        experiences[method.rawValue].streamTime.learn(Double(nanoseconds), of: Double(aloneNanoseconds))
+        experiences[method.rawValue].streamTime.learn(time, of: alone)
     }
 
     /// Records what another method made of a frame.

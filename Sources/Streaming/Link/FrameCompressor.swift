@@ -77,7 +77,8 @@ final class FrameCompressor {
             // The first frame finds neither memory that was touched nor a history.
             if pays, !place.header.isNew, let aloneBytes = alone.byteCount {
                 chooser.recordStream(
-                    method, bytes: byteCount, nanoseconds: nanoseconds, aloneBytes: aloneBytes, aloneNanoseconds: alone.nanoseconds)
+                    method, inputBytes: payload.readableBytes, bytes: byteCount, nanoseconds: nanoseconds, aloneBytes: aloneBytes,
+                    aloneNanoseconds: alone.nanoseconds)
             }
             if other != method { compare(payload, other, with: method, alone, &chooser) }
         }

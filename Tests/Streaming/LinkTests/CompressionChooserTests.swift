@@ -79,7 +79,8 @@ import Testing
             )
             if let other = choice.comparison, let compared = single[other], let otherRest = compared.rest {
                 chooser.recordStream(
-                    choice.method, bytes: Int(stream.rest * 16384), nanoseconds: stream.nanoseconds, aloneBytes: Int(rest * 16384),
+                    choice.method, inputBytes: 16384, bytes: Int(stream.rest * 16384), nanoseconds: stream.nanoseconds,
+                    aloneBytes: Int(rest * 16384),
                     aloneNanoseconds: outcome.nanoseconds)
                 chooser.recordComparison(
                     other, inputBytes: 16384, outputBytes: Int(otherRest * 16384), nanoseconds: compared.nanoseconds, chosen: choice.method,
@@ -124,7 +125,7 @@ import Testing
             let streamBytes = Int(rest * 16384 * min(1, 0.9 * vary(0.5)))
             if let other = choice.comparison, case let compared = outcome(other), let otherRest = compared.rest {
                 chooser.recordStream(
-                    choice.method, bytes: streamBytes, nanoseconds: nanoseconds, aloneBytes: bytes,
+                    choice.method, inputBytes: 16384, bytes: streamBytes, nanoseconds: nanoseconds, aloneBytes: bytes,
                     aloneNanoseconds: outcome(choice.method).nanoseconds)
                 chooser.recordComparison(
                     other, inputBytes: 16384, outputBytes: Int(otherRest * 16384), nanoseconds: compared.nanoseconds,
