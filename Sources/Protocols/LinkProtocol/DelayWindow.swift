@@ -40,7 +40,7 @@ public struct DelayWindow: Sendable {
 
     /// More than this is never put down to the work of the ends, in nanoseconds; nor more than this part of the round trip, nor anything of a round
     /// of fewer frames.
-    static let workMax = (time: 2e6, partOfBase: 1.0 / 8, samples: 4.0)
+    static let workLimits = (timeMax: 2e6, partOfBaseMax: 1.0 / 8, samplesMin: 4.0)
     /// On a clean line the window follows the queue alone up to so many times what arrives in a round trip.
     static let windowOfArrivalsMax = 2.0
 
@@ -156,9 +156,9 @@ public struct DelayWindow: Sendable {
     /// round; what holds up some of them for more than twice the target, and for longer than a frame takes on the line, is work.
     private var work: Double {
         // What TCP sends again holds up some of a round, too.
-        guard roundSamples >= Self.workMax.samples, roundRate > 0, !isLossy else { return 0 }
+        guard roundSamples >= Self.workLimits.samplesMin, roundRate > 0, !isLossy else { return 0 }
         let uneven = roundSum / roundSamples - roundMinimum
-        return min(max(uneven - 2 * target - roundFrameBytes / roundRate, 0), Self.workMax.time, base * Self.workMax.partOfBase)
+        return min(max(uneven - 2 * target - roundFrameBytes / roundRate, 0), Self.workLimits.timeMax, base * Self.workLimits.partOfBaseMax)
     }
 
     private mutating func forgetRoundTrips() {
@@ -363,11 +363,8 @@ public struct DelayWindow: Sendable {
             setWindow(window * (1 + growth))
             growth = min(2 * growth, Self.growthMax)
         } else {
-            // Frames that find less on their way than there may be are the quickest, and there is less when the ends are busy: that is no reason to
-            // send less. (Where TCP holds up what it sends again the window is wider than what arrives, and the estimate is what counts.)
-            let least = isLossy ? 0 : window * (base + goal) / (base + queue)
-            let most = arrivalRate > 0 ? Self.windowOfArrivalsMax * arrivalRate * (base + goal) : .infinity
-            setWindow(min((window + max(estimate, min(least, most))) / 2, window * (1 + Self.growthMax)))
+            let wanted = max(estimate, windowOfQueue(queue, goal: goal))
+            setWindow(min((window + wanted) / 2, window * (1 + Self.growthMax)))
             growth = isLossy ? Self.growthMax : Self.growthMin
         }
         if queue <= goal * 1.25 {
@@ -375,6 +372,14 @@ public struct DelayWindow: Sendable {
         } else if isLossy || window < before * 0.999 {
             noteForeignDelay()
         }
+    }
+
+    /// What the window is by its queue alone. Frames that find less on their way than there may be are the quickest, and there is less when the
+    /// ends are busy: that is no reason to send less. Where TCP holds up what it sends again the window is wider than what arrives, and says nothing.
+    private func windowOfQueue(_ queue: Double, goal: Double) -> Double {
+        if isLossy { return 0 }
+        let bytes = window * (base + goal) / (base + queue)
+        return arrivalRate > 0 ? min(bytes, Self.windowOfArrivalsMax * arrivalRate * (base + goal)) : bytes
     }
 
     /// A queue of our own goes away when less is sent. One that stays is somebody else's, or the way has become longer:

@@ -270,10 +270,11 @@ final class WriteHistory {
     /// A disk that shows `stamps`, as a part of a cut: when the last write was issued that it holds for sure, and when the first was
     /// acknowledged that it lacks for sure. Nil when it shows no prefix of the writes.
     func cut(showing stamps: [UInt64]) -> (lastIssued: UInt64, firstMissing: UInt64)? {
-        let fits = { [self] (candidate: UInt64) in shows(stamps, through: candidate) }
         // Writes of zeroes leave several prefixes that look alike.
         let candidates = (stamps.max() ?? 0)...max(stamps.max() ?? 0, lastNumber)
-        guard let longest = candidates.last(where: fits), let shortest = candidates.first(where: fits) else { return nil }
+        guard let longest = candidates.last(where: { shows(stamps, through: $0) }),
+            let shortest = candidates.first(where: { shows(stamps, through: $0) })
+        else { return nil }
         let lastIssued = writes.filter { $0.number <= shortest }.map(\.issuedAt).max() ?? 0
         let firstMissing = writes.filter { $0.number > longest }.compactMap(\.acknowledgedAt).min() ?? .max
         return (lastIssued, firstMissing)
