@@ -2,7 +2,8 @@ import NIOCore
 
 // On which connection a frame goes.
 //
-//   clean line   on the one that has the least on its way
+//   clean line   on the one of the first four that has the least on its way. Each connection's TCP has its own idea of what the line carries: the
+//                more of them share it, the less each dares, and the longer a frame takes to leave, which looks like a queue
 //   lossy line   what TCP has to send again holds up all that comes behind it on its connection, for a round trip at least, and a connection that
 //                carries bulk always has something to send again. So the first connections are kept quiet: they carry short answers, requests
 //                and calls, and the others carry the rest. With two quiet ones a frame of a demand read goes out on both, and the
@@ -22,15 +23,18 @@ extension LinkSession {
 
     /// The connection for the next frame of a lane, or for what may go on any; nil when none takes one.
     func bestConnection(for lane: Lane?) -> Int? {
-        if isLossy, let lane { return leastBusy(isQuiet: lane.isQuiet) ?? (lane.isQuiet ? leastBusy(isQuiet: nil) : nil) }
-        return leastBusy(isQuiet: nil)
+        guard let lane else { return leastBusy() }
+        guard isLossy else { return leastBusy(ofFirst: LinkLimits.cleanConnections) }
+        return leastBusy(isQuiet: lane.isQuiet) ?? (lane.isQuiet ? leastBusy() : nil)
     }
 
-    /// - Parameter isQuiet: nil for any connection. With one connection there is no other.
-    private func leastBusy(isQuiet: Bool?) -> Int? {
+    /// - Parameters:
+    ///   - isQuiet: nil for any connection. With one connection there is no other.
+    ///   - limit: only so many of those that are established count.
+    private func leastBusy(isQuiet: Bool? = nil, ofFirst limit: Int = .max) -> Int? {
         let quiet = isQuiet == nil ? 0 : Self.quietConnections(of: connections.count { $0.isEstablished })
         var (best, place): (Int?, Int) = (nil, 0)
-        for index in connections.indices where connections[index].isEstablished {
+        for index in connections.indices where connections[index].isEstablished && place < limit {
             defer { place += 1 }
             if quiet > 0, let isQuiet, (place < quiet) != isQuiet { continue }
             guard connections[index].isWritable else { continue }

@@ -47,7 +47,7 @@ extension LinkSession {
             consider(connection.heardAt + times.silenceLimit)
         }
         // A report that is due already waits for a connection, not for a time.
-        if unreported != 0, framesSinceReport < 2, connections.contains(where: { $0.isEstablished && $0.isWritable }) {
+        if unreported != 0, framesSinceReport < 2, bestConnection(for: nil) != nil {
             consider(reportAt)
         }
         consider(paceUntil)

@@ -86,9 +86,7 @@ extension LinkSession {
         var normal: DelayWindow.Verdict?
         var shapedUntil: NIODeadline?
         let choice = scheduler.choose { lane in
-            guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane), !isLossy || bestConnection(for: lane) != nil else {
-                return nil
-            }
+            guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane), bestConnection(for: lane) != nil else { return nil }
             if lane != .urgentDemand {
                 if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
                 guard normal == .send else { return nil }

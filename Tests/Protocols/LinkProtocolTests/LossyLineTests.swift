@@ -39,6 +39,22 @@ import Testing
         #expect(count == 1 || times.median < 54, "\(times.median)")
     }
 
+    @Test("of eight connections four carry frames on a clean line, and all of them on a lossy one")
+    func cleanConnections() {
+        let shape = SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(40), queue: .milliseconds(40))
+        let load = SimulatedLoad([.writeBehind], shape, connections: 8)
+        let sender = load.home
+        func places() -> [Int] { sender.connections.indices.filter { sender.connections[$0].inFlightBytes > 0 } }
+        load.line.run(for: .seconds(2))
+        #expect(places() == [0, 1, 2, 3])
+        sender.setLossy(true)
+        load.line.run(for: .seconds(2))
+        #expect(Set(places()).isSuperset(of: [2, 3, 4, 5, 6, 7]))
+        sender.setLossy(false)
+        load.line.run(for: .seconds(2))
+        #expect(places() == [0, 1, 2, 3])
+    }
+
     @Test("bulk and reads survive connections that are lost, quiet ones too")
     func lostConnections() {
         let shape = SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(10), queue: .milliseconds(40), loss: 0.01)
