@@ -4,7 +4,7 @@ import Testing
 extension EndToEndFaults {
     /// The power of one machine goes, again and again, while the other one stays: of what real daemons have written to a real file system
     /// only that is there which a sync was for, and some of the rest.
-    @Suite(.serialized, .enabled(EndToEndShortage.FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+    @Suite(.serialized, .enabled(EndToEndFaults.FullDisks.withoutFileSystem, LabFileSystem.isPossible))
     struct PowerCuts {
         /// `make soak-kills` sets more kills; each cut takes as long as three.
         static let rounds = max(3, Crashes.rounds / 3)
