@@ -32,7 +32,7 @@ public enum LinkLimits {
     static let controlBulkBytes = 32 * 1024
     /// Connections that carry no bulk on a lossy line, at most.
     static let quietConnections = 2
-    /// Connections that carry frames on a clean line; the others are there for a line that begins to lose packets.
+    /// Connections that carry all but acknowledgements and pings on a clean line; the others are there for a line that begins to lose packets.
     static let cleanConnections = 4
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.
     public static let windowFrames = 4096
