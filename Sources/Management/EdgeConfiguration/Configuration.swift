@@ -198,7 +198,7 @@ public struct Configuration: Sendable, Equatable {
     /// `link.congestionControl` when it is left out.
     public static let defaultCongestionControl = "automatic"
     /// `link.connections` when it is left out.
-    public static let defaultConnections = 4
+    public static let defaultConnections = 8
     /// What `link.connections` may be.
     public static let connectionsRange = 1...16
     /// The name of the token file in the state directory, when `api.tokenFile` is left out.

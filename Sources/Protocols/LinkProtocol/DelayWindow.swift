@@ -46,8 +46,10 @@ public struct DelayWindow: Sendable {
 
     /// On a lossy line: how often the pace is raised, and in how many rounds the most that arrived counts.
     static let probeRounds = 8
-    /// The pace there, in parts of what arrives: while there is a queue, to see whether more arrives, and else.
-    static let lossyGains = (full: 0.85, probe: 1.25, usual: 1.05)
+    /// The pace there, in parts of what arrives: while there is a queue, while more and more arrives, to see whether more arrives, and else.
+    static let lossyGains = (full: 0.85, filling: 1.5, probe: 1.25, usual: 1.05)
+    /// So much more is more, and what was sent faster has arrived after so many rounds.
+    static let fillingLimits = (growthMin: 1.25, roundsMax: 4)
     /// What may be on its way on a line that loses packets, held up or not, in round trips' worth of what arrives.
     static let lossyRoundTrips = 4.0
     /// By how much the window grows in a round trip without a queue: the first one, and each of many.
@@ -105,7 +107,9 @@ public struct DelayWindow: Sendable {
 
     private var rate = 0.0
     /// The line loses packets. What TCP sends again holds up what is behind it, so that more is on its way than the line carries, and arrives at once.
-    public var isLossy = false
+    public var isLossy = false {
+        didSet { if isLossy, !oldValue { (filledRate, roundsSinceGrowth) = (0, 0) } }
+    }
     /// What arrives, in bytes a nanosecond: the most in the last rounds in which the window or the pace was the limit; 0 while unknown.
     private var arrivalRate = 0.0
     private var arrivals = [Double](repeating: 0, count: probeRounds)
@@ -117,6 +121,9 @@ public struct DelayWindow: Sendable {
     private var nextDeparture = NIODeadline.uptimeNanoseconds(0)
     /// Rounds since the pace was raised last to see whether more arrives.
     private var roundsSinceProbe = 0
+    /// What arrived when that had clearly become more, and the rounds since.
+    private var filledRate = 0.0
+    private var roundsSinceGrowth = 0
     /// What frames are paced at, in bytes a nanosecond; 0 when they are not.
     private var pace = 0.0
 
@@ -167,8 +174,13 @@ public struct DelayWindow: Sendable {
         roundSamples = 0
     }
 
+    /// On a lossy line: more and more arrives.
+    private var isFilling: Bool { roundsSinceGrowth < Self.fillingLimits.roundsMax }
+
     private var lossyGain: Double {
-        isLineFull ? Self.lossyGains.full : roundsSinceProbe == 0 ? Self.lossyGains.probe : Self.lossyGains.usual
+        if isLineFull { return Self.lossyGains.full }
+        if isFilling { return Self.lossyGains.filling }
+        return roundsSinceProbe == 0 ? Self.lossyGains.probe : Self.lossyGains.usual
     }
 
     private func room(isUrgent: Bool) -> Int {
@@ -331,6 +343,8 @@ public struct DelayWindow: Sendable {
         let goal = target + roundFrameBytes / roundRate + work
         let queue = roundMinimum - base
         isLineFull = !isStarting && queue >= goal
+        // What arrives now is what the line carries.
+        if isLineFull { (filledRate, roundsSinceGrowth) = (arrivalRate, Self.fillingLimits.roundsMax) }
         // A round that had little to send says nothing, unless there was a queue nevertheless: then the connections
         // push back although the window lets more through.
         guard roundLimited || (queue > goal * 1.25 && !isStarting) else { return }
@@ -352,6 +366,12 @@ public struct DelayWindow: Sendable {
         arrivals[arrivalRounds % arrivals.count] = latest
         arrivalRounds &+= 1
         arrivalRate = arrivals.max() ?? 0
+        if arrivalRate > Self.fillingLimits.growthMin * filledRate {
+            (filledRate, roundsSinceGrowth) = (arrivalRate, 0)
+        } else {
+            filledRate = min(filledRate, arrivalRate)
+            roundsSinceGrowth += 1
+        }
     }
 
     private mutating func adjust(queue: Double, goal: Double) {
@@ -359,7 +379,9 @@ public struct DelayWindow: Sendable {
         let before = window
         if !roundLimited {
             setWindow(max(window * 0.7, min(window, estimate)))
-        } else if queue < goal / 4 {
+        } else if queue < (isLossy && isFilling ? goal : goal / 4) {
+            // While a lossy line is filled, what looks like a queue may be what a frame takes to leave a connection that has been given little: a
+            // window that followed it would see to it that it stays little. The pace keeps the queue short there.
             setWindow(window * (1 + growth))
             growth = min(2 * growth, Self.growthMax)
         } else {

@@ -32,8 +32,14 @@ public enum LinkLimits {
     static let controlBulkBytes = 32 * 1024
     /// Connections that carry no bulk on a lossy line, at most.
     static let quietConnections = 2
-    /// Connections that carry all but acknowledgements and pings on a clean line; the others are there for a line that begins to lose packets.
+    /// Connections that carry all but acknowledgements, pings and what is prompt on a clean line; the others are there for a line that begins to
+    /// lose packets.
     static let cleanConnections = 4
+    /// With so many connections one is for what is short and waited for; with fewer each carries everything.
+    static let connectionsWithPrompt = 4
+    /// So much may be on its way on the prompt connection, nine full segments: TCP lets ten go at once (RFC 6928, section 2). What would be more goes
+    /// with the rest.
+    static let promptBytes = 13_000
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.
     public static let windowFrames = 4096
     /// Connections of one session. More are closed at once.

@@ -2,14 +2,16 @@ import NIOCore
 
 // On which connection a frame goes.
 //
-//   clean line   on the one of the first four that has the least on its way. Each connection's TCP has its own idea of what the line carries: the
-//                more of them share it, the less each dares, and the longer a frame takes to leave, which looks like a queue
+//   prompt       with four connections or more one carries nothing but short answers, requests and calls, and no more of them than TCP lets go at
+//                once. Its TCP is not to pace what it sends: one that does sends a frame over as long a time as its share of the line would take
+//   clean line   all else goes on the one of the first four others that has the least on its way. Each connection's TCP has its own idea of what
+//                the line carries: the more of them share it, the less each dares, and the longer a frame takes to leave, which looks like a queue
 //   lossy line   what TCP has to send again holds up all that comes behind it on its connection, for a round trip at least, and a connection that
-//                carries bulk always has something to send again. So the first connections are kept quiet: they carry short answers, requests
-//                and calls, and the others carry the rest. With two quiet ones a frame of a demand read goes out on both, and the
-//                first to arrive counts: the other end knows the second by its sequence (ClassReceiver)
+//                carries bulk always has something to send again. So the first connections, the prompt one among them, are kept quiet: they carry
+//                short answers, requests and calls, and the others carry the rest. With two quiet ones a frame of a demand read goes out on both,
+//                and the first to arrive counts: the other end knows the second by its sequence (ClassReceiver)
 //
-// Whether the line loses is for the shell to say, which can ask the kernel (`LossEstimate`).
+// Whether the line loses is for the shell to say, which can ask the kernel (`LossEstimate`), and to give the prompt connection its TCP.
 
 extension LinkSession {
     /// Connections that are kept quiet on a lossy line, of so many that are established.
@@ -21,23 +23,47 @@ extension LinkSession {
     /// The line loses packets.
     var isLossy: Bool { window.isLossy }
 
-    /// The connection for the next frame of a lane, or for what may go on any; nil when none takes one.
-    func bestConnection(for lane: Lane?) -> Int? {
-        guard let lane else { return leastBusy() }
-        guard isLossy else { return leastBusy(ofFirst: LinkLimits.cleanConnections) }
-        return leastBusy(isQuiet: lane.isQuiet) ?? (lane.isQuiet ? leastBusy() : nil)
+    /// Whether a connection is the one for what is short and waited for: may its TCP let go at once what it is given.
+    public func isPrompt(_ identifier: ConnectionIdentifier) -> Bool { connections.contains { $0.identifier == identifier && $0.isPrompt } }
+
+    /// Finds the prompt connection when one was opened or lost. It is a new one, which has carried nothing else, so the next one when it is lost.
+    func choosePrompt(opened identifier: ConnectionIdentifier?) {
+        if connections.count < LinkLimits.connectionsWithPrompt {
+            for index in connections.indices { connections[index].isPrompt = false }
+        } else if let identifier, !connections.contains(where: \.isPrompt), let index = index(of: identifier) {
+            connections[index].isPrompt = true
+        }
     }
 
-    /// - Parameters:
-    ///   - isQuiet: nil for any connection. With one connection there is no other.
-    ///   - limit: only so many of those that are established count.
-    private func leastBusy(isQuiet: Bool? = nil, ofFirst limit: Int = .max) -> Int? {
-        let quiet = isQuiet == nil ? 0 : Self.quietConnections(of: connections.count { $0.isEstablished })
+    /// The connection for the next frame of a lane, or for what may go on any; nil when none takes one.
+    /// - Parameter byteCount: how long the frame is before compression.
+    func bestConnection(for lane: Lane?, byteCount: Int = 0) -> Int? {
+        guard let lane, otherCount > 0 else { return leastBusy(of: 0..<connections.count, countsPrompt: true) }
+        if lane.isQuiet, let prompt = promptPlace, connections[prompt].isWritable,
+            connections[prompt].inFlightBytes + byteCount <= LinkLimits.promptBytes
+        {
+            return prompt
+        }
+        guard isLossy else { return leastBusy(of: 0..<LinkLimits.cleanConnections) }
+        guard lane.isQuiet else { return leastBusy(of: quietOthers..<otherCount) }
+        return leastBusy(of: 0..<quietOthers) ?? leastBusy(of: 0..<otherCount)
+    }
+
+    private var promptPlace: Int? { connections.firstIndex { $0.isEstablished && $0.isPrompt } }
+
+    /// The established connections besides the prompt one, and those of them that are kept quiet on a lossy line.
+    private var otherCount: Int { connections.count { $0.isEstablished && !$0.isPrompt } }
+    private var quietOthers: Int {
+        let prompts = promptPlace == nil ? 0 : 1
+        return Self.quietConnections(of: otherCount + prompts) - prompts
+    }
+
+    /// - Parameter places: of those that are established, in the order in which they were opened.
+    private func leastBusy(of places: Range<Int>, countsPrompt: Bool = false, except: ConnectionIdentifier? = nil) -> Int? {
         var (best, place): (Int?, Int) = (nil, 0)
-        for index in connections.indices where connections[index].isEstablished && place < limit {
+        for index in connections.indices where connections[index].isEstablished && (countsPrompt || !connections[index].isPrompt) {
             defer { place += 1 }
-            if quiet > 0, let isQuiet, (place < quiet) != isQuiet { continue }
-            guard connections[index].isWritable else { continue }
+            guard places.contains(place), connections[index].isWritable, connections[index].identifier != except else { continue }
             if let other = best, connections[other].inFlightBytes <= connections[index].inFlightBytes { continue }
             best = index
         }
@@ -49,10 +75,14 @@ extension LinkSession {
     /// On a lossy line a frame of a demand read goes out on a second quiet connection too, if one takes it at once and no limit is in the way.
     func prepareCopy(of transmission: LinkTransmission, now: NIODeadline) {
         guard isLossy, shaper.due(transmission.header.trafficClass, now: now) == nil else { return }
-        let quiet = Self.quietConnections(of: connections.count { $0.isEstablished })
-        let other = connections.filter(\.isEstablished).prefix(quiet).first { $0.identifier != transmission.connection && $0.isWritable }
-        guard let other else { return }
-        copy = LinkTransmission(connection: other.identifier, header: transmission.header, bytes: transmission.bytes, isCopy: true)
+        var place = leastBusy(of: 0..<quietOthers, except: transmission.connection)
+        if place == nil, let prompt = promptPlace, connections[prompt].isWritable, connections[prompt].identifier != transmission.connection
+        {
+            place = prompt
+        }
+        guard let place else { return }
+        copy = LinkTransmission(
+            connection: connections[place].identifier, header: transmission.header, bytes: transmission.bytes, isCopy: true)
     }
 
     /// What the operator allows on the line counts copies too. The window does not: nobody acknowledges them, and each is a short frame

@@ -13,6 +13,7 @@ extension LinkSession {
             Connection(
                 identifier: identifier, needsHello: role == .initiator, openedAt: now, heardAt: now,
                 pingAt: now + times.pingInterval))
+        choosePrompt(opened: identifier)
     }
 
     /// The connection is gone, whoever closed it.
@@ -75,6 +76,7 @@ extension LinkSession {
     private func forget(_ identifier: ConnectionIdentifier) {
         guard let index = index(of: identifier) else { return }
         connections.remove(at: index)
+        choosePrompt(opened: nil)
         counters.connectionsLost += 1
         for index in senders.indices {
             senders[index].connectionLost(identifier) { window.lost($0.wireBytes) }

@@ -86,7 +86,9 @@ extension LinkSession {
         var normal: DelayWindow.Verdict?
         var shapedUntil: NIODeadline?
         let choice = scheduler.choose { lane in
-            guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane), bestConnection(for: lane) != nil else { return nil }
+            guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane),
+                bestConnection(for: lane, byteCount: byteCount) != nil
+            else { return nil }
             if lane != .urgentDemand {
                 if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
                 guard normal == .send else { return nil }
@@ -100,7 +102,8 @@ extension LinkSession {
             if case .sendAfter(let time) = normal { paceUntil = shapedUntil.map { min($0, time) } ?? time }
             return nil
         }
-        guard let index = bestConnection(for: choice.lane) else { return nil }
+        let byteCount = senders[Int(choice.lane.trafficClass.rawValue)].head(choice.lane) ?? 0
+        guard let index = bestConnection(for: choice.lane, byteCount: byteCount) else { return nil }
         return send(choice.lane, isFloor: choice.isFloor, on: index, now: now)
     }
 

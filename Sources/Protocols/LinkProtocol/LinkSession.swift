@@ -102,6 +102,8 @@ public final class LinkSession {
         /// The newest ping that is to be answered.
         var pongDue: UInt64?
         var inFlightBytes = 0
+        /// It is the one for what is short and waited for (`LinkSession+Choosing`).
+        var isPrompt = false
     }
 
     /// Which end this is.

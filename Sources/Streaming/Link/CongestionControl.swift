@@ -1,8 +1,5 @@
+import Glibc
 import NIOCore
-
-#if canImport(Glibc)
-    import Glibc
-#endif
 
 // Which algorithm of the kernel says how fast a connection may send (X6; tcp(7), TCP_CONGESTION).
 //
@@ -22,6 +19,11 @@ public enum CongestionControl: Equatable, Sendable {
 
     /// The algorithm for a line that loses packets.
     static let forLossyLines = "bbr"
+    /// The algorithm for what is short and waited for: it is in every kernel, everybody may use it, and it does not pace.
+    static let forPromptConnections = "reno"
+
+    /// What connections begin with; nil for what the system gives them.
+    var beginning: String? { self == .automatic ? Self.forPromptConnections : nil }
 
     /// Reads a word, or takes the text for a name; whether there is such an algorithm `obstacle` tells.
     public init(_ text: String) {
@@ -37,18 +39,21 @@ public enum CongestionControl: Equatable, Sendable {
         guard case .named(let name) = self else { return nil }
         let unknown = "the kernel has none of that name"
         if name.utf8.count > CongestionName.byteCountMax { return unknown }
-        #if canImport(Glibc)
-            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            guard descriptor >= 0 else { return nil }
-            defer { close(descriptor) }
+        return CongestionName.ofNewSocket { descriptor in
             var value = CongestionName(name)
             let size = socklen_t(MemoryLayout<CongestionName>.size)
             if setsockopt(descriptor, Int32(IPPROTO_TCP), CongestionName.option, &value, size) == 0 { return nil }
             if errno != EPERM { return unknown }
             return "only root may use it (net.ipv4.tcp_allowed_congestion_control lists those for everybody)"
-        #else
-            return nil
-        #endif
+        }
+    }
+
+    /// The name of what `system` stands for; nil where it can't be asked.
+    static var systemName: String? {
+        CongestionName.ofNewSocket { descriptor in
+            var (value, size) = (CongestionName(""), socklen_t(MemoryLayout<CongestionName>.size))
+            return getsockopt(descriptor, Int32(IPPROTO_TCP), CongestionName.option, &value, &size) == 0 ? value.text : nil
+        }
     }
 }
 
@@ -70,6 +75,14 @@ struct CongestionName: Equatable, Sendable {
         (low, high) = (low.littleEndian, high.littleEndian)
     }
 
+    /// Asks the kernel on a socket that nobody else has; nil when there is none.
+    static func ofNewSocket(_ ask: (_ descriptor: CInt) -> String?) -> String? {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        return ask(descriptor)
+    }
+
     var text: String {
         let bytes = [low.littleEndian, high.littleEndian].flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) } }
         return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
@@ -88,21 +101,22 @@ struct CongestionChooser {
     init(_ control: CongestionControl) { self.control = control }
 
     /// The algorithm that connections are to have; nil for the system's.
-    var name: String? {
+    /// - Parameter isPrompt: the connection carries what is short and waited for.
+    func name(isPrompt: Bool = false) -> String? {
         switch control {
-        case .automatic: isForLoss ? CongestionControl.forLossyLines : nil
+        case .automatic: isPrompt ? CongestionControl.forPromptConnections : isForLoss ? CongestionControl.forLossyLines : nil
         case .system: nil
         case .named(let name): name
         }
     }
 
     /// Takes in whether the line loses packets now.
-    /// - Returns: true when `name` has changed.
+    /// - Returns: true when the name has changed.
     mutating func note(isLossy: Bool) -> Bool {
-        let before = name
+        let before = name()
         cleanNotes = isLossy ? 0 : cleanNotes + 1
         if isLossy { isForLoss = true } else if cleanNotes >= Self.cleanNotesMin { isForLoss = false }
-        return name != before
+        return name() != before
     }
 }
 

@@ -70,6 +70,10 @@ public final class LinkDialer {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try LinkChannel.configure(channel)
+                    // Before it connects: what the kernel begins to pace it paces for good.
+                    if let name = bound.value.endpoint.beginningCongestionControl {
+                        _ = LinkChannel.setCongestionControl(name, of: channel)
+                    }
                     try channel.pipeline.syncOperations.addHandlers(
                         NIOSSLClientHandler(context: context, serverHostname: nil),
                         DialedHandler(bound.value, slot))

@@ -24,8 +24,6 @@ public final class LinkEndpoint {
         var unflushedBytes = 0
         /// What TCP's count of segments that it sent again was when it was read last.
         var retransmittedSegments: UInt32 = 0
-        /// The algorithm that the kernel gave it at first.
-        let systemCongestionControl: String?
         let sendingStreams: SendingStreams
         let decompressor: FrameDecompressor
         let ended: (String?) -> Void
@@ -39,7 +37,6 @@ public final class LinkEndpoint {
             self.decompressor = FrameDecompressor(decompressor)
             sendingStreams = SendingStreams(budget)
             self.ended = ended
-            systemCongestionControl = LinkChannel.congestionControl(of: channel)
         }
     }
 
@@ -69,6 +66,11 @@ public final class LinkEndpoint {
     private var isPumpScheduled = false
     private var timer: Scheduled<Void>?
     private var timerDeadline: NIODeadline?
+    /// When `tick` was called last.
+    private var tickedAt = NIODeadline.distantPast
+    /// What waits after a tick that was for it waits for an event, and is looked at again so much later in case there is none: the loop runs
+    /// tasks that are due before it looks at sockets, so one that is always due would keep all events away.
+    private static let pauseAfterTick = TimeAmount.milliseconds(1)
 
     /// Makes an end without connections.
     /// - Parameter congestionControl: what decides how fast this end's connections may send; the other end has its own.
@@ -105,7 +107,7 @@ public final class LinkEndpoint {
             loss.note(sentBytes: sent &- wireBytesNoted, sentAgainBytes: retransmittedBytes &- before)
             wireBytesNoted = sent
             session.setLossy(loss.isLossy)
-            if congestion.note(isLossy: loss.isLossy) { connections.values.forEach(controlCongestion) }
+            if congestion.note(isLossy: loss.isLossy) { controlCongestion() }
         }
         for connection in connections.values {
             guard let counts = LinkChannel.retransmissions(of: connection.channel) else { continue }
@@ -120,17 +122,24 @@ public final class LinkEndpoint {
         Set(connections.values.compactMap { LinkChannel.congestionControl(of: $0.channel) }).sorted()
     }
 
-    private func controlCongestion(of connection: Connection) {
-        guard let system = connection.systemCongestionControl else { return }
-        let name = congestion.name ?? system
-        if LinkChannel.congestionControl(of: connection.channel) == name || LinkChannel.setCongestionControl(name, of: connection.channel) {
-            return
+    /// What connections of this end begin with; nil for what the system gives them.
+    var beginningCongestionControl: String? { congestion.control.beginning }
+
+    /// Sees to it that each connection has the algorithm for what it carries.
+    private func controlCongestion() {
+        let system = CongestionControl.systemName
+        for connection in connections.values {
+            guard let present = LinkChannel.congestionControl(of: connection.channel),
+                let name = congestion.name(isPrompt: session.isPrompt(connection.identifier)) ?? system
+            else { continue }
+            if present == name || LinkChannel.setCongestionControl(name, of: connection.channel) { continue }
+            // The line's loss is no fault of anybody: the link goes on, with what it would have if the line lost nothing.
+            if let system, present != system { _ = LinkChannel.setCongestionControl(system, of: connection.channel) }
+            if !refusedCongestionControls.insert(name).inserted { continue }
+            logger.warning(
+                "the kernel refuses a congestion control for the link: see net.ipv4.tcp_allowed_congestion_control",
+                metadata: ["name": "\(name)", "inForce": "\(LinkChannel.congestionControl(of: connection.channel) ?? present)"])
         }
-        // The line's loss is no fault of anybody: the link goes on as it is.
-        if !refusedCongestionControls.insert(name).inserted { return }
-        logger.warning(
-            "the kernel refuses a congestion control for the link: see net.ipv4.tcp_allowed_congestion_control",
-            metadata: ["name": "\(name)", "inForce": "\(system)"])
     }
 
     /// What this end sends at most.
@@ -183,8 +192,8 @@ public final class LinkEndpoint {
         nextConnection += 1
         let connection = Connection(identifier, channel, decompressor, streamBudget, ended: ended)
         connections[identifier] = connection
-        controlCongestion(of: connection)
         session.connectionOpened(identifier, now: .now())
+        controlCongestion()
         return LinkFrameHandler(self, identifier)
     }
 
@@ -222,6 +231,8 @@ public final class LinkEndpoint {
     func inactive(_ identifier: ConnectionIdentifier, error: String?) {
         session.connectionClosed(identifier, now: .now())
         connections.removeValue(forKey: identifier)?.ended(error)
+        // With one less there may be no prompt connection any more.
+        controlCongestion()
         pump()
     }
 
@@ -274,6 +285,7 @@ public final class LinkEndpoint {
         connection.channel.writeAndFlush(reason.goodbyeFrame.encoded(), promise: nil)
         connection.channel.close(promise: nil)
         connection.ended("\(reason)")
+        controlCongestion()
     }
 
     private func transmit() {
@@ -312,14 +324,16 @@ public final class LinkEndpoint {
 
     /// Sees to it that `tick` is called in time. An earlier timer is left alone: it will look again.
     private func arm() {
-        guard let deadline = session.nextDeadline else { return }
+        guard var deadline = session.nextDeadline else { return }
+        if deadline <= tickedAt { deadline = .now() + Self.pauseAfterTick }
         if let armed = timerDeadline, armed <= deadline { return }
         timer?.cancel()
         timerDeadline = deadline
         timer = eventLoop.assumeIsolated().scheduleTask(deadline: deadline) { [weak self] in
             guard let self else { return }
             self.timerDeadline = nil
-            self.session.tick(now: .now())
+            self.tickedAt = .now()
+            self.session.tick(now: self.tickedAt)
             self.pump()
         }
     }

@@ -64,6 +64,12 @@ public final class LinkListener {
         return ServerBootstrap(group: eventLoop)
             .serverChannelOption(.backlog, value: 128)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                // Whoever is accepted begins with what the listening socket has.
+                channel.eventLoop.makeCompletedFuture {
+                    if let name = bound.value.congestionControl.beginning { _ = LinkChannel.setCongestionControl(name, of: channel) }
+                }
+            }
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }
             }

@@ -42,8 +42,12 @@ final class SimulatedLine {
         var rest = 1.0
         /// The share of packets of 1,448 bytes that TCP has to send again, a round trip later; what comes behind one on its connection waits.
         var loss = 0.0
+        /// Which of them.
+        var lossSeed: UInt64 = 77
         /// Each connection begins with ten packets in a round trip, and twice as many in each one that follows.
         var startsSlowly = false
+        /// How long a data frame takes at least to leave its connection, as where TCP spreads it over its share of the line.
+        var leastHold = TimeAmount.nanoseconds(0)
         /// Both ends are busy: what arrives is looked at this much later at least, on average four times as much, and now and then ten times as
         /// much again. Pings come when there is little to do.
         var leastWork = TimeAmount.nanoseconds(0)
@@ -71,16 +75,19 @@ final class SimulatedLine {
     private var arrivesAt: [[UInt64: UInt64]] = [[:], [:]]
     /// What TCP lets through in a round trip, and when the last frame will have left it, by direction and connection.
     private var allowances: [[UInt64: (bytes: Double, freeAt: UInt64)]] = [[:], [:]]
-    private var losses = SeededGenerator(seed: 77)
+    private var losses: SeededGenerator
     /// When an end has looked at what arrived last.
     private var lookedAt: [UInt64] = [0, 0]
     private var heap: [Event] = []
     private var order: UInt64 = 0
     private var nextConnection: UInt64 = 1
     private var tickScheduled: [UInt64] = [.max, .max]
+    private var tickedAt: UInt64 = 0
+    private var ticksAtOnce = 0
 
     init(_ shape: Shape, seed: UInt64, times: LinkTimes = LinkTimes()) {
         self.shape = shape
+        losses = SeededGenerator(seed: shape.lossSeed)
         var generator = SeededGenerator(seed: seed)
         let first = SeededGenerator(seed: generator.next())
         let second = SeededGenerator(seed: generator.next())
@@ -185,6 +192,10 @@ final class SimulatedLine {
         tickScheduled[end.rawValue] = moment
         schedule(at: moment) { [unowned self] in
             if tickScheduled[end.rawValue] == moment { tickScheduled[end.rawValue] = .max }
+            ticksAtOnce = time == tickedAt ? ticksAtOnce + 1 : 0
+            tickedAt = time
+            // A deadline that neither `tick` nor a frame meets would keep a real loop busy, and this one where it is for ever.
+            precondition(ticksAtOnce < 10_000, "the session wants to be called again and again at once")
             self.session(end).tick(now: now)
         }
     }
@@ -257,7 +268,8 @@ final class SimulatedLine {
         let duration = UInt64(Double(wireBytes) / shape.rate * 1e9)
         freeAt[direction] = time + wait + duration
         let frame = transmission.frame
-        let held = shape.startsSlowly ? pace(wireBytes, on: identifier, end) : 0
+        let hold = transmission.header.kind == .data ? UInt64(shape.leastHold.nanoseconds) : 0
+        let held = max(shape.startsSlowly ? pace(wireBytes, on: identifier, end) : 0, hold)
         schedule(at: arrival(of: wireBytes, on: identifier.value, direction) + held) { [unowned self] in
             lookAt(frame, on: identifier, from: end)
         }

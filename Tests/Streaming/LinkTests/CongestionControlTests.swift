@@ -18,25 +18,36 @@ struct CongestionControlTests {
 
     @Test func theSystemsUntilTheLineLoses() {
         var chooser = CongestionChooser(.automatic)
-        #expect(chooser.name == nil)
+        #expect(chooser.name() == nil)
         #expect(changes(&chooser, isLossy: false, times: 1_000) == 0)
         #expect(changes(&chooser, isLossy: true, times: 1) == 1)
-        #expect(chooser.name == "bbr")
+        #expect(chooser.name() == "bbr")
         #expect(changes(&chooser, isLossy: true, times: 3) == 0)
         // It comes back when the line has been clean for so long without a break.
         #expect(changes(&chooser, isLossy: false, times: CongestionChooser.cleanNotesMin - 1) == 0)
         #expect(changes(&chooser, isLossy: true, times: 1) == 0)
         #expect(changes(&chooser, isLossy: false, times: CongestionChooser.cleanNotesMin - 1) == 0)
-        #expect(chooser.name == "bbr")
+        #expect(chooser.name() == "bbr")
         #expect(changes(&chooser, isLossy: false, times: 1) == 1)
-        #expect(chooser.name == nil)
+        #expect(chooser.name() == nil)
+    }
+
+    @Test func thePromptConnectionIsNotPaced() {
+        var chooser = CongestionChooser(.automatic)
+        for isLossy in [false, true] {
+            _ = chooser.note(isLossy: isLossy)
+            #expect(chooser.name(isPrompt: true) == "reno")
+        }
+        #expect(CongestionChooser(.named("bbr")).name(isPrompt: true) == "bbr")
+        #expect(CongestionChooser(.system).name(isPrompt: true) == nil)
+        #expect([.automatic, .system, .named("bbr")].map { (control: CongestionControl) in control.beginning } == ["reno", nil, nil])
     }
 
     @Test func whatIsNamedStays() {
         for (control, name) in [(CongestionControl.system, nil), (.named("cubic"), "cubic")] {
             var chooser = CongestionChooser(control)
             for isLossy in [false, true, true, false] { #expect(changes(&chooser, isLossy: isLossy, times: 1) == 0) }
-            #expect(chooser.name == name)
+            #expect(chooser.name() == name)
         }
     }
 

@@ -59,19 +59,20 @@ import Testing
         /// How many messages a test has sent.
         var sent = 0
 
-        init(_ eventLoop: any EventLoop) throws {
+        init(_ eventLoop: any EventLoop, listening: CongestionControl, dialling: CongestionControl) throws {
             listener = try LinkListener(
-                eventLoop: eventLoop, credentials: TestCertificates.onprem, logger: logger, congestionControl: .named("reno"))
-            endpoint = LinkEndpoint(role: .initiator, eventLoop: eventLoop, logger: logger, congestionControl: .system)
+                eventLoop: eventLoop, credentials: TestCertificates.onprem, logger: logger, congestionControl: listening)
+            endpoint = LinkEndpoint(role: .initiator, eventLoop: eventLoop, logger: logger, congestionControl: dialling)
             listener.delegate = gatekeeper
             endpoint.delegate = recorder
         }
 
         func dial(
-            _ port: Int, _ credentials: LinkCredentials = TestCertificates.cloud, server: [UInt8] = TestCertificates.onpremSerial
+            _ port: Int, _ credentials: LinkCredentials = TestCertificates.cloud, server: [UInt8] = TestCertificates.onpremSerial,
+            connections: Int = 2
         ) throws {
             dialer = try LinkDialer(
-                endpoint: endpoint, host: "127.0.0.1", port: port, credentials: credentials, logger: logger
+                endpoint: endpoint, host: "127.0.0.1", port: port, credentials: credentials, connections: connections, logger: logger
             ) { $0.serialNumber == server ? PeerIdentity("onprem") : nil }
             dialer?.start()
         }
@@ -92,10 +93,12 @@ import Testing
         let pair: NIOLoopBound<Pair>
         let port: Int
 
-        init() async throws {
+        init(listening: CongestionControl = .named("reno"), dialling: CongestionControl = .system) async throws {
             let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
             self.eventLoop = eventLoop
-            let pair = try await eventLoop.submit { NIOLoopBound(try Pair(eventLoop), eventLoop: eventLoop) }.get()
+            let pair = try await eventLoop.submit {
+                NIOLoopBound(try Pair(eventLoop, listening: listening, dialling: dialling), eventLoop: eventLoop)
+            }.get()
             self.pair = pair
             let address = try await eventLoop.flatSubmit { pair.value.listener.start(host: "127.0.0.1", port: 0) }.get()
             port = try #require(address.port)
@@ -141,6 +144,17 @@ import Testing
         // Each end has its own.
         #expect(try await lab.run { $0.serverLink?.congestionControls } == ["reno"])
         #expect(try await lab.run { $0.endpoint.congestionControls.count } == 1)
+        try await lab.stop()
+    }
+
+    @Test func oneConnectionOfFourIsNotPaced() async throws {
+        let lab = try await Lab(listening: .automatic, dialling: .automatic)
+        try await lab.run { try $0.dial(lab.port, connections: 4) }
+        #expect(try await lab.eventually { $0.endpoint.statistics.connections == 4 && $0.serverLink?.statistics.connections == 4 })
+        let system = try #require(CongestionControl.systemName)
+        let expected = Set([system, "reno"]).sorted()
+        #expect(try await lab.run { $0.endpoint.congestionControls } == expected)
+        #expect(try await lab.run { $0.serverLink?.congestionControls } == expected)
         try await lab.stop()
     }
 
