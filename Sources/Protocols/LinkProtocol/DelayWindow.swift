@@ -48,8 +48,8 @@ public struct DelayWindow: Sendable {
     static let probeRounds = 8
     /// The pace there, in parts of what arrives: while there is a queue, while more and more arrives, to see whether more arrives, and else.
     static let lossyGains = (full: 0.85, filling: 1.5, probe: 1.25, usual: 1.05)
-    /// So much more is more, and what was sent faster has arrived after so many rounds.
-    static let fillingLimits = (growthMin: 1.25, roundsMax: 4)
+    /// So much more is more, and what was sent faster has arrived after so many rounds. What arrived once is forgotten by so much a round.
+    static let fillingLimits = (growthMin: 1.25, roundsMax: 4, fading: 31.0 / 32)
     /// What may be on its way on a line that loses packets, held up or not, in round trips' worth of what arrives.
     static let lossyRoundTrips = 4.0
     /// By how much the window grows in a round trip without a queue: the first one, and each of many.
@@ -369,7 +369,8 @@ public struct DelayWindow: Sendable {
         if arrivalRate > Self.fillingLimits.growthMin * filledRate {
             (filledRate, roundsSinceGrowth) = (arrivalRate, 0)
         } else {
-            filledRate = min(filledRate, arrivalRate)
+            // Slowly: what arrives varies by more than that from round to round.
+            filledRate = min(filledRate, max(arrivalRate, filledRate * Self.fillingLimits.fading))
             roundsSinceGrowth += 1
         }
     }

@@ -2,8 +2,8 @@ import NIOCore
 
 // On which connection a frame goes.
 //
-//   prompt       with four connections or more one carries nothing but short answers, requests and calls, and no more of them than TCP lets go at
-//                once. Its TCP is not to pace what it sends: one that does sends a frame over as long a time as its share of the line would take
+//   prompt       with four connections or more one carries no bulk, but short answers, requests and calls, and about as many of them as TCP lets
+//                go at once. Its TCP is not to pace what it sends: one that does spreads a frame over as long as its share of the line would take
 //   clean line   all else goes on the one of the first four others that has the least on its way. Each connection's TCP has its own idea of what
 //                the line carries: the more of them share it, the less each dares, and the longer a frame takes to leave, which looks like a queue
 //   lossy line   what TCP has to send again holds up all that comes behind it on its connection, for a round trip at least, and a connection that
@@ -26,36 +26,35 @@ extension LinkSession {
     /// Whether a connection is the one for what is short and waited for: may its TCP let go at once what it is given.
     public func isPrompt(_ identifier: ConnectionIdentifier) -> Bool { connections.contains { $0.identifier == identifier && $0.isPrompt } }
 
-    /// Finds the prompt connection when one was opened or lost. It is a new one, which has carried nothing else, so the next one when it is lost.
+    /// Chooses the prompt connection when one was opened or lost: the newest, which has carried nothing else. The one before may be dead already
+    /// without this end knowing it, and the new one be there in its place.
     func choosePrompt(opened identifier: ConnectionIdentifier?) {
-        if connections.count < LinkLimits.connectionsWithPrompt {
-            for index in connections.indices { connections[index].isPrompt = false }
-        } else if let identifier, !connections.contains(where: \.isPrompt), let index = index(of: identifier) {
-            connections[index].isPrompt = true
-        }
+        let isPossible = hasPrompt && connections.count >= LinkLimits.connectionsWithPrompt
+        if isPossible, identifier == nil { return }
+        for index in connections.indices { connections[index].isPrompt = isPossible && connections[index].identifier == identifier }
     }
 
     /// The connection for the next frame of a lane, or for what may go on any; nil when none takes one.
     /// - Parameter byteCount: how long the frame is before compression.
     func bestConnection(for lane: Lane?, byteCount: Int = 0) -> Int? {
         guard let lane, otherCount > 0 else { return leastBusy(of: 0..<connections.count, countsPrompt: true) }
-        if lane.isQuiet, let prompt = promptPlace, connections[prompt].isWritable,
-            connections[prompt].inFlightBytes + byteCount <= LinkLimits.promptBytes
-        {
-            return prompt
-        }
+        if lane.isQuiet, let prompt = promptPlace(withRoomFor: byteCount) { return prompt }
         guard isLossy else { return leastBusy(of: 0..<LinkLimits.cleanConnections) }
         guard lane.isQuiet else { return leastBusy(of: quietOthers..<otherCount) }
         return leastBusy(of: 0..<quietOthers) ?? leastBusy(of: 0..<otherCount)
     }
 
-    private var promptPlace: Int? { connections.firstIndex { $0.isEstablished && $0.isPrompt } }
+    private func promptPlace(withRoomFor byteCount: Int) -> Int? {
+        connections.firstIndex {
+            $0.isEstablished && $0.isPrompt && $0.isWritable && $0.inFlightBytes + byteCount <= LinkLimits.promptBytes
+        }
+    }
 
     /// The established connections besides the prompt one, and those of them that are kept quiet on a lossy line.
     private var otherCount: Int { connections.count { $0.isEstablished && !$0.isPrompt } }
     private var quietOthers: Int {
-        let prompts = promptPlace == nil ? 0 : 1
-        return Self.quietConnections(of: otherCount + prompts) - prompts
+        let prompts = connections.contains { $0.isEstablished && $0.isPrompt } ? 1 : 0
+        return max(0, Self.quietConnections(of: otherCount + prompts) - prompts)
     }
 
     /// - Parameter places: of those that are established, in the order in which they were opened.
@@ -76,7 +75,8 @@ extension LinkSession {
     func prepareCopy(of transmission: LinkTransmission, now: NIODeadline) {
         guard isLossy, shaper.due(transmission.header.trafficClass, now: now) == nil else { return }
         var place = leastBusy(of: 0..<quietOthers, except: transmission.connection)
-        if place == nil, let prompt = promptPlace, connections[prompt].isWritable, connections[prompt].identifier != transmission.connection
+        if place == nil, let prompt = promptPlace(withRoomFor: transmission.bytes.readableBytes),
+            connections[prompt].identifier != transmission.connection
         {
             place = prompt
         }

@@ -92,9 +92,13 @@ extension LinkSession {
         }
         noteRoom()
         guard let newest, !newest.wasSentAgain else { return }
-        let delay = TimeAmount.microseconds(Int64(body.delayMicroseconds))
+        let roundTrip = max(.nanoseconds(1000), now - newest.sentAt - TimeAmount.microseconds(Int64(body.delayMicroseconds)))
+        // What passed by bulk says how long the way is, and not how long bulk waits.
+        if isPrompt(newest.connection), connections.contains(where: { !$0.isPrompt && $0.inFlightBytes > 0 }) {
+            return window.measured(roundTrip: roundTrip, now: now)
+        }
         window.measured(
-            roundTrip: max(.nanoseconds(1000), now - newest.sentAt - delay), sentAt: newest.sentAt, frameBytes: newest.wireBytes,
+            roundTrip: roundTrip, sentAt: newest.sentAt, frameBytes: newest.wireBytes,
             inFlightWhenSent: newest.inFlightWhenSent, now: now)
     }
 

@@ -109,6 +109,8 @@ public final class LinkSession {
     /// Which end this is.
     public let role: LinkRole
     let times: LinkTimes
+    /// Whether the shell can give a connection a TCP that does not pace.
+    let hasPrompt: Bool
     var random: RandomSource
 
     /// The session's name, drawn by the acceptor; 0 while there is none.
@@ -145,10 +147,11 @@ public final class LinkSession {
     var paceUntil: NIODeadline?
 
     /// Makes an end that has no connection and no session yet.
-    public init(role: LinkRole, times: LinkTimes = LinkTimes(), random: RandomSource) {
+    public init(role: LinkRole, times: LinkTimes = LinkTimes(), random: RandomSource, hasPrompt: Bool = true) {
         self.role = role
         self.times = times
         self.random = random
+        self.hasPrompt = hasPrompt
         self.senders = TrafficClass.allCases.map { ClassSender($0) }
         self.receivers = TrafficClass.allCases.map { ClassReceiver($0) }
         self.incarnation = 0

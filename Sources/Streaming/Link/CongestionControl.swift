@@ -7,6 +7,12 @@ import NIOCore
 // what arrives. On a line that loses nothing the system's choice is as good as another, and the operator's. So by default a link
 // has the system's, and BBR from the moment on when its line turns out to lose packets. Going back has time: packets that CUBIC lost to a full
 // queue look the same, and BBR fills no queue.
+//
+// BBR paces: what it is given leaves as slowly as it believes the connection's share of the line to be, and on a connection that carries little as
+// slowly as when that began, ten segments in a round trip. That suits bulk, and makes a short answer wait for several milliseconds. So by default
+// the link's prompt connection has Reno, which lets ten segments go at once (RFC 5681, RFC 6928). Linux paces a connection for good once its
+// algorithm has asked for that, so all connections begin with Reno, and those that carry bulk change when the link takes them. Behind the queueing
+// discipline `fq` every connection is paced, and the prompt one is no worse than others.
 
 /// What decides how fast the connections of a link may send.
 public enum CongestionControl: Equatable, Sendable {
@@ -19,7 +25,7 @@ public enum CongestionControl: Equatable, Sendable {
 
     /// The algorithm for a line that loses packets.
     static let forLossyLines = "bbr"
-    /// The algorithm for what is short and waited for: it is in every kernel, everybody may use it, and it does not pace.
+    /// The algorithm for what is short and waited for: it is in every kernel, everybody may use it by default, and it does not ask to be paced.
     static let forPromptConnections = "reno"
 
     /// What connections begin with; nil for what the system gives them.

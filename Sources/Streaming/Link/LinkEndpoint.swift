@@ -68,8 +68,8 @@ public final class LinkEndpoint {
     private var timerDeadline: NIODeadline?
     /// When `tick` was called last.
     private var tickedAt = NIODeadline.distantPast
-    /// What waits after a tick that was for it waits for an event, and is looked at again so much later in case there is none: the loop runs
-    /// tasks that are due before it looks at sockets, so one that is always due would keep all events away.
+    /// A deadline that a tick did not meet is looked at again after this pause, or when something happens. The loop runs tasks that are due before
+    /// it looks at sockets, so one that is always due would keep all events away.
     private static let pauseAfterTick = TimeAmount.milliseconds(1)
 
     /// Makes an end without connections.
@@ -81,7 +81,7 @@ public final class LinkEndpoint {
         congestion = CongestionChooser(congestionControl)
         self.eventLoop = eventLoop
         self.logger = logger
-        self.session = LinkSession(role: role, times: times, random: random)
+        self.session = LinkSession(role: role, times: times, random: random, hasPrompt: congestionControl.beginning != nil)
     }
 
     /// True while a connection is established.
@@ -127,6 +127,8 @@ public final class LinkEndpoint {
 
     /// Sees to it that each connection has the algorithm for what it carries.
     private func controlCongestion() {
+        // What the system gives a connection may depend on the route.
+        if congestion.control == .system { return }
         let system = CongestionControl.systemName
         for connection in connections.values {
             guard let present = LinkChannel.congestionControl(of: connection.channel),

@@ -21,7 +21,7 @@ public protocol LinkListenerDelegate: AnyObject {
 /// Who listens has nothing to do with who names the session: the cloud edge is the initiator of a session also when home dials.
 public final class LinkListener {
     /// Connections that have not proved who they are yet. More are closed at once.
-    public static let maximumUnauthenticated = 64
+    public static let maximumUnauthenticated = 128
     /// How long a connection may take for TLS, and then for a join request.
     static let handshakeTimeout = TimeAmount.seconds(10)
 

@@ -48,15 +48,15 @@ import Testing
     func cleanConnections() {
         let shape = SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(40), queue: .milliseconds(40))
         let load = SimulatedLoad([.writeBehind], shape, connections: 8)
-        #expect(load.home.connections.map(\.isPrompt) == (0..<8).map { $0 == 3 })
+        #expect(load.home.connections.map(\.isPrompt) == (0..<8).map { $0 == 7 })
         load.line.run(for: .seconds(2))
-        #expect(places(load) == [0, 1, 2, 4])
+        #expect(places(load) == [0, 1, 2, 3])
         load.home.setLossy(true)
         load.line.run(for: .seconds(2))
-        #expect(places(load) == [1, 2, 4, 5, 6, 7])
+        #expect(places(load) == [1, 2, 3, 4, 5, 6])
         load.home.setLossy(false)
         load.line.run(for: .seconds(2))
-        #expect(places(load) == [0, 1, 2, 4])
+        #expect(places(load) == [0, 1, 2, 3])
     }
 
     @Test(
@@ -98,12 +98,41 @@ import Testing
         }
         #expect(goOn {} == [])
         #expect(goOn { load.line.connect() } == [4])
-        #expect(goOn { load.line.connect() } == [4])
-        #expect(goOn { load.line.cut(4) } == [])
+        #expect(goOn { load.line.connect() } == [5])
+        #expect(goOn { load.line.cut(5) } == [])
         #expect(goOn { load.line.connect() } == [6])
         #expect(goOn { for identifier in [1, 2] as [UInt64] { load.line.cut(identifier) } } == [])
-        // Only the one that was prompt is left.
-        #expect(goOn { for identifier in [3, 5] as [UInt64] { load.line.cut(identifier) } } == [])
+        #expect(goOn { for identifier in [3, 4] as [UInt64] { load.line.cut(identifier) } } == [])
+    }
+
+    @Test("one that is lost, which only the other end knows, is prompt no more when another one comes")
+    func promptConnectionIsDead() {
+        let shape = SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(10), queue: .milliseconds(40))
+        let load = SimulatedLoad([.writeBehind], shape, connections: 4)
+        load.line.run(for: .seconds(1))
+        load.line.cut(4, lags: [.nanoseconds(0), .seconds(9)])
+        load.line.run(for: .milliseconds(200))
+        load.line.connect()
+        load.line.run(for: .milliseconds(200))
+        #expect(load.home.connections.filter(\.isPrompt).map(\.identifier.value) == [5])
+        #expect(load.demandRead() < 20)
+    }
+
+    @Test("the prompt connection carries everything while no other one is established")
+    func promptConnectionAlone() {
+        let now = NIODeadline.uptimeNanoseconds(1_000_000_000)
+        let session = LinkSession(role: .acceptor, random: SimulatedLine.source(SeededGenerator(seed: 1)))
+        for identifier in 1...4 as ClosedRange<UInt64> { session.connectionOpened(ConnectionIdentifier(identifier), now: now) }
+        let hello = HelloBody(session: 0, incarnation: 7, positions: session.receivers.map { $0.position })
+        session.receive(hello.frame(), on: ConnectionIdentifier(4), now: now)
+        session.setLossy(true)
+        #expect(session.connections.map(\.isPrompt) == [false, false, false, true])
+        #expect(session.enqueue(.readData(read: 1, offset: 0, data: ByteBuffer(repeating: 1, count: 4_096)), .demand))
+        var connections: [UInt64] = []
+        while let frame = session.nextTransmission(now: now) {
+            if frame.header.kind == .data { connections.append(frame.connection.value) }
+        }
+        #expect(connections == [4])
     }
 
     @Test(

@@ -147,7 +147,7 @@ import Testing
         try await lab.stop()
     }
 
-    @Test func oneConnectionOfFourIsNotPaced() async throws {
+    @Test func aLinkOfFourHasRenoBesideTheSystems() async throws {
         let lab = try await Lab(listening: .automatic, dialling: .automatic)
         try await lab.run { try $0.dial(lab.port, connections: 4) }
         #expect(try await lab.eventually { $0.endpoint.statistics.connections == 4 && $0.serverLink?.statistics.connections == 4 })
