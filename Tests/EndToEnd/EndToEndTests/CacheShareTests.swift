@@ -2,7 +2,7 @@ import APIModels
 import Foundation
 import Testing
 
-extension EndToEnd {
+extension EndToEndShortage {
     /// Partitions, shares and pins of the cache, as an operator sees them.
     @Suite(.serialized)
     struct CacheShares {
@@ -139,7 +139,7 @@ extension EndToEnd {
         /// A state directory that takes no changes: the one is refused, and the share of a volume that leaves goes nevertheless.
         @Test(
             "what can't be kept is refused and changes nothing; a detached volume's share goes for good",
-            .enabled(EndToEndFaults.FullDisks.withoutFileSystem, LabFileSystem.isPossible)
+            .enabled(FullDisks.withoutFileSystem, LabFileSystem.isPossible)
         )
         func unkept() async throws {
             try await Lab.with(disks: [("data", 64 << 20), ("other", 64 << 20)], options: ["--cache-size", "128MiB"], stateMebibytes: 640) {

@@ -1,13 +1,18 @@
 import Foundation
 import Testing
 
-/// Real initiators against a real pair. One lab at a time here and one in `EndToEndFaults`: there are two cores.
+/// Real initiators against a real pair. One lab at a time here, one in `EndToEndFaults` and one in `EndToEndShortage`: together they keep
+/// two cores busy, and each takes a third of the time.
 @Suite(.serialized)
 struct EndToEnd {}
 
-/// What is killed, cut, filled up and lost. Beside the others, because these wait more than they work.
+/// What is killed, cut and lost.
 @Suite(.serialized)
 struct EndToEndFaults {}
+
+/// What fills up, and what is shared out. These wait for room more than they work.
+@Suite(.serialized)
+struct EndToEndShortage {}
 
 extension EndToEnd {
     @Suite(.serialized)

@@ -2,7 +2,7 @@ import APIModels
 import Foundation
 import Testing
 
-extension EndToEndFaults {
+extension EndToEndShortage {
     /// Logs, disks and file systems that take no more for a while: no daemon ends, nothing that was flushed is lost, and work goes on
     /// by itself.
     @Suite(.serialized)

@@ -4,7 +4,7 @@ import Testing
 extension EndToEndFaults {
     /// The power of one machine goes, again and again, while the other one stays: of what real daemons have written to a real file system
     /// only that is there which a sync was for, and some of the rest.
-    @Suite(.serialized, .enabled(EndToEndFaults.FullDisks.withoutFileSystem, LabFileSystem.isPossible))
+    @Suite(.serialized, .enabled(EndToEndShortage.FullDisks.withoutFileSystem, LabFileSystem.isPossible))
     struct PowerCuts {
         /// `make soak-kills` sets more kills; each cut takes as long as three.
         static let rounds = max(3, Crashes.rounds / 3)
@@ -41,7 +41,11 @@ extension EndToEndFaults {
                 try await Task.sleep(for: .milliseconds(900 + 37 * (round % 10)))
                 for writer in writers where !writer.isRunning { Issue.record("a writer ended early: \(try await writer.wait(seconds: 1))") }
                 var received: [UInt64] = []
-                for ledger in ledgers { received.append(try await lab.status(ledger.volume).points.received) }
+                for ledger in ledgers {
+                    // After the cut before.
+                    try await lab.untilServing(ledger.volume)
+                    received.append(try await lab.status(ledger.volume).points.received)
+                }
                 try await lab.losePower(seed: round)
                 try await lab.relay("cut")
                 try await lab.regainPower()

@@ -3,7 +3,7 @@ import Foundation
 import Glibc
 import Testing
 
-extension EndToEndFaults {
+extension EndToEndShortage {
     /// A write log under pressure: what crosses the line, what the operator hears, how writers slow down and go on.
     @Suite(.serialized)
     struct Pressure {
