@@ -16,6 +16,8 @@ SEED ?= 1
 PARSER ?= pdu
 SECONDS ?= 600
 LAB ?= .lab
+# What the debug build of the tests is told besides. A change builds everything again.
+TEST_FLAGS ?=
 # Tests of modules that know no clock but a simulated one run side by side; others measure real time, and run alone.
 PURE = '^(Blocks|CloudOnlyDisk|Disks|LinkProtocol|PacketWAN|ReadCache|SCSI|SecureCache|Simulation|Volumes|WriteLog)Tests[.]'
 SOURCES = Package.swift Sources Tests
@@ -67,7 +69,7 @@ test: deps ## Simulation, hostile inputs, the data path's budget, then unit and 
 	.build/release/causeway-fuzz --inputs 100000
 	$(RELEASE) --product causeway-budget
 	Benchmarks/budget/run
-	$(SWIFT) build --build-tests
+	$(SWIFT) build --build-tests $(TEST_FLAGS)
 	$(SWIFT) test --skip-build --filter $(PURE)
 	$(SWIFT) test --skip-build --no-parallel --skip $(PURE) --skip EndToEndTests
 	$(SWIFT) test --skip-build --filter EndToEndTests

@@ -154,9 +154,10 @@ public struct DelayWindow: Sendable {
     private var isNear: Bool { base < 500_000 }
 
     /// The queue that is aimed at: three quarters of a millisecond, less on short lines and more on very long ones. Whoever asks for a few blocks
-    /// waits for it, too. On a line that loses packets what arrives comes in bursts, and an eighth of the round trip is what keeps it busy between them.
+    /// waits for it, too. On a line that loses packets what arrives comes in bursts, and an eighth of the round trip is what keeps it busy between them, on a
+    /// short one up to a half: a frame and what TCP sends again take as long there as the way.
     private var target: Double {
-        max(isLossy ? max(base / 8, min(4e6, base / 5)) : max(base / 64, min(750_000, base / 5)), isNear ? 1e6 : 250_000)
+        max(isLossy ? max(base / 8, min(4e6, base / 2)) : max(base / 64, min(750_000, base / 5)), isNear ? 1e6 : 250_000)
     }
 
     /// How much longer than for others of its round a frame that found no queue seems to take because the ends are busy. A queue holds up all of a

@@ -150,6 +150,17 @@ import Testing
         #expect(rate > 0.8 * 12.5e6, "\(rate)")
     }
 
+    @Test("a short line that loses packets is nine tenths full", arguments: 1...6 as ClosedRange<UInt64>)
+    func lossyShortLine(seed: UInt64) {
+        let shape = SimulatedLine.Shape(
+            rate: 12.5e6, roundTrip: .milliseconds(5), queue: .milliseconds(100), loss: 0.01, lossSeed: seed, leastHold: .milliseconds(1))
+        let load = SimulatedLoad([.writeBehind], shape, connections: 8)
+        for end in End.allCases { load.line.session(end).setLossy(true) }
+        load.line.run(for: .seconds(2))
+        let rate = load.rates(seconds: 3)[.writeBehind] ?? 0
+        #expect(rate > 0.9 * 12.5e6, "\(rate)")
+    }
+
     @Test("bulk and reads survive connections that are lost, quiet ones too")
     func lostConnections() {
         let shape = SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(10), queue: .milliseconds(40), loss: 0.01)
