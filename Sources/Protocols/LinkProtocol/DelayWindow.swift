@@ -44,12 +44,6 @@ public struct DelayWindow: Sendable {
     /// On a clean line the window follows the queue alone up to so many times what arrives in a round trip.
     static let windowOfArrivalsMax = 2.0
 
-    /// On a lossy line: how often the pace is raised, and in how many rounds the most that arrived counts.
-    static let probeRounds = 8
-    /// The pace there, in parts of what arrives: while there is a queue, while more and more arrives, to see whether more arrives, and else.
-    static let lossyGains = (full: 0.85, filling: 1.5, probe: 1.25, usual: 1.05)
-    /// So much more is more, and what was sent faster has arrived after so many rounds. What arrived once is forgotten by so much a round.
-    static let fillingLimits = (growthMin: 1.25, roundsMax: 4, fading: 31.0 / 32)
     /// What may be on its way on a line that loses packets, held up or not, in round trips' worth of what arrives.
     static let lossyRoundTrips = 4.0
     /// By how much the window grows in a round trip without a queue: the first one, and each of many.
@@ -108,22 +102,12 @@ public struct DelayWindow: Sendable {
     private var rate = 0.0
     /// The line loses packets. What TCP sends again holds up what is behind it, so that more is on its way than the line carries, and arrives at once.
     public var isLossy = false {
-        didSet { if isLossy, !oldValue { (filledRate, roundsSinceGrowth) = (0, 0) } }
+        didSet { if isLossy, !oldValue { arrivals.beginFilling() } }
     }
-    /// What arrives, in bytes a nanosecond: the most in the last rounds in which the window or the pace was the limit; 0 while unknown.
-    private var arrivalRate = 0.0
-    private var arrivals = [Double](repeating: 0, count: probeRounds)
-    private var arrivalRounds = 0
-    private var lastRound = (bytes: 0.0, time: 0.0)
-    private var arrivedInRound = 0
+    private var arrivals = ArrivalEstimate()
     /// The last round had a queue worth the name: more would only wait.
     private var isLineFull = false
     private var nextDeparture = NIODeadline.uptimeNanoseconds(0)
-    /// Rounds since the pace was raised last to see whether more arrives.
-    private var roundsSinceProbe = 0
-    /// What arrived when that had clearly become more, and the rounds since.
-    private var filledRate = 0.0
-    private var roundsSinceGrowth = 0
     /// What frames are paced at, in bytes a nanosecond; 0 when they are not.
     private var pace = 0.0
 
@@ -175,15 +159,6 @@ public struct DelayWindow: Sendable {
         roundSamples = 0
     }
 
-    /// On a lossy line: more and more arrives.
-    private var isFilling: Bool { roundsSinceGrowth < Self.fillingLimits.roundsMax }
-
-    private var lossyGain: Double {
-        if isLineFull { return Self.lossyGains.full }
-        if isFilling { return Self.lossyGains.filling }
-        return roundsSinceProbe == 0 ? Self.lossyGains.probe : Self.lossyGains.usual
-    }
-
     private func room(isUrgent: Bool) -> Int {
         isUrgent ? windowBytes + max(Self.burstBytes, windowBytes / 8) : windowBytes
     }
@@ -203,6 +178,9 @@ public struct DelayWindow: Sendable {
         return .send
     }
 
+    /// Records that something had to wait although it may exceed the window: that is too small.
+    public mutating func noteLimit() { roundLimited = true }
+
     /// Records that a frame left.
     public mutating func sent(_ byteCount: Int, now: NIODeadline) {
         if inFlightBytes == 0 { beginRoundAfterPause(now: now) }
@@ -210,7 +188,7 @@ public struct DelayWindow: Sendable {
         guard base.isFinite else { return }
         pace = (isStarting ? 2 : 1.25) * window / (base + target)
         // The window has room for what is held up, and would let all of it go at once when that arrives.
-        if isLossy, !isStarting, arrivalRate > 0 { pace = min(pace, lossyGain * arrivalRate) }
+        if isLossy, !isStarting, arrivals.rate > 0 { pace = min(pace, arrivals.gain(isLineFull: isLineFull) * arrivals.rate) }
         let burst = min(Double(Self.burstBytes), max(window / 4, Double(2 * preferredPieceBytes(bytesPerSecond: bytesPerSecond)))) / pace
         // Time that was not used may be used by a burst, but by no more than one.
         let earliest = now - .nanoseconds(Int64(min(burst, 1e9)))
@@ -221,8 +199,7 @@ public struct DelayWindow: Sendable {
     private mutating func beginRoundAfterPause(now: NIODeadline) {
         roundStart = now
         forgetRoundTrips()
-        arrivedInRound = 0
-        lastRound = (0, 0)
+        arrivals.beginRoundAfterPause()
         roundLimited = false
         previousRoundLimited = false
     }
@@ -240,7 +217,7 @@ public struct DelayWindow: Sendable {
     /// Records that a frame arrived.
     public mutating func acknowledged(_ byteCount: Int) {
         inFlightBytes = max(0, inFlightBytes - byteCount)
-        arrivedInRound += byteCount
+        arrivals.arrived(byteCount)
         if isStarting, hold == nil, roundLimited || previousRoundLimited {
             window = min(window + 0.75 * Double(byteCount), Double(Self.maximumBytes))
         }
@@ -303,7 +280,7 @@ public struct DelayWindow: Sendable {
     /// A round in which the window did not grow has ended.
     private mutating func endHold(now: NIODeadline) {
         guard isStarting, let held = hold, let start = roundStart, now > start, roundMinimum.isFinite, roundRate > 0 else { return }
-        let arriving = Double(arrivedInRound) / Double((now - start).nanoseconds)
+        let arriving = Double(arrivals.bytesInRound) / Double((now - start).nanoseconds)
         let goal = target + roundFrameBytes / roundRate
         // The round in which the hold began was growing still.
         if held.rounds == 0, roundMinimum <= 2 * base + 4 * goal {
@@ -324,10 +301,9 @@ public struct DelayWindow: Sendable {
             forgetRoundTrips()
             previousRoundLimited = roundLimited
             roundLimited = false
-            arrivedInRound = 0
+            arrivals.beginRound()
         }
-        noteArrivals(now: now)
-        roundsSinceProbe = (roundsSinceProbe + 1) % Self.probeRounds
+        arrivals.endRound(nanoseconds: tellingNanoseconds(now: now), followsLimited: previousRoundLimited)
         endHold(now: now)
         if drainRoundsLeft > 0 {
             drainRoundsLeft -= 1
@@ -344,8 +320,7 @@ public struct DelayWindow: Sendable {
         let goal = target + roundFrameBytes / roundRate + work
         let queue = roundMinimum - base
         isLineFull = !isStarting && queue >= goal
-        // What arrives now is what the line carries.
-        if isLineFull { (filledRate, roundsSinceGrowth) = (arrivalRate, Self.fillingLimits.roundsMax) }
+        if isLineFull { arrivals.endFilling() }
         // A round that had little to send says nothing, unless there was a queue nevertheless: then the connections
         // push back although the window lets more through.
         guard roundLimited || (queue > goal * 1.25 && !isStarting) else { return }
@@ -353,27 +328,10 @@ public struct DelayWindow: Sendable {
         if !isStarting { adjust(queue: queue, goal: goal) }
     }
 
-    private mutating func noteArrivals(now: NIODeadline) {
-        guard let start = roundStart, now > start, roundLimited, drainRoundsLeft == 0 else {
-            lastRound = (0, 0)
-            return
-        }
-        let round = (bytes: Double(arrivedInRound), time: Double((now - start).nanoseconds))
-        // What was held up in one round arrives in the next.
-        let latest = (round.bytes + lastRound.bytes) / (round.time + lastRound.time)
-        lastRound = round
-        // A round that began with little to send says what the line carries at least, and not what at most.
-        guard previousRoundLimited || latest > arrivalRate else { return }
-        arrivals[arrivalRounds % arrivals.count] = latest
-        arrivalRounds &+= 1
-        arrivalRate = arrivals.max() ?? 0
-        if arrivalRate > Self.fillingLimits.growthMin * filledRate {
-            (filledRate, roundsSinceGrowth) = (arrivalRate, 0)
-        } else {
-            // Slowly: what arrives varies by more than that from round to round.
-            filledRate = min(filledRate, max(arrivalRate, filledRate * Self.fillingLimits.fading))
-            roundsSinceGrowth += 1
-        }
+    /// How long the round was, if what arrived in it says what the line carries.
+    private func tellingNanoseconds(now: NIODeadline) -> Double? {
+        guard let start = roundStart, now > start, roundLimited, drainRoundsLeft == 0 else { return nil }
+        return Double((now - start).nanoseconds)
     }
 
     private mutating func adjust(queue: Double, goal: Double) {
@@ -381,7 +339,7 @@ public struct DelayWindow: Sendable {
         let before = window
         if !roundLimited {
             setWindow(max(window * 0.7, min(window, estimate)))
-        } else if queue < (isLossy && isFilling ? goal : goal / 4) {
+        } else if queue < (isLossy && arrivals.isFilling ? goal : goal / 4) {
             // While a lossy line is filled, what looks like a queue may be what a frame takes to leave a connection that has been given little: a
             // window that followed it would see to it that it stays little. The pace keeps the queue short there.
             setWindow(window * (1 + growth))
@@ -403,7 +361,7 @@ public struct DelayWindow: Sendable {
     private func windowOfQueue(_ queue: Double, goal: Double) -> Double {
         if isLossy { return 0 }
         let bytes = window * (base + goal) / (base + queue)
-        return arrivalRate > 0 ? min(bytes, Self.windowOfArrivalsMax * arrivalRate * (base + goal)) : bytes
+        return arrivals.rate > 0 ? min(bytes, Self.windowOfArrivalsMax * arrivals.rate * (base + goal)) : bytes
     }
 
     /// A queue of our own goes away when less is sent. One that stays is somebody else's, or the way has become longer:
@@ -429,7 +387,7 @@ public struct DelayWindow: Sendable {
             Double(isNear ? Self.nearMinimumBytes : Self.minimumBytes), Double(2 * preferredPieceBytes(bytesPerSecond: bytesPerSecond)))
         // The pace keeps the queue short on a lossy line, so it does not end the growth.
         let ceiling =
-            isLossy && arrivalRate > 0 ? Self.lossyRoundTrips * arrivalRate * base + Double(Self.burstBytes) : Double(Self.maximumBytes)
+            isLossy && arrivals.rate > 0 ? Self.lossyRoundTrips * arrivals.rate * base + Double(Self.burstBytes) : Double(Self.maximumBytes)
         window = max(min(bytes, ceiling, Double(Self.maximumBytes)), floor)
     }
 }

@@ -41,12 +41,15 @@ extension LinkSession {
         if lane.isQuiet, let prompt = promptPlace(withRoomFor: byteCount) { return prompt }
         guard isLossy else { return leastBusy(of: 0..<LinkLimits.cleanConnections) }
         guard lane.isQuiet else { return leastBusy(of: quietOthers..<otherCount) }
-        return leastBusy(of: 0..<quietOthers) ?? leastBusy(of: 0..<otherCount)
+        guard let quiet = leastBusy(of: 0..<quietOthers) else { return leastBusy(of: 0..<otherCount) }
+        if connections[quiet].hasRoomForShort(byteCount) { return quiet }
+        // Where the rest carries no bulk, many short answers are held up less on all connections than on a few.
+        return leastBusy(of: quietOthers..<otherCount).flatMap { connections[$0].hasRoomForShort(byteCount) ? $0 : nil } ?? quiet
     }
 
     private func promptPlace(withRoomFor byteCount: Int) -> Int? {
         connections.firstIndex {
-            $0.isEstablished && $0.isPrompt && $0.isWritable && $0.inFlightBytes + byteCount <= LinkLimits.promptBytes
+            $0.isEstablished && $0.isPrompt && $0.isWritable && $0.hasRoomForShort(byteCount)
         }
     }
 

@@ -82,7 +82,12 @@ extension LinkSession {
     }
 
     private func dataTransmission(now: NIODeadline) -> LinkTransmission? {
-        guard bestConnection(for: nil) != nil, window.verdict(isUrgent: true, now: now) == .send else { return nil }
+        guard bestConnection(for: nil) != nil else { return nil }
+        guard window.verdict(isUrgent: true, now: now) == .send else {
+            // Many short answers fill a window, too, which then has to grow.
+            if Lane.allCases.contains(where: { senders[Int($0.trafficClass.rawValue)].head($0) != nil }) { window.noteLimit() }
+            return nil
+        }
         var normal: DelayWindow.Verdict?
         var shapedUntil: NIODeadline?
         let choice = scheduler.choose { lane in

@@ -104,6 +104,9 @@ public final class LinkSession {
         var inFlightBytes = 0
         /// It is the one for what is short and waited for (`LinkSession+Choosing`).
         var isPrompt = false
+
+        /// It has little on its way, with so much more.
+        func hasRoomForShort(_ byteCount: Int) -> Bool { inFlightBytes + byteCount <= LinkLimits.promptBytes }
     }
 
     /// Which end this is.

@@ -11,6 +11,9 @@ final class SimulatedLoad {
     var arrived = [Int](repeating: 0, count: TrafficClass.allCases.count)
     /// A short answer that home owes the cloud edge: see `demandRead`.
     private var answered = false
+    /// Each answer is followed by the next question: see `shortReads`.
+    private var isReadingOn = false
+    private var answers = 0
     private let data = ByteBuffer(repeating: 1, count: LinkLimits.pieceBytes)
 
     /// - Parameter classes: those that always have more to send.
@@ -25,7 +28,10 @@ final class SimulatedLoad {
                 arrived[Int(trafficClass.rawValue)] += data.readableBytes
             case (.acceptor, .deliver(.readRequest(let read, _, _), _)):
                 _ = home.enqueue(.readData(read: read, offset: 0, data: ByteBuffer(repeating: 1, count: 4_096)), .demand)
-            case (.initiator, .deliver(.readData(let read, _, _), _)) where read > 0: answered = true
+            case (.initiator, .deliver(.readData(let read, _, _), _)) where read > 0:
+                answered = true
+                answers += 1
+                if isReadingOn { ask() }
             case (.initiator, .deliver(.readData(_, _, let data), let trafficClass)):
                 arrived[Int(trafficClass.rawValue)] += data.readableBytes
             default: break
@@ -49,10 +55,24 @@ final class SimulatedLoad {
     func demandRead() -> Double {
         answered = false
         let start = line.now
-        _ = line.session(.initiator).enqueue(
-            .readRequest(read: 1, volume: MessageCodecTests.volume, range: SectorRange(from: 0, to: 8)), .demand)
+        ask()
         line.run(for: .seconds(5)) { [unowned self] in answered }
         return Double((line.now - start).nanoseconds) / 1e6
+    }
+
+    private func ask() {
+        _ = line.session(.initiator).enqueue(
+            .readRequest(read: 1, volume: MessageCodecTests.volume, range: SectorRange(from: 0, to: 8)), .demand)
+    }
+
+    /// How many reads of 4 KiB are answered in a second, `depth` of them at once.
+    func shortReads(depth: Int, seconds: Int64) -> Double {
+        isReadingOn = true
+        for _ in 0..<depth { ask() }
+        let before = answers
+        line.run(for: .seconds(seconds))
+        isReadingOn = false
+        return Double(answers - before) / Double(seconds)
     }
 
     /// Bytes a second of each class that arrive within `seconds`.
