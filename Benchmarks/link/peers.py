@@ -55,11 +55,33 @@ class LineLab(Lab):
         return processor_seconds(self.home_pid), processor_seconds(self.server.pid), processor_seconds(self.line_pid)
 
 
-class HomeShell:
-    """sshd in home's namespace, with keys of its own, for `ssh -C` and `rsync -z`."""
+class HomeServer:
+    """A server in home's namespace, which listens on a port there."""
+
+    def __init__(self, lab, port, *command):
+        self.lab, self.port = lab, port
+        self.process = subprocess.Popen(lab.inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                socket.create_connection((lab.home, port), 2).close()
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.stop()
+                    fail(f"{command[0]} did not start in home's namespace")
+                time.sleep(0.1)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=10)
+
+
+class HomeShell(HomeServer):
+    """sshd, with keys of its own, for `ssh -C` and `rsync -z`."""
 
     def __init__(self, lab, directory):
-        self.lab, self.port = lab, free_port()
         self.key = os.path.join(directory, "key")
         host_key = os.path.join(directory, "host-key")
         for path in (self.key, host_key):
@@ -69,27 +91,21 @@ class HomeShell:
         options = [
             "-o", f"ListenAddress={lab.home}", "-o", f"HostKey={host_key}", "-o", f"AuthorizedKeysFile={self.key}.pub", "-o", "StrictModes=no",
             "-o", "UsePAM=no", "-o", "PidFile=none", "-o", "PermitRootLogin=yes", "-o", "PasswordAuthentication=no", "-o", "UseDNS=no"]
-        self.process = subprocess.Popen(lab.inside("/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", str(self.port), *options),
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 15
-        while True:
-            try:
-                socket.create_connection((lab.home, self.port), 2).close()
-                return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    self.stop()
-                    fail("sshd did not start in home's namespace")
-                time.sleep(0.1)
+        port = free_port()
+        super().__init__(lab, port, "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", str(port), *options)
 
     def command(self):
         return ["ssh", "-F", "none", "-i", self.key, "-p", str(self.port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
                 "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"]
 
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(timeout=10)
+
+class HomeBlocks(HomeServer):
+    """qemu-nbd with an image, reached over the line as a cloud machine would without Causeway."""
+
+    def __init__(self, lab, image):
+        port = free_port()
+        super().__init__(lab, port, "qemu-nbd", "-f", "raw", "-r", "-t", "-e", "8", "-b", lab.home, "-p", str(port), image)
+        self.url = f"nbd://{lab.home}:{port}/"
 
 
 def timed(lab, command, timeout):

@@ -8,8 +8,9 @@ import NIOCore
 //                the line carries: the more of them share it, the less each dares, and the longer a frame takes to leave, which looks like a queue
 //   lossy line   what TCP has to send again holds up all that comes behind it on its connection, for a round trip at least, and a connection that
 //                carries bulk always has something to send again. So the first connections, the prompt one among them, are kept quiet: they carry
-//                short answers, requests and calls, and the others carry the rest. With two quiet ones a frame of a demand read goes out on both,
-//                and the first to arrive counts: the other end knows the second by its sequence (ClassReceiver)
+//                short answers, requests and calls, and the others carry the rest, and many short answers too while there is no bulk. With two quiet
+//                ones a frame of a demand read goes out twice, and the first to arrive counts: the other end knows the second by its sequence
+//                (ClassReceiver)
 //
 // Whether the line loses is for the shell to say, which can ask the kernel (`LossEstimate`), and to give the prompt connection its TCP.
 
