@@ -75,6 +75,7 @@ extension CloudEdge {
         let plane = try needPlane()
         self.grants = grants.volumes
         self.secrets = secrets
+        released.forgetServed(grants.volumes)
         await setTunnels(grants.tunnels ?? [])
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
         let (identifiers, logBytes) = (Set(granted.compactMap { VolumeIdentifier(hexadecimal: $0) }), cloud.writeLogSizeBytes)

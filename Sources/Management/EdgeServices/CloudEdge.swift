@@ -53,8 +53,7 @@ actor CloudEdge: EdgeController {
     var openFailures: [String: String] = [:]
     /// The services that are reached over the link, as home told them last.
     var tunnelGrants: [TunnelGrant] = []
-    /// Volumes that were given back cleanly by this process: their logs may go.
-    var released: Set<String> = []
+    var released = ReleasedAttachments()
     /// Joining is one at a time.
     var isJoining = false
     var renewing: Task<Void, Never>?

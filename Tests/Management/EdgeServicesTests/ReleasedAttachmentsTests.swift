@@ -1,0 +1,30 @@
+import APIModels
+import Foundation
+import Testing
+
+@testable import EdgeServices
+
+@Suite struct ReleasedAttachmentsTests {
+    private func grant(_ identifier: String, isDetaching: Bool) -> VolumeGrant {
+        VolumeGrant(
+            identifier: identifier, name: "data", disk: "data", sectorCount: 8, target: "iqn.2026-01.test:data",
+            chap: VolumeCreate.Chap(user: "user", secret: "secret-secret"), allowedInitiators: [], identity: Data(), keys: [],
+            isDetaching: isDetaching)
+    }
+
+    @Test func aLogMayGoWhileHomeTakesTheVolumeBack() {
+        var released = ReleasedAttachments()
+        released.insert("a")
+        released.forgetServed([grant("a", isDetaching: true)])
+        released.forgetServed([])
+        #expect(released.contains("a") && !released.contains("b"))
+    }
+
+    @Test("what is written after home has kept a volume that was given back is not thrown away when it is detached by force later")
+    func aVolumeThatIsServedOnKeepsItsLog() {
+        var released = ReleasedAttachments()
+        for identifier in ["a", "b"] { released.insert(identifier) }
+        released.forgetServed([grant("a", isDetaching: false)])
+        #expect(!released.contains("a") && released.contains("b"))
+    }
+}
