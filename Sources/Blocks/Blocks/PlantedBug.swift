@@ -27,6 +27,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case takesSpareBeforeItIsBlank
     /// Recovery does not take records of zeroes: what was unmapped is there again.
     case forgetsZeroesInRecovery
+    /// Recovery takes what the page cache has of a log for what is on the medium, after a sync that failed.
+    case trustsMemoryAfterFailedSync
 
     // The cache.
     /// The cache forgets blocks in memory only, without an entry in its tables.

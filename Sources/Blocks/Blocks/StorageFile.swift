@@ -94,6 +94,12 @@ public protocol StorageFile: AnyObject {
     /// Completes when every write that completed before the call survives a crash (fdatasync).
     func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void)
 
+    /// Synchronizes, and has later reads tell what is on the medium and not what memory has of it.
+    ///
+    /// After a sync that failed, of this process or of one before, the two may differ: the kernel keeps what it could not write as if it had been
+    /// written, and tells of it once. So whoever finds a file and goes by what it holds calls this before reading it.
+    func synchronizeAndForget(completion: @escaping (Result<Void, StorageFileError>) -> Void)
+
     /// The size in bytes.
     func size(completion: @escaping (Result<UInt64, StorageFileError>) -> Void)
 
@@ -125,6 +131,11 @@ extension StorageFile {
             read(reads.dropFirst(), pieceByteCount: pieceByteCount, done: done + [taken], completion: completion)
         }
     }
+}
+
+extension StorageFile {
+    /// For files of which nothing is kept in memory.
+    public func synchronizeAndForget(completion: @escaping (Result<Void, StorageFileError>) -> Void) { synchronize(completion: completion) }
 }
 
 extension StorageFile {

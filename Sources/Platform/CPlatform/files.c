@@ -75,6 +75,8 @@ int causeway_synchronize_data(int descriptor) {
     return result(value);
 }
 
+void causeway_forget_resident(int descriptor) { (void)posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED); }
+
 int causeway_synchronize(int descriptor) {
     int value;
     RETRY(value, fsync(descriptor));

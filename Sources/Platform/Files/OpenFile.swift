@@ -99,6 +99,9 @@ public final class OpenFile: Sendable {
         try check(causeway_synchronize_data(descriptor), "fdatasync", path)
     }
 
+    /// Has the kernel forget what it keeps of the file in memory, as far as that has been written: later reads come from the device.
+    public func forgetResident() { causeway_forget_resident(descriptor) }
+
     /// Sets the size.
     public func truncate(to byteCount: UInt64) throws(FileSystemError) {
         guard byteCount <= UInt64(Int64.max) else {

@@ -71,28 +71,30 @@ extension PointJournal {
                 return result.failure.map { completion(.failure(PointJournalError(journal: $0))) } ?? ()
             }
             positionFile = file
-            file.read(at: 0, byteCount: 2 * PositionRecord.slotBytes) { [self] result in
-                switch result {
-                case .failure(let error): completion(.failure(PointJournalError(journal: error)))
-                case .success(let buffer):
-                    guard let found = PositionRecord(file: buffer) else {
-                        return completion(.failure(.corrupt("neither slot of the file `\(PositionRecord.fileName)` is valid")))
-                    }
-                    record = found
-                    position = found.position
-                    // What a killed process wrote last may be in memory only. Files are removed because of it, so it has
-                    // to be durable before they are.
-                    file.synchronize { [self] result in
-                        if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
-                        let applied = found.position.applied
-                        if isPlanted(.forgetsReceivedPoints) { return scan([], leftOver: points, completion) }
-                        // On the way back none is received: what is there was put aside, and that is not durable.
-                        if found.rollingBackTo != nil { return removeAll(points, completion) }
-                        scan(points.filter { $0 > applied }[...], leftOver: points.filter { $0 <= applied }, completion)
+            // What a killed process wrote last may be in memory only. Files are removed because of it, so it has to be durable before they are.
+            file.synchronizeAndForget { [self] result in
+                if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
+                file.read(at: 0, byteCount: 2 * PositionRecord.slotBytes) { [self] result in
+                    switch result {
+                    case .failure(let error): completion(.failure(PointJournalError(journal: error)))
+                    case .success(let buffer): takePosition(buffer, points, completion)
                     }
                 }
             }
         }
+    }
+
+    private func takePosition(_ slots: ByteBuffer, _ points: [PointNumber], _ completion: @escaping Done) {
+        guard let found = PositionRecord(file: slots) else {
+            return completion(.failure(.corrupt("neither slot of the file `\(PositionRecord.fileName)` is valid")))
+        }
+        record = found
+        position = found.position
+        let applied = found.position.applied
+        if isPlanted(.forgetsReceivedPoints) { return scan([], leftOver: points, completion) }
+        // On the way back none is received: what is there was put aside, and that is not durable.
+        if found.rollingBackTo != nil { return removeAll(points, completion) }
+        scan(points.filter { $0 > applied }[...], leftOver: points.filter { $0 <= applied }, completion)
     }
 
     private func removeAll(_ points: [PointNumber], _ completion: @escaping Done) {
@@ -124,36 +126,43 @@ extension PointJournal {
             guard case .success(let file) = result else {
                 return result.failure.map { completion(.failure(PointJournalError(journal: $0))) } ?? ()
             }
-            PointFileScan(file: file, limits: limits) { [self] result in
-                switch result {
-                case .failure(let error): completion(.failure(PointJournalError(journal: error)))
-                case .success(.complete(let header, let index))
-                where header.volume == record.volume && header.point == point && header.leftAtMilliseconds == nil:
-                    let expected = (queue.last?.index.point ?? record.position.applied) &+ 1
-                    if point != expected {
-                        return completion(
-                            .failure(.corrupt("point \(point) is there and point \(expected) is missing or damaged")))
-                    }
-                    if header.sectorCount > sectorCount {
-                        return completion(
-                            .failure(
-                                .disk("it has \(sectorCount) sectors now and had \(header.sectorCount) when point \(point) came"))
-                        )
-                    }
-                    // A process that was killed between writing and synchronizing leaves a file that is complete in
-                    // memory only. Half of it on the disk and the file gone would be beyond repair.
-                    file.synchronize { [self] result in
-                        if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
-                        piecesQueued += index.pieces.count
-                        queue.append(ReceivedPoint(index: index, attributes: header.attributes, file: file))
-                        scan(points.dropFirst(), leftOver: leftOver, completion)
-                    }
-                case .success:
-                    file.close()
-                    scan(points.dropFirst(), leftOver: leftOver + [point], completion)
-                }
-            }.run()
+            // A process that was killed between writing and synchronizing leaves a file that is complete in memory only, and so does a sync that
+            // failed. Half of it on the disk and the file gone would be beyond repair.
+            file.synchronizeAndForget { [self] result in
+                if let error = result.failure { return completion(.failure(PointJournalError(journal: error))) }
+                scan(point, in: file, then: points.dropFirst(), leftOver: leftOver, completion)
+            }
         }
+    }
+
+    private func scan(
+        _ point: PointNumber, in file: Directory.File, then points: ArraySlice<PointNumber>, leftOver: [PointNumber],
+        _ completion: @escaping Done
+    ) {
+        PointFileScan(file: file, limits: limits) { [self] result in
+            switch result {
+            case .failure(let error): completion(.failure(PointJournalError(journal: error)))
+            case .success(.complete(let header, let index))
+            where header.volume == record.volume && header.point == point && header.leftAtMilliseconds == nil:
+                let expected = (queue.last?.index.point ?? record.position.applied) &+ 1
+                if point != expected {
+                    return completion(
+                        .failure(.corrupt("point \(point) is there and point \(expected) is missing or damaged")))
+                }
+                if header.sectorCount > sectorCount {
+                    return completion(
+                        .failure(
+                            .disk("it has \(sectorCount) sectors now and had \(header.sectorCount) when point \(point) came"))
+                    )
+                }
+                piecesQueued += index.pieces.count
+                queue.append(ReceivedPoint(index: index, attributes: header.attributes, file: file))
+                scan(points, leftOver: leftOver, completion)
+            case .success:
+                file.close()
+                scan(points, leftOver: leftOver + [point], completion)
+            }
+        }.run()
     }
 
     /// Takes the undo files that lead back from the applied point, or from the one behind it, which may be half applied. Those that

@@ -117,6 +117,13 @@ public final class LocalFile: StorageFile {
         run(completion) { file throws(FileSystemError) in try file.synchronizeData() }
     }
 
+    public func synchronizeAndForget(completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        run(completion) { file throws(FileSystemError) in
+            try file.synchronizeData()
+            file.forgetResident()
+        }
+    }
+
     public func size(completion: @escaping (Result<UInt64, StorageFileError>) -> Void) {
         run(completion) { file throws(FileSystemError) in try file.information().size }
     }

@@ -4,7 +4,7 @@ import NIOCore
 
 // How a log is found again:
 //
-//     list ──► for each file, oldest first: open ──► header ──► batches, window by window
+//     list ──► for each file, oldest first: open ──► sync, and forget what memory has of it ──► header ──► batches, window by window
 //                    │ the row of batches breaks: torn batch, or a file that does not continue it
 //                    ▼
 //          what comes later is discarded; only its claims about durability are looked at
@@ -115,12 +115,26 @@ final class LogRecovery<Directory: StorageDirectory> {
         let unreadable = { [self] (error: StorageFileError) in reject(.file(error), name.text) { self.discard(name, then: index) } }
         directory.open(name.text, create: false) { [self] result in
             step(result, otherwise: unreadable) { file in
-                file.size { result in
-                    self.step(result, otherwise: unreadable) { size in
-                        file.read(at: 0, byteCount: LogFormat.headerBytes) { result in
-                            self.step(result, otherwise: unreadable) { self.examine($0, of: file, size: size, at: index) }
-                        }
-                    }
+                forgetMemory(of: file) { result in
+                    self.step(result, otherwise: unreadable) { self.readHeader(of: file, at: index, otherwise: unreadable) }
+                }
+            }
+        }
+    }
+
+    /// What is found counts as durable from then on, so it has to come from the medium: a process before this one may have ended because a sync
+    /// had failed.
+    private func forgetMemory(of file: Directory.File, completion: @escaping (Result<Void, StorageFileError>) -> Void) {
+        if case .reading = purpose { return completion(.success(())) }
+        if isPlanted(.trustsMemoryAfterFailedSync) { return completion(.success(())) }
+        file.synchronizeAndForget(completion: completion)
+    }
+
+    private func readHeader(of file: Directory.File, at index: Int, otherwise unreadable: @escaping (StorageFileError) -> Void) {
+        file.size { [self] result in
+            step(result, otherwise: unreadable) { size in
+                file.read(at: 0, byteCount: LogFormat.headerBytes) { result in
+                    self.step(result, otherwise: unreadable) { self.examine($0, of: file, size: size, at: index) }
                 }
             }
         }

@@ -45,7 +45,7 @@ final class Initiator: CustomStringConvertible {
             switch result {
             case .success(let data): learn(data, whole)
             case .failure(.unreachable): world.scheduler.schedule(after: .milliseconds(50)) { [self] in if !isDead { recover() } }
-            case .failure(let error): owner.fail("the first read failed: \(error)")
+            case .failure(let error): owner.operationFailed("the first read failed: \(error)")
             }
         }
     }
@@ -127,7 +127,7 @@ final class Initiator: CustomStringConvertible {
                     history.flushed(through: number)
                     owner.volume.regions?.covered(range, number)
                 }
-            case .failure(let error): owner.fail("a write failed: \(error)")
+            case .failure(let error): owner.operationFailed("a write failed: \(error)")
             }
         }
         let durability: WriteDurability = isDurable ? .durable : .ordered
@@ -161,7 +161,7 @@ final class Initiator: CustomStringConvertible {
             if isDead { return }
             inFlight -= 1
             for sector in sectors { isBusy[sector] = false }
-            if case .failure(let error) = result { owner.fail("a write failed: \(error)") }
+            if case .failure(let error) = result { owner.operationFailed("a write failed: \(error)") }
         }
     }
 
@@ -177,7 +177,7 @@ final class Initiator: CustomStringConvertible {
             case .success:
                 history.flushed(through: acknowledged)
                 regions?.covered(covered)
-            case .failure(let error): owner.fail("a flush failed: \(error)")
+            case .failure(let error): owner.operationFailed("a flush failed: \(error)")
             }
         }
     }
@@ -201,7 +201,7 @@ final class Initiator: CustomStringConvertible {
             switch result {
             case .success(let data): check(data, range, floors)
             case .failure(.unreachable): break
-            case .failure(let error): owner.fail("a read failed: \(error)")
+            case .failure(let error): owner.operationFailed("a read failed: \(error)")
             }
         }
     }
@@ -217,7 +217,7 @@ final class Initiator: CustomStringConvertible {
             switch result {
             case .success(let extents): check(extents, range, floors)
             case .failure(.unreachable): break
-            case .failure(let error): owner.fail("the question for the allocation of \(range) failed: \(error)")
+            case .failure(let error): owner.operationFailed("the question for the allocation of \(range) failed: \(error)")
             }
         }
     }

@@ -37,6 +37,14 @@ final class ServedVolume {
     /// What must not happen; of an edge that has lost its lease nothing is expected but that nothing of it comes home.
     func fail(_ text: @autoclosure () -> String) { if !isFenced { volume.fail(text()) } }
 
+    /// The same of an operation that has failed, which happens only when the log has: then its edge has to be started again.
+    func operationFailed(_ text: String) {
+        guard isStopped || world.edges[edge].isLosingWrites else { return fail(text) }
+        isStopped = true
+        volume.isHistoryKnown = false
+        initiator?.die()
+    }
+
     func die() {
         isDead = true
         initiator?.die()
@@ -61,6 +69,7 @@ final class ServedVolume {
             case .success(let log):
                 if volume.regions == nil { start(log, nil) } else { openDisk(log) }
             case .failure(.file(.noSpace)): later { $0.openLog() }
+            case .failure(.file(.failed)) where world.edges[edge].isLosingWrites: later { $0.openLog() }
             case .failure(let error): fail("the log did not open: \(error)")
             }
         }
@@ -77,6 +86,7 @@ final class ServedVolume {
             switch result {
             case .success(let disk): start(log, disk)
             case .failure(.file(.noSpace)): later { $0.openDisk(log) }
+            case .failure(.file(.failed)) where world.edges[edge].isLosingWrites: later { $0.openDisk(log) }
             case .failure(let error): fail("the cloud-only disk did not open: \(error)")
             }
         }
@@ -126,7 +136,7 @@ final class ServedVolume {
             if isFenced { world.tally.fencings += 1 }
             fail("invariant 4: the volume was fenced, and nobody else has it")
         case .stopped(let reason):
-            if volume.restoredCopy == nil, !isStopped { fail("the volume stopped: \(reason)") }
+            if volume.restoredCopy == nil, !isStopped, !world.edges[edge].isLosingWrites { fail("the volume stopped: \(reason)") }
         case .point, .pointDelayed, .logFilling, .logEased, .logFull, .cacheFailed, .logObstructed, .logUnobstructed: break
         case .imaged(let range): volume.regions?.table.endImaging(range)
         }

@@ -16,6 +16,9 @@ final class SimulatedEdge {
     private(set) var cacheDivision = CacheDivision()
     private unowned let world: World
     private var copyOfCache: StorageCopy?
+    /// Syncs of the logs fail, and what they have lost of the medium is still in memory: whoever kills the process now takes as much away as a
+    /// power cut may. Volumes may stop, or not open.
+    private(set) var isLosingWrites = false
 
     init(number: Int, world: World) {
         self.number = number
@@ -40,14 +43,15 @@ final class SimulatedEdge {
     /// The process dies, or the machine with it; what its volumes must have when they are back is noted.
     func crash(power: Bool) {
         guard let process else { return }
+        let mayLose = power || isLosingWrites
         for volume in world.volumes where volume.edge == number {
             let history = volume.history
             volume.isHistoryKnown = false
             let isRecovered = world.served(volume)?.initiator?.isRecovered == true
-            if power || isRecovered {
-                volume.regions?.crashed(acknowledged: power ? nil : history.lastAcknowledgedNumbers)
+            if mayLose || isRecovered {
+                volume.regions?.crashed(acknowledged: mayLose ? nil : history.lastAcknowledgedNumbers)
             }
-            if power {
+            if mayLose {
                 history.mustSurvive(through: history.flushedThrough)
             } else if isRecovered {
                 history.mustSurvive(through: max(history.flushedThrough, history.lastAcknowledgedNumber))
@@ -58,6 +62,22 @@ final class SimulatedEdge {
         line.cloudDied()
         if power { machine.cutPower() } else { machine.killProcess() }
     }
+
+    // MARK: Syncs of the logs
+
+    /// From now on syncs of the logs fail, and lose some of what they should have written.
+    func failLogs() {
+        isLosingWrites = true
+        machine.faults.failsSyncsOf = Self.logFiles
+    }
+
+    /// Syncs of the logs succeed again; a process that has seen one fail is dead by now.
+    func mendLogs() {
+        isLosingWrites = false
+        if machine.faults.failsSyncsOf == Self.logFiles { machine.faults.failsSyncsOf = nil }
+    }
+
+    private static let logFiles = "epoch-"
 
     // MARK: The cache's size and division
 

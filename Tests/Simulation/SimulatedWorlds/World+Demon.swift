@@ -16,7 +16,7 @@ extension World {
     private func strike() {
         let volume = volumes[Int(scheduler.random.below(UInt64(volumes.count)))]
         let edge = edges[volume.edge]
-        switch scheduler.random.below(group == nil ? 22 : 32) {
+        switch scheduler.random.below(group == nil ? 23 : 33) {
         case 0, 1: crash(edge, power: false)
         case 2, 3: crash(edge, power: true)
         case 4: crashHome(power: false)
@@ -34,10 +34,11 @@ extension World {
         case 18: crash(edge, power: scheduler.random.chance(percent: 50)) { edge.keepCopyOfCache() }
         case 19: crash(edge, power: scheduler.random.chance(percent: 50)) { edge.restoreCopyOfCache() }
         case 20: failCache(of: edge)
-        case 22, 23: leaveAndJoin(volume)
-        case 24, 25: stop(volume)
-        case 26: handGroupOver()
-        case 27...30: crashBetweenSeals(edge)
+        case 21: failLogs(of: edge)
+        case 23, 24: leaveAndJoin(volume)
+        case 25, 26: stop(volume)
+        case 27: handGroupOver()
+        case 28...31: crashBetweenSeals(edge)
         default: edge.line.dropOne()
         }
     }
@@ -209,6 +210,16 @@ extension World {
         } else {
             edge.machine.faults.failsSyncsOf = "cache"
             scheduler.schedule(microseconds: 1_000...300_000) { edge.machine.faults.failsSyncsOf = nil }
+        }
+    }
+
+    /// Syncs of the logs fail for a while, and what they lose is in memory still when the process dies.
+    private func failLogs(of edge: SimulatedEdge) {
+        guard edge.process != nil, edge.machine.faults.failsSyncsOf == nil else { return }
+        edge.failLogs()
+        scheduler.schedule(microseconds: 1_000...100_000) { [self] in
+            crash(edge, power: false)
+            edge.mendLogs()
         }
     }
 

@@ -291,8 +291,9 @@ public final class World {
             // While an old copy is in place, both edges may be started once more.
             guard let home, volumes.allSatisfy({ $0.restoredCopy == nil }) else { return false }
             for volume in volumes where sealed[volume.number] == nil {
-                // A volume that is still on its way to another edge is that one's to bring home.
-                guard !home.disk(of: volume).isHandingOver, let served = served(volume), let core = served.core,
+                // A volume that is still on its way to another edge is that one's to bring home, and one whose log fails the next process's.
+                guard !home.disk(of: volume).isHandingOver, !edges[volume.edge].isLosingWrites, let served = served(volume),
+                    let core = served.core,
                     served.initiator?.isIdle == true, bringRegionsHome(volume), asked[volume.number] != served.incarnation
                 else { continue }
                 // Of a process that ends nobody has an answer: the next one is asked again.

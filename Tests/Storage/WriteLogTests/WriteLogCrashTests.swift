@@ -6,6 +6,35 @@ import Testing
 
 @testable import WriteLog
 
+/// A sync fails, and the process ends; the next one finds in memory what the medium does not have.
+@Suite struct FailedSyncTests {
+    @Test("what a failed sync has lost is not taken for durable by the next process", arguments: 1...30 as ClosedRange<UInt64>)
+    func lostWrites(seed: UInt64) throws {
+        let harness = try LogHarness(seed: seed)
+        let log = try harness.open()
+        try harness.append(range(0, 8), fill: 1)
+        try harness.flush()
+        for number in 1..<8 as Range<UInt64> { try harness.append(range(number * 8, 8), fill: UInt8(number) + 1) }
+        harness.machine.faults.failsSyncsOf = "epoch-"
+        var failure: WriteLogError?
+        log.flush { if case .failure(let error) = $0 { failure = error } }
+        harness.scheduler.runUntilIdle()
+        #expect(failure != nil)
+        harness.crash(power: false)
+        harness.machine.faults.failsSyncsOf = nil
+
+        try harness.open()
+        let found = try harness.overlay(range(0, 64))
+        #expect(found[0]?.first == 1)
+        try harness.append(range(64, 8), fill: 9)
+        try harness.flush()
+        harness.crash(power: true)
+        try harness.open()
+        #expect(try harness.overlay(range(0, 64)) == found)
+        #expect(try harness.overlay(range(64, 8)).allSatisfy { $0?.first == 9 })
+    }
+}
+
 /// One write as the model knows it, in the order in which the log was asked.
 private struct ModelWrite {
     let range: SectorRange

@@ -58,6 +58,8 @@ int causeway_write_all(int descriptor, const void *_Nonnull bytes, size_t length
 /// fdatasync and fsync; 0, or -errno.
 int causeway_synchronize_data(int descriptor);
 int causeway_synchronize(int descriptor);
+/// Drops what the page cache has of the file and has been written, or could not be (POSIX_FADV_DONTNEED).
+void causeway_forget_resident(int descriptor);
 
 /// Frees a range of a regular file, which reads as zeroes then; the size stays. 0, or -errno.
 int causeway_punch_hole(int descriptor, uint64_t offset, uint64_t length);
