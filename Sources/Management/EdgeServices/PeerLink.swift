@@ -82,8 +82,7 @@ final class PeerLink: LinkDelegate {
 
     private let eventLoop: any EventLoop
     private let calls = ControlCalls()
-    /// By class, at the index of its raw value.
-    private let turns = TrafficClass.allCases.map { _ in SendingTurns<VolumeIdentifier>() }
+    private let turns = LinkTurns<VolumeIdentifier>()
     private var requestsInHand = 0
     /// Counts sessions: an answer belongs to the session of its call.
     private(set) var session: UInt64 = 0
@@ -100,12 +99,11 @@ final class PeerLink: LinkDelegate {
             method, body: body, timeout: timeout, send: { endpoint.send($0, class: .control, bulk: false) }, completion: completion)
     }
 
-    /// Sends a message of a volume. In bulk, volumes that have more than the class takes have equal shares of it.
+    /// Sends a message of a volume. Volumes that have more than the class takes have equal shares of it.
     /// - Returns: false when the class takes no more, or other volumes come first; then `onTurn` or `onWritable` will be called.
     func send(_ message: LinkMessage, of volume: VolumeIdentifier, class trafficClass: TrafficClass, bulk: Bool) -> Bool {
-        guard bulk else { return endpoint.send(message, class: trafficClass, of: volume) }
-        return turns[Int(trafficClass.rawValue)].send(message.encodedBytes, of: volume) {
-            endpoint.send(message, class: trafficClass, bulk: true, of: volume)
+        turns.send(message, of: volume, class: trafficClass, isBulk: bulk) {
+            endpoint.send(message, class: trafficClass, bulk: bulk, of: volume)
         }
     }
 
@@ -142,7 +140,7 @@ final class PeerLink: LinkDelegate {
     func linkSessionStarted(_ link: LinkEndpoint) {
         session &+= 1
         calls.sessionLost()
-        for turns in turns { turns.reset() }
+        turns.reset()
         tunnels?.sessionLost()
         onSessionStarted()
     }
@@ -153,7 +151,7 @@ final class PeerLink: LinkDelegate {
     }
 
     func link(_ link: LinkEndpoint, writable trafficClass: TrafficClass) {
-        turns[Int(trafficClass.rawValue)].run(onTurn)
+        turns.run(trafficClass, onTurn)
         onWritable()
         tunnels?.linkWritable(trafficClass)
     }

@@ -50,7 +50,7 @@ final class ClassSender {
     private var credit: UInt64
     /// The limit was reached, and the layers above wait to hear when there is room.
     var wasFull = false
-    /// The same, for bulk in the class of calls.
+    /// The same, for bulk where that has a limit of its own.
     var wasFullForBulk = false
 
     init(_ trafficClass: TrafficClass) {
@@ -80,15 +80,24 @@ final class ClassSender {
             || outstandingBytes >= LinkLimits.outstandingBytes(.control) - reserve(true)
     }
 
+    /// Bulk is refused earlier than the rest, and told apart from it when there is room again: one may go on filling its queue for as long as the
+    /// other waits.
+    var hasLimitForBulk: Bool { trafficClass == .control || trafficClass == .demand }
+
     var hasRoomForBulkAgain: Bool {
+        if trafficClass == .demand {
+            return queuedBulkBytes <= LinkLimits.queuedBytes(.demand) / 2
+                && outstandingBytes <= LinkLimits.outstandingBytes(.demand) / 8 * 5
+        }
         // One frame may still wait: who sends is called in time for the next.
-        queuedPlainBytes <= FrameHeader.byteCount + LinkLimits.framePayloadBytes
+        return queuedPlainBytes <= FrameHeader.byteCount + LinkLimits.framePayloadBytes
             && outstandingBytes <= LinkLimits.outstandingBytes(.control) / 8 * 5
     }
 
     var hasRoomAgain: Bool {
-        max(queuedBulkBytes, queuedPlainBytes) <= LinkLimits.queuedBytes(trafficClass) / 2
-            && outstandingBytes <= LinkLimits.outstandingBytes(trafficClass) / 8 * 5
+        // Bulk in `demand` leaves a quarter of what may be outstanding.
+        queuedPlainBytes <= LinkLimits.queuedBytes(trafficClass) / 2
+            && outstandingBytes <= LinkLimits.outstandingBytes(trafficClass) / 8 * (trafficClass == .demand ? 7 : 5)
     }
 
     /// Queues a message, cut into frames when it is too long for one.

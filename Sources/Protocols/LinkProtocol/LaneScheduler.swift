@@ -47,10 +47,13 @@ struct LaneScheduler {
                 if lastWasFloor { break }
                 continue
             }
-            if above != lane, collected[lane.rawValue] >= byteCount * 256 { return (lane, true) }
+            if above != lane, hasEarned(lane, byteCount: byteCount) { return (lane, true) }
         }
         return first.map { ($0, false) }
     }
+
+    /// True when what was sent above a lane has brought it the share for its next frame, and that one may go first.
+    func hasEarned(_ lane: Lane, byteCount: Int) -> Bool { !lastWasFloor && collected[lane.rawValue] >= byteCount * 256 }
 
     /// Records that a frame of `lane` was sent while `isWaiting` tells which lanes have more.
     mutating func sent(_ lane: Lane, byteCount: Int, isFloor: Bool, isWaiting: (Lane) -> Bool) {

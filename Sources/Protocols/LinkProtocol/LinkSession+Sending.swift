@@ -90,13 +90,17 @@ extension LinkSession {
         }
         var normal: DelayWindow.Verdict?
         var shapedUntil: NIODeadline?
+        var isAnswerWaiting = false
         let choice = scheduler.choose { lane in
             guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane),
                 bestConnection(for: lane, byteCount: byteCount) != nil
             else { return nil }
-            if lane != .urgentDemand {
+            if lane == .urgentDemand {
+                isAnswerWaiting = true
+            } else {
                 if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
-                guard normal == .send else { return nil }
+                // Short answers may keep the window more than full. The floor of a lane is its due all the same.
+                guard normal == .send || isAnswerWaiting && scheduler.hasEarned(lane, byteCount: byteCount) else { return nil }
             }
             guard let due = shaper.due(lane.trafficClass, now: now) else { return byteCount }
             shapedUntil = shapedUntil.map { min($0, due) } ?? due

@@ -192,7 +192,7 @@ public final class LinkSession {
     }
 
     private func noteFull(_ index: Int, isBulk: Bool) {
-        if isBulk, senders[index].trafficClass == .control { senders[index].wasFullForBulk = true } else { senders[index].wasFull = true }
+        if isBulk, senders[index].hasLimitForBulk { senders[index].wasFullForBulk = true } else { senders[index].wasFull = true }
     }
 
     /// Stops or resumes the granting of credit in a class: the way to hold the other side back while the layers

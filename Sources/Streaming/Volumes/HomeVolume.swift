@@ -237,7 +237,10 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
 
     private func sendAnswers() {
         while var answer = shortAnswers.popFirst() {
-            guard send(&answer, pieceBytes: answer.data.readableBytes) else { return shortAnswers.prepend(answer) }
+            guard send(&answer, pieceBytes: answer.data.readableBytes) else {
+                shortAnswers.prepend(answer)
+                break
+            }
         }
         let pieceBytes = preferredPieceBytes()
         while var answer = longAnswers.popFirst() {

@@ -122,6 +122,40 @@ import Testing
         #expect(ends.methods(.acceptor).count == accepted)
     }
 
+    @Test("long answers hear of room although short ones keep their own queue more than half full")
+    func bulkBesideShortAnswers() {
+        let line = SimulatedLine(SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(5), queue: .milliseconds(40)), seed: 1)
+        let home = line.session(.acceptor)
+        var rooms = 0
+        func answer() {
+            _ = home.enqueue(.readData(read: 1, offset: 0, data: ByteBuffer(repeating: 1, count: 4_096)), .demand)
+        }
+        line.onAction = { end, action in
+            switch (end, action) {
+            case (.acceptor, .becameWritable(.demand)): rooms += 1
+            case (.initiator, .deliver(.readData(let read, _, _), _)) where read == 1: answer()
+            default: break
+            }
+        }
+        line.connect()
+        line.run(for: .seconds(1))
+        for _ in 0..<200 { answer() }
+        while home.enqueue(.readData(read: 0, offset: 0, data: ByteBuffer(repeating: 1, count: 16_384)), .demand, isBulk: true) {}
+        line.run(for: .seconds(3)) { rooms > 0 }
+        // A call is on its way within the share of its class.
+        var isCalled = false
+        _ = home.enqueue(Self.notice("x", 100), .control)
+        let heard = line.onAction
+        line.onAction = { end, action in
+            heard(end, action)
+            if case (.initiator, .deliver(.notice, _)) = (end, action) { isCalled = true }
+        }
+        line.run(for: .milliseconds(200)) { isCalled }
+        #expect(isCalled)
+        #expect(rooms > 0 && home.isWritable(.demand, isBulk: true))
+        #expect(home.statistics[.demand].queuedBytes > LinkLimits.queuedBytes(.demand), "short answers have not made room")
+    }
+
     @Test func aReceiverThatDoesNotReceiveHoldsTheSenderBack() {
         let line = SimulatedLine(Self.fast, seed: 1)
         let ends = Ends(line)

@@ -13,8 +13,6 @@ final class CloudProcess {
     private unowned let world: World
     private let edge: SimulatedEdge
     let end: LinkEnd
-    /// Whose turn it is to send points.
-    let turns = SendingTurns<Int>()
     /// What home has; few entries, so that some are forgotten.
     let homeBlocks = SentBlocks(byteCount: 4 << 10).map { PeerBlocks(table: $0, salt: 0) }
     private var cache: SecureCache<SimulatedDirectory>?
@@ -228,15 +226,13 @@ final class CloudProcess {
         switch action {
         case .sessionStarted:
             calls.removeAll()
-            turns.reset()
+            end.turns.reset()
             for served in volumes { served.core?.linkSessionStarted() }
         case .connectivityChanged(let isConnected):
             self.isConnected = isConnected
             for served in volumes { served.core?.linkConnectivityChanged(isConnected: isConnected) }
         case .becameWritable(let trafficClass):
-            if trafficClass == .writeBehind {
-                turns.run { number in volumes.first { $0.volume.number == number && !$0.isFenced }?.core?.linkWritable() }
-            }
+            end.turns.run(trafficClass) { number in volumes.first { $0.volume.number == number && !$0.isFenced }?.core?.linkWritable() }
             for served in volumes { served.core?.linkWritable() }
         case .deliver(.reply(let call, let status, let body), _): calls.removeValue(forKey: call)?(status, body)
         case .deliver(let message, _): served(message)?.core?.receive(message)

@@ -65,7 +65,7 @@ final class HomeDisk {
         journal.diskDidGrow(to: volume.diskSectorCount)
         let core = Core(identifier: volume.identifier, journal: journal)
         core.downlink = { [volume, ends] message, trafficClass, isBulk in
-            ends[volume.edge].send(message, trafficClass, isBulk: isBulk)
+            ends[volume.edge].send(message, of: volume.number, trafficClass, isBulk: isBulk)
         }
         self.core = core
         let tell = journal.onApplied

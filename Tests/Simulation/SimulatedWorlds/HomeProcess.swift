@@ -140,8 +140,11 @@ final class HomeProcess {
         switch action {
         case .sessionStarted:
             sessions[edge] += 1
+            ends[edge].turns.reset()
             for disk in disks where disk.volume.edge == edge { disk.core?.sessionLost() }
-        case .becameWritable: for disk in disks where disk.volume.edge == edge { disk.core?.linkWritable() }
+        case .becameWritable(let trafficClass):
+            ends[edge].turns.run(trafficClass) { number in if disks[number].volume.edge == edge { disks[number].core?.linkWritable() } }
+            for disk in disks where disk.volume.edge == edge { disk.core?.linkWritable() }
         case .deliver(.request(let call, _, let body), _): open(call, body, edge: edge)
         case .deliver(let message, _):
             guard let identifier = message.volume, let disk = disks.first(where: { $0.volume.identifier == identifier }) else { return }

@@ -104,9 +104,8 @@ final class ServedVolume {
             identifier: volume.identifier, routingTag: UInt16(volume.number + 1), sectorCount: volume.diskSectorCount,
             policy: volume.policy,
             log: log, cache: process.cache(for: volume), clock: { [scheduler = world.scheduler] in scheduler.now })
-        core.uplink = { [end = process.end, turns = process.turns, number = volume.number] message, trafficClass, isBulk in
-            guard isBulk else { return end.send(message, trafficClass, isBulk: false) }
-            return turns.send(message.encodedBytes, of: number) { end.send(message, trafficClass, isBulk: true) }
+        core.uplink = { [end = process.end, number = volume.number] message, trafficClass, isBulk in
+            end.send(message, of: number, trafficClass, isBulk: isBulk)
         }
         core.homeBlocks = process.homeBlocks
         core.gatherTurns { [weak self, weak core, scheduler = world.scheduler] in

@@ -1,6 +1,7 @@
 import LinkProtocol
 import NIOCore
 import SimulatedStorage
+import Volumes
 
 // The line between the edges: connections that keep their own order and nothing else. A cut loses
 // what is on the way; frames of different connections overtake each other.
@@ -11,6 +12,8 @@ final class LinkEnd {
     private(set) var session: LinkSession?
     /// What the process makes of the session's actions.
     var onAction: (LinkAction) -> Void = { _ in }
+    /// Whose turn it is to send.
+    let turns = LinkTurns<Int>()
     private let scheduler: Scheduler
     fileprivate weak var line: SimulatedLine?
     private let isHome: Bool
@@ -28,6 +31,11 @@ final class LinkEnd {
     func die() {
         isDead = true
         session = nil
+    }
+
+    /// A message of a volume, if it is that one's turn.
+    func send(_ message: LinkMessage, of volume: Int, _ trafficClass: TrafficClass, isBulk: Bool) -> Bool {
+        turns.send(message, of: volume, class: trafficClass, isBulk: isBulk) { send(message, trafficClass, isBulk: isBulk) }
     }
 
     func send(_ message: LinkMessage, _ trafficClass: TrafficClass, isBulk: Bool) -> Bool {

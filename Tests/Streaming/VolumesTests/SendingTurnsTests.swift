@@ -1,3 +1,5 @@
+import LinkProtocol
+import NIOCore
 import Testing
 
 @testable import Volumes
@@ -120,5 +122,39 @@ import Testing
         sendAll(2)
         for _ in 0..<20 { turns.run { sendAll($0) } }
         #expect(left == [1: 0, 2: 0])
+    }
+}
+
+@Suite struct LinkTurnsTests {
+    private func answer(_ byteCount: Int) -> LinkMessage { .readData(read: 1, offset: 0, data: ByteBuffer(repeating: 1, count: byteCount)) }
+
+    @Test("who has one short answer does not wait for all of another who has many, and bulk is another matter")
+    func shortAnswers() {
+        let turns = LinkTurns<Int>()
+        var (room, left, sent) = (20, [1: 1_000, 2: 1], [Int]())
+        func sendAll(_ sender: Int) {
+            while left[sender, default: 0] > 0 {
+                let isSent = turns.send(answer(4_096), of: sender, class: .demand, isBulk: false) {
+                    room -= 1
+                    return room >= 0
+                }
+                guard isSent else { return }
+                left[sender, default: 0] -= 1
+                sent.append(sender)
+            }
+        }
+        sendAll(1)
+        sendAll(2)
+        #expect(sent.count == 20 && !sent.contains(2))
+        // The busy one has the next answer ready before the link has room, again and again.
+        sendAll(1)
+        #expect(turns.send(answer(16_384), of: 3, class: .demand, isBulk: true) { true }, "its queue is not that of short answers")
+        room = 40
+        turns.run(.demand) { sendAll($0) }
+        #expect(sent.contains(2))
+        sendAll(1)
+        #expect(turns.send(answer(60), of: 4, class: .control, isBulk: false) { true }, "calls and notices have no turns")
+        turns.reset()
+        #expect(turns.send(answer(4_096), of: 5, class: .demand, isBulk: false) { true })
     }
 }
