@@ -28,6 +28,8 @@ struct QueuedFrame {
     var bytes: ByteBuffer
     /// The volume whose data it carries, if that is known.
     let volume: VolumeIdentifier?
+    /// It belongs to more than anybody waits for as a whole.
+    let isBulk: Bool
 }
 
 /// What one end sends in a class: the queue, what is on its way, credit. A class, because a session asks its senders for each frame who
@@ -107,7 +109,7 @@ final class ClassSender {
         if byteCount <= LinkLimits.framePayloadBytes {
             var frame = Self.begin(trafficClass, payloadBytes: byteCount, hasMore: false)
             message.encode(into: &frame)
-            append(QueuedFrame(bytes: frame, volume: volume), isBulk: isBulk)
+            append(QueuedFrame(bytes: frame, volume: volume, isBulk: isBulk))
             return true
         }
         var whole = ByteBuffer()
@@ -116,7 +118,7 @@ final class ClassSender {
         while let part = whole.readSlice(length: min(LinkLimits.framePayloadBytes, whole.readableBytes)), part.readableBytes > 0 {
             var frame = Self.begin(trafficClass, payloadBytes: part.readableBytes, hasMore: whole.readableBytes > 0)
             frame.writeImmutableBuffer(part)
-            append(QueuedFrame(bytes: frame, volume: volume), isBulk: isBulk)
+            append(QueuedFrame(bytes: frame, volume: volume, isBulk: isBulk))
         }
         return true
     }
@@ -128,8 +130,8 @@ final class ClassSender {
         return frame
     }
 
-    private func append(_ frame: QueuedFrame, isBulk: Bool) {
-        if isSeparate(isBulk) {
+    private func append(_ frame: QueuedFrame) {
+        if isSeparate(frame.isBulk) {
             queuedBulkBytes += frame.bytes.readableBytes
             bulkQueue.append(frame)
         } else {
@@ -152,6 +154,9 @@ final class ClassSender {
         return frame.bytes.readableBytes
     }
 
+    /// The frame that `head` spoke of is a call's, or one that is sent again in the class of calls.
+    func isHeadCall(_ lane: Lane) -> Bool { lane == .control && (!again.isEmpty || queue.first?.isBulk != true) }
+
     /// Takes the frame that `head` spoke of. Of one that is sent again the volume is not known any more.
     func take(_ lane: Lane, on connection: ConnectionIdentifier, inFlight: Int, now: NIODeadline) -> QueuedFrame? {
         if lane != .bulkDemand, let sequence = again.popFirst() {
@@ -161,7 +166,7 @@ final class ClassSender {
             sent[index].connection = connection
             sent[index].sentAt = now
             sent[index].wireBytes = sent[index].cost
-            return QueuedFrame(bytes: sent[index].bytes, volume: nil)
+            return QueuedFrame(bytes: sent[index].bytes, volume: nil, isBulk: false)
         }
         guard var frame = lane == .bulkDemand ? bulkQueue.popFirst() : queue.popFirst() else { return nil }
         frame.bytes.setInteger(nextSequence, at: frame.bytes.readerIndex + FrameHeader.byteCount - 8)

@@ -102,7 +102,8 @@ extension LinkSession {
                 // Short answers may keep the window more than full. The floor of a lane is its due all the same.
                 guard normal == .send || isAnswerWaiting && scheduler.hasEarned(lane, byteCount: byteCount) else { return nil }
             }
-            guard let due = shaper.due(lane.trafficClass, now: now) else { return byteCount }
+            let isCall = senders[Int(lane.trafficClass.rawValue)].isHeadCall(lane)
+            guard let due = shaper.due(lane.trafficClass, isCall: isCall, now: now) else { return byteCount }
             shapedUntil = shapedUntil.map { min($0, due) } ?? due
             return nil
         }

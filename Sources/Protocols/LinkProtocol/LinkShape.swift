@@ -1,7 +1,8 @@
 import Blocks
 import NIOCore
 
-/// What one end of a link sends at most, on the line (X6). Nil is no limit. Acknowledgements, pings and calls are never held.
+/// What one end of a link sends at most, on the line (X6). Nil is no limit. Acknowledgements, pings and calls are never held; bulk in the class of
+/// calls is, and calls behind it, of which there is little.
 public struct LinkShape: Equatable, Sendable {
     /// The lowest limit, in bytes a second: below it a frame takes seconds.
     public static let bytesPerSecondMin: UInt64 = 8 * 1024
@@ -50,8 +51,8 @@ struct LinkShaper {
     }
 
     /// When a frame of a class may leave; nil for at once.
-    func due(_ trafficClass: TrafficClass, now: NIODeadline) -> NIODeadline? {
-        if isOpen || trafficClass == .control { return nil }
+    func due(_ trafficClass: TrafficClass, isCall: Bool = false, now: NIODeadline) -> NIODeadline? {
+        if isOpen || isCall { return nil }
         var due = all?.due(1, notBefore: now) ?? now
         if let bucket = classes[Int(trafficClass.rawValue)] { due = max(due, bucket.due(1, notBefore: now)) }
         return due > now ? due : nil

@@ -136,6 +136,33 @@ import Testing
         #expect(try #require(load.rates(seconds: 2)[.writeBehind]) > 80_000)
     }
 
+    /// What a tunnel carries in the class of calls is no call, and holds nothing else for as long as it goes on.
+    @Test func bulkAmongCallsKeepsToTheLimit() throws {
+        let load = Self.load([.writeBehind])
+        load.home.setShape(LinkShape(bytesPerSecond: 400_000), now: load.line.now)
+        _ = load.rates(seconds: 2)
+        let before = load.line.bytesArrived[End.acceptor.rawValue]
+        let pointsBefore = load.arrived[Int(TrafficClass.writeBehind.rawValue)]
+        for _ in 0..<400 {
+            while load.home.enqueue(.notice(method: "x", body: ByteBuffer(repeating: 1, count: 8_000)), .control, isBulk: true) {}
+            load.line.run(for: .milliseconds(10))
+        }
+        let rate = (load.line.bytesArrived[End.acceptor.rawValue] - before) / 4
+        #expect(rate > 350_000 && rate < 440_000, "\(rate)")
+        #expect(load.arrived[Int(TrafficClass.writeBehind.rawValue)] - pointsBefore > 4 * 400_000 / 32)
+        // A call goes at once, behind the little that waits.
+        let asked = load.line.now
+        var answered: NIODeadline?
+        let heard = load.line.onAction
+        load.line.onAction = { end, action in
+            heard(end, action)
+            if case (.initiator, .deliver(.reply, _)) = (end, action) { answered = load.line.now }
+        }
+        #expect(load.home.enqueue(.reply(call: 1, status: 200, body: ByteBuffer()), .control))
+        load.line.run(for: .seconds(2)) { answered != nil }
+        #expect(try #require(answered) - asked < .milliseconds(300))
+    }
+
     /// What is owed at a high rate does not take minutes at a low one.
     @Test func aLowerLimitDoesNotInheritADebtInBytes() throws {
         let load = Self.load([.writeBehind])
