@@ -70,6 +70,7 @@ final class PeerLink: LinkDelegate {
     var tunnels: TunnelEnd? {
         didSet {
             tunnels?.send = { [endpoint] message, trafficClass in endpoint.send(message, class: trafficClass, bulk: true) }
+            tunnels?.preferredPieceBytes = { [endpoint] in endpoint.preferredPieceBytes }
             tunnels?.isAvailable = { [endpoint] in endpoint.isConnected && endpoint.version >= LinkVersion.tunnels }
         }
     }
@@ -83,6 +84,7 @@ final class PeerLink: LinkDelegate {
     private let eventLoop: any EventLoop
     private let calls = ControlCalls()
     private let turns = LinkTurns<VolumeIdentifier>()
+    private var outbox = ControlOutbox()
     private var requestsInHand = 0
     /// Counts sessions: an answer belongs to the session of its call.
     private(set) var session: UInt64 = 0
@@ -108,8 +110,10 @@ final class PeerLink: LinkDelegate {
     }
 
     /// Tells the peer something that has no answer. It is lost when the link is down: the next session starts with the calls anyway.
-    func notify(_ method: String) {
-        _ = endpoint.send(.notice(method: method, body: ByteBuffer()), class: .control, bulk: false)
+    func notify(_ method: String) { say(.notice(method: method, body: ByteBuffer())) }
+
+    private func say(_ message: LinkMessage) {
+        _ = outbox.send(message) { [endpoint] in endpoint.send($0, class: .control, bulk: false) }
     }
 
     /// Fails calls whose time is over, follows the schedule of the limits, and records what passed.
@@ -141,6 +145,7 @@ final class PeerLink: LinkDelegate {
         session &+= 1
         calls.sessionLost()
         turns.reset()
+        outbox.reset()
         tunnels?.sessionLost()
         onSessionStarted()
     }
@@ -151,6 +156,7 @@ final class PeerLink: LinkDelegate {
     }
 
     func link(_ link: LinkEndpoint, writable trafficClass: TrafficClass) {
+        if trafficClass == .control { outbox.run { [endpoint] in endpoint.send($0, class: .control, bulk: false) } }
         turns.run(trafficClass, onTurn)
         onWritable()
         tunnels?.linkWritable(trafficClass)
@@ -168,19 +174,18 @@ final class PeerLink: LinkDelegate {
 
     private func answer(_ call: UInt64, _ method: String, _ body: ByteBuffer) {
         guard requestsInHand < Self.requestsMax else {
-            _ = endpoint.send(.reply(call: call, status: 503, body: ByteBuffer()), class: .control, bulk: false)
-            return
+            return say(.reply(call: call, status: 503, body: ByteBuffer()))
         }
         requestsInHand += 1
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let session = session
         Task { [onRequest, eventLoop] in
-            let answer = await onRequest(session, method, body)
+            let answer = await onRequest(session, method, body).fitting(method: method)
             eventLoop.execute {
                 let link = bound.value
                 link.requestsInHand -= 1
                 guard session == link.session else { return }
-                _ = link.endpoint.send(.reply(call: call, status: answer.status, body: answer.body), class: .control, bulk: false)
+                link.say(.reply(call: call, status: answer.status, body: answer.body))
             }
         }
     }

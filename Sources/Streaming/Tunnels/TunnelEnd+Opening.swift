@@ -85,6 +85,9 @@ extension TunnelEnd {
         do {
             try channel.syncOptions?.setOption(.tcpOption(.tcp_nodelay), value: 1)
             try channel.syncOptions?.setOption(.socketOption(.so_keepalive), value: 1)
+            for (option, value) in Self.keepAlive {
+                try channel.syncOptions?.setOption(.tcpOption(NIOBSDSocket.Option(rawValue: option)), value: value)
+            }
             // At its end a channel hands over at once what the kernel has, asked or not.
             try channel.syncOptions?.setOption(.socketOption(.so_rcvbuf), value: Self.receiveBufferBytes)
             try channel.pipeline.syncOperations.addHandler(TunnelChannelHandler(self, stream))

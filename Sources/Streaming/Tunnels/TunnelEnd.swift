@@ -20,6 +20,8 @@ public final class TunnelEnd {
     static let listenPause = TimeAmount.seconds(5)
     /// What the kernel keeps of a connection that is not read.
     static let receiveBufferBytes: SocketOptionValue = 64 << 10
+    /// A connection whose machine is gone ends after five minutes of silence and four questions (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
+    static let keepAlive: [(option: CInt, value: SocketOptionValue)] = [(4, 300), (5, 30), (6, 4)]
     /// What is read of a connection at once.
     static let readBytes = 32 << 10
     /// Resets that wait for the link. More are for a peer that keeps no limit, and are forgotten.
@@ -71,6 +73,8 @@ public final class TunnelEnd {
     let eventLoop: any EventLoop
     /// Hands a message to the link; false when the class takes no more, and `linkWritable` will be called.
     public var send: (_ message: LinkMessage, _ trafficClass: TrafficClass) -> Bool = { _, _ in false }
+    /// How long a piece should be on this line: others wait behind it.
+    public var preferredPieceBytes: () -> Int = { LinkLimits.pieceBytes }
     /// True while the peer is there and knows of tunnels.
     public var isAvailable: () -> Bool = { false }
     /// Something is wrong with a tunnel that the operator should know, once.
@@ -198,7 +202,7 @@ public final class TunnelEnd {
     private func next(_ stream: Stream) -> LinkMessage? {
         if let opening = stream.owedOpening { return opening }
         if stream.owedGrant > 0 { return .tunnelCredit(stream: stream.identifier, byteCount: stream.owedGrant) }
-        return stream.state.nextMessage(stream.identifier)
+        return stream.state.nextMessage(stream.identifier, pieceBytes: preferredPieceBytes())
     }
 
     private func sent(_ message: LinkMessage, _ stream: Stream) {

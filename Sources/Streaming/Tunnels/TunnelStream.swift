@@ -110,9 +110,10 @@ struct TunnelStream {
     mutating func readEnd() { localHasEnded = true }
 
     /// What may be sent now. The caller hands over what it is given, or puts it back by `putBack`.
-    mutating func nextMessage(_ stream: UInt64) -> LinkMessage? {
+    /// - Parameter pieceBytes: how many bytes at most.
+    mutating func nextMessage(_ stream: UInt64, pieceBytes: Int = LinkLimits.pieceBytes) -> LinkMessage? {
         guard phase == .open else { return nil }
-        let byteCount = min(pending.readableBytes, LinkLimits.pieceBytes, Int(clamping: sendCredit))
+        let byteCount = min(pending.readableBytes, pieceBytes, Int(clamping: sendCredit))
         if byteCount > 0, let data = pending.getSlice(at: pending.readerIndex, length: byteCount) {
             return .tunnelData(
                 stream: stream, isShort: byteCount == Int(clamping: sendCredit) && pending.readableBytes > byteCount, data: data)

@@ -95,10 +95,12 @@ extension Volume {
         statistics.hitBlocks &+= UInt64(segment.range.blocks.count)
         operation.expectPiece()
         if case .zeroes = segment.content { return operation.clear(segment.range) }
-        log.read(segment) { [identifier] result in
+        log.read(segment) { [self] result in
             switch result {
             case .success(let data): operation.fill(segment.range, from: data, sourceOffset: 0)
             case .failure(let error):
+                // What was written last is nowhere else: nothing goes on beside a damaged copy of it as if nothing were.
+                if case .corrupt = error { _ = deviceError(error) }
                 operation.fail(.medium("the write log of volume \(identifier) could not give \(segment.range) back: \(error)"))
             }
         }

@@ -142,8 +142,10 @@ extension Volume {
         case .tooLarge: return .outOfRange
         default:
             let reason = "the write log of volume \(identifier) failed: \(error)"
-            stop(.stopped(reason), error: .stopped(reason))
-            onEvent(.stopped(reason))
+            if refusal == nil {
+                stop(.stopped(reason), error: .stopped(reason))
+                onEvent(.stopped(reason))
+            }
             return .medium(reason)
         }
     }

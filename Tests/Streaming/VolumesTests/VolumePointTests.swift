@@ -8,6 +8,25 @@ import WriteLog
 
 /// When points are sealed, and what of them crosses the link.
 @Suite struct VolumePointTests {
+    @Test("a machine that reads what is damaged of its unsent writes stops the volume, and the operator is told at once")
+    func damagedWrite() throws {
+        let bench = try VolumeBench()
+        bench.write(block: 3, fill: 1)
+        bench.write(block: 5, fill: 2)
+        let file = try #require(
+            bench.machine.directory("log").names.filter { $0.hasPrefix("epoch-") }.last.flatMap { bench.machine.directory("log").file($0) })
+        // The first write's data begins behind the file's header and the batch's.
+        file.flipBit(at: 4096 + 700)
+        bench.machine.faults.residentPercent = 0
+        var result: Result<ByteBuffer, BlockDeviceError>?
+        bench.volume.read(SectorRange(block: 3)) { result = $0 }
+        bench.scheduler.runUntilIdle()
+        guard case .failure(.medium) = result else { return #expect(Bool(false), "\(String(describing: result))") }
+        let reasons = bench.events.compactMap { if case .stopped(let reason) = $0 { reason } else { nil } }
+        #expect(reasons.count == 1 && reasons[0].contains("write log"), "\(reasons)")
+        #expect(bench.volume.refusal != nil)
+    }
+
     @Test("flushed overwrites of the same blocks within one point cross the link once a block")
     func consolidation() throws {
         let policy = VolumePolicy(recoveryPointObjective: .seconds(3_600))
