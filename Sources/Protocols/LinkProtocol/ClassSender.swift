@@ -57,15 +57,18 @@ final class ClassSender {
 
     init(_ trafficClass: TrafficClass) {
         self.trafficClass = trafficClass
-        self.credit = UInt64(LinkLimits.outstandingBytes(trafficClass))
+        self.credit = UInt64(LinkLimits.bytesBeforeGrant(trafficClass))
     }
 
     var nextSequence: UInt64 { firstSequence + UInt64(sent.count) }
     var outstandingBytes: Int { queuedBytes + unacknowledgedBytes }
     var queuedBytes: Int { queuedPlainBytes + queuedBulkBytes }
 
-    /// What bulk leaves to others: room and credit in `demand`, so that a short answer always finds some.
+    /// What bulk leaves to others: room in `demand`, so that a short answer always finds some.
     private func reserve(_ isBulk: Bool) -> Int { isBulk ? LinkLimits.outstandingBytes(trafficClass) / 4 : 0 }
+
+    /// The same of the credit, of which some receivers grant no more than there is at the beginning.
+    private func creditReserve(_ lane: Lane) -> Int { lane == .bulkDemand ? LinkLimits.bytesBeforeGrant(.demand) / 4 : 0 }
 
     private func isSeparate(_ isBulk: Bool) -> Bool { isBulk && trafficClass == .demand }
 
@@ -149,7 +152,7 @@ final class ClassSender {
     func head(_ lane: Lane) -> Int? {
         if lane != .bulkDemand, let sequence = again.first { return sent[Int(sequence - firstSequence)].cost }
         guard let frame = lane == .bulkDemand ? bulkQueue.first : queue.first, sent.count < LinkLimits.windowFrames,
-            spentCredit &+ UInt64(frame.bytes.readableBytes + reserve(lane == .bulkDemand)) <= credit
+            spentCredit &+ UInt64(frame.bytes.readableBytes + creditReserve(lane)) <= credit
         else { return nil }
         return frame.bytes.readableBytes
     }

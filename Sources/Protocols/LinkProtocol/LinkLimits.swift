@@ -45,13 +45,24 @@ public enum LinkLimits {
     /// Connections of one session. More are closed at once.
     public static let connections = 32
 
-    /// Bytes of a class, frame headers included, that may be queued or on their way: the sender's memory and the
-    /// credit that the receiver grants. `enqueue` refuses at it.
-    public static func outstandingBytes(_ trafficClass: TrafficClass) -> Int {
+    /// What may be sent of a class before the receiver has granted anything: no more than a receiver of any version takes.
+    static func bytesBeforeGrant(_ trafficClass: TrafficClass) -> Int {
         switch trafficClass {
         case .demand: 8 * 1024 * 1024
         case .control: 2 * 1024 * 1024
         case .writeBehind, .prefetch, .migration: 4 * 1024 * 1024
+        }
+    }
+
+    /// Bytes of a class, frame headers included, that may be queued or on their way: the sender's memory and the
+    /// credit that the receiver grants. `enqueue` refuses at it. That is what a gigabit line carries in 200 ms, of long reads, or in 130, of points;
+    /// on shorter or slower lines the window holds far less on its way, and so does memory.
+    public static func outstandingBytes(_ trafficClass: TrafficClass) -> Int {
+        switch trafficClass {
+        case .demand: 32 * 1024 * 1024
+        case .control: 2 * 1024 * 1024
+        case .writeBehind, .migration: 16 * 1024 * 1024
+        case .prefetch: 4 * 1024 * 1024
         }
     }
 
