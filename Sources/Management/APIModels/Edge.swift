@@ -120,11 +120,11 @@ public struct Link: Codable, Sendable, Equatable {
     public struct Traffic: Codable, Sendable, Equatable {
         /// The class, for example `demand` or `points`. JSON key: `class`.
         public var trafficClass: String
-        /// Payload handed to the link, before compression.
+        /// What was sent, with the headers of frames and what was sent again, before compression.
         public var sentBytes: UInt64
         /// What went out for it, after compression and framing, before TLS.
         public var sentWireBytes: UInt64
-        /// Payload that the link handed on, after decompression.
+        /// What was received, with the headers of frames, after decompression.
         public var receivedBytes: UInt64
         /// What came in for it, before decompression, without TLS.
         public var receivedWireBytes: UInt64
@@ -159,12 +159,45 @@ public struct Link: Codable, Sendable, Equatable {
         }
     }
 
+    /// What this edge has seen of the line, and how much it keeps on its way.
+    public struct Line: Codable, Sendable, Equatable {
+        /// The share of bytes that TCP has sent again in the last ten seconds or so, 0 to 1.
+        public var lossShare: Double
+        /// That is so much that the link sends what is waited for twice, and has BBR.
+        public var lossy: Bool
+        /// What the line carries; nil until there was enough to send.
+        public var bytesPerSecond: UInt64?
+        /// What may be on its way, and is, in bytes.
+        public var windowBytes: Int
+        public var inFlightBytes: Int
+        /// What waits to be sent, in bytes.
+        public var queuedBytes: Int
+        /// Bytes that TCP has sent again since the edge started.
+        public var retransmittedBytes: UInt64
+        /// Frames that were sent on a second connection, too, since the edge started.
+        public var copiedFrames: UInt64
+
+        public init(
+            lossShare: Double = 0, lossy: Bool = false, bytesPerSecond: UInt64? = nil, windowBytes: Int = 0, inFlightBytes: Int = 0,
+            queuedBytes: Int = 0, retransmittedBytes: UInt64 = 0, copiedFrames: UInt64 = 0
+        ) {
+            self.lossShare = lossShare
+            self.lossy = lossy
+            self.bytesPerSecond = bytesPerSecond
+            self.windowBytes = windowBytes
+            self.inFlightBytes = inFlightBytes
+            self.queuedBytes = queuedBytes
+            self.retransmittedBytes = retransmittedBytes
+            self.copiedFrames = copiedFrames
+        }
+    }
+
     /// The identifier of the peer edge.
     public var peer: String
     public var state: State
     /// Connections that are open now.
     public var connections: Int
-    /// The smoothed round trip, in milliseconds; nil before the first measurement.
+    /// The newest measured round trip, in milliseconds; nil before the first measurement.
     public var roundTripMilliseconds: Double?
     /// The smallest round trip seen lately: the line without queues, in milliseconds.
     public var baseRoundTripMilliseconds: Double?
@@ -173,6 +206,10 @@ public struct Link: Codable, Sendable, Equatable {
     public var traffic: [Traffic]
     /// How many times the link came up again since the edge started.
     public var reconnects: Int
+    /// How many of its connections were lost since the edge started: the link goes on over the others.
+    public var connectionsLost: Int
+    /// How the line is.
+    public var line: Line
     /// When the link entered its present state.
     public var since: Date
     /// What this edge sends at most, and when.
@@ -187,7 +224,8 @@ public struct Link: Codable, Sendable, Equatable {
     public init(
         peer: String, state: State, connections: Int = 0, roundTripMilliseconds: Double? = nil,
         baseRoundTripMilliseconds: Double? = nil,
-        lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, since: Date, shaping: LinkShaping = LinkShaping(),
+        lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, connectionsLost: Int = 0, line: Line = Line(), since: Date,
+        shaping: LinkShaping = LinkShaping(),
         ratesInForce: LinkRates = LinkRates(), congestionControls: [String] = [], deduplication: Deduplication? = nil
     ) {
         self.peer = peer
@@ -198,6 +236,8 @@ public struct Link: Codable, Sendable, Equatable {
         self.lastError = lastError
         self.traffic = traffic
         self.reconnects = reconnects
+        self.connectionsLost = connectionsLost
+        self.line = line
         self.since = since
         self.shaping = shaping
         self.ratesInForce = ratesInForce

@@ -61,6 +61,9 @@ extension Configuration {
             "points:",
             "  recoveryPointObjective: \(TimeSpan.text(cloud.recoveryPointObjective))",
             "  sealSize: \(ByteSize.text(cloud.sealSizeBytes))",
+            "timeouts:",
+            "  read: \(TimeSpan.text(cloud.readTimeout))",
+            "  write: \(TimeSpan.text(cloud.writeTimeout))",
         ]
         return lines
     }

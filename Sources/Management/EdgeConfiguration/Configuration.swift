@@ -110,6 +110,10 @@ public struct Configuration: Sendable, Equatable {
         public var recoveryPointObjective: Duration
         /// `points.sealSize`: a point is sealed as soon as this much was written.
         public var sealSizeBytes: UInt64
+        /// `timeouts.read`: how long a read of what is not in the cache waits while the link is down.
+        public var readTimeout: Duration
+        /// `timeouts.write`: how long a write waits for room in a full write log.
+        public var writeTimeout: Duration
 
         public init(
             linkConnect: NetworkAddress? = nil, linkListen: NetworkAddress? = nil, linkConnections: Int = defaultConnections,
@@ -119,7 +123,7 @@ public struct Configuration: Sendable, Equatable {
             cacheSizeBytes: UInt64 = 10 << 30, sharesCachedBlocks: Bool = true,
             writeLogSizeBytes: UInt64 = 4 << 30, writeLogMemoryBytes: UInt64 = 32 << 20,
             recoveryPointObjective: Duration = .seconds(5),
-            sealSizeBytes: UInt64 = 64 << 20
+            sealSizeBytes: UInt64 = 64 << 20, readTimeout: Duration = .seconds(20), writeTimeout: Duration = .seconds(20)
         ) {
             self.linkConnect = linkConnect
             self.linkListen = linkListen
@@ -135,6 +139,8 @@ public struct Configuration: Sendable, Equatable {
             self.writeLogMemoryBytes = writeLogMemoryBytes
             self.recoveryPointObjective = recoveryPointObjective
             self.sealSizeBytes = sealSizeBytes
+            self.readTimeout = readTimeout
+            self.writeTimeout = writeTimeout
         }
     }
 

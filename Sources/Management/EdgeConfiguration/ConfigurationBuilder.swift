@@ -14,6 +14,7 @@ struct ConfigurationBuilder {
         static let memoryPerDeduplicationMemory: UInt64 = 16
         static let readCache: ClosedRange<UInt64> = 0...64 << 30
         static let recoveryPointObjective: ClosedRange<Duration> = .milliseconds(50)...(.seconds(86_400))
+        static let timeout: ClosedRange<Duration> = .seconds(1)...(.seconds(86_400))
         static let sealSize: ClosedRange<UInt64> = (1 << 20)...(1 << 30)
         static let congestionControlName = 15
         static let path = 4_000
@@ -173,6 +174,10 @@ struct ConfigurationBuilder {
             points?.duration("recoveryPointObjective", default: cloud.recoveryPointObjective, in: Limit.recoveryPointObjective)
             ?? cloud.recoveryPointObjective
         cloud.sealSizeBytes = points?.size("sealSize", default: cloud.sealSizeBytes, in: Limit.sealSize) ?? cloud.sealSizeBytes
+        if let timeouts = section("timeouts") {
+            cloud.readTimeout = timeouts.duration("read", default: cloud.readTimeout, in: Limit.timeout)
+            cloud.writeTimeout = timeouts.duration("write", default: cloud.writeTimeout, in: Limit.timeout)
+        }
         checkSizes(cloud, memoryLimit: memoryLimit, writeLog ?? top, points ?? top)
         return cloud
     }

@@ -68,6 +68,9 @@ struct ConfigurationKey: Sendable {
         .init(section: "", name: "points", roles: .cloud),
         .init(section: "points", name: "recoveryPointObjective", roles: .cloud),
         .init(section: "points", name: "sealSize", roles: .cloud),
+        .init(section: "", name: "timeouts", roles: .cloud),
+        .init(section: "timeouts", name: "read", roles: .cloud),
+        .init(section: "timeouts", name: "write", roles: .cloud),
     ]
 
     /// Keys of earlier versions, by their paths, and what has become of them.

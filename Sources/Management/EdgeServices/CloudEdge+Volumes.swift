@@ -143,15 +143,12 @@ extension CloudEdge {
 
     /// The volume's own policy, or this edge's.
     private func policy(_ grant: VolumeGrant) -> VolumePolicy {
-        guard let own = grant.policy else {
-            let objective = cloud.recoveryPointObjective.components
-            return VolumePolicy(
-                recoveryPointObjective: .seconds(objective.seconds) + .nanoseconds(objective.attoseconds / 1_000_000_000),
-                sealBytes: Int(clamping: cloud.sealSizeBytes))
-        }
+        let own = grant.policy
         return VolumePolicy(
-            recoveryPointObjective: .milliseconds(Int64(own.recoveryPointObjectiveSeconds * 1_000)), sealBytes: Int(clamping: own.sealBytes)
-        )
+            recoveryPointObjective: own.map { .milliseconds(Int64($0.recoveryPointObjectiveSeconds * 1_000)) }
+                ?? TimeAmount(cloud.recoveryPointObjective),
+            sealBytes: Int(clamping: own?.sealBytes ?? cloud.sealSizeBytes), readTimeout: TimeAmount(cloud.readTimeout),
+            writeTimeout: TimeAmount(cloud.writeTimeout))
     }
 
     private func letGo(_ identifier: VolumeIdentifier) async throws {

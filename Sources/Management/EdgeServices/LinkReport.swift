@@ -19,7 +19,8 @@ enum LinkReport {
             roundTripMilliseconds: statistics.roundTripMilliseconds, baseRoundTripMilliseconds: statistics.baseRoundTripMilliseconds,
             lastError: lastError ?? (endpoint.isConnected ? nil : endpoint.lastCloseReason.map { "\($0)" }),
             traffic: traffic(statistics),
-            reconnects: Int(clamping: statistics.connectionsLost), since: link.since, shaping: link.shaping,
+            reconnects: max(0, link.timesUp - 1), connectionsLost: Int(clamping: statistics.connectionsLost),
+            line: line(of: endpoint, statistics), since: link.since, shaping: link.shaping,
             ratesInForce: link.ratesInForce, congestionControls: endpoint.congestionControls,
             deduplication: link.blocks.map { deduplication($0.statistics) })
     }
@@ -31,6 +32,15 @@ enum LinkReport {
             isConnected: link.endpoint.isConnected, connections: statistics.connections, connectionsLost: statistics.connectionsLost,
             roundTripMilliseconds: statistics.roundTripMilliseconds, retransmittedBytes: link.endpoint.retransmittedBytes,
             traffic: traffic(statistics))
+    }
+
+    private static func line(of endpoint: LinkEndpoint, _ statistics: LinkStatistics) -> APIModels.Link.Line {
+        .init(
+            lossShare: endpoint.lossShare, lossy: endpoint.isLossy,
+            bytesPerSecond: statistics.lineBytesPerSecond > 0 ? UInt64(exactly: statistics.lineBytesPerSecond.rounded()) : nil,
+            windowBytes: statistics.windowBytes, inFlightBytes: statistics.inFlightBytes,
+            queuedBytes: statistics.classes.reduce(0) { $0 + $1.queuedBytes }, retransmittedBytes: endpoint.retransmittedBytes,
+            copiedFrames: statistics.classes.reduce(0) { $0 &+ $1.framesCopied })
     }
 
     private static func deduplication(_ statistics: SentBlocks.Statistics) -> APIModels.Link.Deduplication {
@@ -59,8 +69,12 @@ enum LinkReport {
                     value: Double(link.connections)),
                 MetricSample(
                     "causeway_link_connections_lost_total", help: "Connections that were lost.", kind: .counter,
+                    labels: [("peer", link.peer)], value: Double(link.connectionsLost)),
+                MetricSample(
+                    "causeway_link_reconnects_total", help: "How many times the link came up again.", kind: .counter,
                     labels: [("peer", link.peer)], value: Double(link.reconnects)),
             ]
+            samples += metrics(of: link.line, peer: link.peer)
             if let milliseconds = link.roundTripMilliseconds {
                 samples.append(
                     MetricSample(
@@ -96,5 +110,39 @@ enum LinkReport {
             }
             return samples
         }
+    }
+
+    private static func metrics(of line: APIModels.Link.Line, peer: String) -> [MetricSample] {
+        let labels = [("peer", peer)]
+        var samples = [
+            MetricSample(
+                "causeway_link_loss_ratio", help: "The share of bytes that TCP has sent again in the last ten seconds or so.", kind: .gauge,
+                labels: labels, value: line.lossShare),
+            MetricSample(
+                "causeway_link_lossy", help: "1 while the line counts as one that loses packets.", kind: .gauge, labels: labels,
+                value: line.lossy ? 1 : 0),
+            MetricSample(
+                "causeway_link_window_bytes", help: "What may be on its way.", kind: .gauge, labels: labels, value: Double(line.windowBytes)
+            ),
+            MetricSample(
+                "causeway_link_in_flight_bytes", help: "What is on its way.", kind: .gauge, labels: labels,
+                value: Double(line.inFlightBytes)),
+            MetricSample(
+                "causeway_link_queued_bytes", help: "What waits to be sent.", kind: .gauge, labels: labels, value: Double(line.queuedBytes)),
+            MetricSample(
+                "causeway_link_retransmitted_bytes_total", help: "Bytes that TCP has sent again.", kind: .counter, labels: labels,
+                value: Double(line.retransmittedBytes)),
+            MetricSample(
+                "causeway_link_copied_frames_total", help: "Frames that were sent on a second connection, too.", kind: .counter,
+                labels: labels,
+                value: Double(line.copiedFrames)),
+        ]
+        if let bytesPerSecond = line.bytesPerSecond {
+            samples.append(
+                MetricSample(
+                    "causeway_link_line_bytes_per_second", help: "What the line carries, as far as there was enough to send.", kind: .gauge,
+                    labels: labels, value: Double(bytesPerSecond)))
+        }
+        return samples
     }
 }

@@ -80,6 +80,8 @@ final class PeerLink: LinkDelegate {
 
     /// Since when the link has been up, or down.
     private(set) var since = Date()
+    /// How many times it came up.
+    private(set) var timesUp = 0
 
     private let eventLoop: any EventLoop
     private let calls = ControlCalls()
@@ -152,6 +154,7 @@ final class PeerLink: LinkDelegate {
 
     func linkConnectivityChanged(_ link: LinkEndpoint) {
         since = Date()
+        if link.isConnected { timesUp += 1 }
         onConnectivityChanged(link.isConnected)
     }
 

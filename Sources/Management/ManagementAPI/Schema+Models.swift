@@ -85,11 +85,13 @@ extension Schema {
                     .required("peer", .text("The identifier of the peer edge.")),
                     .required("state", .words("Whether frames pass.", Link.State.self)),
                     .required("connections", .count("Open connections.")),
-                    .optional("roundTripMilliseconds", .number("The smoothed round trip.")),
+                    .optional("roundTripMilliseconds", .number("The newest measured round trip.")),
                     .optional("baseRoundTripMilliseconds", .number("The round trip of the line without queues.")),
                     .optional("lastError", .text("Why the link last failed.")),
                     .required("traffic", .list("Bytes of each priority class since the start.", of: .reference("LinkTraffic"))),
                     .required("reconnects", .count("How many times it came up again since the start.")),
+                    .required("connectionsLost", .count("How many of its connections were lost since the start.")),
+                    .required("line", .reference("LinkLine")),
                     .required("since", .time("When it entered its state.")),
                     .required("shaping", .reference("LinkShaping")),
                     .required("ratesInForce", .reference("LinkRates")),
@@ -97,6 +99,21 @@ extension Schema {
                         "congestionControls",
                         .list("What decides how fast this edge's connections may send, such as `bbr`.", of: .text("Its name."))),
                     .optional("deduplication", .reference("LinkDeduplication")),
+                ])
+        ),
+        (
+            "LinkLine",
+            .object(
+                "What this edge has seen of the line, and how much it keeps on its way.",
+                [
+                    .required("lossShare", .number("The share of bytes that TCP has sent again in the last ten seconds or so, 0 to 1.")),
+                    .required("lossy", .flag("True while that is so much that what is waited for is sent twice.")),
+                    .optional("bytesPerSecond", .count("What the line carries, as far as there was enough to send.")),
+                    .required("windowBytes", .count("What may be on its way.")),
+                    .required("inFlightBytes", .count("What is on its way.")),
+                    .required("queuedBytes", .count("What waits to be sent.")),
+                    .required("retransmittedBytes", .count("Bytes that TCP has sent again since the start.")),
+                    .required("copiedFrames", .count("Frames that were sent on a second connection, too, since the start.")),
                 ])
         ),
         (

@@ -99,6 +99,9 @@ public final class LinkEndpoint {
     /// The share of bytes that TCP has sent again lately, 0 to 1.
     public var lossShare: Double { loss.share }
 
+    /// That is so much that the line counts as one that loses packets.
+    public var isLossy: Bool { loss.isLossy }
+
     /// Asks the kernel how much it has sent again, and lets the session know whether the line loses packets. Called about once a second.
     public func readRetransmissions() {
         let before = retransmittedBytes

@@ -23,14 +23,14 @@ struct LinkCommand: AsyncParsableCommand {
     static func table(_ links: [Link]) -> String {
         var table = Table([
             .init("peer"), .init("link"), .init("since"), .init("connections", isNumber: true),
-            .init("round trip", isNumber: true),
+            .init("round trip", isNumber: true), .init("loss", isNumber: true),
             .init("sent", isNumber: true), .init("received", isNumber: true), .init("reconnects", isNumber: true),
             .init("last error"),
         ])
         for link in links {
             table.add(
                 link.peer, link.state.rawValue, Human.ago(link.since), String(link.connections),
-                Human.milliseconds(link.roundTripMilliseconds),
+                Human.milliseconds(link.roundTripMilliseconds), Human.percent(link.line.lossShare),
                 Human.bytes(link.traffic.reduce(0) { $0 &+ $1.sentWireBytes }),
                 Human.bytes(link.traffic.reduce(0) { $0 &+ $1.receivedWireBytes }), String(link.reconnects), link.lastError)
         }

@@ -25,6 +25,9 @@ enum Human {
         date.map { seconds(Date().timeIntervalSince($0)) + " ago" }
     }
 
+    /// A share, 0 to 1, in per cent.
+    static func percent(_ share: Double) -> String { "\((share * 1_000).rounded() / 10) %" }
+
     static func milliseconds(_ value: Double?) -> String? {
         value.map { String(format: "%.1f ms", $0) }
     }

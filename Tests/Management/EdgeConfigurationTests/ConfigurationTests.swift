@@ -51,13 +51,14 @@ import Testing
             cache: {path: /dev/nvme1n1, size: 100GB}
             writeLog: {size: 8GiB, memory: 64MiB}
             points: {recoveryPointObjective: 500ms, sealSize: 16MiB}
+            timeouts: {read: 45s, write: 2m}
             """, file: "/etc/causeway/edge.yaml")
         let part = Configuration.Cloud(
             linkConnect: .init(host: "home.example.com", port: 7_481), linkConnections: 4,
             targetListen: [.init(host: "0.0.0.0", port: 3_260), .init(host: "::", port: 3_260)], discoveryAuthentication: .required,
             keepsProcessorsAwake: false, cachePath: "/dev/nvme1n1",
             cacheSizeBytes: 100_000_000_000, writeLogSizeBytes: 8 << 30, writeLogMemoryBytes: 64 << 20,
-            recoveryPointObjective: .milliseconds(500), sealSizeBytes: 16 << 20)
+            recoveryPointObjective: .milliseconds(500), sealSizeBytes: 16 << 20, readTimeout: .seconds(45), writeTimeout: .seconds(120))
         #expect(
             cloud
                 == Configuration(
@@ -176,6 +177,7 @@ import Testing
             "role: cloud\nname: n\nstate: /s\nwriteLog: {memory: 300MiB}\n",
             "4:20: writeLog.memory: 300MiB is more than half of memoryLimit, 512MiB"
         ),
+        ("role: cloud\nname: n\nstate: /s\ntimeouts: {write: 500ms}\n", "is out of range — use 1s to 24h"),
         ("role: cloud\nname: n\nstate: /s\npoints: {recoveryPointObjective: 1ms}\n", "is out of range — use 50ms to 24h"),
         (
             "role: onprem\nname: n\nstate: /s\nlink: {listen: 127.0.0.1:7480}\n",

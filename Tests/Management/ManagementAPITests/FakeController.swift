@@ -245,7 +245,11 @@ enum Samples {
     static let link = Link(
         peer: "77", state: .up, connections: 2, roundTripMilliseconds: 40.5, baseRoundTripMilliseconds: 40, lastError: "reset",
         traffic: [.init(trafficClass: "demand", sentBytes: 1, sentWireBytes: 2, receivedBytes: 3, receivedWireBytes: 4)],
-        reconnects: 1, since: time, shaping: shaping, ratesInForce: rates,
+        reconnects: 1, connectionsLost: 8,
+        line: .init(
+            lossShare: 0.01, lossy: true, bytesPerSecond: 12_500_000, windowBytes: 7, inFlightBytes: 8, queuedBytes: 9,
+            retransmittedBytes: 10, copiedFrames: 11),
+        since: time, shaping: shaping, ratesInForce: rates,
         deduplication: .init(referredBytes: 5, wrongBytes: 6))
     static let rates = LinkRates(
         totalBytesPerSecond: 10_001, demandBytesPerSecond: 10_002, writeBehindBytesPerSecond: 10_003)
@@ -311,7 +315,7 @@ enum Samples {
         ("LinkChange", LinkChange(rates: rates, schedule: shaping.schedule, remove: [period], append: shaping.schedule)),
         ("LinkSchedulePeriod", period), ("LinkShaping", shaping), ("LinkRates", rates),
         ("LinkScheduleEntry", shaping.schedule[0]), ("LinkPage", Page(items: [link], next: "n")), ("LinkTraffic", link.traffic[0]),
-        ("LinkDeduplication", Link.Deduplication(referredBytes: 1)),
+        ("LinkDeduplication", Link.Deduplication(referredBytes: 1)), ("LinkLine", link.line),
         ("LinkHistory", history), ("LinkSample", history.samples[0]),
         ("Disk", disk),
         ("DiskPage", Page(items: [disk], next: "n")),
