@@ -211,7 +211,10 @@ extension EndToEndFaults {
                 try await lab.untilServing("data")
                 try await lab.check("data", hasAtItsStart: newer)
                 let mixed = try await lab.status("data").cache
-                #expect(mixed?.corrupt ?? 0 > 0 || mixed?.misses ?? 0 > 0, "\(String(describing: mixed))")
+                #expect(mixed?.corrupt ?? 0 > 0, "\(String(describing: mixed))")
+                try await Lab.untilTrue(seconds: 30, "the event") {
+                    try await lab.causeway(.cloud, "events", "--output", "json").output.contains("cache.damaged")
+                }
                 // All of it, with the tables that belong to it.
                 try await lab.kill(.cloud, by: SIGTERM)
                 for name in names {
