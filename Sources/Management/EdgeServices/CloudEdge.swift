@@ -203,6 +203,8 @@ actor CloudEdge: EdgeController {
         if waiting > 0 { problems.append("groups without points, because a volume is not served: \(waiting)") }
         let filling = (try? await plane?.run { plane in plane.served.values.count { $0.volume.logFill.step == .nearlyFull } }) ?? 0
         if filling > 0 { problems.append("volumes whose write log is \(FillStep.nearlyFull.percent) % full: \(filling)") }
+        let late = (try? await plane?.run { plane in plane.served.values.count { $0.volume.isUnsentLate } }) ?? 0
+        if late > 0 { problems.append("volumes whose writes do not come home in time: \(late)") }
         if let step = try? await plane?.run({ $0.stateSpace.step }), step == .nearlyFull {
             problems.append("the file system of the state directory can't hold the write logs at full size for long")
         }

@@ -30,6 +30,8 @@ extension CloudPlane {
         case .cacheFailed: cacheFailed()
         case .logFilling(let fill): logFills(entry, fill)
         case .logEased(let fill): logEased(entry, fill)
+        case .unsentLate(let age): unsentIsLate(entry, age)
+        case .unsentCaughtUp: unsentHasCaughtUp(entry)
         case .imaged(let range): imaged(range, of: entry)
         case .logFull: logIsFull(entry)
         }

@@ -72,6 +72,18 @@ extension CloudPlane {
             "the write log has room again: \(ByteSize.rounded(fill.usedBytes)) of \(ByteSize.rounded(fill.sizeBytes)) are used")
     }
 
+    func unsentIsLate(_ entry: Served, _ age: TimeAmount) {
+        recorder.record(
+            "points.late", subject: entry.grant.name, logSubject: entry.volume.identifier.description, severity: .warning,
+            "the oldest write that is not home is \(Self.seconds(age)) old: see to the link, and to the on-prem edge")
+    }
+
+    func unsentHasCaughtUp(_ entry: Served) {
+        recorder.record(
+            "points.caught_up", subject: entry.grant.name, logSubject: entry.volume.identifier.description,
+            "writes come home in time again")
+    }
+
     func logIsFull(_ entry: Served) {
         // Each point that goes home makes room for a moment, which writers fill again.
         if let told = entry.logFullToldAt, NIODeadline.now() - told < Self.retellInterval { return }

@@ -26,7 +26,7 @@ public final class LinkDialer {
     private var channels: [(any Channel)?]
     private var isStopped = false
 
-    fileprivate var failure: String?
+    private var failure: String?
 
     /// Why there is no connection, in words for the operator; nil while there is one.
     public var lastError: String? { endpoint.isConnected ? nil : failure }
@@ -105,17 +105,22 @@ public final class LinkDialer {
         endpoint.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(jittered)) { [weak self] in self?.dial(slot) }
     }
 
+    /// Why a connection is not taken whose TLS is up; without a text when there is nothing to tell.
+    fileprivate struct Refusal: Error { let text: String? }
+
     /// TLS is up: checks who answered, and hands the channel over.
-    fileprivate func ready(_ slot: Int, _ channel: any Channel, negotiated: String?) -> (
-        any ChannelHandler & RemovableChannelHandler
-    )? {
-        guard !isStopped, negotiated == LinkApplicationProtocol.link else { return nil }
+    fileprivate func ready(_ slot: Int, _ channel: any Channel, negotiated: String?) throws(Refusal)
+        -> any ChannelHandler & RemovableChannelHandler
+    {
+        guard !isStopped else { throw Refusal(text: nil) }
+        guard negotiated == LinkApplicationProtocol.link else { throw Refusal(text: "the other side does not speak the link protocol") }
         guard let certificate = PeerCertificate(try? channel.pipeline.syncOperations.nioSSL_peerCertificate()),
             authorize(certificate) != nil
         else {
-            failure = "\(host):\(port) has a certificate of our authority, but is not the edge that it should be"
-            return nil
+            throw Refusal(text: "\(host):\(port) has a certificate of our authority, but is not the edge that it should be")
         }
+        // What was wrong is over; should it come again, it is told again.
+        failure = nil
         let since = NIODeadline.now()
         return endpoint.attach(channel) { [weak self] reason in
             guard let self else { return }
@@ -156,8 +161,11 @@ private final class DialedHandler: ChannelInboundHandler, RemovableChannelHandle
             context.fireUserInboundEventTriggered(event)
             return
         }
-        guard let next = dialer.ready(slot, context.channel, negotiated: negotiated) else {
-            failure = dialer.failure ?? "the other side does not speak the link protocol"
+        let next: any ChannelHandler & RemovableChannelHandler
+        do throws(LinkDialer.Refusal) {
+            next = try dialer.ready(slot, context.channel, negotiated: negotiated)
+        } catch {
+            failure = error.text
             context.close(promise: nil)
             return
         }

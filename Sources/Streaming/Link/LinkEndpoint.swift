@@ -22,8 +22,8 @@ public final class LinkEndpoint {
         let channel: any Channel
         /// Written and not flushed.
         var unflushedBytes = 0
-        /// What TCP's count of segments that it sent again was when it was read last.
-        var retransmittedSegments: UInt32 = 0
+        /// What TCP's counts were when they were read last.
+        var sentBytes = TCPSentBytes()
         let sendingStreams: SendingStreams
         let decompressor: FrameDecompressor
         let ended: (String?) -> Void
@@ -51,8 +51,6 @@ public final class LinkEndpoint {
     private var congestion: CongestionChooser
     /// What the log has told of.
     private var refusedCongestionControls: Set<String> = []
-    /// What had been sent when `loss` was told last.
-    private var wireBytesNoted: UInt64 = 0
     private let logger: Logger
     private let compressor = FrameCompressor()
     private let streamBudget = StreamBudget()
@@ -93,7 +91,7 @@ public final class LinkEndpoint {
     /// How big pieces of data should be cut on this line (4 to 16 KiB).
     public var preferredPieceBytes: Int { session.preferredPieceBytes }
 
-    /// Bytes that TCP has sent again on all connections, as of the last `readRetransmissions`: segments, each taken for a full one.
+    /// Bytes that TCP has sent again on all connections, as of the last `readRetransmissions`.
     public private(set) var retransmittedBytes: UInt64 = 0
 
     /// The share of bytes that TCP has sent again lately, 0 to 1.
@@ -104,20 +102,17 @@ public final class LinkEndpoint {
 
     /// Asks the kernel how much it has sent again, and lets the session know whether the line loses packets. Called about once a second.
     public func readRetransmissions() {
-        let before = retransmittedBytes
-        defer {
-            let sent = session.statistics.classes.reduce(0) { $0 &+ $1.wireBytesSent }
-            loss.note(sentBytes: sent &- wireBytesNoted, sentAgainBytes: retransmittedBytes &- before)
-            wireBytesNoted = sent
-            session.setLossy(loss.isLossy)
-            if congestion.note(isLossy: loss.isLossy) { controlCongestion() }
-        }
+        var new = TCPSentBytes()
         for connection in connections.values {
-            guard let counts = LinkChannel.retransmissions(of: connection.channel) else { continue }
-            let segments = counts.segments &- connection.retransmittedSegments
-            connection.retransmittedSegments = counts.segments
-            retransmittedBytes &+= UInt64(segments) &* UInt64(counts.segmentBytes)
+            guard let counts = LinkChannel.sentBytes(of: connection.channel) else { continue }
+            new.all &+= counts.all &- connection.sentBytes.all
+            new.again &+= counts.again &- connection.sentBytes.again
+            connection.sentBytes = counts
         }
+        retransmittedBytes &+= new.again
+        loss.note(sentBytes: new.all &- new.again, sentAgainBytes: new.again)
+        session.setLossy(loss.isLossy)
+        if congestion.note(isLossy: loss.isLossy) { controlCongestion() }
     }
 
     /// The algorithms that decide how fast the connections of this end may send, each once; mostly all have the same.

@@ -22,6 +22,8 @@ public protocol LinkListenerDelegate: AnyObject {
 public final class LinkListener {
     /// Connections that have not proved who they are yet. More are closed at once.
     public static let maximumUnauthenticated = 128
+    /// And of one address: a stranger leaves room to others, and eight edges behind one address may come at once with eight connections each.
+    static let maximumUnauthenticatedOfAddress = 64
     /// How long a connection may take for TLS, and then for a join request.
     static let handshakeTimeout = TimeAmount.seconds(10)
 
@@ -96,7 +98,10 @@ public final class LinkListener {
     }
 
     private func accept(_ channel: any Channel) throws {
-        guard unauthenticated < Self.maximumUnauthenticated else {
+        let address = channel.remoteAddress?.ipAddress
+        guard unauthenticated < Self.maximumUnauthenticated,
+            joining.values.count(where: { $0.remoteAddress?.ipAddress == address }) < Self.maximumUnauthenticatedOfAddress
+        else {
             stranger("too many connections that have not proved who they are", channel)
             throw ChannelError.operationUnsupported
         }

@@ -55,7 +55,15 @@ extension Volume {
         case .over: onEvent(.logEased(logFill))
         case nil: break
         }
+        switch unsentAgeWatch.observe(oldest: log.statistics.oldestAppendAt.map { now - $0 }, objective: policy.recoveryPointObjective) {
+        case .late(let age): onEvent(.unsentLate(age))
+        case .over: onEvent(.unsentCaughtUp)
+        case nil: break
+        }
     }
+
+    /// The oldest unsent write is much older than the recovery point objective.
+    public var isUnsentLate: Bool { unsentAgeWatch.isLate }
 
     /// Tells the owner when the file system under the log stands in the way, in which way, and when it does no more.
     private func watchObstacle(now: NIODeadline) {

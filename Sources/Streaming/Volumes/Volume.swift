@@ -71,6 +71,10 @@ public enum VolumeEvent: Equatable, Sendable {
     case logFilling(LogFill)
     /// The log is well below half again.
     case logEased(LogFill)
+    /// The oldest unsent write is this old, much more than the recovery point objective.
+    case unsentLate(TimeAmount)
+    /// It is not any more.
+    case unsentCaughtUp
     /// The log has no room; writers wait.
     case logFull
     /// The file system under the log takes no changes, for this reason; what is ordered is kept in memory, and it is tried again.
@@ -157,6 +161,7 @@ public final class Volume<Directory: StorageDirectory>: BlockDevice {
     var openAskedAt: NIODeadline?
     var isLogFullTold = false
     var logFillWatch = FillWatch()
+    var unsentAgeWatch = AgeWatch()
     var logFillEstimate = FillEstimate()
     /// What the owner was told last of the file system under the log, and since when it has been in the way.
     var logObstacleTold: (obstacle: LogObstacle, since: NIODeadline)?

@@ -136,7 +136,9 @@ final class ServedVolume {
             fail("invariant 4: the volume was fenced, and nobody else has it")
         case .stopped(let reason):
             if volume.restoredCopy == nil, !isStopped, !world.edges[edge].isLosingWrites { fail("the volume stopped: \(reason)") }
-        case .point, .pointDelayed, .logFilling, .logEased, .logFull, .cacheFailed, .logObstructed, .logUnobstructed: break
+        case .point, .pointDelayed, .logFilling, .logEased, .logFull, .cacheFailed, .logObstructed, .logUnobstructed, .unsentLate,
+            .unsentCaughtUp:
+            break
         case .imaged(let range): volume.regions?.table.endImaging(range)
         }
     }

@@ -6,6 +6,18 @@ import Testing
 
 @Suite(.timeLimit(.minutes(1)))
 struct LinkChannelTests {
+    @Test func theKernelTellsWhatAConnectionHasSent() async throws {
+        let group = MultiThreadedEventLoopGroup.singleton
+        let server = try await ServerBootstrap(group: group).bind(host: "127.0.0.1", port: 0).get()
+        let client = try await ClientBootstrap(group: group).connect(to: try #require(server.localAddress)).get()
+        func counts() async throws -> TCPSentBytes? { try await client.eventLoop.submit { LinkChannel.sentBytes(of: client) }.get() }
+        #expect(try await counts() == TCPSentBytes())
+        try await client.writeAndFlush(ByteBuffer(repeating: 1, count: 12_345))
+        #expect(try await counts() == TCPSentBytes(all: 12_345, again: 0))
+        try await client.close()
+        try await server.close()
+    }
+
     /// TCP_NODELAY has the number that SO_DEBUG has on another level, which only a privileged process may set.
     @Test func aFrameDoesNotWaitForAnAcknowledgement() async throws {
         let group = MultiThreadedEventLoopGroup.singleton

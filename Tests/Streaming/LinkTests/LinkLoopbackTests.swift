@@ -263,6 +263,23 @@ import Testing
         try await lab.stop()
     }
 
+    @Test("connections that say nothing, all from one address, leave room to those from others")
+    func strangersOfOneAddress() async throws {
+        let lab = try await Lab()
+        func connect(from address: String) async throws -> any Channel {
+            try await ClientBootstrap(group: lab.eventLoop).bind(to: try SocketAddress(ipAddress: address, port: 0))
+                .connect(host: "127.0.0.1", port: lab.port).get()
+        }
+        var silent: [any Channel] = []
+        for _ in 0..<LinkListener.maximumUnauthenticatedOfAddress { silent.append(try await connect(from: "127.0.0.2")) }
+        try await connect(from: "127.0.0.2").closeFuture.get()
+        try await lab.run { try $0.dial(lab.port) }
+        #expect(try await lab.eventually { $0.endpoint.isConnected })
+        #expect(silent.allSatisfy(\.isActive))
+        for channel in silent { try await channel.close() }
+        try await lab.stop()
+    }
+
     @Test func aLongAnswerAndShortOnesShareALoopback() async throws {
         let lab = try await Lab()
         try await lab.run { try $0.dial(lab.port) }
