@@ -206,10 +206,10 @@ public struct Link: Codable, Sendable, Equatable {
     public var traffic: [Traffic]
     /// How many times the link came up again since the edge started.
     public var reconnects: Int
-    /// How many of its connections were lost since the edge started: the link goes on over the others.
-    public var connectionsLost: Int
-    /// How the line is.
-    public var line: Line
+    /// How many of its connections were lost since the edge started: the link goes on over the others. Nil of an edge of an earlier version.
+    public var connectionsLost: Int?
+    /// How the line is; nil of an edge of an earlier version.
+    public var line: Line?
     /// When the link entered its present state.
     public var since: Date
     /// What this edge sends at most, and when.
@@ -224,7 +224,7 @@ public struct Link: Codable, Sendable, Equatable {
     public init(
         peer: String, state: State, connections: Int = 0, roundTripMilliseconds: Double? = nil,
         baseRoundTripMilliseconds: Double? = nil,
-        lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, connectionsLost: Int = 0, line: Line = Line(), since: Date,
+        lastError: String? = nil, traffic: [Traffic] = [], reconnects: Int = 0, connectionsLost: Int? = nil, line: Line? = nil, since: Date,
         shaping: LinkShaping = LinkShaping(),
         ratesInForce: LinkRates = LinkRates(), congestionControls: [String] = [], deduplication: Deduplication? = nil
     ) {

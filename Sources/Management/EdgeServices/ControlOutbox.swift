@@ -17,7 +17,10 @@ struct ControlOutbox {
     /// - Returns: false when the message is lost.
     mutating func send(_ message: LinkMessage, via hand: (LinkMessage) -> Bool) -> Bool {
         if messages.isEmpty, hand(message) { return true }
-        guard byteCount + message.encodedBytes <= Self.byteCountMax else { return false }
+        // What the link never takes must not stand before the others.
+        guard message.encodedBytes <= LinkLimits.controlMessageBytes, byteCount + message.encodedBytes <= Self.byteCountMax else {
+            return false
+        }
         byteCount += message.encodedBytes
         messages.append(message)
         return true

@@ -69,12 +69,12 @@ enum LinkReport {
                     value: Double(link.connections)),
                 MetricSample(
                     "causeway_link_connections_lost_total", help: "Connections that were lost.", kind: .counter,
-                    labels: [("peer", link.peer)], value: Double(link.connectionsLost)),
+                    labels: [("peer", link.peer)], value: Double(link.connectionsLost ?? 0)),
                 MetricSample(
                     "causeway_link_reconnects_total", help: "How many times the link came up again.", kind: .counter,
                     labels: [("peer", link.peer)], value: Double(link.reconnects)),
             ]
-            samples += metrics(of: link.line, peer: link.peer)
+            if let line = link.line { samples += metrics(of: line, peer: link.peer) }
             if let milliseconds = link.roundTripMilliseconds {
                 samples.append(
                     MetricSample(

@@ -111,7 +111,7 @@ final class PeerLink: LinkDelegate {
         }
     }
 
-    /// Tells the peer something that has no answer. It is lost when the link is down: the next session starts with the calls anyway.
+    /// Tells the peer something that has no answer. It is lost with the session: the next one starts with the calls anyway.
     func notify(_ method: String) { say(.notice(method: method, body: ByteBuffer())) }
 
     private func say(_ message: LinkMessage) {

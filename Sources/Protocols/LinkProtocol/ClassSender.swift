@@ -41,6 +41,8 @@ final class ClassSender {
     private var bulkQueue = Deque<QueuedFrame>()
     private var queuedPlainBytes = 0
     private var queuedBulkBytes = 0
+    /// Frames of `queue` that somebody waits for, one by one.
+    private var queuedCalls = 0
     /// The cost of frames that are on their way or wait to be sent again.
     private(set) var unacknowledgedBytes = 0
     private var again = Deque<UInt64>()
@@ -139,6 +141,7 @@ final class ClassSender {
             bulkQueue.append(frame)
         } else {
             queuedPlainBytes += frame.bytes.readableBytes
+            if !frame.isBulk { queuedCalls += 1 }
             queue.append(frame)
         }
     }
@@ -157,8 +160,8 @@ final class ClassSender {
         return frame.bytes.readableBytes
     }
 
-    /// The frame that `head` spoke of is a call's, or one that is sent again in the class of calls.
-    func isHeadCall(_ lane: Lane) -> Bool { lane == .control && (!again.isEmpty || queue.first?.isBulk != true) }
+    /// In the class of calls: the frame that `head` spoke of is a call's, or a call is behind it, or it is sent again.
+    func isHeadCall(_ lane: Lane) -> Bool { lane == .control && (!again.isEmpty || queuedCalls > 0) }
 
     /// Takes the frame that `head` spoke of. Of one that is sent again the volume is not known any more.
     func take(_ lane: Lane, on connection: ConnectionIdentifier, inFlight: Int, now: NIODeadline) -> QueuedFrame? {
@@ -175,6 +178,7 @@ final class ClassSender {
         frame.bytes.setInteger(nextSequence, at: frame.bytes.readerIndex + FrameHeader.byteCount - 8)
         let cost = frame.bytes.readableBytes
         if lane == .bulkDemand { queuedBulkBytes -= cost } else { queuedPlainBytes -= cost }
+        if lane != .bulkDemand, !frame.isBulk { queuedCalls -= 1 }
         unacknowledgedBytes += cost
         spentCredit &+= UInt64(cost)
         sent.append(

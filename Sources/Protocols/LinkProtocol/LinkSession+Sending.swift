@@ -95,15 +95,16 @@ extension LinkSession {
             guard let byteCount = senders[Int(lane.trafficClass.rawValue)].head(lane),
                 bestConnection(for: lane, byteCount: byteCount) != nil
             else { return nil }
-            if lane == .urgentDemand {
-                isAnswerWaiting = true
-            } else {
+            if lane != .urgentDemand {
                 if normal == nil { normal = window.verdict(isUrgent: false, now: now) }
                 // Short answers may keep the window more than full. The floor of a lane is its due all the same.
                 guard normal == .send || isAnswerWaiting && scheduler.hasEarned(lane, byteCount: byteCount) else { return nil }
             }
             let isCall = senders[Int(lane.trafficClass.rawValue)].isHeadCall(lane)
-            guard let due = shaper.due(lane.trafficClass, isCall: isCall, now: now) else { return byteCount }
+            guard let due = shaper.due(lane.trafficClass, isCall: isCall, now: now) else {
+                if lane == .urgentDemand { isAnswerWaiting = true }
+                return byteCount
+            }
             shapedUntil = shapedUntil.map { min($0, due) } ?? due
             return nil
         }

@@ -2,7 +2,7 @@ import Blocks
 import NIOCore
 
 /// What one end of a link sends at most, on the line (X6). Nil is no limit. Acknowledgements, pings and calls are never held; bulk in the class of
-/// calls is, and calls behind it, of which there is little.
+/// calls is, while no call is behind it.
 public struct LinkShape: Equatable, Sendable {
     /// The lowest limit, in bytes a second: below it a frame takes seconds.
     public static let bytesPerSecondMin: UInt64 = 8 * 1024

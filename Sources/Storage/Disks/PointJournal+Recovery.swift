@@ -189,22 +189,32 @@ extension PointJournal {
                 // An error that may pass must not cost what is kept.
                 return result.failure.map { completion(.failure(PointJournalError(journal: $0))) } ?? ()
             }
-            file.read(at: 0, byteCount: PointHeader.byteCountMax) { [self] read in
-                file.size { [self] size in
-                    file.close()
-                    guard case .success(let bytes) = read, case .success(let size) = size else {
-                        return completion(.failure(.journal("`\(PointFormat.undoFileName(point))` can't be read")))
-                    }
-                    guard let header = PointHeader(bytes), isUndo(header, of: point) else {
-                        if point > record.position.applied { damagedUndo = point }
-                        return done()
-                    }
-                    undos.prepend(
-                        UndoFile(
-                            point: point, byteCount: size, leftAtMilliseconds: header.leftAtMilliseconds ?? 0,
-                            attributes: header.attributes))
-                    undoBytes += size
-                    findUndos(points.dropFirst(), leftOver, completion)
+            readUndoHeader(of: file) { [self] found in
+                file.close()
+                guard let (bytes, size) = found else {
+                    return completion(.failure(.journal("`\(PointFormat.undoFileName(point))` can't be read")))
+                }
+                guard let header = PointHeader(bytes), isUndo(header, of: point) else {
+                    if point > record.position.applied { damagedUndo = point }
+                    return done()
+                }
+                undos.prepend(
+                    UndoFile(
+                        point: point, byteCount: size, leftAtMilliseconds: header.leftAtMilliseconds ?? 0, attributes: header.attributes))
+                undoBytes += size
+                findUndos(points.dropFirst(), leftOver, completion)
+            }
+        }
+    }
+
+    /// The beginning of a file as the medium has it, and its size: the point behind it is applied because it is there.
+    private func readUndoHeader(of file: Directory.File, completion: @escaping ((ByteBuffer, UInt64)?) -> Void) {
+        file.synchronizeAndForget { synchronized in
+            guard case .success = synchronized else { return completion(nil) }
+            file.read(at: 0, byteCount: PointHeader.byteCountMax) { read in
+                file.size { size in
+                    guard case .success(let bytes) = read, case .success(let size) = size else { return completion(nil) }
+                    completion((bytes, size))
                 }
             }
         }

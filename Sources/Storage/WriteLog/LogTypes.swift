@@ -123,6 +123,9 @@ public struct LogSegment {
         self.range = range
         self.content = content
     }
+
+    /// The point that its bytes belong to; nil when there are none.
+    public var point: PointNumber? { if case .data(let location) = content { location.extent.batch.epoch } else { nil } }
 }
 
 /// What a run of sectors in the log holds.

@@ -35,6 +35,15 @@ enum LinkChannel {
 struct TCPSentBytes: Equatable {
     var all: UInt64 = 0
     var again: UInt64 = 0
+
+    /// What was sent for the first time. A segment that is sent again counts as that before it counts as sent.
+    var first: UInt64 { all > again ? all - again : 0 }
+
+    /// Adds what has come since the counts were `before`.
+    mutating func add(_ now: TCPSentBytes, since before: TCPSentBytes) {
+        all += now.all > before.all ? now.all - before.all : 0
+        again += now.again > before.again ? now.again - before.again : 0
+    }
 }
 
 /// What the kernel says of a connection (`struct tcp_info`), as far as the two counters at its end that are of use here; they came with Linux 4.19,

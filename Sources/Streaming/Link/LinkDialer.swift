@@ -119,12 +119,14 @@ public final class LinkDialer {
         else {
             throw Refusal(text: "\(host):\(port) has a certificate of our authority, but is not the edge that it should be")
         }
-        // What was wrong is over; should it come again, it is told again.
-        failure = nil
         let since = NIODeadline.now()
         return endpoint.attach(channel) { [weak self] reason in
             guard let self else { return }
-            if NIODeadline.now() - since >= Self.provenAfter { self.pauses[slot] = Self.firstPauseMilliseconds }
+            if NIODeadline.now() - since >= Self.provenAfter {
+                self.pauses[slot] = Self.firstPauseMilliseconds
+                // What was wrong before is over; should it come again, it is told again.
+                self.failure = nil
+            }
             self.failed(slot, reason ?? "the connection to \(self.host):\(self.port) was lost")
         }
     }

@@ -105,12 +105,11 @@ public final class LinkEndpoint {
         var new = TCPSentBytes()
         for connection in connections.values {
             guard let counts = LinkChannel.sentBytes(of: connection.channel) else { continue }
-            new.all &+= counts.all &- connection.sentBytes.all
-            new.again &+= counts.again &- connection.sentBytes.again
+            new.add(counts, since: connection.sentBytes)
             connection.sentBytes = counts
         }
         retransmittedBytes &+= new.again
-        loss.note(sentBytes: new.all &- new.again, sentAgainBytes: new.again)
+        loss.note(sentBytes: new.first, sentAgainBytes: new.again)
         session.setLossy(loss.isLossy)
         if congestion.note(isLossy: loss.isLossy) { controlCongestion() }
     }

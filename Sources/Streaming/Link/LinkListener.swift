@@ -21,8 +21,9 @@ public protocol LinkListenerDelegate: AnyObject {
 /// Who listens has nothing to do with who names the session: the cloud edge is the initiator of a session also when home dials.
 public final class LinkListener {
     /// Connections that have not proved who they are yet. More are closed at once.
-    public static let maximumUnauthenticated = 128
-    /// And of one address: a stranger leaves room to others, and eight edges behind one address may come at once with eight connections each.
+    public static let maximumUnauthenticated = 256
+    /// And of one address: a single stranger leaves room to others (one with several addresses may not), and eight edges behind one address may come
+    /// at once with eight connections each.
     static let maximumUnauthenticatedOfAddress = 64
     /// How long a connection may take for TLS, and then for a join request.
     static let handshakeTimeout = TimeAmount.seconds(10)

@@ -20,7 +20,8 @@ public final class TunnelEnd {
     static let listenPause = TimeAmount.seconds(5)
     /// What the kernel keeps of a connection that is not read.
     static let receiveBufferBytes: SocketOptionValue = 64 << 10
-    /// A connection whose machine is gone ends after five minutes of silence and four questions (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
+    /// A connection whose machine is gone ends after seven minutes: five of silence and four questions, half a minute apart (TCP_KEEPIDLE,
+    /// TCP_KEEPINTVL and TCP_KEEPCNT).
     static let keepAlive: [(option: CInt, value: SocketOptionValue)] = [(4, 300), (5, 30), (6, 4)]
     /// What is read of a connection at once.
     static let readBytes = 32 << 10

@@ -63,7 +63,7 @@ extension Volume {
     }
 
     /// The oldest unsent write is much older than the recovery point objective.
-    public var isUnsentLate: Bool { unsentAgeWatch.isLate }
+    public var isUnsentLate: Bool { refusal == nil && unsentAgeWatch.isLate }
 
     /// Tells the owner when the file system under the log stands in the way, in which way, and when it does no more.
     private func watchObstacle(now: NIODeadline) {

@@ -99,8 +99,8 @@ extension Volume {
             switch result {
             case .success(let data): operation.fill(segment.range, from: data, sourceOffset: 0)
             case .failure(let error):
-                // What was written last is nowhere else: nothing goes on beside a damaged copy of it as if nothing were.
-                if case .corrupt = error { _ = deviceError(error) }
+                // What is not home is nowhere else: nothing goes on beside a damaged copy of it as if nothing were.
+                if case .corrupt = error, segment.point.map({ $0 > points.received }) ?? true { _ = deviceError(error) }
                 operation.fail(.medium("the write log of volume \(identifier) could not give \(segment.range) back: \(error)"))
             }
         }

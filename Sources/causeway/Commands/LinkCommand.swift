@@ -30,7 +30,7 @@ struct LinkCommand: AsyncParsableCommand {
         for link in links {
             table.add(
                 link.peer, link.state.rawValue, Human.ago(link.since), String(link.connections),
-                Human.milliseconds(link.roundTripMilliseconds), Human.percent(link.line.lossShare),
+                Human.milliseconds(link.roundTripMilliseconds), link.line.map { Human.percent($0.lossShare) },
                 Human.bytes(link.traffic.reduce(0) { $0 &+ $1.sentWireBytes }),
                 Human.bytes(link.traffic.reduce(0) { $0 &+ $1.receivedWireBytes }), String(link.reconnects), link.lastError)
         }

@@ -54,10 +54,12 @@ import Testing
     @Test func itTakesNoMoreThanItsLimit() {
         let bench = Bench()
         var count = 0
-        while bench.send(reply(UInt64(count), byteCount: 1 << 20)) { count += 1 }
-        #expect(count == 3)
-        bench.makeRoom(3)
-        #expect(bench.send(reply(9, byteCount: 1 << 20)))
+        let byteCount = LinkLimits.controlMessageBytes - 64
+        while bench.send(reply(UInt64(count), byteCount: byteCount)) { count += 1 }
+        #expect(count == 4)
+        bench.makeRoom(4)
+        #expect(!bench.send(reply(8, byteCount: byteCount + 64)), "the link would never take it")
+        #expect(bench.send(reply(9, byteCount: byteCount)))
     }
 
     @Test func anAnswerThatIsTooLongBecomesAProblem() throws {

@@ -315,7 +315,7 @@ enum Samples {
         ("LinkChange", LinkChange(rates: rates, schedule: shaping.schedule, remove: [period], append: shaping.schedule)),
         ("LinkSchedulePeriod", period), ("LinkShaping", shaping), ("LinkRates", rates),
         ("LinkScheduleEntry", shaping.schedule[0]), ("LinkPage", Page(items: [link], next: "n")), ("LinkTraffic", link.traffic[0]),
-        ("LinkDeduplication", Link.Deduplication(referredBytes: 1)), ("LinkLine", link.line),
+        ("LinkDeduplication", Link.Deduplication(referredBytes: 1)), ("LinkLine", link.line ?? .init()),
         ("LinkHistory", history), ("LinkSample", history.samples[0]),
         ("Disk", disk),
         ("DiskPage", Page(items: [disk], next: "n")),

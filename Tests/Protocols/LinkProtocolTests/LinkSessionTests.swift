@@ -122,6 +122,29 @@ import Testing
         #expect(ends.methods(.acceptor).count == accepted)
     }
 
+    @Test("before it is granted more, a class sends no more than a receiver of any version takes, and bulk leaves a quarter of that")
+    func creditBeforeGrant() throws {
+        let sender = ClassSender(.demand)
+        let now = NIODeadline.uptimeNanoseconds(1)
+        func send(_ lane: Lane) -> Int {
+            var byteCount = 0
+            while sender.enqueue(
+                .readData(read: 0, offset: 0, data: ByteBuffer(repeating: 1, count: 16_000)), isBulk: lane == .bulkDemand, of: nil),
+                let cost = sender.head(lane), sender.take(lane, on: ConnectionIdentifier(1), inFlight: 0, now: now) != nil
+            { byteCount += cost }
+            return byteCount
+        }
+        let bulk = send(.bulkDemand)
+        #expect(bulk <= 6 << 20 && bulk > 6 << 20 - 20_000, "\(bulk)")
+        let all = bulk + send(.urgentDemand)
+        #expect(all <= 8 << 20 && all > 8 << 20 - 20_000, "\(all)")
+        // A receiver of an earlier version grants as much again as it has passed on, and bulk goes on.
+        try sender.acknowledge(
+            ClassPosition(trafficClass: .demand, next: sender.nextSequence, credit: UInt64(all + 8 << 20), arrived: [])
+        ) { _ in }
+        #expect(send(.bulkDemand) > 6 << 20 - 40_000)
+    }
+
     @Test("long answers hear of room although short ones keep their own queue more than half full")
     func bulkBesideShortAnswers() {
         let line = SimulatedLine(SimulatedLine.Shape(rate: 12.5e6, roundTrip: .milliseconds(5), queue: .milliseconds(40)), seed: 1)

@@ -163,6 +163,27 @@ import Testing
         #expect(try #require(answered) - asked < .milliseconds(300))
     }
 
+    @Test("a call does not wait for what a limit holds of a tunnel, nor for reads that take all of the limit")
+    func callBehindTunnel() throws {
+        let load = Self.load([])
+        load.line.run(for: .seconds(1))
+        load.home.setShape(LinkShape(bytesPerSecond: 50_000), now: load.line.now)
+        for _ in 0..<100 {
+            #expect(load.home.enqueue(.readData(read: 0, offset: 0, data: ByteBuffer(repeating: 1, count: 4_096)), .demand))
+        }
+        while load.home.enqueue(.notice(method: "x", body: ByteBuffer(repeating: 1, count: 8_000)), .control, isBulk: true) {}
+        load.line.run(for: .seconds(1))
+        var isAnswered = false
+        let heard = load.line.onAction
+        load.line.onAction = { end, action in
+            heard(end, action)
+            if case (.initiator, .deliver(.reply, _)) = (end, action) { isAnswered = true }
+        }
+        #expect(load.home.enqueue(.reply(call: 1, status: 200, body: ByteBuffer()), .control))
+        load.line.run(for: .milliseconds(200)) { isAnswered }
+        #expect(isAnswered)
+    }
+
     /// What is owed at a high rate does not take minutes at a low one.
     @Test func aLowerLimitDoesNotInheritADebtInBytes() throws {
         let load = Self.load([.writeBehind])

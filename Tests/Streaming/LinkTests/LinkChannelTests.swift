@@ -18,6 +18,16 @@ struct LinkChannelTests {
         try await server.close()
     }
 
+    @Test func countsThatDisagreeForAMomentAreNoHugeOnes() {
+        var new = TCPSentBytes()
+        new.add(TCPSentBytes(all: 100, again: 1_500), since: TCPSentBytes(all: 100, again: 52))
+        #expect(new == TCPSentBytes(all: 0, again: 1_448) && new.first == 0)
+        new.add(TCPSentBytes(all: 90, again: 50), since: TCPSentBytes(all: 100, again: 52))
+        #expect(new == TCPSentBytes(all: 0, again: 1_448))
+        new.add(TCPSentBytes(all: 5_000, again: 0), since: TCPSentBytes())
+        #expect(new.first == 5_000 - 1_448)
+    }
+
     /// TCP_NODELAY has the number that SO_DEBUG has on another level, which only a privileged process may set.
     @Test func aFrameDoesNotWaitForAnAcknowledgement() async throws {
         let group = MultiThreadedEventLoopGroup.singleton

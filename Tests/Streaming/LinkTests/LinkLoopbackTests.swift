@@ -275,7 +275,7 @@ import Testing
         try await connect(from: "127.0.0.2").closeFuture.get()
         try await lab.run { try $0.dial(lab.port) }
         #expect(try await lab.eventually { $0.endpoint.isConnected })
-        #expect(silent.allSatisfy(\.isActive))
+        for channel in silent { #expect(channel.isActive) }
         for channel in silent { try await channel.close() }
         try await lab.stop()
     }
