@@ -13,21 +13,6 @@ import Volumes
 import WriteLog
 
 extension CloudPlane {
-    /// What an operator does about a write log that does not open.
-    static func remedy(for error: WriteLogError) -> String {
-        switch error {
-        case .wrongKey, .missingKey:
-            "put back the newest copy of home's `state.sqlite`, which has the key; or export what opens with `causeway recover export` and a key "
-                + "that was exported, then detach the volume with --force"
-        case .corrupt:
-            "`causeway recover verify` shows what is whole, and `causeway recover export --through` brings out what is before the damage; then "
-                + "detach the volume with --force and attach it anew"
-        case .foreign: "put the state directory of this edge back: its parts belong to different copies"
-        case .noSpace, .file: "free space or mend the disk under the state directory, then restart this edge"
-        case .tooLarge, .cipher, .closed: "look at this edge's log; if it does not help, report this with the log"
-        }
-    }
-
     /// Reads the reservations of a granted volume, then opens its log, then the volume at home, then its target.
     func open(
         _ grant: VolumeGrant, identifier: VolumeIdentifier, secrets: VolumeSecrets, directory: OpenDirectory, logSize: LogSize,
@@ -80,6 +65,21 @@ extension CloudPlane {
                         logSize: logSize, cache: cache, policy: policy, reservations: reservations, completion: completion)
                 }
             }
+        }
+    }
+
+    /// What an operator does about a write log that does not open.
+    static func remedy(for error: WriteLogError) -> String {
+        switch error {
+        case .wrongKey, .missingKey:
+            "put back the newest copy of home's `state.sqlite`, which has the key; or export what opens with `causeway recover export` and a key "
+                + "that was exported, then detach the volume with --force"
+        case .corrupt:
+            "`causeway recover verify` shows what is whole, and `causeway recover export --through` brings out what is before the damage; then "
+                + "detach the volume with --force and attach it anew"
+        case .foreign: "put the state directory of this edge back: its parts belong to different copies"
+        case .noSpace, .file: "free space or mend the disk under the state directory, then restart this edge"
+        case .tooLarge, .cipher, .closed: "look at this edge's log; if it does not help, report this with the log"
         }
     }
 

@@ -140,10 +140,7 @@ extension Volume {
         case .closed: return refusal ?? .stopped("the volume is closed")
         case .tooLarge: return .outOfRange
         default:
-            let reason = "the cloud-only disk of volume \(identifier) failed: \(error.text)"
-            stop(.stopped(reason), error: .stopped(reason))
-            onEvent(.stopped(reason))
-            return .medium(reason)
+            return stopItself("the cloud-only disk of volume \(identifier) failed: \(error.text)")
         }
     }
 

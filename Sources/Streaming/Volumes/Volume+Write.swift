@@ -141,12 +141,17 @@ extension Volume {
         case .closed: return refusal ?? .stopped("the volume is closed")
         case .tooLarge: return .outOfRange
         default:
-            let reason = "the write log of volume \(identifier) failed: \(error)"
-            if refusal == nil {
-                stop(.stopped(reason), error: .stopped(reason))
-                onEvent(.stopped(reason))
-            }
-            return .medium(reason)
+            return stopItself("the write log of volume \(identifier) failed: \(error)")
         }
+    }
+
+    /// Stops the volume and tells the owner, once.
+    /// - Returns: what a machine is told whose operation shows what is wrong.
+    func stopItself(_ reason: String) -> BlockDeviceError {
+        if refusal == nil {
+            stop(.stopped(reason), error: .stopped(reason))
+            onEvent(.stopped(reason))
+        }
+        return .medium(reason)
     }
 }
