@@ -27,6 +27,10 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case takesSpareBeforeItIsBlank
     /// Recovery does not take records of zeroes: what was unmapped is there again.
     case forgetsZeroesInRecovery
+    /// What the index takes of memory counts nothing.
+    case ignoresIndexSize
+    /// A rotated key counts as needed no more while files under it are being removed.
+    case forgetsKeysOfReleases
     /// Recovery takes what the page cache has of a log for what is on the medium, after a sync that failed.
     case trustsMemoryAfterFailedSync
 

@@ -150,6 +150,9 @@ final class LogEpoch {
     var isSealed = false
     /// What the seal says of the point; nil for nothing.
     var attributes: PointAttributes?
+    /// The batches of the epoch, those that are overwritten too, and the records in them.
+    private var batchCount = 0
+    private var recordCount = 0
 
     init(number: PointNumber) {
         self.number = number
@@ -157,6 +160,18 @@ final class LogEpoch {
 
     var hasWrites: Bool { firstAppendAt != nil }
     var byteCount: UInt64 { dataSectors * UInt64(BlockGeometry.sectorBytes) }
+
+    /// What the epoch takes of memory.
+    var indexSize: LogIndexSize { LogIndexSize(batches: batchCount, records: recordCount, extents: map.count) }
+
+    /// A batch is the epoch's, with so many records.
+    func countBatch(records: Int) {
+        batchCount += 1
+        recordCount += records
+    }
+
+    /// A batch of the epoch has another record.
+    func countRecord() { recordCount += 1 }
 
     /// Takes a write into the epoch's map.
     func insert(_ range: SectorRange, _ extent: LogExtent, isData: Bool) {

@@ -275,6 +275,7 @@ final class LogRecovery<Directory: StorageDirectory> {
     private func apply(_ batch: LogBatch) -> WriteLogError? {
         let epoch = epochs[epochs.count - 1]
         guard epoch.sealBatch == nil else { return .corrupt("epoch \(epoch.number) goes on behind its seal") }
+        epoch.countBatch(records: batch.records.count)
         for (index, record) in batch.records.enumerated() {
             if isPlanted(.forgetsZeroesInRecovery), record.kind == .zeroes { continue }
             if record.kind == .attributes { continue }

@@ -77,18 +77,30 @@ public struct WriteLogLimits: Sendable {
     /// Beyond it appends wait, unordered, until points are released;
     /// after `failWaiting` they fail.
     public var logBytesMax: UInt64
+    /// How many bytes of the log a byte of its index in memory counts as, so that the index takes at most so small a part of `logBytesMax`.
+    /// Writes of 4 KiB and more fill the log's files first.
+    public var logBytesPerIndexByte: UInt64
     /// The share of `logBytesMax`, in percent, from which on appends are slowed by and by; 100 for never. See `AdmissionPace`.
     public var slowingPercent: Int
     /// A batch that gathers while another is written is closed when it holds this many bytes.
     public var batchBytesMax: Int
 
     public init(
-        unwrittenBytesMax: Int = 32 << 20, logBytesMax: UInt64 = 1 << 30, batchBytesMax: Int = 1 << 20, slowingPercent: Int = 75
+        unwrittenBytesMax: Int = 32 << 20, logBytesMax: UInt64 = 1 << 30, batchBytesMax: Int = 1 << 20, slowingPercent: Int = 75,
+        logBytesPerIndexByte: UInt64 = 8
     ) {
         self.unwrittenBytesMax = unwrittenBytesMax
         self.logBytesMax = logBytesMax
+        self.logBytesPerIndexByte = max(logBytesPerIndexByte, 1)
         self.slowingPercent = min(max(slowingPercent, 0), 100)
         self.batchBytesMax = min(max(batchBytesMax, 4096), LogFormat.batchDataBytesMax / 4)
+    }
+
+    /// What so much memory counts as.
+    func logBytes(ofIndex byteCount: Int) -> UInt64 {
+        if isPlanted(.ignoresIndexSize) { return 0 }
+        let (bytes, overflow) = UInt64(max(byteCount, 0)).multipliedReportingOverflow(by: logBytesPerIndexByte)
+        return overflow ? .max : bytes
     }
 }
 
@@ -157,8 +169,11 @@ public struct LogBacklog: Equatable, Sendable {
 public struct WriteLogStatistics: Equatable, Sendable {
     /// Bytes in files: also of those that wait for an epoch, and the room that files have behind their batches.
     public var fileBytes: UInt64 = 0
-    /// Bytes of writes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`.
+    /// What counts for `WriteLogLimits.logBytesMax`: bytes of writes in files and on their way to them, or what the index stands for when
+    /// that is more.
     public var usedBytes: UInt64 = 0
+    /// What the index takes of memory.
+    public var indexBytes: Int = 0
     /// Bytes of writes in memory that no file holds yet.
     public var unwrittenBytes: Int = 0
     /// When the oldest write that was not released was appended; nil when there is none.

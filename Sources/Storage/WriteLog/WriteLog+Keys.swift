@@ -25,7 +25,8 @@ extension WriteLog {
     /// count nothing: they are not opened, and what they hold can't be.
     public var keyGenerations: Set<KeyGeneration>? {
         if failure != nil || isClosed { return nil }
-        var generations = Set((epochs.flatMap(\.files) + releases.flatMap(\.files) + emptyFiles).map(\.keyGeneration))
+        let leaving = isPlanted(.forgetsKeysOfReleases) ? [] : releases.flatMap(\.files) + emptyFiles
+        var generations = Set((epochs.flatMap(\.files) + leaving).map(\.keyGeneration))
         if let making = fileInTheMaking { generations.insert(making.file.keyGeneration) }
         return generations
     }

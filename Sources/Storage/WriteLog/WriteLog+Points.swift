@@ -54,7 +54,10 @@ extension WriteLog {
         let count = epochs.prefix { $0.isSealed && $0.number <= point }.count
         let released = Array(epochs.prefix(count))
         epochs.removeFirst(count)
-        for epoch in released { forget(epoch) }
+        for epoch in released {
+            epochsIndexBytes -= epoch.indexSize.byteCount
+            forget(epoch)
+        }
         let files = released.flatMap(\.files)
         releases.append((point, files, completion))
         removeReleased()

@@ -18,16 +18,16 @@ struct OpenedFile {
 extension WriteLog {
     // MARK: Accounts
 
-    /// What the log's files may take beyond headers and batches, while those have `usedBytes`.
-    private func idleBytesMax(usedBytes: UInt64) -> UInt64 {
+    /// What the log's files may take beyond headers and batches, while those have `heldBytes`.
+    private func idleBytesMax(heldBytes: UInt64) -> UInt64 {
         if givesAllBack || writing.obstacle == .noSpace { return 0 }
-        return min(limits.logBytesMax / 4, (limits.logBytesMax - min(usedBytes, limits.logBytesMax)) / 2)
+        return min(limits.logBytesMax / 4, (limits.logBytesMax - min(heldBytes, limits.logBytesMax)) / 2)
     }
 
     private var idleBytes: UInt64 { fileBytes - contentBytes }
 
     /// True when files take more beyond their batches than they may.
-    var hasTooMuchRoom: Bool { idleBytes > idleBytesMax(usedBytes: usedBytes) }
+    var hasTooMuchRoom: Bool { idleBytes > idleBytesMax(heldBytes: heldBytes) }
 
     /// Changes what a file of an epoch takes.
     func resize(_ file: LogFile, _ change: () -> Void) {
@@ -77,7 +77,7 @@ extension WriteLog {
         guard !isClosed, !sparesRest, !file.isEmpty else { return false }
         if spares.count >= LogFormat.sparesMax, spares.allSatisfy({ $0.byteCount >= file.byteCount }) { return false }
         let idleAfter = idleBytes - (file.byteCount - file.writeOffset)
-        let room = idleBytesMax(usedBytes: usedBytes - file.writeOffset)
+        let room = idleBytesMax(heldBytes: heldBytes - file.writeOffset)
         return room >= idleAfter && room - idleAfter >= min(file.byteCount, LogFormat.spareBytesMin)
     }
 
@@ -191,7 +191,7 @@ extension WriteLog {
 
     /// Starts to give something back when there is too much; false when there is not, or nothing that can be given.
     private func giveBackExcess() -> Bool {
-        let (idle, bound) = (idleBytes, idleBytesMax(usedBytes: usedBytes))
+        let (idle, bound) = (idleBytes, idleBytesMax(heldBytes: heldBytes))
         let excess = idle - min(idle, bound)
         // The smallest has the least to save.
         let smallest = spares.min { ($0.state == .spoilt ? 0 : 1, $0.byteCount) < ($1.state == .spoilt ? 0 : 1, $1.byteCount) }

@@ -82,7 +82,7 @@ extension WriteLog {
         let bounds = LogFormat.bytesAhead
         let ahead = min(max(Int(clamping: file.writeOffset), bounds.lowerBound), bounds.upperBound)
         // Not where room is short: the zeroes take it until the epoch is sealed.
-        return usedBytes + UInt64(ahead) <= limits.logBytesMax / 2 ? ahead : 0
+        return heldBytes + UInt64(ahead) <= limits.logBytesMax / 2 ? ahead : 0
     }
 
     /// Has another thread write a batch, and `ahead` bytes of zeroes behind it. False, for it is in flight then.

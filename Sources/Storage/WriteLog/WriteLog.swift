@@ -105,6 +105,8 @@ public final class WriteLog<Directory: StorageDirectory> {
     /// that the files have already; see WriteLog+Spares.swift.
     var fileBytes: UInt64
     var contentBytes: UInt64
+    /// What the index takes of memory, but for `map`.
+    var epochsIndexBytes: Int
     /// Files without an epoch, which the next ones take.
     var spares: [LogSpare]
     var spareNumber: UInt64
@@ -141,6 +143,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         epochs = state.epochs
         map = state.map
         contentBytes = state.epochs.reduce(0) { $0 + $1.contentBytes }
+        epochsIndexBytes = state.epochs.reduce(0) { $0 + $1.indexSize.byteCount }
         fileBytes = state.epochs.reduce(0) { $0 + $1.fileBytes } + state.spares.reduce(0) { $0 + $1.byteCount }
         spares = state.spares
         spareNumber = state.spareNumber
@@ -166,19 +169,26 @@ public final class WriteLog<Directory: StorageDirectory> {
     public var obstacle: LogObstacle? { writing.obstacle ?? removing.obstacle }
 
     /// True while appends wait for room within the log's bound.
-    public var isFull: Bool { held.first.map { !hasFileRoom(for: fileCost(of: $0)) } ?? false }
+    public var isFull: Bool { held.first.map { !hasLogRoom(for: fileCost(of: $0)) } ?? false }
 
     /// True when only a seal brings room: the log is full, or it is half full and the epoch that gathers holds a sixteenth of it.
     /// Room comes back a point at a time; in smaller steps writers that are slowed for it go on more evenly.
     public var wantsSeal: Bool {
         guard failure == nil, current.hasWrites else { return false }
         if isFull && writing.obstacle == nil { return true }
-        return usedBytes >= limits.logBytesMax / 2 && current.contentBytes >= limits.logBytesMax / 16
+        let gathered = max(current.contentBytes, limits.logBytes(ofIndex: current.indexSize.byteCount))
+        return usedBytes >= limits.logBytesMax / 2 && gathered >= limits.logBytesMax / 16
     }
 
-    /// Bytes of writes in files and on their way to them: what counts for `WriteLogLimits.logBytesMax`. Room that the files have
-    /// beyond that does not, for it is given back before writers want it.
-    public var usedBytes: UInt64 { contentBytes + UInt64(unwrittenBytes) }
+    /// What counts for `WriteLogLimits.logBytesMax`: `heldBytes`, or what the index in memory stands for when that is more.
+    public var usedBytes: UInt64 { max(heldBytes, limits.logBytes(ofIndex: indexBytes)) }
+
+    /// Bytes of writes in files and on their way to them. Room that the files have beyond that does not count, for it is given back before
+    /// writers want it.
+    var heldBytes: UInt64 { contentBytes + UInt64(unwrittenBytes) }
+
+    /// What the log's index takes of memory; see LogIndexSize.swift.
+    public var indexBytes: Int { epochsIndexBytes + map.count * LogIndexSize.extentBytes }
 
     /// What the log has done and holds.
     public var statistics: WriteLogStatistics {
@@ -186,6 +196,7 @@ public final class WriteLog<Directory: StorageDirectory> {
         statistics.fileBytes = fileBytes
         statistics.usedBytes = usedBytes
         statistics.unwrittenBytes = unwrittenBytes
+        statistics.indexBytes = indexBytes
         statistics.oldestAppendAt = epochs.first { $0.hasWrites }?.firstAppendAt
         statistics.appendedBytes = appendedBytes
         statistics.syncs = syncs
@@ -273,11 +284,13 @@ public final class WriteLog<Directory: StorageDirectory> {
         let byteCount = append.data?.readableBytes ?? 0
         // A write alone always has memory: it has arrived.
         let hasMemory = unwrittenBytes == 0 || unwrittenBytes + byteCount <= limits.unwrittenBytesMax
-        return hasMemory && writing.obstacle == nil && hasFileRoom(for: fileCost(of: append))
+        return hasMemory && writing.obstacle == nil && hasLogRoom(for: fileCost(of: append))
     }
 
-    private func hasFileRoom(for cost: UInt64) -> Bool {
-        usedBytes + cost + UInt64(LogFormat.headerBytes) <= limits.logBytesMax
+    /// True when there is room for a write of this cost in the files, and in the index for one of any.
+    private func hasLogRoom(for cost: UInt64) -> Bool {
+        heldBytes + cost + UInt64(LogFormat.headerBytes) <= limits.logBytesMax
+            && limits.logBytes(ofIndex: indexBytes + LogIndexSize.writeBytesMax) <= limits.logBytesMax
     }
 
     /// Gives the append its place in the journal and in the maps, in that order.
@@ -286,7 +299,10 @@ public final class WriteLog<Directory: StorageDirectory> {
         let before = batch.isEmpty ? 0 : batch.byteCount
         let extent = batch.add(append.kind, start: append.range.start, count: append.range.count, data: append.data)
         let epoch = current
-        epoch.insert(append.range, extent, isData: append.data != nil)
+        changeIndex(of: epoch) {
+            epoch.countRecord()
+            epoch.insert(append.range, extent, isData: append.data != nil)
+        }
         map.insert(append.range, extent)
         if epoch.firstAppendAt == nil { epoch.firstAppendAt = append.now }
         let byteCount = append.data?.readableBytes ?? 0
@@ -303,9 +319,17 @@ public final class WriteLog<Directory: StorageDirectory> {
         if let gathering { return gathering }
         let batch = LogBatch(epoch: current.number, sequence: nextSequence)
         if current.firstBatch == nil { current.firstBatch = nextSequence }
+        changeIndex(of: current) { current.countBatch(records: 0) }
         nextSequence += 1
         gathering = batch
         return batch
+    }
+
+    /// Changes what an epoch has in memory.
+    func changeIndex(of epoch: LogEpoch, _ change: () -> Void) {
+        let before = epoch.indexSize.byteCount
+        change()
+        epochsIndexBytes += epoch.indexSize.byteCount - before
     }
 
     /// Sends the batch that gathers on its way.

@@ -20,7 +20,18 @@ public struct LogFill: Equatable, Sendable {
     public let isSlowing: Bool
 }
 
+/// What a volume's write log has in memory.
+public struct LogMemory: Equatable, Sendable {
+    /// Bytes of writes that no file holds yet; see `WriteLogLimits.unwrittenBytesMax`.
+    public let unwrittenBytes: Int
+    /// Bytes of its index; see `WriteLogLimits.logBytesPerIndexByte`.
+    public let indexBytes: Int
+}
+
 extension Volume {
+    /// What the write log has in memory now.
+    public var logMemory: LogMemory { LogMemory(unwrittenBytes: log.statistics.unwrittenBytes, indexBytes: log.indexBytes) }
+
     /// How full the write log is now.
     public var logFill: LogFill {
         let (statistics, now) = (log.statistics, clock())

@@ -117,9 +117,18 @@ final class CloudProcess {
     func forgetInCache(_ volume: SimulatedVolume, changesKey: Bool) {
         guard let cache, !cache.isUnusable, let served = volumes.first(where: { $0.volume === volume && !$0.isFenced }), served.core != nil
         else { return }
-        if changesKey { volume.cacheGeneration += 1 } else { cache.detach(volume: volume.identifier) }
-        cache.attach(volume: volume.identifier, key: volume.key, generation: volume.cacheGeneration)
         world.tally.forgotten += 1
+        if changesKey { return volume.rotateKey() }
+        cache.detach(volume: volume.identifier)
+        cache.attach(volume: volume.identifier, key: volume.keys.all.newestKey, generation: volume.keys.all.newest)
+    }
+
+    /// A volume that another edge has by now is served here no more, and what the cache has of it is gone.
+    func forgetShredded(_ volume: SimulatedVolume) {
+        for served in volumes where served.volume === volume && served.isFenced { served.die() }
+        volumes.removeAll { $0.volume === volume && $0.isFenced }
+        cache?.detach(volume: volume.identifier)
+        checkCache()
     }
 
     private func start(_ cache: SecureCache<SimulatedDirectory>) {
@@ -181,7 +190,7 @@ final class CloudProcess {
     /// The cache, which knows the volume from now on.
     func cache(for volume: SimulatedVolume) -> SecureCache<SimulatedDirectory> {
         guard let cache else { preconditionFailure("a volume is served when the cache is open") }
-        cache.attach(volume: volume.identifier, key: volume.key, generation: volume.cacheGeneration)
+        cache.attach(volume: volume.identifier, key: volume.keys.all.newestKey, generation: volume.keys.all.newest)
         return cache
     }
 

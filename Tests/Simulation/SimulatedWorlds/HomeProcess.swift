@@ -19,12 +19,14 @@ final class HomeProcess {
     private let blocks: [PeerBlocks]
     /// What the disks are read through: none, or from very few blocks to more than there are.
     let readCache: ReadCache?
+    private let readCacheBytesMax: Int
 
     init(world: World) {
         self.world = world
         sessions = world.edges.map { _ in 0 }
         blocks = SentBlocks(byteCount: 4 << 10).map { table in world.edges.map { PeerBlocks(table: table, salt: UInt64($0.number)) } } ?? []
         let kept = [0, 16 << 10, 128 << 10, 2 << 20][Int(world.scheduler.random.below(4))]
+        readCacheBytesMax = kept
         readCache = kept == 0 ? nil : ReadCache(byteCount: kept)
         ends = world.edges.map { _ in LinkEnd(role: .acceptor, scheduler: world.scheduler) }
         disks = world.volumes.map { HomeDisk($0, ends: ends, readCache: readCache, world: world) }
@@ -41,6 +43,7 @@ final class HomeProcess {
             world.tally.namedInReadsInVain += blocks.statistics.wrongBlocks
         }
         if let readCache {
+            if readCache.statistics.usedBytes > readCacheBytesMax { world.fail("invariant 7: the read cache takes more than it may") }
             world.tally.foundInReadCache += readCache.statistics.foundBlocks
             world.tally.evictedFromReadCache += readCache.statistics.evictedBlocks
         }

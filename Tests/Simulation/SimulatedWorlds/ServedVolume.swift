@@ -21,6 +21,7 @@ final class ServedVolume {
     private var isDead = false
     private var isStopped = false
     private var lastCall = 0
+    private var memoryWatch: LogMemoryWatch?
 
     init(_ volume: SimulatedVolume, process: CloudProcess, world: World) {
         self.volume = volume
@@ -59,9 +60,12 @@ final class ServedVolume {
     }
 
     private func openLog() {
+        var limits = world.logLimits
+        limits.logBytesMax = volume.logBytesMax
+        memoryWatch = LogMemoryWatch(limits: limits)
         WriteLog.open(
             directory: world.edges[edge].machine.directory(volume.logName), volume: volume.identifier,
-            keys: DataKeys(volume.key), limits: world.logLimits, random: world.scheduler.random.source, now: world.scheduler.now,
+            keys: volume.keys.all, limits: limits, random: world.scheduler.random.source, now: world.scheduler.now,
             firstEpoch: volume.firstPoint
         ) { [weak self] result in
             guard let self, !isDead else { return }
@@ -78,7 +82,7 @@ final class ServedVolume {
     private func openDisk(_ log: WriteLog<SimulatedDirectory>) {
         CloudOnlyDisk.open(
             directory: world.edges[edge].machine.directory("\(volume.logName)-cloud-only"), volume: volume.identifier,
-            sectorCount: volume.diskSectorCount, key: volume.key,
+            sectorCount: volume.diskSectorCount, key: volume.keys.first,
             limits: CloudOnlyLimits(journal: world.logLimits, drainBytes: 64 << 10, drainAge: .milliseconds(400)),
             random: world.scheduler.random.source, clock: { [scheduler = world.scheduler] in scheduler.now }
         ) { [weak self] result in
@@ -118,6 +122,8 @@ final class ServedVolume {
         core.onEvent = { [weak self] event in self?.handle(event) }
         core.isAwaitingGroup = process.isGrouped(volume)
         self.core = core
+        // Of keys that came while the log was opened it hears now.
+        useKeys()
         tick()
         process.isReady(self)
     }
@@ -125,7 +131,37 @@ final class ServedVolume {
     private func tick() {
         if isDead { return }
         core?.tick()
+        retireKeys()
+        if let core, !isStopped, let excess = memoryWatch?.excess(in: core) { volume.fail("invariant 7: \(excess)") }
         world.scheduler.schedule(after: .milliseconds(50)) { [weak self] in self?.tick() }
+    }
+
+    /// Tells home of the keys that nothing is sealed under any more. The call takes its time, and this process may be dead by then.
+    private func retireKeys() {
+        guard let core, !isStopped, !isFenced, volume.keys.count > 1, let needed = core.logKeyGenerations else { return }
+        let newest = keysInUse
+        world.scheduler.schedule(microseconds: 0...300_000) { [volume, edge] in
+            if volume.edge == edge { volume.keys.retire(before: newest, needed: needed) }
+        }
+    }
+
+    /// The newest key that this process knows of.
+    private(set) var keysInUse: KeyGeneration = 0
+
+    /// Takes over the keys as they are at home.
+    func useKeys() {
+        guard let core, !isStopped, !isFenced else { return }
+        keysInUse = volume.keys.all.newest
+        core.use(volume.keys.all)
+    }
+
+    /// Gives the log another bound, which is kept a while later: an edge that dies before starts with the one that there was.
+    func resizeLog(to byteCount: UInt64) {
+        guard let core, !isStopped, !isFenced else { return }
+        core.resizeLog(to: byteCount)
+        world.scheduler.schedule(microseconds: 0...400_000) { [weak self] in
+            if let self, !isDead { volume.logBytesMax = byteCount }
+        }
     }
 
     private func handle(_ event: VolumeEvent) {

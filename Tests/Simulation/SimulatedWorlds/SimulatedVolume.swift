@@ -13,9 +13,10 @@ final class SimulatedVolume {
     let number: Int
     /// Of the attachment: a group that is given to the other edge has new ones.
     private(set) var identifier: VolumeIdentifier
-    let key: SecretKey
-    /// The generation that the key has for the cache: each stands for another key.
-    var cacheGeneration: KeyGeneration = 1
+    /// Its keys that are not destroyed, and what its cloud-only disk stays under.
+    let keys: SimulatedKeys
+    /// How large its log may become, as the edge has kept it.
+    var logBytesMax: UInt64
     let policy: VolumePolicy
     /// The names of its disk, and of its directories: the journal at home, the log at the cloud edge.
     var diskName: String { "disk-\(number)" }
@@ -70,14 +71,15 @@ final class SimulatedVolume {
         }
     }
 
-    private unowned let world: World
+    unowned let world: World
 
     init(number: Int, pattern: UInt64, origin: [SectorRange], hasRegions: Bool, world: World) throws {
         self.number = number
         self.world = world
         let random = world.scheduler.random
         identifier = VolumeIdentifier(high: 1, low: UInt64(number) + 2)
-        key = try SecretKey([UInt8](repeating: UInt8(number) + 7, count: SecretKey.byteCount))
+        keys = try SimulatedKeys(volume: number, random: SeededRandom(seed: ~world.seed &+ UInt64(number) << 32))
+        logBytesMax = world.logLimits.logBytesMax
         policy = VolumePolicy(
             recoveryPointObjective: .milliseconds(Int64(random.within(50...800))), sealBytes: 32 << 10, readTimeout: .seconds(600),
             writeTimeout: .seconds(600))

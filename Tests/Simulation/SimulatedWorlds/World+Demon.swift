@@ -269,7 +269,8 @@ extension World {
         // What is cloud-only would be lost with its edge.
         guard volume.edge == 0, volume.regions == nil, volume.restoredCopy == nil, group == nil, let home else { return }
         let next = edges[1]
-        home.disk(of: volume).handOver(to: next.number) {
+        home.disk(of: volume).handOver(to: next.number) { [self] in
+            if scheduler.random.chance(percent: 40) { shred(volume, on: edges[0]) }
             if let process = next.process { process.serve([volume]) } else { next.start() }
         }
     }

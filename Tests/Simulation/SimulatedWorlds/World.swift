@@ -12,7 +12,7 @@ import WriteLog
 // The initiators write, read, flush and seal. The demon kills processes and cuts the power of machines, also while they recover,
 // fills file systems, slows disks down, cuts lines, resets connections, makes disks larger, damages the cache's file while nobody
 // has it open, gives the cache other sizes while it serves and makes it unreadable for a while, so that another one stands in, divides it, pins and unpins ranges and has it forget volumes (World+Pools.swift),
-// strikes right behind names that have gone (World+Names.swift), gives volumes from one cloud edge to the other, and puts old copies of a disk and its journal back (World+Demon.swift).
+// gives volumes other keys and their logs other bounds (World+Keys.swift), strikes right behind names that have gone (World+Names.swift), gives volumes from one cloud edge to the other, and puts old copies of a disk and its journal back (World+Demon.swift).
 // What is checked:
 //
 //   invariant 1   each read shows, for each sector, the last acknowledged write or a later one, and only bytes of this volume
@@ -30,6 +30,8 @@ import WriteLog
 //   regions       what is cloud-only is read back like all else, and never comes home (SimulatedVolume+Regions.swift)
 //   tables        the cache's tables agree (SecureCache+Tables.swift)
 //   nonces        no place of a log's file is written with different bytes at different times
+//   invariant 5   no file of a cloud edge holds what a machine has written, or a key (World+Keys.swift)
+//   invariant 7   what a log and the read cache have in memory stays within their bounds
 //
 // In the end the faults stop, everything goes home, and each disk must equal its volume.
 
@@ -53,6 +55,11 @@ public struct WorldTally: Sendable, Codable {
     /// Divisions that a cache was given while it served, and volumes that it forgot because they left or got other keys.
     public var divisions = 0
     public var forgotten = 0
+    /// Keys that volumes were given, and bounds that logs were.
+    public var rotations = 0
+    public var logResizes = 0
+    /// Volumes whose keys were destroyed when another edge had them.
+    public var shreddings = 0
     /// Blocks that were named instead of sent, in answers to reads and in points, and those of them that were asked for.
     public var namedInReads: UInt64 = 0
     public var namedInReadsInVain: UInt64 = 0
@@ -73,6 +80,9 @@ public struct WorldTally: Sendable, Codable {
         left.standIns += right.standIns
         left.divisions += right.divisions
         left.forgotten += right.forgotten
+        left.rotations += right.rotations
+        left.logResizes += right.logResizes
+        left.shreddings += right.shreddings
         left.namedInReads += right.namedInReads
         left.namedInReadsInVain += right.namedInReadsInVain
         left.namedInPoints += right.namedInPoints
@@ -116,7 +126,7 @@ public final class World {
     /// What home sends an edge for its cache: of volumes, the keys of those that it serves.
     func cacheKeys(ofEdge edge: Int) -> CacheKeys {
         CacheKeys(cache: cacheKey) { [unowned self] volume, generation in
-            volumes.first { $0.identifier == volume && $0.edge == edge && generation == $0.cacheGeneration }?.key
+            volumes.first { $0.identifier == volume && $0.edge == edge }?.keys.all[generation]
         }
     }
 
@@ -136,7 +146,9 @@ public final class World {
         scheduler = Scheduler(seed: seed)
         homeMachine = SimulatedMachine(scheduler: scheduler)
         let random = scheduler.random
-        logLimits = WriteLogLimits(unwrittenBytesMax: random.chance(percent: 30) ? 16 << 10 : 256 << 10, logBytesMax: 4 << 20)
+        logLimits = WriteLogLimits(
+            unwrittenBytesMax: random.chance(percent: 30) ? 16 << 10 : 256 << 10, logBytesMax: 4 << 20,
+            logBytesPerIndexByte: [8, 8, 8, 64, 256][Int(random.below(5))])
         var limits = CacheLimits(segmentBytes: Self.cacheSegmentBytes)
         limits.sharesBlocks = SeededRandom(seed: seed &* 0xd1b5_4a32_d192_ed03).chance(percent: 80)
         limits.journalBytes = 16 << 10
@@ -194,6 +206,7 @@ public final class World {
         if hasCacheDemon { scheduleCacheDemon() }
         if hasPools { scheduleTableChecks() }
         if hasNamesDemon { scheduleNamesDemon() }
+        if SeededRandom(seed: seed &* 0xa076_1d64_78bd_642f).chance(percent: 40) { scheduleKeysAndSizes() }
         let end = scheduler.now + .milliseconds(Self.faultSeconds * 2_000 / Int64(volumes.count + 1))
         _ = scheduler.run(until: end) { self.failure != nil }
         if let failure { throw failure }
@@ -315,6 +328,7 @@ public final class World {
         }
         for volume in volumes where failure == nil { volume.checkDiskIsVolume() }
         checkNonces()
+        checkConfidentiality()
         if let failure { throw failure }
     }
 

@@ -63,6 +63,65 @@ import Testing
         #expect(log.backlog(after: 0).bytes == 0)
     }
 
+    /// A machine that unmaps every other sector takes next to nothing of the files, and of the memory no more than the log may have.
+    @Test func anIndexThatIsFullHoldsWritesBack() throws {
+        let harness = try LogHarness()
+        harness.limits = WriteLogLimits(logBytesMax: 1 << 20, slowingPercent: 100)
+        let log = try harness.open()
+        var asked = 0
+        log.onWantsSeal = { asked += 1 }
+        var completed = 0
+        for number in 0..<2000 as Range<UInt64> {
+            log.appendZeroes(range(number * 2, 1), now: harness.scheduler.now) { if case .success = $0 { completed += 1 } }
+        }
+        harness.scheduler.runUntilIdle()
+        #expect(log.indexBytes <= (1 << 20) / 8)
+        #expect(log.statistics.fileBytes < 256 << 10)
+        #expect(completed < 1000)
+        #expect(log.isFull && log.isWaitingForSpace)
+        #expect(asked == 1)
+        for _ in 0..<3 { try harness.release(through: try harness.seal()) }
+        #expect(completed == 2000)
+        #expect(!log.isFull)
+        #expect(log.indexBytes < 1024, "what was released is in no map any more")
+    }
+
+    /// A log is as full as its index when a process finds it again, and goes on when points are released.
+    @Test func aRecoveredIndexCounts() throws {
+        let harness = try LogHarness()
+        harness.limits.logBytesMax = 1 << 20
+        let log = try harness.open()
+        for number in 0..<200 as Range<UInt64> { try harness.append(range(number * 2, 1), fill: 1) }
+        let before = log.indexBytes
+        try harness.flush()
+        harness.crash(power: true)
+        let recovered = try harness.open()
+        // A batch more or less, and no records of seals.
+        #expect(abs(recovered.indexBytes - before) <= LogIndexSize.writeBytesMax)
+        #expect(recovered.usedBytes >= UInt64(before) * 8)
+        recovered.resize(logBytesMax: 64 << 10)
+        var isDone = false
+        recovered.append(range(0, 1), data: ByteBuffer(repeating: 2, count: 512), now: harness.scheduler.now) { _ in isDone = true }
+        harness.scheduler.runUntilIdle()
+        #expect(!isDone && recovered.isFull)
+        try harness.release(through: try harness.seal())
+        #expect(isDone)
+    }
+
+    /// What is counted is what there is: overwriting, splitting and releasing leave nothing behind.
+    @Test func theIndexIsCountedExactly() throws {
+        let harness = try LogHarness()
+        let log = try harness.open()
+        try harness.append(range(0, 64), fill: 1)
+        try harness.append(range(16, 8), fill: 2)
+        let expected = 2 * (LogIndexSize.batchBytes + LogIndexSize.recordBytes) + 2 * 3 * LogIndexSize.extentBytes
+        #expect(log.indexBytes == expected)
+        try harness.append(range(0, 64), fill: 3)
+        #expect(log.indexBytes == 3 * (LogIndexSize.batchBytes + LogIndexSize.recordBytes) + 2 * LogIndexSize.extentBytes)
+        try harness.release(through: try harness.seal())
+        #expect(log.indexBytes == 0)
+    }
+
     @Test func whatWaitsTooLongFails() throws {
         let harness = try LogHarness()
         harness.limits.logBytesMax = 64 << 10
