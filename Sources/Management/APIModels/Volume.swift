@@ -85,8 +85,10 @@ public struct Volume: Codable, Sendable, Equatable {
 
     /// The log of what is unsent, on the cloud edge's disk. From 75 % of its size on writers are slowed; in a full one they wait.
     public struct WriteLog: Codable, Sendable, Equatable {
-        /// What it takes on disk.
+        /// What it takes on disk; or eight times `indexBytes`, when that is more.
         public var usedBytes: UInt64
+        /// What its index takes of memory; nil from an edge that does not tell.
+        public var indexBytes: UInt64?
         /// What it may take.
         public var sizeBytes: UInt64
         /// True when the size was set for this volume, and is not the edge's own.
@@ -100,9 +102,10 @@ public struct Volume: Codable, Sendable, Equatable {
 
         public init(
             usedBytes: UInt64 = 0, sizeBytes: UInt64 = 0, isOwnSize: Bool = false, fullInSeconds: Double? = nil, waitedWrites: UInt64 = 0,
-            waitSeconds: Double = 0
+            waitSeconds: Double = 0, indexBytes: UInt64? = nil
         ) {
             self.usedBytes = usedBytes
+            self.indexBytes = indexBytes
             self.sizeBytes = sizeBytes
             self.isOwnSize = isOwnSize
             self.fullInSeconds = fullInSeconds

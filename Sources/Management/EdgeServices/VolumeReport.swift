@@ -77,7 +77,7 @@ enum VolumeReport {
         return .init(
             usedBytes: fill.usedBytes, sizeBytes: fill.sizeBytes, isOwnSize: entry.ownLogBytes != nil,
             fullInSeconds: fill.timeUntilFull.map { Double($0.nanoseconds) / 1e9 }, waitedWrites: waits.writes,
-            waitSeconds: Double(waits.time.nanoseconds) / 1e9)
+            waitSeconds: Double(waits.time.nanoseconds) / 1e9, indexBytes: UInt64(clamping: entry.volume.logMemory.indexBytes))
     }
 
     private static func throttle(of entry: CloudPlane.Served) -> APIModels.Volume.Throttle {
@@ -138,7 +138,9 @@ enum VolumeReport {
                 gauge(
                     "unsent_oldest_seconds", "The age of the oldest write that is not durable at home.", volume.unsent?.oldestSeconds ?? 0),
                 gauge(
-                    "log_used_bytes", "Bytes of writes in the write log, as they stand on disk.", Double(volume.writeLog?.usedBytes ?? 0)),
+                    "log_used_bytes", "Bytes of writes in the write log, as they stand on disk, or eight times those of its index.",
+                    Double(volume.writeLog?.usedBytes ?? 0)),
+                gauge("log_index_bytes", "Bytes that the write log's index takes of memory.", Double(volume.writeLog?.indexBytes ?? 0)),
                 gauge("log_size_bytes", "Bytes that the write log may take.", Double(volume.writeLog?.sizeBytes ?? 0)),
                 counter(
                     "log_waited_writes", "Writes that had to wait because the write log was full or nearly so.",

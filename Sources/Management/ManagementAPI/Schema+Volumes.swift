@@ -71,7 +71,9 @@ extension Schema {
             .object(
                 "The log of what is unsent, on the cloud edge's disk. From 75 % of its size on writers are slowed; in a full one they wait.",
                 [
-                    .required("usedBytes", .count("What it takes on disk.")), .required("sizeBytes", .count("What it may take.")),
+                    .required("usedBytes", .count("What it takes on disk; or eight times indexBytes, when that is more.")),
+                    .optional("indexBytes", .count("What its index takes of memory.")),
+                    .required("sizeBytes", .count("What it may take.")),
                     .required("isOwnSize", .flag("True when the size was set for this volume, and is not the edge's own.")),
                     .optional(
                         "fullInSeconds",

@@ -264,7 +264,7 @@ enum Samples {
         url: "iscsi://u%SECRET@127.0.0.1:3260/iqn.2026-01.com.example:mail/0", nbdURL: "nbd://127.0.0.1:10809/mail", generation: 3,
         points: .init(lastSealed: 9, received: 8, applied: 7, appliedConsistency: .application, appliedLabel: "l"),
         unsent: .init(bytes: 1, points: 1, oldestSeconds: 0.5),
-        writeLog: .init(usedBytes: 1, sizeBytes: 2, isOwnSize: true, fullInSeconds: 0.5, waitedWrites: 3, waitSeconds: 0.25),
+        writeLog: .init(usedBytes: 1, sizeBytes: 2, isOwnSize: true, fullInSeconds: 0.5, waitedWrites: 3, waitSeconds: 0.25, indexBytes: 4),
         cache: .init(), cloudOnlyBytes: 4_096, keeping: .init(points: 12), limits: limits, throttle: .init(), readOnly: false,
         removable: true)
     static let points = KeptPoints(

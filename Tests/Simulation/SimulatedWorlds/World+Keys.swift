@@ -137,7 +137,8 @@ struct LogMemoryWatch {
         return "the log's index takes \(memory.indexBytes) bytes, and may take \(bound) (\(ceiling) were there)"
     }
 
-    private static let writeBytesMax = 64 << 10
+    /// The longest write: a region that comes home goes into the log as one.
+    private static let writeBytesMax = SimulatedRegions.changing.byteCount
     /// What the seals of points take, which wait for no room.
     private static let sealsBytesMax = 6 << 10
 }
