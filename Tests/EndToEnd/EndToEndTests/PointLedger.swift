@@ -19,7 +19,7 @@ struct PointLedger {
 
     private var path: String { lab.directory.appendingPathComponent("\(volume).points").path }
 
-    /// Begins to write, by an NBD URL. Only the ledger may seal points of the volume, so the lab must not by time.
+    /// Begins to write, by an NBD URL, until SIGTERM. Only the ledger may seal points of the volume, so the lab must not by time.
     func start(_ url: String, seconds: Int, losesUnflushed: Bool = false, reads: Int = 20, seed: Int = 1) throws -> RunningCommand {
         let edge = lab.edge(.cloud)
         return try Command.start(

@@ -32,7 +32,8 @@ extension EndToEndFaults {
 
         private func cut(_ lab: Lab, losesUnflushed: Bool) async throws {
             var ledgers = [PointLedger(lab, "first"), PointLedger(lab, "second")]
-            let seconds = Self.rounds * 5
+            // Long enough on a slow machine: they are told to end.
+            let seconds = Self.rounds * 60
             let writers = try ledgers.enumerated().map { index, ledger in
                 try ledger.start(lab.nbd(ledger.volume), seconds: seconds, losesUnflushed: losesUnflushed, seed: index + 1)
             }
@@ -52,8 +53,9 @@ extension EndToEndFaults {
                 for index in ledgers.indices { try await ledgers[index].matchHome(havingReceived: received[index]) }
                 try await lab.relay("restore")
             }
+            for writer in writers { writer.signal(SIGTERM) }
             for (ledger, writer) in zip(ledgers, writers) {
-                let result = try await writer.wait(seconds: Double(Self.rounds * 15 + 60))
+                let result = try await writer.wait(seconds: 120)
                 #expect(result.isSuccess, "\(result)")
                 try await lab.untilServing(ledger.volume)
                 try await lab.seal(ledger.volume)
