@@ -98,7 +98,7 @@ soak: deps ## The simulator over SEEDS seeds from FIRST_SEED on, on all cores, u
 	$(RELEASE) --product causeway-simulator
 	.build/release/causeway-simulator --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
-soak-kills: deps ## KILLS kills of the daemons in turn and two thirds as many power cuts, under verified writes.
+soak-kills: deps ## KILLS kills of the daemons at random and two thirds as many power cuts, under verified writes.
 	CAUSEWAY_KILLS=$(KILLS) $(SWIFT) test --filter 'kills|PowerCuts'
 
 soak-cuts: deps ## CUTS cuts, silences and resets of the line under verified writes.

@@ -10,7 +10,7 @@ extension EndToEndFaults {
         static let rounds = Int(ProcessInfo.processInfo.environment["CAUSEWAY_KILLS"] ?? "") ?? 4
 
         @Test(
-            "SIGKILL of either daemon in turn under verified writes to several volumes, by iSCSI and NBD: nothing acknowledged is lost, and the disks at home equal sealed points"
+            "SIGKILL of either daemon at random under verified writes to several volumes, by iSCSI and NBD: nothing acknowledged is lost, and the disks at home equal sealed points"
         )
         func kills() async throws {
             let loaded = ["first": "50", "second": "7"]
