@@ -55,8 +55,12 @@ extension WriteLog {
         let released = Array(epochs.prefix(count))
         epochs.removeFirst(count)
         for epoch in released {
+            let indexedBefore = indexBytes
             epochsIndexBytes -= epoch.indexSize.byteCount
             forget(epoch)
+            // Its files count as they go; where it took more of the index than of them, the rest counts now.
+            let indexed = limits.logBytes(ofIndex: indexedBefore - indexBytes)
+            releasedBytes += indexed - min(indexed, epoch.contentBytes)
         }
         let files = released.flatMap(\.files)
         releases.append((point, files, completion))

@@ -295,6 +295,7 @@ public final class WriteLog<Directory: StorageDirectory> {
 
     /// Gives the append its place in the journal and in the maps, in that order.
     private func order(_ append: PendingAppend) {
+        let indexedBefore = indexBytes
         let batch = openBatch()
         let before = batch.isEmpty ? 0 : batch.byteCount
         let extent = batch.add(append.kind, start: append.range.start, count: append.range.count, data: append.data)
@@ -308,7 +309,8 @@ public final class WriteLog<Directory: StorageDirectory> {
         let byteCount = append.data?.readableBytes ?? 0
         unwrittenBytes += byteCount
         appendedBytes += UInt64(byteCount)
-        pace.admitted(cost: UInt64(batch.byteCount - before), used: usedBytes, bound: limits.logBytesMax, now: timeSeen)
+        let cost = max(UInt64(batch.byteCount - before), limits.logBytes(ofIndex: indexBytes - indexedBefore))
+        pace.admitted(cost: cost, used: usedBytes, bound: limits.logBytesMax, now: timeSeen)
         if batch.sealedBytes >= limits.batchBytesMax || batch.records.count >= LogFormat.batchRecordsMax - 1 { closeBatch() }
         if isPlanted(.acknowledgesBeforeWritten) { return append.completion(.success(())) }
         writeWaiters.append((batch.sequence, append.completion))

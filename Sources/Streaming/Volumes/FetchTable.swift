@@ -175,7 +175,13 @@ struct FetchTable {
     mutating func close(overlapping range: SectorRange) {
         if isPlanted(.cachesStaleFetch) { return }
         if openFetchByBlock.isEmpty, overtakenByBlock.isEmpty { return }
-        for block in range.blocks {
+        let blocks = range.blocks
+        if blocks.count > openFetchByBlock.count + overtakenByBlock.count {
+            // A machine may unmap a whole disk at once.
+            let overlapping = fetches.values.filter { $0.blocks.overlaps(blocks) }
+            return overlapping.sorted { $0.identifier < $1.identifier }.forEach { close($0) }
+        }
+        for block in blocks {
             if let fetch = openFetchByBlock[block] { close(fetch) }
             if let fetch = overtakenByBlock[block] { close(fetch) }
         }

@@ -170,6 +170,8 @@ struct PointState {
     var session: UInt64 = 0
     /// Not before then is anything sent: home asked for patience.
     var pausedUntil: NIODeadline?
+    /// The point that home had no room for: it is sent again in the same session, when the pause is over.
+    var postponedPoint: PointNumber?
     var isSealing = false
     /// The cache is taking the blocks of a received point.
     var isPromoting = false
@@ -190,6 +192,20 @@ struct PointState {
         preparedBytes = 0
         sent = received
         pausedUntil = nil
+        postponedPoint = nil
+    }
+
+    /// Home has no room for a point, and nothing else is wrong: all that it has not received is sent again, when the pause is over.
+    mutating func postpone(_ point: PointNumber, until deadline: NIODeadline) {
+        sessionLost()
+        pausedUntil = deadline
+        postponedPoint = point
+    }
+
+    /// The pause after `postpone` is over.
+    mutating func goOn() {
+        (pausedUntil, postponedPoint) = (nil, nil)
+        sent = received
     }
 
     mutating func opened(_ reply: VolumeOpenReply) {

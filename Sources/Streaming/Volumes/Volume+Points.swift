@@ -153,6 +153,8 @@ extension Volume {
     }
 
     func pointWasRefused(_ point: PointNumber, _ refusal: PointRefusal) {
+        // What was on its way behind a point that home had no room for is out of sequence there.
+        if let postponed = points.postponedPoint, refusal == .outOfSequence, point > postponed { return }
         switch refusal {
         case .fenced:
             stop(.fenced, error: .stopped("another edge holds the lease on volume \(identifier)"))
@@ -160,7 +162,10 @@ extension Volume {
         case .notOpen:
             points.sessionLost()
             if isOpenAtHome { askForOpen() }
-        case .outOfSequence, .damaged, .noSpace, .medium:
+        case .noSpace:
+            points.postpone(point, until: clock() + PointState.retryDelay)
+            onEvent(.pointDelayed(point, refusal))
+        case .outOfSequence, .damaged, .medium:
             if refusal == .damaged { points.plainPoint = point }
             points.sessionLost()
             points.pausedUntil = clock() + PointState.retryDelay
@@ -173,6 +178,11 @@ extension Volume {
         // A point that was sealed after whoever waited for it had been told that it takes too long.
         sendPoints()
         guard let until = points.pausedUntil, now >= until else { return }
+        if points.postponedPoint != nil {
+            // Nothing is opened anew for that: reads that are under way would be asked again with each attempt.
+            points.goOn()
+            return sendPoints()
+        }
         points.pausedUntil = nil
         // Home has forgotten the half of a point that it refused; the open tells where to begin again.
         askForOpen()

@@ -19,6 +19,19 @@ import Testing
         #expect(!fetch.isOpen)
     }
 
+    @Test("a machine that unmaps a whole disk at once closes what is on its way, and nothing beside it", .timeLimit(.minutes(1)))
+    func closeOverAHugeRange() {
+        var table = FetchTable(firstIdentifier: 0)
+        let (inside, outside) = (
+            table.start(blocks: 4..<8, sectorCount: .max >> 2, isBulk: false, now: now),
+            table.start(blocks: (1 << 40) + 1..<(1 << 40) + 2, sectorCount: .max >> 2, isBulk: true, now: now)
+        )
+        table.close(overlapping: SectorRange(from: 9, to: 8 << 40))
+        #expect(!inside.isOpen && outside.isOpen)
+        #expect(table.fetch(of: 7, fitFor: true) == nil)
+        #expect(table.fetch(of: (1 << 40) + 1, fitFor: true) === outside)
+    }
+
     @Test("pieces come in any order, and a fetch is complete when each of its blocks has come")
     func pieces() {
         var table = FetchTable(firstIdentifier: 0)

@@ -8,6 +8,42 @@ import WriteLog
 
 /// When points are sealed, and what of them crosses the link.
 @Suite struct VolumePointTests {
+    /// Home that is slower than the line says so again and again: reads that are under way must not be asked anew each time.
+    @Test("a point that home has no room for is sent again in the same session, and nothing is opened anew")
+    func noRoomAtHome() throws {
+        let bench = try VolumeBench()
+        bench.connect()
+        for number in 0..<2 as Range<UInt64> {
+            bench.write(block: number)
+            bench.volume.seal(until: .sealed) { _ in }
+            bench.scheduler.runUntilIdle()
+        }
+        var isRead = false
+        bench.volume.read(SectorRange(block: 9)) { _ in isRead = true }
+        let asked = bench.sent.last
+        guard case .readRequest(let read, _, _)? = asked else {
+            Issue.record("nothing was asked of home")
+            return
+        }
+        bench.sent = []
+        let points = { bench.sent.compactMap { if case .pointBegin(_, _, let point) = $0 { point } else { nil } } }
+        for attempt in 0..<3 {
+            bench.volume.receive(.pointRefused(volume: bench.identifier, point: 1, refusal: .noSpace))
+            // The second was on its way behind it.
+            bench.volume.receive(.pointRefused(volume: bench.identifier, point: 2, refusal: .outOfSequence))
+            bench.pass(.milliseconds(500))
+            #expect(points().count == attempt * 2, "home asked for patience")
+            bench.pass(.seconds(1))
+            #expect(points().suffix(2) == [1, 2])
+        }
+        #expect(!bench.events.contains(.needsOpen))
+        bench.volume.receive(.pointReceived(volume: bench.identifier, point: 1))
+        bench.volume.receive(.pointReceived(volume: bench.identifier, point: 2))
+        #expect(bench.volume.pointNumbers.received == 2)
+        bench.volume.receive(.readZeroes(read: read, offset: 0, byteCount: 4096))
+        #expect(isRead, "the question is the one that was asked at first")
+    }
+
     @Test("a machine that reads what is damaged of its unsent writes stops the volume, and the operator is told at once")
     func damagedWrite() throws {
         let bench = try VolumeBench()
