@@ -89,6 +89,8 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case appliesBeforeUndoIsDurable
     /// After a crash, what a half applied point has overwritten is kept anew, from the disk that has half of it.
     case capturesHalfAppliedPoint
+    /// While the disk has no room for a point, reads show the part of it that got there, and no later point.
+    case readsDiskWithoutRoom
     /// An edge may write to a disk that lacks points which the edge has let go of.
     case acceptsOldDisk
 

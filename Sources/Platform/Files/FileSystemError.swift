@@ -29,7 +29,9 @@ public struct FileSystemError: Error, Equatable, Sendable, CustomStringConvertib
     public var description: String { "\(call) \(path): \(reason) (errno \(errorNumber))" }
 
     /// The file system is full, or the quota is.
-    public var isNoSpace: Bool { errorNumber == ENOSPC || errorNumber == EDQUOT }
+    public var isNoSpace: Bool { errorNumber == ENOSPC || errorNumber == EDQUOT || isOutOfDescriptors }
+    /// The process, or the system, has no more descriptors. Nothing was changed, and another attempt may succeed.
+    private var isOutOfDescriptors: Bool { errorNumber == EMFILE || errorNumber == ENFILE }
     /// There is nothing of that name.
     public var isNotFound: Bool { errorNumber == ENOENT }
     /// The rights are missing, or the file system is read-only.

@@ -15,9 +15,9 @@ extension OpenFile {
             throw FileSystemError(call: "fallocate", path: path, errorNumber: EFBIG)
         }
         let isDevice = information.kind == .blockDevice
-        let result =
-            isDevice
-            ? causeway_zero_device(descriptor, offset, byteCount) : causeway_punch_hole(descriptor, offset, byteCount)
+        // A hole gives space back also on a device that can: zeroing it, which all can, allocates what was never there.
+        var result = causeway_punch_hole(descriptor, offset, byteCount)
+        if isDevice, result != 0 { result = causeway_zero_device(descriptor, offset, byteCount) }
         switch result {
         case 0:
             // Growing by a byte at the end and not by ftruncate: that would cut off what another write adds meanwhile.

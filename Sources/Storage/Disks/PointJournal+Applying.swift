@@ -47,8 +47,8 @@ extension PointJournal {
         }
         if rollBack != nil || recordKeeping() { return }
         guard let next = queue.first else { return }
-        if isHeld(next) { return recordAgreement() }
-        if isRead(next.index) { return }
+        if isHeldForGroup(next) { return recordAgreement() }
+        if stall != nil || isRead(next.index) { return }
         let application = PointApplication(next)
         applying = application
         if mustCapture(next) { capture(application) } else { beginWriting(application) }
@@ -68,7 +68,10 @@ extension PointJournal {
 
     /// Takes pieces that stand together in the file, reads them at once, and hands them to the disk.
     private func nextBatch(_ application: PointApplication<Directory.File>) {
-        if let failure = application.failure { return stop(application, failure) }
+        if let failure = application.failure {
+            if case .noSpace = failure, application.undo == nil, state == .open { return stall(failure) }
+            return stop(application, failure)
+        }
         if state == .closed { return stop(application, .closed) }
         let pieces = application.received.index.pieces
         guard application.nextPiece < pieces.count else { return finishPoint(application) }

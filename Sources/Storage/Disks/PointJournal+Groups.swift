@@ -26,12 +26,13 @@ public struct HeldPoint: Equatable, Sendable {
 extension PointJournal {
     /// The received points from the first that is held on, in order.
     public var heldPoints: [HeldPoint] {
-        queue.drop { !isHeld($0) }.map { HeldPoint(point: $0.index.point, group: $0.attributes?.group) }
+        queue.drop { !isHeldForGroup($0) }.map { HeldPoint(point: $0.index.point, group: $0.attributes?.group) }
     }
 
-    var hasHeldPoints: Bool { queue.contains { isHeld($0) } }
+    var hasHeldPoints: Bool { queue.contains { isHeldForGroup($0) } }
 
-    /// The received points that are applied as soon as may be: a read waits for them. What stands behind may wait long.
+    /// The received points that are applied as soon as may be: a read waits for them. What stands behind may wait long; see
+    /// PointJournal+Stalling.swift for the other reason.
     var pointsBeforeHeld: Deque<ReceivedPoint<Directory.File>>.SubSequence { queue.prefix { !isHeld($0) } }
 
     /// The last cut that was agreed to; nil for none.
@@ -44,7 +45,7 @@ extension PointJournal {
     public var agreedPoint: PointNumber { max(record.agreed, agreement?.through ?? 0, position.applied) }
 
     /// True when the point may not be applied before the owner agrees. Where one that is held goes first, those behind it wait anyway.
-    func isHeld(_ received: ReceivedPoint<Directory.File>) -> Bool {
+    func isHeldForGroup(_ received: ReceivedPoint<Directory.File>) -> Bool {
         guard received.attributes?.group != nil else { return false }
         return received.index.point > record.agreed && !appliesHeldPoints && !isPlanted(.appliesBeforeGroupIsReceived)
     }

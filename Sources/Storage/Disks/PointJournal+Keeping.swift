@@ -20,7 +20,9 @@ extension PointJournal {
     /// position. False when there is nothing to do.
     func recordKeeping() -> Bool {
         if isRecordingKeeping { return true }
-        guard state == .open, !isRecordingAgreement, (record.keptFrom > 0) != (keeping.pointsMax > 0) else { return false }
+        guard state == .open, !isRecordingAgreement, pinnedPoint == nil, (record.keptFrom > 0) != (keeping.pointsMax > 0) else {
+            return false
+        }
         writeKeptFrom(keeping.pointsMax > 0 ? position.applied &+ 1 : 0) { [self] in startApplying() }
         return true
     }
@@ -49,9 +51,20 @@ extension PointJournal {
     /// Removes what is kept beyond the limits.
     func pruneUndos() {
         guard state == .open, rollBack == nil else { return }
-        while undos.count > keeping.pointsMax || undoBytes > keeping.bytesMax, undos.first.map({ $0.point <= position.applied }) ?? false {
-            dropOldestUndo()
-        }
+        while undos.count > keeping.pointsMax || undoBytes > keeping.bytesMax, isOldestUndoFree { dropOldestUndo() }
+    }
+
+    /// True when there is an undo file that may go: its point is on the disk, and the way back to the pinned point does not lead over it.
+    private var isOldestUndoFree: Bool {
+        undos.first.map { $0.point <= position.applied && $0.point <= pinnedPoint ?? .max } ?? false
+    }
+
+    /// Keeps the way back to a past point open whatever is applied and whatever `keep` says, as long as it is pinned; nil for none.
+    public func pin(_ point: PointNumber?) {
+        pinnedPoint = point
+        guard point == nil else { return }
+        pruneUndos()
+        startApplying()
     }
 
     /// Gives the oldest kept point up. The removal need not be durable: an older file that comes back still fits the others.
@@ -70,7 +83,7 @@ extension PointJournal {
     @discardableResult
     func makeRoom() -> Bool {
         endViews { .noSpace("room was needed: point \($0) is not kept any more") }
-        guard rollBack == nil, undos.first.map({ $0.point <= position.applied }) ?? false else { return false }
+        guard rollBack == nil, isOldestUndoFree else { return false }
         dropOldestUndo()
         return true
     }

@@ -46,7 +46,7 @@ extension PointJournal {
         startReads()
     }
 
-    private func startReads() {
+    func startReads() {
         // A read may end before the call returns, and asks for the next one then.
         if isStartingReads { return }
         isStartingReads = true
@@ -57,7 +57,7 @@ extension PointJournal {
             readsInFlight[serial] = read.range
             // None of them is being applied: it would have waited for the read, or the read for it.
             let hasGroup = queue.contains { $0.attributes?.group != nil }
-            let over = hasGroup ? queue.filter { $0.index.overlaps(read.range) } : []
+            let over = hasGroup || stall != nil && !isPlanted(.readsDiskWithoutRoom) ? queue.filter { $0.index.overlaps(read.range) } : []
             let ended = { [self] (result: Result<ByteBuffer, PointJournalError>) in
                 readsInFlight[serial] = nil
                 // Whoever waits goes on before the answer: the owner may close the journal in it.

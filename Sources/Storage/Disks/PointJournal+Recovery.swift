@@ -283,7 +283,7 @@ extension PointJournal {
     /// Applies what may be applied: of a volume in a group not what waits for others.
     private func applyAll(_ leftOver: [PointNumber], _ completion: @escaping Done) {
         appliesHeldPoints = record.volume != volume && isPlanted(.appliesHeldPointsOnDetach)
-        let last = queue.prefix { !isHeld($0) }.last?.index.point
+        let last = queue.prefix { !isHeldForGroup($0) }.last?.index.point
         whenApplied(through: last ?? position.applied) { [self] result in
             appliesHeldPoints = false
             switch result {

@@ -34,7 +34,7 @@ extension PointJournal {
         guard lease == nil, incoming == nil, cleaning == nil, applying == nil, !isRecordingAgreement, !isRecordingKeeping else {
             return completion(.failure(.busy("the disk is in use")))
         }
-        guard queue.first.map(isHeld) ?? true else { return completion(.failure(.busy("points wait to be applied"))) }
+        guard queue.first.map(isHeldForGroup) ?? true else { return completion(.failure(.busy("points wait to be applied"))) }
         if point == position.applied { return completion(.success(position)) }
         guard isKept(point) else { return completion(.failure(.notKept(point))) }
         let rollBack = RollBack(to: point) { [self] result in completion(result.map { position }) }

@@ -66,6 +66,8 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     /// What the owner has agreed to and the position file does not say yet.
     var agreement: (through: PointNumber, cut: GroupPoint?)?
     var isRecordingAgreement = false
+    /// See PointJournal+Stalling.swift.
+    var stall: PointJournalError?
     /// Points of groups are applied like any other: a planted bug.
     var appliesHeldPoints = false
 
@@ -76,6 +78,8 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     /// What they take.
     var undoBytes: UInt64 = 0
     var isRecordingKeeping = false
+    /// The past point that must not go, whatever else does; see `pin`.
+    var pinnedPoint: PointNumber?
     /// Called when the points before this one could not be kept.
     public var onKeepingGivenUp: ((PointNumber, PointJournalError) -> Void)?
     /// Milliseconds since 1970.
@@ -171,7 +175,8 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
         if state == .closed { return completion(.failure(.closed)) }
         let through = agreement?.through ?? 0
         whenApplied(
-            through: queue.prefix { !isHeld($0) || $0.index.point <= through }.last?.index.point ?? position.applied, completion: completion
+            through: queue.prefix { !isHeldForGroup($0) || $0.index.point <= through }.last?.index.point ?? position.applied,
+            completion: completion
         )
     }
 
@@ -253,7 +258,8 @@ extension PointJournalError {
     /// The error of the disk.
     init(disk error: StorageFileError) {
         switch error {
-        case .noSpace(let text), .notFound(let text), .denied(let text), .locked(let text), .failed(let text): self = .disk(text)
+        case .noSpace(let text): self = .noSpace(text)
+        case .notFound(let text), .denied(let text), .locked(let text), .failed(let text): self = .disk(text)
         }
     }
 }

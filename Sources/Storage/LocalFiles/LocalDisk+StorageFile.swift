@@ -51,7 +51,21 @@ extension LocalDisk {
         }
     }
 
+    /// How much is zeroed by one operation: where a device has to write the zeroes, a machine that unmaps all of it must not hold a thread of
+    /// all disks until that is done.
+    private static var zeroedBytesMax: UInt64 { 256 << 20 }
+
     public func writeZeroes(
+        at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void
+    ) {
+        guard byteCount > Self.zeroedBytesMax else { return writeZeroesAtOnce(at: offset, byteCount: byteCount, completion: completion) }
+        writeZeroesAtOnce(at: offset, byteCount: Self.zeroedBytesMax) { [self] result in
+            if case .failure = result { return completion(result) }
+            writeZeroes(at: offset + Self.zeroedBytesMax, byteCount: byteCount - Self.zeroedBytesMax, completion: completion)
+        }
+    }
+
+    private func writeZeroesAtOnce(
         at offset: UInt64, byteCount: UInt64, completion: @escaping (Result<Void, StorageFileError>) -> Void
     ) {
         run(offset, byteCount, completion) { access throws(FileSystemError) in

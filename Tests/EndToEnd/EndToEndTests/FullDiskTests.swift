@@ -161,8 +161,8 @@ extension EndToEndShortage {
             let options = ["--nbd", "--rtt", "2ms", "--recovery-point-objective", "1h"]
             try await Lab.with(disks: [("data", 256 << 20)], options: options, stateMebibytes: 320, under: .home) { lab in
                 var ledger = PointLedger(lab, "data")
-                // No reads: those of what was never written wait for home, and a disk that takes no points is closed there.
-                let writer = try ledger.start(lab.nbd("data"), seconds: 15, reads: 0)
+                // A disk that takes no points is read as ever: what was never written comes from there, and what it has half of, too.
+                let writer = try ledger.start(lab.nbd("data"), seconds: 300)
                 for round in 0..<2 {
                     let received = try await lab.status("data").points.received
                     try await Lab.untilTrue(seconds: 30, "a point to be at home") {
@@ -181,7 +181,8 @@ extension EndToEndShortage {
                     try await lab.relay("restore")
                 }
                 #expect(try await events(lab).contains("point.delayed"))
-                let result = try await writer.wait(seconds: 60)
+                writer.signal(SIGTERM)
+                let result = try await writer.wait(seconds: 120)
                 #expect(result.isSuccess, "\(result)")
                 #expect(!Lab.hasEnded(lab.edge(.cloud).pid) && !Lab.hasEnded(lab.edge(.onprem).pid))
                 try await lab.seal("data")

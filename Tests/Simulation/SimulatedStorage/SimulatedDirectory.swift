@@ -26,6 +26,8 @@ public struct StorageFaults: Sendable {
     public var capacityBytes = Int.max
     /// There is no room for more of a file in whose path this text is, while others grow: a file system of its own, or a quota.
     public var lacksRoomFor: String?
+    /// Of files with this in their names, which have holes, half of all writes find no room; what comes first of them may be written.
+    public var lacksRoomInHolesOf: String?
     /// Files in whose path this text is have another name besides.
     public var linkedName: String?
     /// The largest file that the file system takes, in bytes.

@@ -242,6 +242,13 @@ public final class SimulatedFile: DiskFile {
         if case .size(let byteCount) = change, byteCount > machine.faults.fileBytesMax {
             return .failure(.failed("simulated: file too large, \(name)"))
         }
+        if case .bytes(let offset, let bytes) = change, machine.faults.lacksRoomInHolesOf.map(name.contains) == true,
+            machine.random.chance(percent: 50)
+        {
+            let fitting = Int(machine.random.below(UInt64(bytes.readableBytes / 512) + 1)) * 512
+            if fitting > 0 { show(.bytes(offset: offset, bytes.prefix(fitting))) }
+            return .failure(.noSpace("simulated: no space for a hole of \(name)"))
+        }
         if case .bytes(let offset, let bytes) = change, offset + bytes.readableBytes > node.visible.count {
             let lacksRoom = machine.faults.lacksRoomFor.map(name.contains) == true
             let room = lacksRoom ? 0 : max(0, machine.faults.capacityBytes - machine.usedBytes)
@@ -252,11 +259,15 @@ public final class SimulatedFile: DiskFile {
                 return .failure(.noSpace("simulated: no space for \(name)"))
             }
         }
+        show(change)
+        return .success(())
+    }
+
+    private func show(_ change: FileNode.Change) {
         change.apply(to: &node.visible)
         // A fresh serial: the order in which changes became visible is the order in which they count.
         node.serial += 1
         node.unsynchronized.append((node.serial, change))
-        return .success(())
     }
 
     public func synchronize(completion: @escaping (Result<Void, StorageFileError>) -> Void) {

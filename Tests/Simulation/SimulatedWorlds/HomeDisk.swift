@@ -78,6 +78,16 @@ final class HomeDisk {
         }
         journal.onHeld = { [weak self] in if self?.isDead == false { self?.world.home?.settleGroup() } }
         world.home?.settleGroup()
+        retryStalled()
+    }
+
+    private func retryStalled() {
+        world.scheduler.schedule(after: .milliseconds(100)) { [weak self] in
+            guard let self, !isDead, let journal = core?.journal else { return }
+            if journal.stallReason != nil { world.tally.stalls += 1 }
+            journal.retryStalled()
+            retryStalled()
+        }
     }
 
     /// Reads what is kept, while points go on coming.

@@ -24,7 +24,8 @@ extension World {
         case 7:
             crash(edge, power: true)
             crashHome(power: true)
-        case 8, 9: cut(edge.line)
+        case 8: cut(edge.line)
+        case 9: if scheduler.random.chance(percent: 40) { fillHomeDisks() } else { cut(edge.line) }
         case 10: fillDisk(of: scheduler.random.chance(percent: 70) ? edge.machine : homeMachine)
         case 11: slowDisks(of: scheduler.random.chance(percent: 50) ? edge.machine : homeMachine)
         case 12, 13: damageCache(of: edge)
@@ -158,6 +159,12 @@ extension World {
     private func fillDisk(of machine: SimulatedMachine) {
         machine.faults.capacityBytes = machine.usedBytes + Int(scheduler.random.below(64 << 10))
         scheduler.schedule(microseconds: 10_000...1_500_000) { machine.faults.capacityBytes = .max }
+    }
+
+    /// The file system under home's disks has no room for a while: they are sparse.
+    private func fillHomeDisks() {
+        homeMachine.faults.lacksRoomInHolesOf = "disk-"
+        scheduler.schedule(microseconds: 10_000...1_500_000) { [self] in homeMachine.faults.lacksRoomInHolesOf = nil }
     }
 
     /// The disks of a machine take a hundred times as long for a while.

@@ -58,6 +58,8 @@ public struct WorldTally: Sendable, Codable {
     /// Keys that volumes were given, and bounds that logs were.
     public var rotations = 0
     public var logResizes = 0
+    /// Times that a disk without room was tried again.
+    public var stalls = 0
     /// Volumes whose keys were destroyed when another edge had them.
     public var shreddings = 0
     /// Blocks that were named instead of sent, in answers to reads and in points, and those of them that were asked for.
@@ -83,6 +85,7 @@ public struct WorldTally: Sendable, Codable {
         left.rotations += right.rotations
         left.logResizes += right.logResizes
         left.shreddings += right.shreddings
+        left.stalls += right.stalls
         left.namedInReads += right.namedInReads
         left.namedInReadsInVain += right.namedInReadsInVain
         left.namedInPoints += right.namedInPoints

@@ -107,7 +107,7 @@ struct Simulator: AsyncParsableCommand {
         print(
             "simulation: \(tally.crashes) crashes, \(tally.fencings) edges fenced, \(tally.refusedCopies) old copies of a disk refused, "
                 + "\(tally.cuts) cuts of groups looked at, \(tally.resizes) sizes and \(tally.divisions) divisions of caches, "
-                + "\(tally.rotations) other keys and \(tally.logResizes) other sizes of logs, \(tally.shreddings) volumes shredded, "
+                + "\(tally.rotations) other keys and \(tally.logResizes) other sizes of logs, \(tally.shreddings) volumes shredded, \(tally.stalls) disks without room tried again, "
                 + "\(tally.forgotten) volumes that they forgot, \(tally.standIns) caches that came back")
         print(
             "simulation: blocks that were named instead of sent: \(tally.namedInReads) in reads, \(tally.namedInReadsInVain) of them in vain; "

@@ -81,6 +81,26 @@ extension JournalWorld {
         #expect(isExact)
     }
 
+    /// The way back that somebody has asked for stays open while the rest comes home.
+    @Test func aPinnedPointStaysWhateverIsApplied() throws {
+        let world = Self.world(pointsMax: 2)
+        let journal = try #require(try world.open()?.get())
+        try world.bring(to: 4, journal)
+        #expect(journal.pastPoints.map(\.point) == [2, 3])
+        let expected = try world.past(2, journal)
+        journal.pin(2)
+        try world.bring(to: 9, journal)
+        #expect(journal.pastPoints.map(\.point) == [2, 3, 4, 5, 6, 7, 8])
+        // Nor does it go with those that are to be kept no more.
+        journal.keep(.none)
+        world.scheduler.runUntilIdle()
+        #expect(try world.past(2, journal) == expected)
+        journal.keep(PointKeeping(pointsMax: 2, bytesMax: 1 << 20))
+        journal.pin(nil)
+        world.scheduler.runUntilIdle()
+        #expect(journal.pastPoints.map(\.point) == [7, 8])
+    }
+
     @Test func keptPointsComeBackAfterARestart() throws {
         let world = Self.world()
         try world.bring(to: 7, try #require(try world.open()?.get()))
