@@ -9,11 +9,17 @@ import NIOTLS
 public protocol LinkListenerDelegate: AnyObject {
     /// Says who a verified certificate belongs to; nil when it is revoked, or none of an edge that may come.
     func linkListener(_ listener: LinkListener, authorize certificate: PeerCertificate) -> PeerIdentity?
+    /// What a peer is told that may come no more; nil to close without a word, as strangers are. The certificate is verified.
+    func linkListener(_ listener: LinkListener, farewellTo certificate: PeerCertificate) -> String?
     /// A peer connects for the first time, or again after it was dropped: set the delegate of its end here.
     func linkListener(_ listener: LinkListener, created link: LinkEndpoint, for peer: PeerIdentity)
     /// An edge without a certificate asks to join; call `reply` once, on the event loop.
     func linkListener(
         _ listener: LinkListener, join request: ByteBuffer, from address: SocketAddress?, reply: @escaping (ByteBuffer) -> Void)
+}
+
+extension LinkListenerDelegate {
+    public func linkListener(_ listener: LinkListener, farewellTo certificate: PeerCertificate) -> String? { nil }
 }
 
 /// Accepts links on one port, and at home join requests too. Confined to one event loop.
@@ -143,6 +149,9 @@ public final class LinkListener {
         }
         guard let peer = delegate?.linkListener(self, authorize: certificate) else {
             stranger("a link with a certificate that is not authorised", channel)
+            if let reason = delegate?.linkListener(self, farewellTo: certificate) {
+                channel.writeAndFlush(LinkCloseReason.closed(reason).goodbyeFrame.encoded(), promise: nil)
+            }
             return nil
         }
         return link(of: peer).attach(channel) { _ in }
@@ -160,9 +169,8 @@ public final class LinkListener {
         return link
     }
 
-    /// Counts among those that have not proved who they are, until it ends.
+    /// The channel, which counts among those that have not proved who they are, does so until it ends.
     private func joinHandler(_ channel: any Channel) -> JoinAnswerHandler {
-        began(channel)
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         channel.closeFuture.whenComplete { _ in bound.value.ended(channel) }
         return JoinAnswerHandler { request, address, reply in
@@ -208,6 +216,7 @@ private final class AcceptedHandler: ChannelInboundHandler, RemovableChannelHand
             context.close(promise: nil)
             return
         }
+        if next is JoinAnswerHandler { isCounted = false }
         do {
             try context.pipeline.syncOperations.addHandler(next, position: .after(self))
             context.pipeline.syncOperations.removeHandler(self, promise: nil)

@@ -113,6 +113,11 @@ extension TunnelEnd {
         stream.isWriting = false
         write(stream)
         if let grant = stream.state.wrote(byteCount, budget) {
+            // It may send no more than a window before it has been told of more.
+            guard stream.owedGrant <= UInt32(TunnelStream.windowBytesMax), grant <= UInt32(TunnelStream.windowBytesMax) else {
+                reset(stream, .violation)
+                return pump(stream.trafficClass)
+            }
             stream.owedGrant += grant
             makeReady(stream)
         }

@@ -3,6 +3,8 @@ import LinkProtocol
 import Logging
 import NIOCore
 import NIOPosix
+import NIOSSL
+import NIOTLS
 import Synchronization
 import Testing
 
@@ -280,6 +282,35 @@ import Testing
         try await lab.stop()
     }
 
+    @Test("strangers that finish TLS to join, and say nothing then, count for their address too")
+    func joinersOfOneAddress() async throws {
+        let lab = try await Lab()
+        var configuration = TLSConfiguration.makeClientConfiguration()
+        configuration.certificateVerification = .none
+        configuration.applicationProtocols = [LinkApplicationProtocol.join]
+        let context = try NIOSSLContext(configuration: configuration)
+        func join() async throws -> any Channel {
+            let isUp = lab.eventLoop.makePromise(of: Void.self)
+            let channel = try await ClientBootstrap(group: lab.eventLoop)
+                .channelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        try channel.pipeline.syncOperations.addHandlers(
+                            NIOSSLClientHandler(context: context, serverHostname: nil), HandshakeWaiter(isUp))
+                    }
+                }
+                .bind(to: try SocketAddress(ipAddress: "127.0.0.2", port: 0)).connect(host: "127.0.0.1", port: lab.port).get()
+            try await isUp.futureResult.get()
+            return channel
+        }
+        var silent: [any Channel] = []
+        for _ in 0..<LinkListener.maximumUnauthenticatedOfAddress { silent.append(try await join()) }
+        await #expect(throws: (any Error).self) { _ = try await join() }
+        try await lab.run { try $0.dial(lab.port) }
+        #expect(try await lab.eventually { $0.endpoint.isConnected })
+        for channel in silent { try? await channel.close() }
+        try await lab.stop()
+    }
+
     @Test func aLongAnswerAndShortOnesShareALoopback() async throws {
         let lab = try await Lab()
         try await lab.run { try $0.dial(lab.port) }
@@ -311,5 +342,29 @@ import Testing
         }
         #expect(Set(offsets).count == 2000)
         try await lab.stop()
+    }
+}
+
+/// Tells when TLS is up, or that it will not be.
+private final class HandshakeWaiter: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let isUp: EventLoopPromise<Void>
+
+    init(_ isUp: EventLoopPromise<Void>) { self.isUp = isUp }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .handshakeCompleted? = event as? TLSUserEvent { isUp.succeed() }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        isUp.fail(error)
+        context.close(promise: nil)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        isUp.fail(ChannelError.eof)
+        context.fireChannelInactive()
     }
 }
