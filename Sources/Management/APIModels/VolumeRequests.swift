@@ -94,7 +94,7 @@ public struct VolumeChange: Codable, Sendable, Equatable {
 
 /// The body of `POST /v1/volumes/{name}/attach`; the body itself may be left out.
 public struct AttachRequest: Codable, Sendable, Equatable {
-    /// The identifier or name of the cloud edge; the last one, or the only paired one, when left out.
+    /// The identifier or name of the cloud edge; the only paired one when left out.
     public var edge: String?
 
     public init(edge: String? = nil) {

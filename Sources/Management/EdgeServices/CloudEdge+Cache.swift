@@ -56,7 +56,7 @@ extension CloudEdge {
         let (found, shared, reason, size, bounds) = (file, beside, failure, byteCount, limits)
         let volumeKeys = secrets?.volumeKeys ?? [:]
         let isOpen = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
-            let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.threadPool) }
+            let local = found.map { LocalFile($0, eventLoop: environment.eventLoop, threadPool: environment.cacheThreadPool) }
             let opening = CacheOpening(
                 file: local, failure: reason, path: path, directory: directory, byteCount: size,
                 fileBesideLogs: shared,

@@ -9,7 +9,10 @@ import NIOCore
 extension CloudEdge {
     /// Changes the one thing of a volume that is decided here. All else is home's.
     func changeVolume(named name: String, _ change: VolumeChange) async throws -> APIModels.Volume {
-        guard change.policy == nil, change.limits == nil, change.readOnly == nil else { throw APIError.wrongRole(.onprem) }
+        // Whatever else a change may ever be able to say is home's too.
+        var rest = change
+        rest.writeLogSizeBytes = nil
+        guard rest == VolumeChange() else { throw APIError.wrongRole(.onprem) }
         if let byteCount = change.writeLogSizeBytes { try await resizeLog(ofVolume: name, to: byteCount) }
         return try await volume(named: name)
     }

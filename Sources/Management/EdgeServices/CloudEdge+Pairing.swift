@@ -119,14 +119,14 @@ extension CloudEdge {
         let key = EdgeKey()
         let message = JoinRequest(
             token: token, name: name, signingRequest: try key.signingRequest(edge: name), softwareVersion: edgeVersion)
-        let answer = try await ask(token, message, connect: request.connect)
+        let (answer, address) = try await ask(token, message, connect: request.connect)
         guard let reply = try? ControlCoding.decode(JoinReply.self, from: answer) else {
             throw (try? ControlCoding.decode(Problem.self, from: answer))
                 ?? Problem(
                     status: 502, code: "join_failed", title: "Joining failed", detail: "the on-prem edge gave an answer that makes no sense"
                 )
         }
-        let identity = CloudIdentity(reply: reply, name: name, key: key)
+        let identity = CloudIdentity(reply: reply, name: name, key: key, joinedAt: address)
         try identity.save(in: environment.directory)
         self.identity = identity
         try await needPlane().run { $0.setReady(false) }
@@ -149,17 +149,21 @@ extension CloudEdge {
     }
 
     /// Asks the edge that made the token; or waits until that one dials, when the token says so.
-    private func ask(_ token: Pairing.PairingToken, _ message: JoinRequest, connect: String?) async throws -> ByteBuffer {
+    /// Home's answer, and where it was reached; nil for the latter when home has dialled.
+    private func ask(
+        _ token: Pairing.PairingToken, _ message: JoinRequest, connect: String?
+    ) async throws -> (answer: ByteBuffer, address: NetworkAddress?) {
         try checkDirection(token, connect: connect)
         let request = try ControlCoding.encode(message)
-        if token.homeDials { return try await askWhenDialled(token, request) }
+        if token.homeDials { return (try await askWhenDialled(token, request), nil) }
         let address =
             try connect.map { try NetworkAddress(parsing: $0) } ?? cloud.linkConnect
             ?? NetworkAddress(parsing: token.addresses.first ?? "")
         do {
-            return try await LinkJoin.exchange(
+            let answer = try await LinkJoin.exchange(
                 host: address.host, port: Int(address.port), expectedAuthorityFingerprint: token.authority.bytes, request: request,
                 authorize: Self.isOnPrem)
+            return (answer, address)
         } catch {
             throw Problem(
                 status: 502, code: "join_failed", title: "Joining failed", detail: "the on-prem edge at \(address): \(error)",

@@ -47,7 +47,7 @@ extension CloudPlane {
     /// The tunnels' end of a new link.
     func makeTunnels() -> TunnelEnd {
         let end = TunnelEnd(role: .initiator, eventLoop: eventLoop, budget: tunnelBudget)
-        end.onProblem = { [recorder] in recorder.record(tunnel: $0, problem: $1) }
+        end.onProblem = { [recorder] in recorder.record(tunnel: $0, problem: $1, isNamedInLog: false) }
         end.set(tunnelSettings)
         return end
     }

@@ -80,6 +80,7 @@ extension CloudEdge {
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
         let (identifiers, logBytes) = (Set(granted.compactMap { VolumeIdentifier(hexadecimal: $0) }), cloud.writeLogSizeBytes)
         try await plane.run { $0.setGranted(identifiers, edgeLogBytes: logBytes) }
+        openFailures = openFailures.filter { granted.contains($0.key) }
         try await openCache(secrets.cache)
         for identifier in try await plane.run({ Array($0.served.keys) }) where !granted.contains(identifier.description) {
             try await letGo(identifier)

@@ -1,3 +1,4 @@
+import EdgeConfiguration
 import Files
 import Foundation
 import Link
@@ -11,6 +12,15 @@ struct CloudIdentity: Sendable {
         var name: String
         var onPremEdge: String
         var addresses: [String]
+        /// Key, certificate and authority, so that a renewal changes all of them at once. Missing in what earlier versions have kept: they
+        /// are in files of their own then, which are written still.
+        var credentials: Credentials?
+    }
+
+    private struct Credentials: Codable {
+        var key: String
+        var certificate: String
+        var authority: String
     }
 
     let edge: String
@@ -26,11 +36,14 @@ struct CloudIdentity: Sendable {
     private static let roomName = "identity.room"
     private static let fileBytesMax = 64 << 10
 
-    init(reply: JoinReply, name: String, key: EdgeKey) {
+    /// - Parameter address: where home was reached, which says more than what it believes of itself: it may listen at a wildcard, behind
+    ///   another address.
+    init(reply: JoinReply, name: String, key: EdgeKey, joinedAt address: NetworkAddress?) {
         edge = reply.edge
         self.name = name
         onPremEdge = reply.onPremEdge
-        addresses = reply.addresses
+        let reached = address.map { ["\($0)"] } ?? []
+        addresses = reached + reply.addresses.filter { !reached.contains($0) }
         credentials = LinkCredentials(
             certificateChainPEM: reply.certificate, privateKeyPEM: key.pem, authorityPEM: reply.authority)
     }
@@ -65,6 +78,12 @@ struct CloudIdentity: Sendable {
             throw error
         }
         let record = try JSONDecoder().decode(Record.self, from: Data(bytes))
+        if let kept = record.credentials {
+            return CloudIdentity(
+                record: record,
+                credentials: LinkCredentials(
+                    certificateChainPEM: kept.certificate, privateKeyPEM: kept.key, authorityPEM: kept.authority))
+        }
         let text = { (name: String) throws in String(decoding: try directory.readFile(name, byteCountMax: fileBytesMax), as: UTF8.self) }
         return CloudIdentity(
             record: record,
@@ -95,7 +114,9 @@ struct CloudIdentity: Sendable {
         try directory.replaceFile(Self.keyName, with: Array(credentials.privateKeyPEM.utf8))
         try directory.replaceFile(Self.certificateName, with: Array(credentials.certificateChainPEM.utf8))
         try directory.replaceFile(Self.authorityName, with: Array(credentials.authorityPEM.utf8))
-        let record = Record(edge: edge, name: name, onPremEdge: onPremEdge, addresses: addresses)
+        let kept = Credentials(
+            key: credentials.privateKeyPEM, certificate: credentials.certificateChainPEM, authority: credentials.authorityPEM)
+        let record = Record(edge: edge, name: name, onPremEdge: onPremEdge, addresses: addresses, credentials: kept)
         try directory.replaceFile(Self.recordName, with: Array(try JSONEncoder().encode(record)))
     }
 }

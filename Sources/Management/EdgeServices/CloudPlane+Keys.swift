@@ -28,12 +28,18 @@ extension CloudPlane {
     func take(_ keys: DataKeys, for entry: Served) {
         let isRotated = keys.newest != entry.keys.newest
         if !isRotated, keys.generations == entry.keys.generations { return }
-        guard keys.newest >= entry.keys.newest else {
+        // A home that has gone back to an old copy of its state gives the same numbers again, for other keys.
+        let isOther = keys.generations.contains { generation in
+            keys[generation].map { key in entry.keys[generation].map { !$0.hasSameBytes(as: key) } ?? false } ?? false
+        }
+        guard keys.newest >= entry.keys.newest, !isOther else {
             // An old copy of home's state: what is sealed here since then would be lost with the newer key.
             if !entry.isOlderKeyTold {
                 recorder.record(
                     "key.older", subject: entry.grant.name, logSubject: entry.grant.identifier, severity: .error,
-                    "home knows generation \(keys.newest) of the volume's key, and \(entry.keys.newest) is in use here: its state is an old "
+                    (isOther
+                        ? "home has another key of a generation that is in use here: its state went back to an old "
+                        : "home knows generation \(keys.newest) of the volume's key, and \(entry.keys.newest) is in use here: its state is an old ")
                         + "copy; the newer key is kept until this edge is restarted. Put the newest copy of home's state back before that")
             }
             entry.isOlderKeyTold = true

@@ -11,7 +11,7 @@ extension CloudPlane {
     func exportByNBD(_ entry: Served) {
         guard let networkBlock, entry.isExported else { return }
         let identifier = entry.volume.identifier.description
-        let allowed = entry.grant.allowedInitiators
+        let allowed = entry.grant.allowedInitiators.map { $0.lowercased() }
         do {
             try networkBlock.addExport(
                 NetworkBlockExport(

@@ -22,6 +22,11 @@ extension CloudPlane {
     /// Shows a volume to initiators.
     func export(_ entry: Served) {
         if entry.isExported || heldTargets.contains(entry.grant.target) { return }
+        // What the unit's last sessions have asked for is still under way: a new one must not end with them.
+        if entry.isWithdrawing {
+            entry.exportsWhenWithdrawn = true
+            return
+        }
         let identifier = entry.volume.identifier.description
         do {
             if isTargetUp(entry.grant.target, besides: entry) {
@@ -53,17 +58,32 @@ extension CloudPlane {
 
     /// Takes a volume away from initiators, and completes when none of their commands can touch it any more.
     func withdraw(_ entry: Served, completion: @escaping () -> Void = {}) {
-        guard entry.isExported else { return completion() }
+        entry.exportsWhenWithdrawn = false
+        guard entry.isExported else {
+            if entry.isWithdrawing { entry.withdrawWaiters.append(completion) } else { completion() }
+            return
+        }
         entry.isExported = false
+        entry.isWithdrawing = true
+        entry.withdrawWaiters.append(completion)
         // What machines have asked for is waited for, and a limit would only make that longer.
         entry.device.limit(nil)
-        let latch = Countdown(2, completion: completion)
+        let latch = Countdown(2) { [weak self] in self?.withdrawn(entry) }
         if isTargetUp(entry.grant.target, besides: entry) {
             target.removeUnit(number: entry.logicalUnit, ofTarget: entry.grant.target) { latch.arrive() }
         } else {
             target.removeTarget(entry.grant.target) { latch.arrive() }
         }
         if let networkBlock { networkBlock.removeExport(entry.grant.name) { latch.arrive() } } else { latch.arrive() }
+    }
+
+    /// No request of a machine can touch the volume any more.
+    private func withdrawn(_ entry: Served) {
+        entry.isWithdrawing = false
+        let waiters = entry.withdrawWaiters
+        entry.withdrawWaiters = []
+        for waiter in waiters { waiter() }
+        if entry.exportsWhenWithdrawn, entry.mayBeExported { export(entry) }
     }
 }
 

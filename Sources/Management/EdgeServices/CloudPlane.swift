@@ -45,6 +45,10 @@ final class CloudPlane {
         var wasOpened = false
         /// The target is up.
         var isExported = false
+        /// The target, or the unit in it, is being taken away, and who waits for the end of that; it goes up again then, if it may.
+        var isWithdrawing = false
+        var withdrawWaiters: [() -> Void] = []
+        var exportsWhenWithdrawn = false
         /// The volume is being given back: nobody may write any more.
         var isReleasing = false
         /// The last delay of a point that was told.
@@ -187,7 +191,6 @@ final class CloudPlane {
                 isConnected ? "link.up" : "link.down", severity: isConnected ? .info : .warning,
                 isConnected ? "the link to the on-prem edge is up" : "the link to the on-prem edge is down")
             for served in served.values { served.volume.linkConnectivityChanged(isConnected: isConnected) }
-            if !isConnected, case .goodbye(PeerLink.revokedReason)? = link.endpoint.lastCloseReason { wasRevoked() }
         }
         link.onWritable = { [unowned self] in
             sendWithdrawals()
@@ -219,6 +222,10 @@ final class CloudPlane {
 
     private func tick() {
         link?.tick()
+        // Home says it when it ends the link, or to an edge that comes again.
+        if let link, !isRevoked, !link.endpoint.isConnected, case .goodbye(PeerLink.revokedReason)? = link.endpoint.lastCloseReason {
+            wasRevoked()
+        }
         for served in served.values { served.volume.tick() }
         for entry in groups.values { tick(entry) }
         expireBrackets()

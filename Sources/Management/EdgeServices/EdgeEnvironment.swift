@@ -18,6 +18,8 @@ struct EdgeEnvironment: Sendable {
     let eventLoop: any EventLoop
     /// For file operations that wait for a device. Each takes one thread while it lasts; more than `threadCount` queue.
     let threadPool: NIOThreadPool
+    /// For the cache's file, at a cloud edge: a device that hangs holds its own threads, and no log's.
+    let cacheThreadPool: NIOThreadPool
     let logger: Logger
     let recorder: EventRecorder
 
@@ -35,6 +37,8 @@ struct EdgeEnvironment: Sendable {
 
     /// Threads for blocking file operations.
     static let threadCount = 8
+    /// And for those of the cache.
+    static let cacheThreadCount = 8
 
     /// A directory below the state directory, made when it is missing.
     func subdirectory(_ path: String) throws(EdgeFailure) -> OpenDirectory {

@@ -50,9 +50,12 @@ public struct EdgeProcess: Sendable {
         }
         let dataLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let threadPool = NIOThreadPool(numberOfThreads: EdgeEnvironment.threadCount)
+        let cacheThreadPool = NIOThreadPool(numberOfThreads: EdgeEnvironment.cacheThreadCount)
         threadPool.start()
+        if case .cloud = configuration.role { cacheThreadPool.start() }
         let environment = EdgeEnvironment(
-            configuration: configuration, directory: directory, eventLoop: dataLoop.next(), threadPool: threadPool, logger: logger,
+            configuration: configuration, directory: directory, eventLoop: dataLoop.next(), threadPool: threadPool,
+            cacheThreadPool: cacheThreadPool, logger: logger,
             recorder: EventRecorder(log: EventLog(), logger: logger))
         for warning in tokens.warnings + configuration.exposedListeners.map({ "\($0) is not a loopback address" }) {
             environment.recorder.record("edge.warning", severity: .warning, warning)
@@ -85,7 +88,7 @@ public struct EdgeProcess: Sendable {
         logger.info("stopped")
         // Everything is flushed and closed. Timers and connections that are left end with the process; taking the loop down under
         // them would be a race with nothing to win.
-        withExtendedLifetime((controller, dataLoop, threadPool)) { _exit(ExitStatus.stopped.rawValue) }
+        withExtendedLifetime((controller, dataLoop, threadPool, cacheThreadPool)) { _exit(ExitStatus.stopped.rawValue) }
     }
 
     /// How long the lock of another process is waited for: a killed daemon holds it until its memory is torn down.
@@ -111,7 +114,8 @@ public struct EdgeProcess: Sendable {
     ) async throws {
         let listen = configuration.api.listen
         let server = ManagementServer(
-            options: .init(host: listen.host, port: Int(listen.port), version: edgeVersion), controller: controller,
+            options: .init(host: listen.host, port: Int(listen.port), version: edgeVersion, openMetrics: configuration.api.openMetrics),
+            controller: controller,
             tokens: BearerTokens(tokens), logger: logger,
             onListening: { host, port in
                 await bound("\(host.contains(":") ? "[\(host)]" : host):\(port)")

@@ -70,3 +70,24 @@ extension HomePlane {
         }
     }
 }
+
+// MARK: Disks without room
+
+extension HomePlane {
+    /// Tries disks again that had no room for a point, and tells of those that have none, once until they have.
+    func watchFullDisks() {
+        for journal in journals {
+            let isFull = journal.stallReason != nil
+            if let reason = journal.stallReason, fullDisksTold.insert(journal.volume).inserted {
+                recorder.record(
+                    "disk.full", subject: journal.volume.description, severity: .error,
+                    "the disk has no room for point \(journal.position.applied + 1), and points wait (\(reason)): reads go on, and the cloud edge keeps "
+                        + "what home can't take; free space in the file system of the disk")
+            }
+            journal.retryStalled()
+            if !isFull, fullDisksTold.remove(journal.volume) != nil {
+                recorder.record("disk.has_room", subject: journal.volume.description, "the disk takes points again")
+            }
+        }
+    }
+}

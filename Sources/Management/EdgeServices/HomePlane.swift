@@ -45,6 +45,10 @@ final class HomePlane: LinkListenerDelegate {
     let recorder: EventRecorder
     private(set) var peers: [String: PeerLink] = [:]
     private(set) var served: [VolumeIdentifier: Served] = [:]
+    /// Volumes whose disks are being given back: no edge opens them any more, or what it sends would stand behind what was given up.
+    private var closing: Set<VolumeIdentifier> = []
+    /// Volumes of which it was told that their disks have no room.
+    var fullDisksTold: Set<VolumeIdentifier> = []
     /// Which volumes are in which group; nil until the control plane has told.
     var membership: GroupMembership?
     /// Since when the first held point of a volume is held; see HomePlane+Groups.swift.
@@ -54,6 +58,8 @@ final class HomePlane: LinkListenerDelegate {
     /// The edges that are let in. The control plane keeps it true, so that a handshake needs no disk. Whoever shows a certificate of
     /// the authority for one of them is it: a renewal must not lock an edge out that dies before it has the answer.
     private(set) var trusted: Set<String> = []
+    /// Those that were let in once and are no more.
+    private var revoked: Set<String> = []
     private(set) var listener: LinkListener?
     /// Nil until this edge listens; see HomePlane+Dialling.swift.
     var dialingMeans: DialingMeans?
@@ -113,11 +119,15 @@ final class HomePlane: LinkListenerDelegate {
         ticker = eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
             for peer in bound.value.peers.values { peer.tick() }
             bound.value.watchHeldPoints()
+            bound.value.watchFullDisks()
         }
         return listener.start(host: host, port: port)
     }
 
     func trust(edge: String) { trusted.insert(edge) }
+
+    /// Edges that are told that they were revoked when they come: an unknown one may be of a later state than this.
+    func remember(revoked edges: Set<String>) { revoked.formUnion(edges) }
 
     /// Limits what is sent to edges, those included that are not connected yet.
     func shape(_ shapings: [String: LinkShaping]) {
@@ -128,6 +138,7 @@ final class HomePlane: LinkListenerDelegate {
     /// Lets an edge in no more, and ends its link.
     func revoke(edge: String) {
         trusted.remove(edge)
+        revoked.insert(edge)
         listener?.drop(PeerIdentity(edge), reason: PeerLink.revokedReason)
         dialers.removeValue(forKey: edge)?.stop()
         peers[edge]?.tunnels?.stop()
@@ -137,6 +148,11 @@ final class HomePlane: LinkListenerDelegate {
 
     func linkListener(_ listener: LinkListener, authorize certificate: PeerCertificate) -> PeerIdentity? {
         edge(of: certificate).map { PeerIdentity($0) }
+    }
+
+    func linkListener(_ listener: LinkListener, farewellTo certificate: PeerCertificate) -> String? {
+        guard let edge = (try? EdgeCertificate(der: certificate.der))?.edgeIdentifier, revoked.contains(edge) else { return nil }
+        return PeerLink.revokedReason
     }
 
     /// The cloud edge that a certificate of the authority belongs to; nil when it is let in no more, or is none.
@@ -346,7 +362,7 @@ final class HomePlane: LinkListenerDelegate {
 
     /// Ends what an earlier session of the volume left, so that its position is final.
     func prepareOpen(_ identifier: VolumeIdentifier, completion: @escaping (Result<PointPosition, any Error>) -> Void) {
-        guard let served = served[identifier], served.volume.journal.state == .open else {
+        guard let served = served[identifier], served.volume.journal.state == .open, !closing.contains(identifier) else {
             return completion(.failure(Problem.notServed))
         }
         served.volume.sessionLost { completion(.success(served.volume.journal.position)) }
@@ -356,7 +372,7 @@ final class HomePlane: LinkListenerDelegate {
     func open(
         _ identifier: VolumeIdentifier, generation: LeaseGeneration, completion: @escaping (Result<PointPosition, any Error>) -> Void
     ) {
-        guard let served = served[identifier] else { return completion(.failure(Problem.notServed)) }
+        guard let served = served[identifier], !closing.contains(identifier) else { return completion(.failure(Problem.notServed)) }
         served.volume.opened(generation: generation) { completion(.success($0)) }
     }
 
@@ -365,9 +381,13 @@ final class HomePlane: LinkListenerDelegate {
     /// - Parameter completion: hears the last point on the disk, and how many are held.
     func close(
         _ identifier: VolumeIdentifier, givesUp: Bool, rollingBackTo past: PointNumber? = nil,
-        completion: @escaping (Result<(applied: PointNumber, held: Int), any Error>) -> Void
+        completion closed: @escaping (Result<(applied: PointNumber, held: Int), any Error>) -> Void
     ) {
-        guard let served = served[identifier] else { return completion(.failure(Problem.notServed)) }
+        guard let served = served[identifier], closing.insert(identifier).inserted else { return closed(.failure(Problem.notServed)) }
+        let completion = { [self] (result: Result<(applied: PointNumber, held: Int), any Error>) in
+            closing.remove(identifier)
+            closed(result)
+        }
         let journal = served.volume.journal
         endSessions([identifier]) {
             journal.whenAgreedApplied { [self] result in

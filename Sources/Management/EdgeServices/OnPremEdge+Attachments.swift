@@ -104,18 +104,53 @@ extension OnPremEdge {
         }
     }
 
-    /// Opens the disks of attached volumes that are not open: after a start, and when one was missing.
-    func openAttachedDisks() async {
-        guard let records = try? store.volumes() else { return }
+    /// Opens the disks of attached volumes that are not open: after a start, and when one was missing. Each by itself: one may have much to
+    /// apply or to undo first, or hang.
+    /// - Returns: what opens them.
+    @discardableResult
+    func openAttachedDisks() async -> [Task<Void, Never>] {
+        guard let records = try? store.volumes() else { return [] }
         try? await tellMembership()
         let now = ContinuousClock.now
-        for name in records.map(\.name) where diskRetries[name]?.isDue(now: now) != false && busyVolumes.insert(name).inserted {
-            defer { busyVolumes.remove(name) }
-            // Read again: while another disk was being opened this volume may have been detached.
+        return records.map(\.name).filter { diskRetries[$0]?.isDue(now: now) != false && busyVolumes.insert($0).inserted }
+            .map { name in Task { await openAttachedDisk(of: name) } }
+    }
+
+    /// What a start waits for the disks before it lets cloud edges in. Volumes whose disks take longer come later.
+    private static let openSeconds = 3
+
+    func openAttachedDisksFirst() async {
+        let opening = await openAttachedDisks()
+        let (ends, end) = AsyncStream.makeStream(of: Bool.self)
+        for task in opening {
+            Task {
+                await task.value
+                end.yield(true)
+            }
+        }
+        let patience = Task {
+            try? await Task.sleep(for: .seconds(Self.openSeconds))
+            end.yield(false)
+        }
+        defer { patience.cancel() }
+        var left = opening.count
+        while left > 0 {
+            for await isOpened in ends {
+                left = isOpened ? left - 1 : 0
+                break
+            }
+        }
+    }
+
+    /// `name` is among the busy volumes, and leaves them.
+    private func openAttachedDisk(of name: String) async {
+        defer { busyVolumes.remove(name) }
+        do {
+            // Read again: it may have been detached meanwhile.
             guard let record = try? store.volume(name), record.state == .attached, let edge = record.edge,
                 let identifier = VolumeIdentifier(hexadecimal: record.identifier), let plane,
                 let progress = try? await plane.run({ Optional($0.progress(identifier)) }), progress?.failure != nil || progress == nil
-            else { continue }
+            else { return }
             do {
                 try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
                 diskRetries[name] = nil
@@ -156,9 +191,10 @@ extension OnPremEdge {
                 detachingVolumes.remove(name)
             }
             // Said before anything is given up for it.
-            if let point { try await checkKept(point, record, identifier) }
+            if let point { try await pinKept(point, record, identifier) }
             result = try await takeBack(record, identifier: identifier, edge: edge, force: force, toPoint: point)
         } catch {
+            if point != nil { try? await unpin(identifier) }
             // The edge keeps the volume: the next look at its grants tells it so.
             try? await notifyGrantsChanged(edge)
             throw error
@@ -170,7 +206,8 @@ extension OnPremEdge {
         environment.recorder.record(
             "volume.detached", subject: name, severity: force ? .warning : .info,
             force
-                ? "volume \(name) was detached by force; writes that were not home are given up"
+                ? "volume \(name) was detached by force; writes that were not home are given up, and what opens them in the cloud edge's log goes "
+                    + "with the next attach: `causeway volume recovery-key \(name)` exports it before"
                     + (result.heldPoints.map { "; \($0) points that were held for its group are kept and are not on the disk" } ?? "")
                 : "volume \(name) is detached; all of it is at home")
         if let point {

@@ -46,12 +46,22 @@ extension OnPremEdge {
             let request = try ControlCoding.decode(JoinRequest.self, from: request)
             return try ControlCoding.encode(try await admit(request))
         } catch {
-            environment.recorder.record("pairing.refused", severity: .warning, "an edge was not taken in: \(error)")
+            pairingRefused(error)
             let problem = Problem(
                 status: 403, code: "join_refused", title: "The on-prem edge refused", detail: "\(error)",
                 action: "make a new token with `causeway pair` at home: each is good once, and for a short time")
             return (try? ControlCoding.encode(problem)) ?? ByteBuffer()
         }
+    }
+
+    /// Anybody who reaches the link's port can be refused: told once in ten seconds, with how many there were.
+    private func pairingRefused(_ error: any Error) {
+        refusedPairings += 1
+        let now = ContinuousClock.now
+        if let last = refusedPairingToldAt, now - last < .seconds(10) { return }
+        let others = refusedPairings > 1 ? "; and \(refusedPairings - 1) others since it was told last" : ""
+        (refusedPairingToldAt, refusedPairings) = (now, 0)
+        environment.recorder.record("pairing.refused", severity: .warning, "an edge was not taken in: \(error)\(others)")
     }
 
     private func admit(_ request: JoinRequest) async throws -> JoinReply {

@@ -51,12 +51,21 @@ extension OnPremEdge {
     }
 
     /// Refuses a way back that can't be gone, before the volume is detached for it.
-    func checkKept(_ point: UInt64, _ record: VolumeRecord, _ identifier: VolumeIdentifier) async throws {
+    func pinKept(_ point: UInt64, _ record: VolumeRecord, _ identifier: VolumeIdentifier) async throws {
         let kept = try await needPlane().run { plane in
-            plane.journal(of: identifier).map { $0.position.applied == point || $0.pastPoints.contains { $0.point == point } }
+            plane.journal(of: identifier).map { journal in
+                let isKept = journal.position.applied == point || journal.pastPoints.contains { $0.point == point }
+                if isKept { journal.pin(point) }
+                return isKept
+            }
         }
         guard let kept else { throw Problem.notServed }
-        if !kept { throw Problem.notKept(point, of: record.name) }
+        if !kept { throw Problem.notKept(point, of: "volume \(record.name)") }
+    }
+
+    /// What was pinned for a way back goes as all others do.
+    func unpin(_ identifier: VolumeIdentifier) async throws {
+        try await needPlane().run { $0.journal(of: identifier)?.pin(nil) }
     }
 
     func content(ofVolume name: String, at point: UInt64) async throws -> any PointContent {
@@ -70,7 +79,7 @@ extension OnPremEdge {
             journal.openPast(point) { result in
                 completion(
                     result.map { ViewContent($0, eventLoop: plane.eventLoop) }.mapError { error in
-                        if case .notKept = error { return Problem.notKept(point, of: name) }
+                        if case .notKept = error { return Problem.notKept(point, of: "volume \(name)") }
                         return Problem(describing: error, disk: record.disk)
                     })
             }
@@ -116,10 +125,10 @@ extension Problem {
             action: "attach it; `causeway volume set \(volume) --keep-points` says how many are kept from then on")
     }
 
-    fileprivate static func notKept(_ point: UInt64, of volume: String) -> Problem {
+    static func notKept(_ point: UInt64, of subject: String) -> Problem {
         Problem(
             status: 409, code: "point_not_kept", title: "The point is not kept",
-            detail: "point \(point) of volume \(volume) can't be had again",
-            action: "see `causeway volume point list \(volume)` for those that are kept")
+            detail: "point \(point) of \(subject) can't be had again",
+            action: "see `causeway volume point list` for those that are kept")
     }
 }

@@ -119,14 +119,17 @@ extension HomePlane {
     /// The tunnels' end of a new link.
     func makeTunnels() -> TunnelEnd {
         let end = TunnelEnd(role: .acceptor, eventLoop: eventLoop, budget: tunnelBudget)
-        end.onProblem = { [recorder] in recorder.record(tunnel: $0, problem: $1) }
+        end.onProblem = { [recorder] in recorder.record(tunnel: $0, problem: $1, isNamedInLog: true) }
         return end
     }
 }
 
 extension EventRecorder {
     /// Tells what is wrong with a tunnel.
-    func record(tunnel name: String, problem text: String) {
-        record("tunnel.problem", subject: name, severity: .warning, "the tunnel \(name): \(text)")
+    /// - Parameter isNamed: false in the cloud, where the log on the disk says no names and addresses of the customer's; the events do.
+    func record(tunnel name: String, problem text: String, isNamedInLog isNamed: Bool) {
+        record(
+            "tunnel.problem", subject: name, logSubject: isNamed ? nil : "a tunnel", severity: .warning, "the tunnel \(name): \(text)",
+            logMessage: isNamed ? nil : "a tunnel has a problem: see `causeway event list`")
     }
 }

@@ -47,6 +47,9 @@ actor OnPremEdge: EdgeController {
     var detachingVolumes: Set<String> = []
     /// Attachments that are ended by force, with others of their group: nobody opens their volumes any more.
     var endingVolumes: Set<String> = []
+    /// Edges that were not taken in and that no event has told of yet, and when one did last.
+    var refusedPairings = 0
+    var refusedPairingToldAt: ContinuousClock.Instant?
     /// Opens of a volume come one after the other: the last one that began.
     var opening: [String: Task<VolumeOpenReply, any Error>] = [:]
     var reopening: Task<Void, Never>?
@@ -105,8 +108,12 @@ actor OnPremEdge: EdgeController {
                 onSeen: { peer in await edge.value?.noteSeen(peer) })
         }
         self.plane = plane
-        let trusted = Set(try store.edges().filter { $0.revokedAt == nil }.map(\.id))
-        try await plane.run { plane in trusted.forEach(plane.trust) }
+        let known = try store.edges()
+        let (trusted, revoked) = (Set(known.filter { $0.revokedAt == nil }.map(\.id)), Set(known.filter { $0.revokedAt != nil }.map(\.id)))
+        try await plane.run { plane in
+            trusted.forEach(plane.trust)
+            plane.remember(revoked: revoked)
+        }
         await readShapings(plane, for: trusted)
         await setTunnels()
         let history = KeptHistory(environment)
@@ -114,7 +121,7 @@ actor OnPremEdge: EdgeController {
         await history.keepOnly(Set(try store.edges().map(\.id)))
         plane.send { $0.onMinute = { peer, minute in Task { await history.keep(minute, peer: peer) } } }
         warnOfMissingDisks()
-        await openAttachedDisks()
+        await openAttachedDisksFirst()
         try await listen(onPrem, plane)
         await dialEdges(plane)
         reopening = Task { [weak self] in

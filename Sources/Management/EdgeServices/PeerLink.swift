@@ -165,12 +165,15 @@ final class PeerLink: LinkDelegate {
         tunnels?.linkWritable(trafficClass)
     }
 
-    func link(_ link: LinkEndpoint, received message: LinkMessage, class: TrafficClass) {
+    func link(_ link: LinkEndpoint, received message: LinkMessage, class trafficClass: TrafficClass) {
         switch message {
         case .request(let call, let method, let body): answer(call, method, body)
         case .reply(let call, let status, let body): calls.receive(call: call, status: status, body: body)
         case .notice(let method, _): onNotice(method)
         case .tunnelOpen, .tunnelOpened, .tunnelData, .tunnelCredit, .tunnelFinish, .tunnelReset: tunnels?.receive(message)
+        case .pointBegin, .pointAttributes, .pointData, .pointReferences, .pointZeroes, .pointCommit:
+            // They wait for the disk, and only the credit of their own class holds the other edge back meanwhile.
+            if trafficClass == .writeBehind { onMessage(message) }
         default: onMessage(message)
         }
     }

@@ -123,6 +123,7 @@ extension Problem {
                         : "To go on with this one, detach the volume with --force, which gives up what the cloud edge has not sent, and attach it again")
             )
         case .noSpace: self = .noSpace("disk \(disk): \(error)")
+        case .notKept(let point): self = .notKept(point, of: disk)
         default: self.init(failed: error, disk: disk)
         }
     }

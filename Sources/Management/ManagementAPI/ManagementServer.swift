@@ -26,10 +26,11 @@ public struct ManagementServer: Service {
         /// How long a request may take to arrive.
         public var requestTimeout: TimeAmount = .seconds(30)
 
-        public init(host: String, port: Int, version: String) {
+        public init(host: String, port: Int, version: String, openMetrics: Bool = false) {
             self.host = host
             self.port = port
             self.version = version
+            self.openMetrics = openMetrics
         }
     }
 

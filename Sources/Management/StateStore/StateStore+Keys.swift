@@ -62,12 +62,12 @@ extension StateStore {
         }
     }
 
-    /// Adds the next generation of an attached volume's key.
+    /// Adds the next generation of an attached volume's key. It is in the database's own file then, so that a copy of that file has it.
     /// - Parameter wrapping: gives the key, wrapped for the volume's attachment and the generation.
     public func addDataKey(
         ofVolume name: String, madeAt: Date = Date(), wrapping: (_ identifier: String, _ generation: UInt64) throws -> Data
     ) throws(StateStoreError) -> DataKeyRecord {
-        try write { database in
+        let added = try write { database in
             guard let volume = try VolumeRecord.fetchOne(database, key: name) else {
                 throw StateStoreError.notFound(kind: "volume", name: name)
             }
@@ -96,6 +96,8 @@ extension StateStore {
             try key.insert(database)
             return key
         }
+        try emptyWriteAheadLog()
+        return added
     }
 
     /// Destroys the keys of a volume's attachment before `generation`, but for those that are still needed, beyond recovery from the

@@ -89,6 +89,6 @@ struct NetworkBlockClient {
 
     func mayUse(_ allowed: Set<String>?) -> Bool {
         guard let allowed else { return true }
-        return !allowed.isDisjoint(with: names)
+        return !allowed.isDisjoint(with: names.map { $0.lowercased() })
     }
 }

@@ -61,7 +61,7 @@ extension LogicalUnit {
     }
 
     /// Ends the unit's service, as when it is taken away from its target: forgets all sessions, and stops what nobody waits for, a SANITIZE
-    /// for example. `completion` runs when nothing of the unit touches its device any more; it is not used again.
+    /// for example. `completion` runs when nothing of the unit touches its device any more; a target may take it again then.
     func retire(completion: @escaping () -> Void) {
         isRetired = true
         let latch = Countdown(nexuses.count + 1, completion: completion)

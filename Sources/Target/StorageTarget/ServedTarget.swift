@@ -31,6 +31,7 @@ final class ServedTarget {
         guard LogicalUnitNumber(index: number) != nil else { throw .invalidDescription("logical unit number \(number)") }
         guard units[number] == nil else { throw .numberInUse }
         units[number] = unit
+        unit.isRetired = false
         unit.reportedNumbers = { [weak self] in self?.numbers ?? [] }
         prepare(unit)
         unitsDidChange()

@@ -42,7 +42,7 @@ struct VolumeCommand: AsyncParsableCommand {
         @Argument(help: "The name of the volume.")
         var name: String
 
-        @Option(help: "The identifier or name of the cloud edge. (default: the last one, or the only one)")
+        @Option(help: "The identifier or name of the cloud edge. (default: the only one that is paired)")
         var edge: String?
 
         @OptionGroup var connection: ConnectionOptions

@@ -199,6 +199,17 @@ extension EndToEnd {
                 #expect(status.output.contains("revoked"), "\(status)")
                 third.signal(SIGTERM)
                 #expect(try await third.wait(seconds: 30).status == 0)
+
+                // It hears of it too when it was not there, or the line was cut, when that happened.
+                let back = try Command.start("causewayd", ["--config", configuration])
+                defer { back.signal(SIGKILL) }
+                let known = environment
+                try await Lab.untilTrue(seconds: 30, "the revoked edge to hear of it when it comes again") {
+                    try await Command.run("causeway", ["status", "--output", "json"], environment: known, seconds: 10).output
+                        .contains("revoked")
+                }
+                back.signal(SIGTERM)
+                #expect(try await back.wait(seconds: 30).status == 0)
             }
         }
 

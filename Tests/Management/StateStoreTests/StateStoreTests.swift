@@ -412,6 +412,8 @@ import Testing
                 return wrapped(next)
             }
             #expect(key.generation == generation && key.identifier == "a")
+            // Whoever copies the database's file now has the key.
+            #expect(try Data(directory.readFile("state.sqlite", byteCountMax: 1 << 24)).range(of: wrapped(generation)) != nil)
         }
         #expect(throws: StateStoreError.self, "too many in use") { try store.addDataKey(ofVolume: "v") { _, _ in Data(count: 61) } }
         #expect(try store.destroyDataKeys(ofVolume: "v", identifier: "another", before: 4).isEmpty)
