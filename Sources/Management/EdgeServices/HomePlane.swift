@@ -22,16 +22,29 @@ final class HomePlane: LinkListenerDelegate {
     final class Served {
         let volume: Home
         let cachedDisk: CachedDisk<LocalDisk>
+        let threads: NIOThreadPool
         let edge: String
 
         var disk: LocalDisk { cachedDisk.disk }
 
-        init(volume: Home, cachedDisk: CachedDisk<LocalDisk>, edge: String) {
+        init(volume: Home, cachedDisk: CachedDisk<LocalDisk>, threads: NIOThreadPool, edge: String) {
             self.volume = volume
             self.cachedDisk = cachedDisk
+            self.threads = threads
             self.edge = edge
         }
+
+        /// Lets go of the disk, when its journal is closed.
+        func close() {
+            cachedDisk.close()
+            HomePlane.end(threads)
+        }
     }
+
+    /// Threads for blocking operations of one disk: one that hangs holds its own, and no other disk's, and no journal's.
+    private static let diskThreadCount = 8
+
+    private static func end(_ threads: NIOThreadPool) { threads.shutdownGracefully { _ in } }
 
     /// A point that waits for the other disks of its group.
     struct Held {
@@ -237,11 +250,16 @@ final class HomePlane: LinkListenerDelegate {
         completion: @escaping (Result<UInt64, any Error>) -> Void
     ) {
         if let served = served[identifier] { return completion(.success(served.disk.sectorCount)) }
-        LocalDisk.open(path: path, eventLoop: eventLoop, threadPool: threadPool) { [self] result in
+        let threads = NIOThreadPool(numberOfThreads: Self.diskThreadCount)
+        threads.start()
+        LocalDisk.open(path: path, eventLoop: eventLoop, threadPool: threads) { [self] result in
             switch result {
-            case .failure(let error): completion(.failure(Problem(describing: error)))
+            case .failure(let error):
+                Self.end(threads)
+                completion(.failure(Problem(describing: error)))
             case .success(let disk) where disk.sectorCount < sectorCountMin:
                 disk.close()
+                Self.end(threads)
                 let sectorBytes = UInt64(BlockGeometry.sectorBytes)
                 completion(.failure(Problem.shrunk(path, from: sectorCountMin * sectorBytes, to: disk.sectorCount * sectorBytes)))
             case .success(let disk):
@@ -254,9 +272,10 @@ final class HomePlane: LinkListenerDelegate {
                     switch result {
                     case .failure(let error):
                         cachedDisk.close()
+                        Self.end(threads)
                         completion(.failure(Problem(describing: error, disk: path)))
                     case .success(let journal):
-                        install(identifier, journal, cachedDisk, edge)
+                        install(identifier, journal, cachedDisk, threads, edge)
                         completion(.success(disk.sectorCount))
                     }
                 }
@@ -265,7 +284,7 @@ final class HomePlane: LinkListenerDelegate {
     }
 
     private func install(
-        _ identifier: VolumeIdentifier, _ journal: Journal, _ disk: CachedDisk<LocalDisk>, _ edge: String
+        _ identifier: VolumeIdentifier, _ journal: Journal, _ disk: CachedDisk<LocalDisk>, _ threads: NIOThreadPool, _ edge: String
     ) {
         let volume = Home(identifier: identifier, journal: journal)
         volume.downlink = { [unowned self] message, trafficClass, isBulk in
@@ -306,7 +325,7 @@ final class HomePlane: LinkListenerDelegate {
                 "\(journal.keptPoints) points of the attachment before were held for its group and are on no disk: they are kept in the "
                     + "journal's directory as held-*.journal until you remove them")
         }
-        served[identifier] = Served(volume: volume, cachedDisk: disk, edge: edge)
+        served[identifier] = Served(volume: volume, cachedDisk: disk, threads: threads, edge: edge)
         settleGroups()
     }
 
@@ -349,7 +368,7 @@ final class HomePlane: LinkListenerDelegate {
         peerBlocks[served.edge]?.forget(identifier)
         hold(identifier, of: served.edge, false)
         served.volume.sessionLost()
-        served.volume.journal.close { served.cachedDisk.close() }
+        served.volume.journal.close { served.close() }
     }
 
     /// What is known of a served volume.
@@ -412,7 +431,7 @@ final class HomePlane: LinkListenerDelegate {
 
     private func giveBack(_ identifier: VolumeIdentifier, _ entry: Served, completion: @escaping () -> Void) {
         entry.volume.journal.close { [self] in
-            entry.cachedDisk.close()
+            entry.close()
             served[identifier] = nil
             peerBlocks[entry.edge]?.forget(identifier)
             held[identifier] = nil
@@ -475,7 +494,7 @@ final class HomePlane: LinkListenerDelegate {
         if remaining == 0 { return completion() }
         for entry in entries {
             entry.volume.journal.close {
-                entry.cachedDisk.close()
+                entry.close()
                 remaining -= 1
                 if remaining == 0 { completion() }
             }
