@@ -138,7 +138,7 @@ public final class LogReader<Directory: StorageDirectory> {
 }
 
 extension LogReader {
-    /// Reads the plaintext headers of the log's files: what can be told without a key.
+    /// Reads the plaintext headers of the log's files: what can be told without a key. A file that can't be read is damage.
     public static func outline(of directory: Directory, completion: @escaping (Result<LogOutline, StorageFileError>) -> Void) {
         directory.list { result in
             switch result {
@@ -158,6 +158,10 @@ extension LogReader {
         var outline = found
         outline.fileCount += 1
         outline.epochs = (outline.epochs?.lowerBound ?? epoch)...max(epoch, outline.epochs?.upperBound ?? epoch)
+        let damaged = { (error: StorageFileError) in
+            outline.damages.append(LogDamage(file: name, offset: 0, text: "it can't be read: \(error)"))
+            Self.outline(of: directory, names.dropFirst(), outline, completion)
+        }
         let goOn = { (size: UInt64, header: ByteBuffer) in
             outline.byteCount += size
             if let header = try? LogFileHeader(parsing: header) {
@@ -169,13 +173,17 @@ extension LogReader {
             Self.outline(of: directory, names.dropFirst(), outline, completion)
         }
         directory.open(name, create: false) { result in
-            guard case .success(let file) = result else { return completion(result.map { _ in outline }) }
+            let file: Directory.File
+            switch result {
+            case .success(let opened): file = opened
+            case .failure(let error): return damaged(error)
+            }
             file.size { size in
                 file.read(at: 0, byteCount: LogFormat.headerBytes) { header in
                     file.close()
                     switch (size, header) {
                     case (.success(let size), .success(let header)): goOn(size, header)
-                    case (.failure(let error), _), (_, .failure(let error)): completion(.failure(error))
+                    case (.failure(let error), _), (_, .failure(let error)): damaged(error)
                     }
                 }
             }

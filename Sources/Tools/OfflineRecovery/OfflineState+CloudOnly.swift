@@ -10,6 +10,17 @@ extension OfflineState {
     /// The cloud-only disk of a volume, as a daemon would have it when it starts; nothing of that reaches the files.
     typealias OfflineCloudOnlyDisk = CloudOnlyDisk<OverlayDirectory<LocalDirectory>>
 
+    /// The end of the last sector that a cloud-only disk holds; 0 when it holds none.
+    func endOfHeld(by disk: OfflineCloudOnlyDisk) -> UInt64 {
+        var (low, high) = (UInt64(0), UInt64(Int64.max) / UInt64(BlockGeometry.sectorBytes))
+        let end = high
+        while low < high {
+            let middle = low + (high - low) / 2
+            if disk.holds(overlapping: SectorRange(from: middle, to: end)) { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
     /// Opens the cloud-only disk beside a log; nil when there is none.
     func openCloudOnlyDisk(beside place: LogPlace, _ key: RecoveryKey) async throws -> OfflineCloudOnlyDisk? {
         guard hasCloudOnlyDisk(place) else { return nil }

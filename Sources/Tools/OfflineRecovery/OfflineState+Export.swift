@@ -68,23 +68,21 @@ extension OfflineState {
 
     /// Puts the unsent points of a volume over an image.
     /// - Parameters:
-    ///   - name: the name of the volume, or its identifier.
+    ///   - name: the name of the volume, or its identifier, or the directory of its log where there are several.
     ///   - end: the last point that counts.
     ///   - cloudOnly: what is cloud-only is put over them, as a machine sees it. Nobody knows what that was at an earlier point, so only
     ///     with `lastWrite`.
     public func export(
         volume name: String, through end: ExportEnd = .lastWrite, to destination: ExportDestination, cloudOnly: Bool = true
     ) async throws -> OfflineExport {
-        let key = try key(of: name)
-        guard let place = try logPlaces().first(where: { $0.identifier == key.identifier }) else {
-            throw OfflineError("there is no log of volume \(key.name) (\(key.identifier)) in \(directory.path)")
-        }
+        let (place, key) = try place(of: name)
         let log = try await readLog(place, key)
         let cut = end == .lastCut ? try await lastCut(of: key) : nil
         let points = try points(of: log, through: end, cut?.point(of: key.identifier))
         let disk = cloudOnly && end == .lastWrite ? try await openCloudOnlyDisk(beside: place, key) : nil
         let contents = points.map { log.contents(of: $0.number) }
-        let sectorCount = contents.joined().reduce(key.sectorCount) { max($0, $1.range.end) }
+        // The disk may have grown since the key was exported.
+        let sectorCount = contents.joined().reduce(max(key.sectorCount, disk.map(endOfHeld) ?? 0)) { max($0, $1.range.end) }
         let image = try await openImage(destination, byteCountMin: sectorCount * UInt64(BlockGeometry.sectorBytes))
         do {
             var written = WrittenExtent()
@@ -103,6 +101,23 @@ extension OfflineState {
             if case .image(let path, _, _) = destination { try? OutputName(path).discard() }
             throw error
         }
+    }
+
+    /// The log of a volume, and the key that opens it. Of two copies nobody knows which is meant: the one is newer, the other may be whole.
+    private func place(of name: String) throws(OfflineError) -> (LogPlace, RecoveryKey) {
+        let places = try logPlaces()
+        if let named = places.first(where: { $0.name == name }) { return (named, try key(of: named.identifier.description)) }
+        let key = try key(of: name)
+        let found = places.filter { $0.identifier == key.identifier }
+        guard let place = found.first else {
+            throw OfflineError("there is no log of volume \(key.name) (\(key.identifier)) in \(directory.path)")
+        }
+        guard found.count == 1 else {
+            throw OfflineError(
+                "there are \(found.count) logs of volume \(key.name) in \(directory.path)",
+                action: "Name one by its directory, as causeway recover list shows them: \(found.map(\.name).joined(separator: ", ")).")
+        }
+        return (place, key)
     }
 
     private func key(of name: String) throws(OfflineError) -> RecoveryKey {

@@ -19,7 +19,7 @@ extension RecoverCommand {
 
         @OptionGroup var place: StateOptions
 
-        @Option(help: "The name of the volume, or its identifier.")
+        @Option(help: "The name of the volume, or its identifier, or the directory of its log where there are several.")
         var volume: String
 
         @Option(help: "The image that is made.", completion: .file())

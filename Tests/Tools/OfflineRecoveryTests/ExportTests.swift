@@ -37,6 +37,23 @@ import Testing
         }
     }
 
+    /// A state directory that was copied back leaves two logs of one attachment: nobody but the operator knows which is meant.
+    @Test func ofTwoLogsOneIsNamed() async throws {
+        let world = try await world()
+        let identifier = try world.key("mail").identifier.description
+        let copy = "\(world.state)/retired"
+        try FileManager.default.createDirectory(atPath: copy, withIntermediateDirectories: true)
+        try FileManager.default.copyItem(atPath: "\(world.state)/volumes/\(identifier)", toPath: "\(copy)/\(identifier).1")
+        let (state, image, base) = (try world.open("mail"), world.path + "/mail.img", try world.base())
+        let refused = await #expect(throws: OfflineError.self) {
+            try await state.export(volume: "mail", to: .image(path: image, base: base, replaces: false))
+        }
+        #expect("\(try #require(refused))".contains("2 logs") && refused?.action?.contains("retired/\(identifier).1") == true)
+        let named = try await state.export(volume: "retired/\(identifier).1", to: .image(path: image, base: base, replaces: false))
+        #expect(named.volume == "mail" && named.points == [1, 2, 3, 4])
+        #expect(try world.bytes(image) == world.disks["mail"])
+    }
+
     /// The topmost layer: also over what is unsent, and what it was made to read as zeroes. Whoever takes an image without it for the volume
     /// must hear that it is not all of it.
     @Test func whatIsCloudOnlyLiesOverThePoints() async throws {

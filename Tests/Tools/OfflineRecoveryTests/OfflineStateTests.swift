@@ -26,6 +26,22 @@ import Testing
         #expect(volumes[1].points == nil && volumes[1].files == 4 && volumes[1].oldestPoint == 1 && volumes[1].newestPoint == 4)
     }
 
+    /// What can't be read of one volume must not keep the others from being found.
+    @Test func anUnreadableFileIsDamageOfItsVolume() async throws {
+        let world = try OfflineWorld()
+        for (number, name) in ["mail", "web"].enumerated() {
+            try world.add(name, number: UInt64(number) + 1)
+            try await world.fill(name)
+        }
+        let path = try #require(try world.logFiles("mail").first)
+        try FileManager.default.removeItem(atPath: path)
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+        let volumes = try await world.open("mail", "web").volumes(verifiesData: true)
+        #expect(volumes.map(\.name) == ["mail", "web"])
+        #expect(volumes[0].damages.contains { $0.file.hasSuffix(path.split(separator: "/").last ?? "?") || $0.message.contains(path) })
+        #expect(volumes[1].damages.isEmpty && volumes[1].points?.count == 4)
+    }
+
     @Test func refusesWhileADaemonHasTheDirectory() async throws {
         let world = try OfflineWorld()
         try world.add("mail", number: 1)
