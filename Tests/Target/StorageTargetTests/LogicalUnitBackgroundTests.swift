@@ -68,6 +68,20 @@ struct LogicalUnitBackgroundTests {
         #expect(isDone && bench.device.calls.count == calls)
     }
 
+    /// As when a detach has failed, and the volume is served again.
+    @Test("A unit that was taken away and is a target's again does all that it did before")
+    func takenAgain() throws {
+        bench.unit.retire {}
+        let target = try ServedTarget(TargetDescription(name: "iqn.2026-01.example:again", label: "again", units: [(0, bench.unit)])) { _ in
+        }
+        #expect(target.numbers.count == 1)
+        #expect(bench.unit.addNexus(bench.one, initiatorPortName: "iqn.initiator-again,i,0x1"))
+        #expect(bench.sense([0x00])?.code == .powerOnResetOrBusDeviceReset)
+        let command = overwrite([5])
+        #expect(bench.status(command.cdb, data: command.data) == .good)
+        #expect(bench.device.bytes.allSatisfy { $0 == 5 })
+    }
+
     @Test(
         "A unit that is taken away has ended when a flush and a PRE-FETCH have that were answered at once", arguments: [UInt8(0x35), 0x34])
     func retiringBehindAnAnswer(code: UInt8) {
