@@ -405,6 +405,7 @@ final class HomePlane: LinkListenerDelegate {
         guard let served = served[identifier], closing.insert(identifier).inserted else { return closed(.failure(Problem.notServed)) }
         let completion = { [self] (result: Result<(applied: PointNumber, held: Int), any Error>) in
             closing.remove(identifier)
+            if case .failure = result { served.volume.sessionWasEnded() }
             closed(result)
         }
         let journal = served.volume.journal

@@ -190,6 +190,7 @@ extension PointJournal {
         _ = queue.popFirst()
         piecesQueued -= application.received.index.pieces.count
         position.applied = point
+        if partialPoint == point { partialPoint = nil }
         remove(application.received)
         pruneUndos()
         onApplied?(point)

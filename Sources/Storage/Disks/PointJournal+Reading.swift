@@ -57,7 +57,8 @@ extension PointJournal {
             readsInFlight[serial] = read.range
             // None of them is being applied: it would have waited for the read, or the read for it.
             let hasGroup = queue.contains { $0.attributes?.group != nil }
-            let over = hasGroup || stall != nil && !isPlanted(.readsDiskWithoutRoom) ? queue.filter { $0.index.overlaps(read.range) } : []
+            let over =
+                hasGroup || partialPoint != nil && !isPlanted(.readsDiskWithoutRoom) ? queue.filter { $0.index.overlaps(read.range) } : []
             let ended = { [self] (result: Result<ByteBuffer, PointJournalError>) in
                 readsInFlight[serial] = nil
                 // Whoever waits goes on before the answer: the owner may close the journal in it.

@@ -20,6 +20,7 @@ extension PointJournal {
 
     /// The disk has no room for the rest of the point that is being applied.
     func stall(_ reason: PointJournalError) {
+        partialPoint = applying?.received.index.point
         applying = nil
         stall = reason
         // Whoever waits for the disk itself hears of it, and those who read need wait no more.

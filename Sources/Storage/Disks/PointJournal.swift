@@ -68,6 +68,8 @@ public final class PointJournal<Disk: DiskFile, Directory: StorageDirectory> {
     var isRecordingAgreement = false
     /// See PointJournal+Stalling.swift.
     var stall: PointJournalError?
+    /// The point of which the disk may have a part, and had no room for the rest, until it has all of it.
+    var partialPoint: PointNumber?
     /// Points of groups are applied like any other: a planted bug.
     var appliesHeldPoints = false
 

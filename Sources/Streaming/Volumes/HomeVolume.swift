@@ -142,7 +142,12 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     /// The journal takes and gives nothing any more: the edge is told, so that it opens the volume again and asks anew for what
     /// will not be answered.
     public func journalStopped() {
-        guard isOpen else { return }
+        if isOpen { sessionWasEnded() }
+    }
+
+    /// The session was ended at home, and the edge may go on after all: it is told, so that it opens the volume again and asks anew for what
+    /// will not be answered.
+    public func sessionWasEnded() {
         say(.pointRefused(volume: identifier, point: journal.position.received &+ 1, refusal: .notOpen))
     }
 

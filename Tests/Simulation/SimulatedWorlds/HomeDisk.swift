@@ -181,7 +181,9 @@ final class HomeDisk {
             journal.setLease(nil) { [self, unowned journal] in
                 journal.whenAllApplied { [self] result in
                     isHandingOver = false
-                    guard !isDead, case .success(let position) = result else { return }
+                    if isDead { return }
+                    // A disk without room stays whose it is, and that one goes on.
+                    guard case .success(let position) = result else { return core.sessionWasEnded() }
                     volume.handOver(to: edge, after: position.applied)
                     completion()
                 }

@@ -125,6 +125,17 @@ import Testing
         #expect(bench.block == 0)
     }
 
+    /// A detach that has failed leaves the volume with its edge (seed 30790): what that has asked for meanwhile nobody will answer.
+    @Test func anEdgeIsToldWhenItsSessionWasEndedAtHome() {
+        let bench = Bench()
+        bench.open(generation: 1)
+        bench.volume?.sessionLost()
+        bench.scheduler.runUntilIdle()
+        _ = bench.takeSent()
+        bench.volume?.sessionWasEnded()
+        #expect(bench.takeSent() == [.pointRefused(volume: bench.identifier, point: 1, refusal: .notOpen)])
+    }
+
     @Test("what has storage is told of the disk with every point that was received, in the class of reads")
     func allocation() {
         let bench = Bench()
