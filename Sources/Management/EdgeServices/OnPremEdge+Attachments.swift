@@ -119,6 +119,7 @@ extension OnPremEdge {
     /// What a start waits for the disks before it lets cloud edges in. Volumes whose disks take longer come later.
     private static let openSeconds = 3
 
+    /// Opens them at a start, and waits for that, but no longer than `openSeconds`.
     func openAttachedDisksFirst() async {
         let opening = await openAttachedDisks()
         let (ends, end) = AsyncStream.makeStream(of: Bool.self)
@@ -134,40 +135,37 @@ extension OnPremEdge {
         }
         defer { patience.cancel() }
         var left = opening.count
-        while left > 0 {
-            for await isOpened in ends {
-                left = isOpened ? left - 1 : 0
-                break
-            }
+        if left == 0 { return }
+        for await isOpened in ends {
+            left -= 1
+            if !isOpened || left == 0 { return }
         }
     }
 
     /// `name` is among the busy volumes, and leaves them.
     private func openAttachedDisk(of name: String) async {
         defer { busyVolumes.remove(name) }
+        // Read again: it may have been detached meanwhile.
+        guard let record = try? store.volume(name), record.state == .attached, let edge = record.edge,
+            let identifier = VolumeIdentifier(hexadecimal: record.identifier), let plane,
+            let progress = try? await plane.run({ Optional($0.progress(identifier)) }), progress?.failure != nil || progress == nil
+        else { return }
         do {
-            // Read again: it may have been detached meanwhile.
-            guard let record = try? store.volume(name), record.state == .attached, let edge = record.edge,
-                let identifier = VolumeIdentifier(hexadecimal: record.identifier), let plane,
-                let progress = try? await plane.run({ Optional($0.progress(identifier)) }), progress?.failure != nil || progress == nil
-            else { return }
-            do {
-                try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
-                diskRetries[name] = nil
-                if diskFailures.removeValue(forKey: record.name) != nil {
-                    environment.recorder.record("disk.opened", subject: record.disk, "the disk of volume \(record.name) is available again")
-                }
-            } catch {
-                let problem = Problem(describing: error)
-                let text = problem.detail ?? "\(error)"
-                let isWrong = problem.code == Problem.diskChangedCode
-                if isWrong { diskRetries[name, default: DiskRetry()].refused(now: .now) } else { diskRetries[name] = nil }
-                if diskFailures.updateValue(text, forKey: record.name) == nil {
-                    environment.recorder.record(
-                        "disk.unavailable", subject: record.disk, severity: .error,
-                        "the disk of volume \(record.name) can't be opened: \(text); it is tried again \(isWrong ? "each minute" : "every 5 seconds")"
-                    )
-                }
+            try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
+            diskRetries[name] = nil
+            if diskFailures.removeValue(forKey: record.name) != nil {
+                environment.recorder.record("disk.opened", subject: record.disk, "the disk of volume \(record.name) is available again")
+            }
+        } catch {
+            let problem = Problem(describing: error)
+            let text = problem.detail ?? "\(error)"
+            let isWrong = problem.code == Problem.diskChangedCode
+            if isWrong { diskRetries[name, default: DiskRetry()].refused(now: .now) } else { diskRetries[name] = nil }
+            if diskFailures.updateValue(text, forKey: record.name) == nil {
+                environment.recorder.record(
+                    "disk.unavailable", subject: record.disk, severity: .error,
+                    "the disk of volume \(record.name) can't be opened: \(text); it is tried again \(isWrong ? "each minute" : "every 5 seconds")"
+                )
             }
         }
     }

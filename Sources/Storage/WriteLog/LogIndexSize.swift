@@ -1,6 +1,5 @@
 // What the log keeps in memory of each unreleased write: that a batch is there, its records, and extents in two maps. It is counted, not
-// measured, with what each of them takes on a 64-bit machine, the slack of growing arrays included; `causeway-cache-bench log-index`
-// holds the count against the process's memory.
+// measured, with what each of them takes on a 64-bit machine, the slack of growing arrays included: rather too much than too little.
 //
 //     4 KiB, flushed alone         5 KiB of the log    a batch, a record, two extents    about a thirteenth
 //     4 KiB, many at once        4.1 KiB of the log             a record, two extents    about a twenty-second
