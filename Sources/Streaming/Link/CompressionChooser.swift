@@ -4,8 +4,8 @@ import Compression
 // much of a byte it leaves, and what a byte takes on the line. What counts depends on who waits:
 //
 //   somebody waits for this frame     time + rest x line             until its last byte has left
-//   many frames follow one another    max(2 x time, rest x line)     the line and the processor work side by side, and the processor has
-//                                                                    about as much to do for a byte besides compressing it
+//   many frames follow one another    max(time + work, rest x line)  the line and the processor work side by side, and the processor has
+//                                                                    other work for a byte, too, which is measured (`BulkWork`)
 //
 // None costs what a byte takes on the line. How much is left of a byte changes from frame to frame, for all methods alike; what one leaves
 // against another hardly does. So what the data gives is known once, and of each method how it compares with the others: now and then one is
@@ -54,8 +54,17 @@ public struct CompressionChooser: Sendable {
     private static let leastGainOfChange = 1.0 / 64
     /// What one frame counts among those on which methods were compared.
     private static let comparisonWeight = 1.0 / 16
-    /// What the processor does for a byte, in times of what compressing it takes.
-    private static let workFactor = 2.0
+    /// A thread is not planned to be busy for longer than three quarters of the time: what somebody waits for comes in between, and frames don't
+    /// come one by one.
+    private static let spareFactor = 4.0 / 3
+
+    /// What a byte takes besides compressing it, in nanoseconds.
+    private struct Pace {
+        /// On the line.
+        var line: Double
+        /// Of the processor.
+        var work: Double?
+    }
 
     private struct Experience {
         /// What it leaves of a frame, in times of what the others leave of it: `rest` times this is its output over its input.
@@ -110,10 +119,12 @@ public struct CompressionChooser: Sendable {
 
     /// What to do with the next frame; nil to send it as it is.
     /// - Parameters:
+    ///   - workNanosecondsPerByte: what the processor has to do for a byte besides; as much as for compressing it, while that is not known.
     ///   - inStream: it may go through a stream of compression, where the method is Zstandard.
     ///   - looksRandom: asked only when that matters.
     public mutating func choose(
-        byteCount: Int, lineBytesPerSecond: Double, inStream: Bool = false, looksRandom: () -> Bool = { false }
+        byteCount: Int, lineBytesPerSecond: Double, workNanosecondsPerByte: Double? = nil, inStream: Bool = false,
+        looksRandom: () -> Bool = { false }
     ) -> Choice? {
         guard byteCount >= Self.smallestBytes else { return nil }
         if framesToSkip > 0 {
@@ -124,10 +135,10 @@ public struct CompressionChooser: Sendable {
             randomFrames += 1
             if isProbeRight, randomFrames % Self.longestPause != 0 { return nil }
         }
-        let line = 1e9 / (lineBytesPerSecond > 0 ? lineBytesPerSecond : Self.unknownLine)
+        let pace = Pace(line: 1e9 / (lineBytesPerSecond > 0 ? lineBytesPerSecond : Self.unknownLine), work: workNanosecondsPerByte)
         framesSinceComparison += 1
-        let (best, cost) = inStream ? bestInStream(line) : best(line, inStream: false)
-        guard cost < line else {
+        let (best, cost) = inStream ? bestInStream(pace) : best(pace, inStream: false)
+        guard cost < pace.line else {
             // The line is too fast for what the data gives. Look again later, at each method in turn: either may change.
             framesToSkip = Self.longestPause - 1
             guard framesSinceComparison % 4 == 0 else { return nil }
@@ -139,32 +150,32 @@ public struct CompressionChooser: Sendable {
         return Choice(method: best, comparison: other(than: best))
     }
 
-    private mutating func bestInStream(_ line: Double) -> (method: CompressionMethod, cost: Double) {
-        let best = best(line, inStream: true)
+    private mutating func bestInStream(_ pace: Pace) -> (method: CompressionMethod, cost: Double) {
+        let best = best(pace, inStream: true)
         if let streamMethod {
-            let cost = cost(of: streamMethod, line, inStream: true)
+            let cost = cost(of: streamMethod, pace, inStream: true)
             if best.cost > cost * (1 - Self.leastGainOfChange) { return (streamMethod, cost) }
         }
         streamMethod = best.method
         return best
     }
 
-    private func best(_ line: Double, inStream: Bool) -> (method: CompressionMethod, cost: Double) {
+    private func best(_ pace: Pace, inStream: Bool) -> (method: CompressionMethod, cost: Double) {
         var best = (method: CompressionMethod.lz4, cost: Double.infinity)
         for method in CompressionMethod.allCases {
-            let cost = cost(of: method, line, inStream: inStream)
+            let cost = cost(of: method, pace, inStream: inStream)
             if cost < best.cost { best = (method, cost) }
         }
         return best
     }
 
-    private func cost(of method: CompressionMethod, _ line: Double, inStream: Bool) -> Double {
+    private func cost(of method: CompressionMethod, _ pace: Pace, inStream: Bool) -> Double {
         let experience = experiences[method.rawValue]
         let time = experience.nanosecondsPerByte * (inStream ? experience.streamTime.value : 1)
         let rest = rest * experience.relativeRest * (inStream ? experience.streamRest.value : 1)
         return switch goal {
-        case .latency: time + rest * line
-        case .throughput: max(Self.workFactor * time, rest * line)
+        case .latency: time + rest * pace.line
+        case .throughput: max((time + (pace.work ?? time)) * Self.spareFactor, rest * pace.line)
         }
     }
 

@@ -15,11 +15,15 @@ final class FrameCompressor {
     /// By class: of frames for each of which somebody waits, and of bulk.
     private var choosers = FrameCompressor.unlearnt(.latency)
     private var bulkChoosers = FrameCompressor.unlearnt(.throughput)
+    private var bulkWork = BulkWork()
+    /// What compressing the frame at hand has taken so far, comparisons included.
+    private var compressingNanoseconds: Int64 = 0
 
     /// Forgets what was learnt: another session may have other data.
     func reset() {
         choosers = Self.unlearnt(.latency)
         bulkChoosers = Self.unlearnt(.throughput)
+        bulkWork = BulkWork()
     }
 
     private static func unlearnt(_ goal: CompressionChooser.Goal) -> [CompressionChooser] {
@@ -32,8 +36,13 @@ final class FrameCompressor {
     ///   - bytesPerSecond: what the line carries of its class; 0 while unknown.
     func encode(_ transmission: LinkTransmission, streams: SendingStreams?, bytesPerSecond: Double) -> ByteBuffer {
         let index = Int(transmission.header.trafficClass.rawValue)
-        if transmission.isBulk { return encode(transmission, streams, bytesPerSecond, &bulkChoosers[index]) }
-        return encode(transmission, streams, bytesPerSecond, &choosers[index])
+        guard transmission.isBulk else { return encode(transmission, streams, bytesPerSecond, &choosers[index]) }
+        compressingNanoseconds = 0
+        let frame = encode(transmission, streams, bytesPerSecond, &bulkChoosers[index])
+        bulkWork.count(
+            byteCount: transmission.payload.readableBytes, compressingNanoseconds: compressingNanoseconds,
+            now: Int64(clamping: NIODeadline.now().uptimeNanoseconds), processor: BulkWork.threadNanoseconds)
+        return frame
     }
 
     private func encode(
@@ -42,7 +51,10 @@ final class FrameCompressor {
         let payload = transmission.payload
         let volume = transmission.isBulk && streams != nil ? transmission.volume : nil
         var looksRandom = false
-        let choice = chooser.choose(byteCount: payload.readableBytes, lineBytesPerSecond: bytesPerSecond, inStream: volume != nil) {
+        let choice = chooser.choose(
+            byteCount: payload.readableBytes, lineBytesPerSecond: bytesPerSecond, workNanosecondsPerByte: bulkWork.nanosecondsPerByte,
+            inStream: volume != nil
+        ) {
             looksRandom = RandomnessProbe.looksRandom(payload)
             return looksRandom
         }
@@ -70,6 +82,7 @@ final class FrameCompressor {
             payload, headroom: FrameHeader.byteCount, overheadMax: LinkLimits.compressionOverheadBytes)
         guard let frame else { return nil }
         let nanoseconds = (NIODeadline.now() - start).nanoseconds
+        compressingNanoseconds += nanoseconds
         let (method, byteCount) = (place.stream.method, frame.readableBytes - FrameHeader.byteCount)
         let pays = Compressor.pays(byteCount, for: payload.readableBytes)
         if let other = choice.comparison {
@@ -94,7 +107,9 @@ final class FrameCompressor {
     private func compress(_ payload: ByteBuffer, _ method: CompressionMethod) -> Result {
         let start = NIODeadline.now()
         let frame = compressor.compress(payload, using: method, headroom: FrameHeader.byteCount)
-        return (frame, frame.map { $0.readableBytes - FrameHeader.byteCount }, (NIODeadline.now() - start).nanoseconds)
+        let nanoseconds = (NIODeadline.now() - start).nanoseconds
+        compressingNanoseconds += nanoseconds
+        return (frame, frame.map { $0.readableBytes - FrameHeader.byteCount }, nanoseconds)
     }
 
     private func compare(

@@ -1,0 +1,54 @@
+import Glibc
+
+// What the thread of a link has to do for a byte of bulk besides compressing it: read it from where it is, sign it, encrypt it, hand it to the
+// kernel. Only together with that can be told what a denser method would cost: a thread that is idle half of the time has time for one. It is
+// the processor time of the thread while so many bytes went through, less what compressing took of it, in an average. What the thread does for
+// other links is in it, too.
+
+/// Measures what the thread of a link does for a byte of bulk besides compressing. Pure: the clocks are its owner's.
+struct BulkWork {
+    /// What is measured at once, in bytes.
+    static let intervalBytes = 1 << 20
+    /// An interval that took longer counts for nothing, in nanoseconds: the line was slow, or there was little bulk, and the thread had other
+    /// things to do.
+    static let longestInterval: Int64 = 1_000_000_000
+    /// What one interval counts among those that were measured.
+    private static let weight = 1.0 / 4
+
+    /// In nanoseconds of the processor for a byte of bulk before compression; nil until there was an interval.
+    private(set) var nanosecondsPerByte: Double?
+    private var byteCount = 0
+    private var compressingNanoseconds: Int64 = 0
+    private var start: (now: Int64, processor: Int64)?
+
+    /// Counts a frame.
+    /// - Parameters:
+    ///   - compressingNanoseconds: what compressing it took, as a comparison of methods as well.
+    ///   - now: of a clock that goes on, in nanoseconds.
+    ///   - processor: the processor time of the thread, in nanoseconds; asked for once in an interval.
+    mutating func count(byteCount: Int, compressingNanoseconds: Int64, now: Int64, processor: () -> Int64) {
+        self.byteCount += byteCount
+        self.compressingNanoseconds += compressingNanoseconds
+        guard let start else { return begin(now, processor()) }
+        guard self.byteCount >= Self.intervalBytes || now - start.now > Self.longestInterval else { return }
+        let end = processor()
+        if now - start.now <= Self.longestInterval {
+            let measured = max(0, Double(end - start.processor - self.compressingNanoseconds)) / Double(self.byteCount)
+            nanosecondsPerByte = nanosecondsPerByte.map { $0 + (measured - $0) * Self.weight } ?? measured
+        }
+        begin(now, end)
+    }
+
+    private mutating func begin(_ now: Int64, _ processor: Int64) {
+        start = (now, processor)
+        (byteCount, compressingNanoseconds) = (0, 0)
+    }
+
+    /// The processor time of the calling thread, in nanoseconds.
+    static func threadNanoseconds() -> Int64 {
+        var time = timespec()
+        // Linux has this clock for every thread.
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
+    }
+}
