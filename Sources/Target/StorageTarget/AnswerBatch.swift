@@ -17,7 +17,7 @@ package final class AnswerBatch {
     /// What the channel has not been given yet; without memory of its own while that is nothing. `begin` comes before what is put here.
     package var buffer = ByteBuffer()
     /// Bytes of `share` that what was answered since the last flush holds.
-    private var heldByteCount = 0
+    private var held = HeldBytes()
     private var isFlushScheduled = false
     /// TLS is between here and the socket: it lets go of a batch before that has left.
     package var isEncrypted = false
@@ -57,7 +57,7 @@ package final class AnswerBatch {
     }
 
     /// What was appended last holds so many bytes of the connection's share until it has left.
-    package func holds(_ byteCount: Int) { heldByteCount += byteCount }
+    package func holds(_ byteCount: Int) { held.add(byteCount) }
 
     /// Gives the batch to the channel, which sends it at the next flush.
     package func handOver() {
@@ -96,19 +96,20 @@ package final class AnswerBatch {
 
     /// Gives the memory of answers back now: they have left, or never will.
     package func release() {
-        guard heldByteCount > 0 else { return }
-        let byteCount = heldByteCount
-        heldByteCount = 0
-        share.release(byteCount)
+        if let bytes = takeHeld() { share.release(bytes) }
     }
 
     /// Gives the memory of answers back when all that was written before has left.
     private func releaseWhenSent() {
-        guard heldByteCount > 0 else { return }
-        let byteCount = heldByteCount
-        heldByteCount = 0
+        guard let bytes = takeHeld() else { return }
         let promise = channel.eventLoop.makePromise(of: Void.self)
-        promise.futureResult.assumeIsolated().whenComplete { [share] _ in share.release(byteCount) }
+        promise.futureResult.assumeIsolated().whenComplete { [share] _ in share.release(bytes) }
         channel.pipeline.syncOperations.writeAndFlush(NIOAny(ByteBuffer()), promise: promise)
+    }
+
+    private func takeHeld() -> HeldBytes? {
+        guard held.byteCount > 0 else { return nil }
+        defer { held = HeldBytes() }
+        return held
     }
 }

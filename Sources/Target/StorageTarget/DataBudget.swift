@@ -1,14 +1,51 @@
 import DequeModule
 
-/// How many bytes of data the server may hold for one direction, and who waits for room, first come first served.
+// Who waits for memory, and for whom.
+//
+// Requests for data wait in two queues, short ones and long ones, each first come first served. Part of a budget is for short ones alone: the
+// read of a block that is at hand does not wait until a deep queue of long reads has come over the line. They may have the rest, too, but only
+// while no long one waits: so neither queue waits for ever for the other.
+
+/// Bytes of a budget that are held, by the length of the requests that hold them.
+package struct HeldBytes {
+    /// The longest request that counts as a short one.
+    package static let shortByteCount = 16_384
+
+    private(set) var short = 0
+    private(set) var long = 0
+
+    package init() {}
+
+    init(_ byteCount: Int) { add(byteCount) }
+
+    package var byteCount: Int { short + long }
+
+    static func isShort(_ byteCount: Int) -> Bool { byteCount <= shortByteCount }
+
+    /// Adds what one request holds.
+    package mutating func add(_ byteCount: Int) {
+        if Self.isShort(byteCount) { short += byteCount } else { long += byteCount }
+    }
+
+    mutating func subtract(_ other: Self) {
+        short -= other.short
+        long -= other.long
+    }
+}
+
+/// How many bytes of data the server may hold for one direction, and who waits for room.
 ///
-/// A request that is larger than the whole budget is granted when nothing else is held, so that it is served too.
+/// A request that is larger than what there is for its like is granted when no other of them holds anything, so that it is served too: by so
+/// much, and by the part of the short ones, more than the limit may be held.
 package final class DataBudget {
     package let limit: Int
-    package private(set) var heldByteCount = 0
+    /// What only short requests may have.
+    private let keptForShort: Int
+    private var held = HeldBytes()
     /// What the waiting ones want.
     package private(set) var waitingByteCount = 0
-    private var waiters: Deque<Waiter> = []
+    private var shortWaiters: Deque<Waiter> = []
+    private var longWaiters: Deque<Waiter> = []
     private var isGranting = false
 
     private struct Waiter {
@@ -16,41 +53,62 @@ package final class DataBudget {
         let grant: () -> Bool
     }
 
-    package init(limit: Int) { self.limit = limit }
+    package init(limit: Int) {
+        self.limit = limit
+        keptForShort = limit / 8
+    }
 
-    /// Takes the bytes if there is room now and nobody waits.
+    package var heldByteCount: Int { held.byteCount }
+
+    /// Takes the bytes if there is room now and nobody of the same length waits.
     package func reserve(_ byteCount: Int) -> Bool {
-        guard waiters.isEmpty, fits(byteCount) else { return false }
-        heldByteCount += byteCount
+        guard (HeldBytes.isShort(byteCount) ? shortWaiters : longWaiters).isEmpty, fits(byteCount) else { return false }
+        held.add(byteCount)
         return true
     }
 
     /// Takes the bytes when there is room. `grant` runs then, and returns false when they are no longer wanted.
     package func wait(for byteCount: Int, grant: @escaping () -> Bool) {
-        waiters.append(Waiter(byteCount: byteCount, grant: grant))
+        let waiter = Waiter(byteCount: byteCount, grant: grant)
+        if HeldBytes.isShort(byteCount) { shortWaiters.append(waiter) } else { longWaiters.append(waiter) }
         waitingByteCount += byteCount
         serve()
     }
 
-    /// Gives bytes back.
-    package func release(_ byteCount: Int) {
-        heldByteCount -= byteCount
+    /// Gives the bytes of one request back.
+    package func release(_ byteCount: Int) { release(HeldBytes(byteCount)) }
+
+    /// Gives the bytes of several requests back.
+    package func release(_ bytes: HeldBytes) {
+        held.subtract(bytes)
         serve()
     }
 
-    private func fits(_ byteCount: Int) -> Bool { heldByteCount == 0 || heldByteCount + byteCount <= limit }
+    private func fits(_ byteCount: Int) -> Bool {
+        if HeldBytes.isShort(byteCount) {
+            let isAmongTheirs = held.short == 0 || held.short + byteCount <= keptForShort
+            return (longWaiters.isEmpty || isAmongTheirs) && (held.byteCount == 0 || held.byteCount + byteCount <= limit)
+        }
+        // What short ones hold beyond their part has to come back before a long one may be larger than the rest.
+        return held.long + byteCount <= limit - max(keptForShort, held.short) || held.long == 0 && held.short <= keptForShort
+    }
 
     /// A loop, not a recursion: a grant may release at once.
     private func serve() {
         if isGranting { return }
         isGranting = true
         defer { isGranting = false }
-        while let next = waiters.first, fits(next.byteCount) {
-            waiters.removeFirst()
+        while let next = nextGranted() {
             waitingByteCount -= next.byteCount
-            heldByteCount += next.byteCount
-            if !next.grant() { heldByteCount -= next.byteCount }
+            held.add(next.byteCount)
+            if !next.grant() { held.subtract(HeldBytes(next.byteCount)) }
         }
+    }
+
+    private func nextGranted() -> Waiter? {
+        if let next = shortWaiters.first, fits(next.byteCount) { return shortWaiters.removeFirst() }
+        if let next = longWaiters.first, fits(next.byteCount) { return longWaiters.removeFirst() }
+        return nil
     }
 }
 
@@ -72,7 +130,7 @@ package final class BudgetShare {
     /// True while another connection waits for what this one may be holding.
     package var isContended: Bool { whole.waitingByteCount > 0 }
 
-    /// Takes the bytes if there is room now and nobody waits.
+    /// Takes the bytes if there is room now and nobody of the same length waits.
     package func reserve(_ byteCount: Int) -> Bool {
         guard own.reserve(byteCount) else { return false }
         if whole.reserve(byteCount) { return true }
@@ -94,9 +152,12 @@ package final class BudgetShare {
         }
     }
 
-    /// Gives bytes back.
-    package func release(_ byteCount: Int) {
-        own.release(byteCount)
-        whole.release(byteCount)
+    /// Gives the bytes of one request back.
+    package func release(_ byteCount: Int) { release(HeldBytes(byteCount)) }
+
+    /// Gives the bytes of several requests back.
+    package func release(_ bytes: HeldBytes) {
+        own.release(bytes)
+        whole.release(bytes)
     }
 }
