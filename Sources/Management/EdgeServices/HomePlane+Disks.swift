@@ -68,7 +68,10 @@ extension HomePlane {
         volume.peerBlocks = blocks(of: edge)
         volume.readSource = { [unowned self] source, range, completion in
             guard let home = home(source, of: edge) else { return completion(nil) }
-            home.sourceBlocks(range, completion: completion)
+            let once = FirstAnswer(completion)
+            home.sourceBlocks(range) { once.give($0) }
+            // The points of all volumes of the edge wait behind this one: not for a disk that hangs. The edge sends the bytes then.
+            if !once.isGiven { eventLoop.assumeIsolated().scheduleTask(in: Self.sourcePatience) { once.give(nil) } }
         }
         volume.onReceiving = { [unowned self] isReceiving in hold(identifier, of: edge, !isReceiving) }
         var lastRefusal: (refusal: PointRefusal, at: NIODeadline)?
@@ -101,6 +104,9 @@ extension HomePlane {
         served[identifier] = Served(volume: volume, cachedDisk: disk, threads: threads, edge: edge)
         settleGroups()
     }
+
+    /// How long the blocks that a point names are waited for.
+    private static let sourcePatience = TimeAmount.seconds(2)
 
     /// What an edge was sent, of all its volumes.
     func blocks(of edge: String) -> PeerBlocks? {
@@ -254,5 +260,20 @@ extension HomePlane {
                     return (disk.kind, disk.sectorCount)
                 }.mapError { $0 })
         }
+    }
+}
+
+/// Passes on the first of several answers. Confined to an event loop.
+private final class FirstAnswer {
+    private var completion: ((ByteBuffer?) -> Void)?
+
+    init(_ completion: @escaping (ByteBuffer?) -> Void) { self.completion = completion }
+
+    var isGiven: Bool { completion == nil }
+
+    func give(_ answer: ByteBuffer?) {
+        let completion = completion
+        self.completion = nil
+        completion?(answer)
     }
 }

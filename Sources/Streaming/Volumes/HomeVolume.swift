@@ -318,7 +318,10 @@ public final class HomeVolume<Disk: DiskFile, Directory: StorageDirectory> {
     /// The last `byteCount` bytes before the answer's offset have been sent: what blocks end there, the edge has.
     private func noteSent(_ answer: Answer, _ byteCount: Int) {
         let firstEnd = (answer.offset - byteCount) / BlockGeometry.blockBytes
-        for index in firstEnd..<min(answer.digests.count, answer.offset / BlockGeometry.blockBytes) {
+        let end = min(answer.digests.count, answer.offset / BlockGeometry.blockBytes)
+        // An answer whose blocks nobody compares has no digests.
+        guard firstEnd < end else { return }
+        for index in firstEnd..<end {
             guard let digest = answer.digests[index] else { continue }
             peerBlocks?.note(digest, at: BlockPlace(volume: identifier, block: answer.block + UInt64(index)))
         }

@@ -65,6 +65,30 @@ import Testing
         var block: UInt8 { disk.content[2 * 4_096] }
     }
 
+    @Test("long reads are answered whole where nobody compares blocks: no table of them, an old peer, a read that begins within a block")
+    func longReadsWithoutDigests() {
+        for hasTable in [false, true] {
+            for version in [LinkVersion.oldest, LinkVersion.newest] {
+                for start in [8, 9] as [UInt64] {
+                    let bench = Bench()
+                    bench.volume?.linkVersion = { version }
+                    if hasTable, let table = SentBlocks(byteCount: 1 << 20) { bench.volume?.peerBlocks = PeerBlocks(table: table, salt: 0) }
+                    bench.open(generation: 1)
+                    let range = SectorRange(from: start, to: start + 128)
+                    bench.receive([.readRequest(read: 1, volume: bench.identifier, range: range)])
+                    let count = bench.takeSent().reduce(0) { count, message in
+                        switch message {
+                        case .readData(_, _, let data): count + data.readableBytes
+                        case .readZeroes(_, _, let byteCount): count + Int(byteCount)
+                        default: count
+                        }
+                    }
+                    #expect(count == range.byteCount, "table \(hasTable), version \(version), from sector \(start)")
+                }
+            }
+        }
+    }
+
     @Test("a point is received, then applied, and a resend of it is received again without effect")
     func order() {
         let bench = Bench()
