@@ -80,6 +80,9 @@ final class PeerLink: LinkDelegate {
 
     /// Since when the link has been up, or down.
     private(set) var since = Date()
+    /// Since when it has been down, and that its tunnels were told that the peer is gone.
+    private var downSince: NIODeadline?
+    private var isPeerGone = false
     /// How many times it came up.
     private(set) var timesUp = 0
 
@@ -124,6 +127,10 @@ final class PeerLink: LinkDelegate {
         let date = Date()
         if !shaping.schedule.isEmpty { shape(at: date) }
         recordSecond(at: date)
+        if let downSince, !isPeerGone, .now() - downSince >= TunnelEnd.absenceMax {
+            isPeerGone = true
+            tunnels?.peerIsGone()
+        }
     }
 
     /// Once a second, however often it is called.
@@ -154,6 +161,8 @@ final class PeerLink: LinkDelegate {
 
     func linkConnectivityChanged(_ link: LinkEndpoint) {
         since = Date()
+        downSince = link.isConnected ? nil : .now()
+        isPeerGone = false
         if link.isConnected { timesUp += 1 }
         onConnectivityChanged(link.isConnected)
     }

@@ -33,11 +33,14 @@ extension TunnelEnd {
         guard identifier % 2 != nextIdentifier % 2, streams[identifier] == nil else {
             return queueReset(identifier, .violation, trafficClass)
         }
-        guard connecting < Self.connectsMax, let stream = add(identifier, tunnel, TunnelStream(sendCredit: window)) else {
+        guard connecting < Self.connectsMax, tunnel.connecting < Self.connectsOfTunnelMax,
+            let stream = add(identifier, tunnel, TunnelStream(sendCredit: window))
+        else {
             tunnel.statistics.refusedTotal += 1
             return queueReset(identifier, .busy, trafficClass)
         }
         connecting += 1
+        tunnel.connecting += 1
         let bound = NIOLoopBound((end: self, stream: stream), eventLoop: eventLoop)
         ClientBootstrap(group: eventLoop)
             .connectTimeout(Self.connectTimeout)
@@ -51,6 +54,7 @@ extension TunnelEnd {
 
     func connected(_ stream: Stream, _ result: Result<any Channel, any Error>) {
         connecting -= 1
+        stream.tunnel.connecting -= 1
         let isThere = streams[stream.identifier] === stream
         switch result {
         case .success(let channel) where isThere:

@@ -10,8 +10,10 @@ public final class TunnelEnd {
     /// How many connections may be open at a time, as long as their first windows take no more than half of the budget; one more is reset
     /// at once.
     public static let connectionsMax = 256
-    /// How many services may be about to be connected to, those included that nobody waits for any more.
-    static let connectsMax = 16
+    /// How many connections to services may be about to be made, in all and for one tunnel, those included that nobody waits for any more:
+    /// the clients of a service that does not answer leave room for those of others.
+    static let connectsMax = 128
+    static let connectsOfTunnelMax = 16
     /// How long the service may take for a connection.
     static let connectTimeout = TimeAmount.seconds(10)
     /// How long the other end may take to say that it has one.
@@ -20,6 +22,8 @@ public final class TunnelEnd {
     static let listenPause = TimeAmount.seconds(5)
     /// What the kernel keeps of a connection that is not read.
     static let receiveBufferBytes: SocketOptionValue = 64 << 10
+    /// How long a peer may be away before the connections through its link end, as those of a machine that is gone do.
+    public static let absenceMax = TimeAmount.minutes(7)
     /// A connection whose machine is gone ends after seven minutes: five of silence and four questions, half a minute apart (TCP_KEEPIDLE,
     /// TCP_KEEPINTVL and TCP_KEEPCNT).
     static let keepAlive: [(option: CInt, value: SocketOptionValue)] = [(4, 300), (5, 30), (6, 4)]
@@ -38,6 +42,8 @@ public final class TunnelEnd {
         /// Why it can't listen, or why the last connection came to nothing.
         var problem: String?
         var isRemoved = false
+        /// Connections to its service that are about to be made.
+        var connecting = 0
 
         init(_ settings: TunnelSettings) { self.settings = settings }
     }
@@ -170,6 +176,12 @@ public final class TunnelEnd {
         ready = [:]
         resets = [:]
         for stream in streams.values { forget(stream) }
+    }
+
+    /// The peer has been away for longer than a machine may be: services and clients need not wait for it any more. Should it come back in the
+    /// same session, it is told.
+    public func peerIsGone() {
+        for stream in Array(streams.values) { reset(stream, .aborted) }
     }
 
     func makeReady(_ stream: Stream) {

@@ -285,6 +285,28 @@ import Testing
         try await lab.stop()
     }
 
+    /// A peer that is away for long takes nothing with it: its connections end here, what they hold is given back, and it is told when it returns.
+    @Test func connectionsEndWhenThePeerIsGone() async throws {
+        let lab = try await Lab { Echo() }
+        let service = try await lab.exchange(ByteBuffer(string: "first"))
+        #expect(service == ByteBuffer(string: "first"))
+        let client = try await ClientBootstrap(group: lab.eventLoop).connect(host: "127.0.0.1", port: lab.port).get()
+        #expect(try await lab.eventually { $0.home.streams.values.contains { $0.channel != nil } && $0.cloud.streams.count == 1 })
+        try await lab.run { pair in
+            #expect(pair.budget.byteCount > 0)
+            pair.isUp = false
+            pair.home.peerIsGone()
+            #expect(pair.home.streams.isEmpty && pair.budget.byteCount == 0)
+        }
+        try await client.close()
+        try await lab.run { pair in
+            pair.isUp = true
+            pair.home.linkWritable(.control)
+        }
+        #expect(try await lab.exchange(ByteBuffer(string: "again")) == ByteBuffer(string: "again"))
+        try await lab.stop()
+    }
+
     /// A peer that keeps no rule loses the connection, and what is said of connections that are not there is of no consequence.
     @Test func nonsenseEndsTheConnectionItIsAbout() async throws {
         let lab = try await Lab { Echo() }
@@ -313,7 +335,12 @@ import Testing
             for number in 0...TunnelEnd.connectionsMax as ClosedRange<Int> {
                 pair.home.receive(.tunnelOpen(stream: UInt64(2_001 + 2 * number), window: 1, name: "service"))
             }
-            #expect(pair.home.streams.count <= TunnelEnd.connectsMax && pair.home.streams.count > 8)
+            #expect(pair.home.streams.count <= TunnelEnd.connectsOfTunnelMax && pair.home.streams.count > 8)
+            // They leave room for those of other tunnels.
+            let other = TunnelSettings(name: "other", precedence: .interactive, part: .connects(host: "127.0.0.1", port: 9))
+            pair.home.set(pair.home.tunnels.values.map(\.settings) + [other])
+            pair.home.receive(.tunnelOpen(stream: 5_001, window: 1, name: "other"))
+            #expect(pair.home.streams[5_001] != nil)
         }
         let bytes = ByteBuffer(string: "still here")
         try await lab.run { $0.home.sessionLost() }
