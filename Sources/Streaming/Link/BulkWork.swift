@@ -1,11 +1,27 @@
 import Glibc
 
-// What the thread of a link has to do for a byte of bulk besides compressing it: read it from where it is, sign it, encrypt it, hand it to the
-// kernel. Only together with that can be told what a denser method would cost: a thread that is idle half of the time has time for one. It is
-// the processor time of the thread while so many bytes went through, less what compressing took of it, in an average. What the thread does for
-// other links is in it, too.
+// What the thread of a link has to do besides compressing bulk: read it from where it is, sign it, encrypt it, hand it to the kernel; and serve
+// whoever else it serves. Only together with that can be told what a denser method would cost: a thread that is idle half of the time has time for
+// one. It is the processor time of the thread while so many bytes went through, less what compressing took of it, in an average.
+//
+// How much of that belongs to the bulk can't be told, so it is known in two ways: for a byte, as if all were for the bulk and grew with it; and as a
+// share of the time, as if none were. A method pays when it does by either: a thread that is busy with other things would seem to take long for each
+// byte of a slow line, most of all for bytes that are not compressed.
 
-/// Measures what the thread of a link does for a byte of bulk besides compressing. Pure: the clocks are its owner's.
+/// What the thread of a link does besides compressing bulk.
+public struct BulkLoad: Equatable, Sendable {
+    /// In nanoseconds of the processor for a byte of bulk before compression.
+    public var nanosecondsPerByte: Double
+    /// The part of the time that is left for compressing, from 0 to 1.
+    public var spareShare: Double
+
+    public init(nanosecondsPerByte: Double, spareShare: Double) {
+        self.nanosecondsPerByte = nanosecondsPerByte
+        self.spareShare = spareShare
+    }
+}
+
+/// Measures it. Pure: the clocks are its owner's.
 struct BulkWork {
     /// What is measured at once, in bytes.
     static let intervalBytes = 1 << 20
@@ -15,8 +31,8 @@ struct BulkWork {
     /// What one interval counts among those that were measured.
     private static let weight = 1.0 / 4
 
-    /// In nanoseconds of the processor for a byte of bulk before compression; nil until there was an interval.
-    private(set) var nanosecondsPerByte: Double?
+    /// Nil until there was an interval.
+    private(set) var load: BulkLoad?
     private var byteCount = 0
     private var compressingNanoseconds: Int64 = 0
     private var start: (now: Int64, processor: Int64)?
@@ -33,10 +49,17 @@ struct BulkWork {
         guard self.byteCount >= Self.intervalBytes || now - start.now > Self.longestInterval else { return }
         let end = processor()
         if now - start.now <= Self.longestInterval {
-            let measured = max(0, Double(end - start.processor - self.compressingNanoseconds)) / Double(self.byteCount)
-            nanosecondsPerByte = nanosecondsPerByte.map { $0 + (measured - $0) * Self.weight } ?? measured
+            learn(other: max(0, Double(end - start.processor - self.compressingNanoseconds)), elapsed: Double(max(1, now - start.now)))
         }
         begin(now, end)
+    }
+
+    private mutating func learn(other nanoseconds: Double, elapsed: Double) {
+        let measured = BulkLoad(nanosecondsPerByte: nanoseconds / Double(byteCount), spareShare: max(0, 1 - nanoseconds / elapsed))
+        guard var load else { return load = measured }
+        load.nanosecondsPerByte += (measured.nanosecondsPerByte - load.nanosecondsPerByte) * Self.weight
+        load.spareShare += (measured.spareShare - load.spareShare) * Self.weight
+        self.load = load
     }
 
     private mutating func begin(_ now: Int64, _ processor: Int64) {

@@ -5,7 +5,7 @@ import Compression
 //
 //   somebody waits for this frame     time + rest x line             until its last byte has left
 //   many frames follow one another    max(time + work, rest x line)  the line and the processor work side by side, and the processor has
-//                                                                    other work for a byte, too, which is measured (`BulkWork`)
+//                                                                    other work, too, which is measured (`BulkWork`)
 //
 // None costs what a byte takes on the line. How much is left of a byte changes from frame to frame, for all methods alike; what one leaves
 // against another hardly does. So what the data gives is known once, and of each method how it compares with the others: now and then one is
@@ -62,8 +62,14 @@ public struct CompressionChooser: Sendable {
     private struct Pace {
         /// On the line.
         var line: Double
-        /// Of the processor.
-        var work: Double?
+        /// And what else the processor does.
+        var load: BulkLoad?
+
+        /// What a byte takes of a processor that has nothing else in the way, at most.
+        func processorTime(compressing time: Double) -> Double {
+            guard let load else { return 2 * time }
+            return min(time + load.nanosecondsPerByte, load.spareShare > 0 ? time / load.spareShare : .infinity)
+        }
     }
 
     private struct Experience {
@@ -119,11 +125,11 @@ public struct CompressionChooser: Sendable {
 
     /// What to do with the next frame; nil to send it as it is.
     /// - Parameters:
-    ///   - workNanosecondsPerByte: what the processor has to do for a byte besides; as much as for compressing it, while that is not known.
+    ///   - load: what the processor has to do besides; as much as compressing takes, while that is not known.
     ///   - inStream: it may go through a stream of compression, where the method is Zstandard.
     ///   - looksRandom: asked only when that matters.
     public mutating func choose(
-        byteCount: Int, lineBytesPerSecond: Double, workNanosecondsPerByte: Double? = nil, inStream: Bool = false,
+        byteCount: Int, lineBytesPerSecond: Double, load: BulkLoad? = nil, inStream: Bool = false,
         looksRandom: () -> Bool = { false }
     ) -> Choice? {
         guard byteCount >= Self.smallestBytes else { return nil }
@@ -135,7 +141,7 @@ public struct CompressionChooser: Sendable {
             randomFrames += 1
             if isProbeRight, randomFrames % Self.longestPause != 0 { return nil }
         }
-        let pace = Pace(line: 1e9 / (lineBytesPerSecond > 0 ? lineBytesPerSecond : Self.unknownLine), work: workNanosecondsPerByte)
+        let pace = Pace(line: 1e9 / (lineBytesPerSecond > 0 ? lineBytesPerSecond : Self.unknownLine), load: load)
         framesSinceComparison += 1
         let (best, cost) = inStream ? bestInStream(pace) : best(pace, inStream: false)
         guard cost < pace.line else {
@@ -175,7 +181,7 @@ public struct CompressionChooser: Sendable {
         let rest = rest * experience.relativeRest * (inStream ? experience.streamRest.value : 1)
         return switch goal {
         case .latency: time + rest * pace.line
-        case .throughput: max((time + (pace.work ?? time)) * Self.spareFactor, rest * pace.line)
+        case .throughput: max(pace.processorTime(compressing: time) * Self.spareFactor, rest * pace.line)
         }
     }
 

@@ -52,7 +52,7 @@ final class FrameCompressor {
         let volume = transmission.isBulk && streams != nil ? transmission.volume : nil
         var looksRandom = false
         let choice = chooser.choose(
-            byteCount: payload.readableBytes, lineBytesPerSecond: bytesPerSecond, workNanosecondsPerByte: bulkWork.nanosecondsPerByte,
+            byteCount: payload.readableBytes, lineBytesPerSecond: bytesPerSecond, load: bulkWork.load,
             inStream: volume != nil
         ) {
             looksRandom = RandomnessProbe.looksRandom(payload)

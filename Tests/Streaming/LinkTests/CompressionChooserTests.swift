@@ -23,11 +23,11 @@ import Testing
 
     /// Runs frames of 16 KiB through the chooser.
     private mutating func run(
-        _ frames: Int, line: Double, _ outcomes: [CompressionMethod: Outcome], looksRandom: Bool = false, work: Double? = nil
+        _ frames: Int, line: Double, _ outcomes: [CompressionMethod: Outcome], looksRandom: Bool = false, load: BulkLoad? = nil
     ) {
         chosen = [:]
         for _ in 0..<frames {
-            let choice = chooser.choose(byteCount: 16384, lineBytesPerSecond: line, workNanosecondsPerByte: work) { looksRandom }
+            let choice = chooser.choose(byteCount: 16384, lineBytesPerSecond: line, load: load) { looksRandom }
             chosen[choice?.method, default: 0] += 1
             guard let choice, let outcome = outcomes[choice.method] else { continue }
             let bytes = { (outcome: Outcome) in outcome.rest.map { Int($0 * 16384) } }
@@ -53,12 +53,22 @@ import Testing
         #expect(chosen[expected, default: 0] > 1900, "\(chosen)")
     }
 
-    /// A thread with little else to do has time for a denser method on a faster line; one with much to do has not.
+    /// A thread with little else to do has time for a denser method on a faster line; one with much to do for each byte has not.
     @Test(arguments: [(16e6, 1.0, CompressionMethod?.some(.zstandard5)), (25e6, 12.0, .zstandard1), (6e6, 90.0, .lz4), (25e6, 60.0, nil)])
     mutating func whatElseTheProcessorHasToDoDecides(line: Double, work: Double, expected: CompressionMethod?) {
-        run(2000, line: line, Self.programs, work: work)
-        run(2000, line: line, Self.programs, work: work)
+        let load = BulkLoad(nanosecondsPerByte: work, spareShare: 0)
+        run(2000, line: line, Self.programs, load: load)
+        run(2000, line: line, Self.programs, load: load)
         #expect(chosen[expected, default: 0] > 1900, "\(chosen)")
+    }
+
+    /// Frames that go as they are seem to take a thread long that has other things to do. It compresses again all the same.
+    @Test mutating func otherWorkDoesNotKeepBulkFromBeingCompressed() {
+        let busy = BulkLoad(nanosecondsPerByte: 64, spareShare: 0.2)
+        run(2000, line: 12.5e6, Self.noise, load: busy)
+        run(2000, line: 12.5e6, Self.programs, load: busy)
+        run(2000, line: 12.5e6, Self.programs, load: busy)
+        #expect(chosen[nil, default: 0] == 0 && chosen[.zstandard1, default: 0] > 1900, "\(chosen)")
     }
 
     @Test func whoWaitsForAFrameIsNotMadeToWaitForTheDensest() {
