@@ -2,9 +2,9 @@ import DequeModule
 
 // Who waits for memory, and for whom.
 //
-// Requests for data wait in two queues, short ones and long ones, each first come first served. Part of a budget is for short ones alone: the
-// read of a block that is at hand does not wait until a deep queue of long reads has come over the line. They may have the rest, too, but only
-// while no long one waits: so neither queue waits for ever for the other.
+// Requests for data wait in two queues, short ones and long ones, each first come first served. Short ones have an eighth besides, which nobody
+// else has: the read of a block that is at hand does not wait until a deep queue of long reads has come over the line. They may have what is for
+// all, too, but only while no long one waits: so neither queue waits for ever for the other.
 
 /// Bytes of a budget that are held, by the length of the requests that hold them.
 package struct HeldBytes {
@@ -35,9 +35,9 @@ package struct HeldBytes {
 
 /// How many bytes of data the server may hold for one direction, and who waits for room.
 ///
-/// A request that is larger than what there is for its like is granted when no other of them holds anything, so that it is served too: by so
-/// much, and by the part of the short ones, more than the limit may be held.
+/// A request that is larger than the whole limit is granted when no other long one holds anything, so that it is served too.
 package final class DataBudget {
+    /// What all may have; short requests have an eighth of that besides.
     package let limit: Int
     /// What only short requests may have.
     private let keptForShort: Int
@@ -86,11 +86,11 @@ package final class DataBudget {
 
     private func fits(_ byteCount: Int) -> Bool {
         if HeldBytes.isShort(byteCount) {
-            let isAmongTheirs = held.short == 0 || held.short + byteCount <= keptForShort
-            return (longWaiters.isEmpty || isAmongTheirs) && (held.byteCount == 0 || held.byteCount + byteCount <= limit)
+            if held.short == 0 || held.short + byteCount <= keptForShort { return true }
+            return longWaiters.isEmpty && held.byteCount + byteCount <= limit
         }
-        // What short ones hold beyond their part has to come back before a long one may be larger than the rest.
-        return held.long + byteCount <= limit - max(keptForShort, held.short) || held.long == 0 && held.short <= keptForShort
+        // What short ones hold beyond their part is taken from what is for all.
+        return held.long + byteCount <= limit - max(0, held.short - keptForShort) || held.long == 0 && held.short <= keptForShort
     }
 
     /// A loop, not a recursion: a grant may release at once.

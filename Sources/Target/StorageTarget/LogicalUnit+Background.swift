@@ -175,7 +175,7 @@ extension LogicalUnit {
         }
     }
 
-    /// Does a step again and again as long as only the link or the log is in the way.
+    /// Does a step again and again as long as only the link, the log or a limit is in the way.
     private func persist(
         _ step: @escaping (@escaping (Result<Void, BlockDeviceError>) -> Void) -> Void,
         orFail fail: @escaping (BlockDeviceError?) -> Void, then next: @escaping () -> Void
@@ -184,7 +184,7 @@ extension LogicalUnit {
         step { result in
             switch result {
             case .success: next()
-            case .failure(.unreachable), .failure(.noSpace):
+            case .failure(.unreachable), .failure(.noSpace), .failure(.busy):
                 self.after(Self.retryInterval) { self.persist(step, orFail: fail, then: next) }
             case .failure(let error): fail(error)
             }

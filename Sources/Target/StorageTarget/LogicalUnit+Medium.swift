@@ -145,6 +145,7 @@ extension LogicalUnit {
             Int(min(UInt64(transfer.blockCount), Self.pieceBlocks)) * Self.blockBytes
         case .orWrite(let transfer): expectedTransfer(of: .orWrite(transfer)).byteCount
         case .extendedCopy: Self.copyPieceByteCount
+        case .writeSame(let transfer, _, true): Int(min(UInt64(transfer.blockCount), Self.patternBlocks)) * Self.blockBytes
         default: 0
         }
     }

@@ -4,7 +4,7 @@ import SCSI
 
 extension LogicalUnit {
     /// The most blocks that one write of a WRITE SAME carries: 256 KiB of the pattern are in memory.
-    private static var patternBlocks: UInt64 { 512 }
+    static var patternBlocks: UInt64 { 512 }
     /// The most descriptors that one GET LBA STATUS answers with.
     private static var maximumStatusExtents: Int { 64 }
 

@@ -22,6 +22,8 @@ public final class StorageTargetServer {
     var random: RandomSource
     let dataOut: DataBudget
     let dataIn: DataBudget
+    /// Data that has come, or may come, unasked with commands of all sessions that wait for `dataOut`.
+    var unaskedByteCount = 0
     let batchBuffers = BatchBuffers()
     var targets: [String: ServedTarget] = [:]
     var connections: [ObjectIdentifier: TargetConnection] = [:]

@@ -10,6 +10,8 @@ struct CommandContext {
     var transfer: DataTransfer
     /// Bytes that the command holds of the connection's share of memory.
     var reservedByteCount = 0
+    /// Bytes of data that it has, or may get, unasked while it waits for that.
+    var unaskedByteCount = 0
     /// True while a logical unit has it.
     var isRunning = false
 }
@@ -73,11 +75,17 @@ extension TargetConnection {
             share === dataIn
             ? transfer.byteCount : (session?.heldByteCount(handle, wanted: wanted) ?? 0) + unit.heldOfMedium(task.command)
         if byteCount == 0 || share.reserve(byteCount) { return proceed(handle, byteCount, wanted) }
-        guard share.waitingByteCount <= share.whole.limit else {
+        // A read that waits has nothing yet, nor has a write whose data is asked for.
+        let unasked = share === dataOut ? session?.heldByteCount(handle, wanted: 0) ?? 0 : 0
+        guard server.unaskedByteCount + unasked <= server.dataOut.limit else {
             return answer(handle, SCSIResponse(status: .busy), transferByteCount: 0)
         }
+        commands[handle]?.unaskedByteCount = unasked
+        server.unaskedByteCount += unasked
         share.wait(for: byteCount) { [self] in
-            guard commands[handle] != nil, session != nil else { return false }
+            guard let command = commands[handle], session != nil else { return false }
+            server.unaskedByteCount -= command.unaskedByteCount
+            commands[handle]?.unaskedByteCount = 0
             proceed(handle, byteCount, wanted)
             drain()
             return true
@@ -123,6 +131,7 @@ extension TargetConnection {
     /// Forgets a command. The memory of a read is free when its data has left, that of anything else is free now.
     private func settle(_ handle: TaskHandle) {
         guard let command = commands.removeValue(forKey: handle) else { return }
+        server.unaskedByteCount -= command.unaskedByteCount
         // A task that no unit has executed gives up its place there.
         if !command.isRunning { command.unit.withdraw(command.task) }
         guard command.reservedByteCount > 0 else { return }

@@ -79,9 +79,9 @@ public struct StorageTargetLimits: Sendable {
     public var logoutTime = TimeAmount.seconds(3)
     /// How long `stop` and `removeTarget` wait for commands in flight before they close connections all the same.
     public var stopTime = TimeAmount.seconds(30)
-    /// Bytes of Data-Out in memory or asked for. Beyond it R2Ts are withheld; when as much again has come unasked, BUSY.
+    /// Bytes of Data-Out in memory or asked for. Beyond it R2Ts are withheld; when as much again has come unasked, of all sessions, BUSY.
     public var dataOutByteCount = 64 << 20
-    /// Bytes of Data-In in memory. Beyond it reads wait; an eighth is for short ones alone (`DataBudget`).
+    /// Bytes of Data-In in memory. Beyond it reads wait; short ones have an eighth of it besides (`DataBudget`).
     public var dataInByteCount = 64 << 20
     /// How much of either one session holds. Beyond it its own commands wait, and nobody else's.
     public var sessionByteCount = 16 << 20

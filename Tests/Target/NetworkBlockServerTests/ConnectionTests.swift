@@ -76,8 +76,7 @@ import Testing
                 try await client.value.send(NBDRequest(command: .write, handle: 2, offset: 1 << 20, byteCount: 3 << 18), data)
             }
         }
-        // Pieces of 64 KiB; an eighth is for short requests.
-        try await fixture.until { $0.server.writes.heldByteCount == 3 << 16 }
+        try await fixture.until { $0.server.writes.heldByteCount == 1 << 18 }
         #expect(try await fixture.run { $0.server.reads.heldByteCount } <= 3 << 18)
         try await fixture.run { $0.disk.answerAll() }
         for client in clients {
