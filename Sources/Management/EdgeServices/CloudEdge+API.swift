@@ -8,8 +8,8 @@ import Volumes
 /// The API of a cloud edge. It shows and seals its own volumes, link or no link, and can give one back. What it may serve is
 /// decided at home: disks, and the creation and attachment of volumes, are asked there.
 extension CloudEdge {
-    /// How long home may take for what it waits for itself.
-    private static var longCall: TimeAmount { .seconds(660) }
+    /// How long home may take to bring a volume home: it gives up by itself when nothing comes any more.
+    private static var detachTime: TimeAmount { .hours(24) }
 
     func volumes() async throws -> [APIModels.Volume] {
         let statuses = Dictionary(try await statuses().map { ($0.identifier, $0) }, uniquingKeysWith: { first, _ in first })
@@ -29,7 +29,7 @@ extension CloudEdge {
     }
 
     func detachVolume(named name: String, force: Bool, toPoint point: UInt64?) async throws -> DetachResult {
-        try await call(ControlMethod.detachVolume, VolumeCall(name: name, force: force, toPoint: point), timeout: Self.longCall)
+        try await call(ControlMethod.detachVolume, VolumeCall(name: name, force: force, toPoint: point), timeout: Self.detachTime)
     }
 
     func credentials(ofVolume name: String) async throws -> VolumeCredentials {

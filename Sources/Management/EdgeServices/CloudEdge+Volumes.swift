@@ -27,8 +27,8 @@ extension CloudEdge {
         repeat {
             mustRefreshAgain = false
             do {
-                let (grants, secrets) = try await askForGrants()
-                try await apply(grants, secrets)
+                let (number, grants, secrets) = try await askForGrants()
+                try await apply(grants, secrets, number)
                 Task { await self.renewIfNeeded() }
             } catch {
                 environment.recorder.record(
@@ -41,8 +41,13 @@ extension CloudEdge {
     }
 
     /// The pair that the secrets are wrapped for lasts no longer than this.
-    private func askForGrants() async throws -> (grants: Grants, secrets: ReceivedSecrets) {
+    /// - Returns: also which they are of all that were asked for: what has happened since they were is not in them.
+    private func askForGrants() async throws -> (number: UInt64, grants: Grants, secrets: ReceivedSecrets) {
         guard let identity else { throw APIError.linkDown(peer: "(not paired)") }
+        let number = try await needPlane().run { plane in
+            plane.grantsAsked += 1
+            return plane.grantsAsked
+        }
         let recipient = try KeyRecipient(home: identity.onPremEdge, edge: identity.edge)
         let grants: Grants = try await call(
             ControlMethod.grants, GrantsCall(publicKey: recipient.publicKey), timeout: .seconds(30))
@@ -53,7 +58,7 @@ extension CloudEdge {
                 "home has a version that sends keys unwrapped: copies of them stay in ordinary memory of this edge. Upgrade causewayd at "
                     + "home, and restart this edge")
         }
-        return (grants, try recipient.open(grants))
+        return (number, grants, try recipient.open(grants))
     }
 
     /// Tries again in a while: home may have been starting, or this disk full.
@@ -71,11 +76,11 @@ extension CloudEdge {
         await refreshGrants()
     }
 
-    private func apply(_ grants: Grants, _ secrets: ReceivedSecrets) async throws {
+    private func apply(_ grants: Grants, _ secrets: ReceivedSecrets, _ number: UInt64) async throws {
         let plane = try needPlane()
         self.grants = grants.volumes
         self.secrets = secrets
-        released.forgetServed(grants.volumes)
+        released.forgetServed(grants.volumes, from: number)
         await setTunnels(grants.tunnels ?? [])
         let granted = Set(grants.volumes.map(\.identifier)).union(grants.unavailable)
         let (identifiers, logBytes) = (Set(granted.compactMap { VolumeIdentifier(hexadecimal: $0) }), cloud.writeLogSizeBytes)
@@ -87,7 +92,7 @@ extension CloudEdge {
         }
         for target in Set(grants.volumes.map(\.target)).sorted() {
             try await plane.run { $0.holdTarget(target) }
-            for grant in grants.volumes where grant.target == target { await serve(grant, secrets) }
+            for grant in grants.volumes where grant.target == target { await serve(grant, secrets, number) }
             try await plane.run { $0.letTarget(target) }
         }
         let groups = grants.groups ?? []
@@ -95,24 +100,26 @@ extension CloudEdge {
         if !grants.unavailable.isEmpty { scheduleRefresh() }
         try await plane.run { $0.forgetShares() }
         try retireUnknownLogs(granted)
+        released.keep(granted)
         // While a volume can't be opened its name is unknown to the front ends: then they say that it may come, and not that it
         // is none.
         let isWhole = openFailures.isEmpty && grants.unavailable.isEmpty
         try await plane.run { $0.setReady(isWhole) }
     }
 
-    private func serve(_ grant: VolumeGrant, _ received: ReceivedSecrets) async {
+    private func serve(_ grant: VolumeGrant, _ received: ReceivedSecrets, _ number: UInt64) async {
         guard let identifier = VolumeIdentifier(hexadecimal: grant.identifier) else { return }
         do {
             let plane = try needPlane()
             let (policy, secrets) = (policy(grant), received.secrets(of: identifier))
-            let isServed = try await plane.run { plane in
-                guard let entry = plane.served[identifier] else { return false }
-                try plane.update(entry, to: grant, secrets: secrets, policy: policy)
-                return true
+            let isOpened: Bool? = try await plane.run { plane in
+                guard let entry = plane.served[identifier] else { return nil }
+                try plane.update(entry, to: grant, from: number, secrets: secrets, policy: policy)
+                return entry.wasOpened || !entry.volume.isServable
             }
-            if isServed {
-                openFailures[grant.identifier] = nil
+            if let isOpened {
+                // One that home could not open yet has no target: it asks again by itself, and is looked at again here.
+                if isOpened { openFailures[grant.identifier] = nil } else { scheduleRefresh() }
                 return
             }
             guard let secrets else { throw Problem(status: 500, code: "no_key", title: "Home has sent no key of the volume") }
@@ -154,9 +161,11 @@ extension CloudEdge {
 
     private func letGo(_ identifier: VolumeIdentifier) async throws {
         let name = try await needPlane().run { $0.served[identifier]?.grant.name }
-        _ = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
-            plane.close(identifier) { completion(.success(true)) }
+        let isAllHome = try await needPlane().call { (plane: CloudPlane, completion: @escaping (Result<Bool, any Error>) -> Void) in
+            plane.close(identifier) { completion(.success($0)) }
         }
+        // Whatever was said before: what is not at home is kept.
+        if !isAllHome { released.remove(identifier.description) }
         openFailures[identifier.description] = nil
         environment.recorder.record("volume.withdrawn", subject: name, logSubject: identifier.description, "home has taken the volume back")
     }
@@ -258,12 +267,16 @@ extension CloudEdge {
     /// Lets go of an attachment whose keys home has destroyed: of the keys in memory, and of what they would open.
     private func shred(_ identifier: String) async throws {
         guard let volume = VolumeIdentifier(hexadecimal: identifier) else { throw APIError.invalid("identifier", "not an identifier") }
-        released.insert(identifier)
         grants.removeAll { $0.identifier == identifier }
         secrets?.forget(volume)
         try await letGo(volume)
-        let path = "\(try environment.subdirectory(Self.volumesDirectory).path)/\(volume)"
-        if FileManager.default.fileExists(atPath: path) { try FileManager.default.removeItem(atPath: path) }
+        // Where it was when home told of it; and it may have been moved aside since its grant was gone.
+        for place in [Self.volumesDirectory, Self.retiredDirectory] {
+            let directory = try environment.subdirectory(place)
+            for name in try directory.list() where name == identifier || name.hasPrefix(identifier + ".") {
+                try FileManager.default.removeItem(atPath: "\(directory.path)/\(name)")
+            }
+        }
     }
 
     /// Gives a volume back to home: stops serving, and brings everything home first unless forced.
@@ -281,13 +294,15 @@ extension CloudEdge {
                 return completion(.failure(Problem.notOpenHere))
             }
             if isForced {
-                entry.isReleasing = true
+                entry.releasedAfterGrants = plane.grantsAsked
                 plane.withdraw(entry) { completion(.success(entry.volume.isAllHome ? 0 : entry.volume.bytesNotHome)) }
             } else {
                 plane.release(entry) { completion($0.map { 0 }) }
             }
         }
-        if !isForced { released.insert(call.identifier) }
+        if !isForced, let release = try await needPlane().run({ $0.served[identifier]?.releasedAfterGrants }) {
+            released.insert(call.identifier, after: release)
+        }
         return DetachResult(volume: call.identifier, unsentBytes: left, forced: isForced)
     }
 }

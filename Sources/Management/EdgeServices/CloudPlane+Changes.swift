@@ -7,7 +7,8 @@ import Volumes
 /// What changes of a volume while machines use it.
 extension CloudPlane {
     /// Takes over what home grants now: policy, limits, write protection, size.
-    func update(_ entry: Served, to grant: VolumeGrant, secrets: VolumeSecrets?, policy: VolumePolicy) throws {
+    /// - Parameter grants: the number of the grants that it is from. What was answered before the volume was given back says nothing of that.
+    func update(_ entry: Served, to grant: VolumeGrant, from grants: UInt64, secrets: VolumeSecrets?, policy: VolumePolicy) throws {
         let volume = entry.volume
         guard grant.sectorCount >= volume.sectorCount else {
             let sectorBytes = UInt64(BlockGeometry.sectorBytes)
@@ -22,7 +23,7 @@ extension CloudPlane {
         protect(entry)
         if grant.sectorCount > volume.sectorCount { grow(entry, to: grant.sectorCount) }
         if entry.isExported { limit(entry) }
-        if !grant.isDetaching, entry.isReleasing { resume(entry) }
+        if !grant.isDetaching, let release = entry.releasedAfterGrants, grants > release { resume(entry) }
     }
 
     private func grow(_ entry: Served, to sectorCount: UInt64) {

@@ -44,7 +44,7 @@ extension CloudPlane {
         if entry.volume.hasCloudOnlyWrites {
             return completion(.failure(Problem.hasCloudOnlyWrites(of: entry.volume, name: entry.grant.name)))
         }
-        entry.isReleasing = true
+        entry.releasedAfterGrants = grantsAsked
         withdraw(entry) { [self] in
             entry.volume.seal(until: .applied) { [self] result in
                 if case .failure(let error) = result {
@@ -66,18 +66,19 @@ extension CloudPlane {
 
     /// Home has kept the grant after all: the volume is served again.
     func resume(_ entry: Served) {
-        entry.isReleasing = false
+        entry.releasedAfterGrants = nil
         if entry.wasOpened, entry.volume.isServable { export(entry) }
     }
 
-    /// Lets go of a volume whose grant is gone.
-    func close(_ identifier: VolumeIdentifier, completion: @escaping () -> Void) {
-        guard let entry = remove(identifier) else { return completion() }
+    /// Lets go of a volume whose grant is gone; `completion` is told whether all that was written to it was at home.
+    func close(_ identifier: VolumeIdentifier, completion: @escaping (Bool) -> Void) {
+        guard let entry = remove(identifier) else { return completion(true) }
         takeFromGroup(entry.volume)
         withdraw(entry) { [self] in
+            let isAllHome = entry.volume.isAllHome
             entry.volume.close(reason: "the volume was detached") { [self] in
                 forgetInCache(identifier)
-                completion()
+                completion(isAllHome)
             }
         }
     }

@@ -49,8 +49,9 @@ final class CloudPlane {
         var isWithdrawing = false
         var withdrawWaiters: [() -> Void] = []
         var exportsWhenWithdrawn = false
-        /// The volume is being given back: nobody may write any more.
-        var isReleasing = false
+        /// The volume is being given back: nobody may write any more. Which grants were asked for last when that began; nil while it is not.
+        var releasedAfterGrants: UInt64?
+        var isReleasing: Bool { releasedAfterGrants != nil }
         /// The last delay of a point that was told.
         var delayTold: (refusal: PointRefusal, at: NIODeadline)?
         /// When it was told last that the log is full.
@@ -123,6 +124,8 @@ final class CloudPlane {
     /// The volumes that home has granted, also those that it or this edge can't serve for now; nil until home has told.
     var granted: Set<VolumeIdentifier>?
     private(set) var served: [VolumeIdentifier: Served] = [:]
+    /// How often home was asked for its grants.
+    var grantsAsked: UInt64 = 0
     /// The groups of volumes that home has granted; see CloudPlane+Groups.swift.
     var groups: [GroupIdentifier: GroupEntry] = [:]
     /// The last bracket of each volume and group; see CloudPlane+Brackets.swift.

@@ -56,7 +56,12 @@ final class ControlCalls {
     func tick(now: NIODeadline) {
         for (identifier, call) in waiting where call.deadline <= now {
             waiting[identifier] = nil
-            call.completion(.failure(Self.linkProblem("the other edge did not answer \(call.method) in time")))
+            call.completion(
+                .failure(
+                    Problem(
+                        status: 503, code: Problem.noAnswerCode, title: "The other edge has not answered in time",
+                        detail: "\(call.method) takes the other edge longer than it was given, or the link is slow",
+                        action: "look at that edge, then try again")))
         }
     }
 

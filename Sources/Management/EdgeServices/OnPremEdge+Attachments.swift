@@ -10,7 +10,7 @@ import Volumes
 extension OnPremEdge {
     /// How long an attach waits for the cloud edge before it answers `attaching`.
     static let attachSeconds = 30
-    /// How long a detach waits until everything is home.
+    /// How long a detach waits without anything coming home meanwhile.
     static let detachSeconds = 600
 
     // MARK: Attaching
@@ -249,20 +249,36 @@ extension OnPremEdge {
         try await openDisk(of: record, identifier: identifier, edge: edge)
     }
 
+    /// Waits until everything is home, for as long as it takes while it becomes less: the log of a slow line takes hours.
+    private func bringHome(_ name: String, identifier: String, edge: String) async throws {
+        var progress = ReleaseProgress()
+        while true {
+            do {
+                let result: DetachResult = try await call(
+                    edge, ControlMethod.release, ReleaseCall(identifier: identifier, force: false),
+                    timeout: .seconds(Int64(Self.detachSeconds)))
+                guard result.unsentBytes == 0 else { throw Problem.notOpenHere }
+                return
+            } catch let problem as Problem where problem.code == Problem.noAnswerCode {
+                let statuses: [VolumeStatus] = try await call(edge, ControlMethod.status, Empty(), timeout: .seconds(30))
+                let left = statuses.first { $0.identifier == identifier }?.unsent.bytes
+                guard progress.goesOn(unsentBytes: left) else { throw Problem.notHomeYet(name, unsentBytes: left) }
+            }
+        }
+    }
+
     /// Asks the edge to bring everything home. Returns what was given up: nothing, or with force perhaps unknown.
     func releaseAtEdge(_ name: String, identifier: String, edge: String, force: Bool) async throws -> UInt64? {
         if try await connectedEdges().contains(edge) {
-            do {
-                let seconds: Int64 = force ? 10 : Int64(Self.detachSeconds)
-                try await notifyGrantsChanged(edge)
-                let result: DetachResult = try await call(
-                    edge, ControlMethod.release, ReleaseCall(identifier: identifier, force: force), timeout: .seconds(seconds))
-                if !force, result.unsentBytes != 0 { throw Problem.notOpenHere }
-                return result.unsentBytes
-            } catch {
-                if force { return nil }
-                throw error
+            if force {
+                try? await notifyGrantsChanged(edge)
+                let result: DetachResult? = try? await call(
+                    edge, ControlMethod.release, ReleaseCall(identifier: identifier, force: true), timeout: .seconds(10))
+                return result?.unsentBytes
             }
+            try await notifyGrantsChanged(edge)
+            try await bringHome(name, identifier: identifier, edge: edge)
+            return 0
         }
         if force { return nil }
         throw APIError.conflict(

@@ -63,6 +63,20 @@ extension Problem {
             action: "look at `causeway volume show` on the cloud edge, and try again when it serves; or give them up with --force")
     }
 
+    /// The other edge has not answered a call in the time that it was given.
+    static let noAnswerCode = "no_answer"
+
+    /// A detach has waited long without anything coming home.
+    static func notHomeYet(_ name: String, unsentBytes: UInt64?) -> Problem {
+        Problem(
+            status: 503, code: "not_home_yet", title: "Not everything is at home",
+            detail: unsentBytes.map { "volume \(name): \($0) bytes are not home yet, and nothing has come for long" }
+                ?? "volume \(name): it is not known how much is not home yet",
+            action:
+                "see at home why points don't come (`causeway events`, `causeway link list`), then detach it again; it is served on meanwhile"
+        )
+    }
+
     /// The volume's disk is not open here.
     static func held(_ count: Int) -> Problem {
         Problem(

@@ -113,7 +113,7 @@ public actor CacheScrub {
         } catch {
             throw OfflineError("\(state) has no records of a cache: \(error)", action: "Name the state directory of a cloud edge.")
         }
-        do throws(FileSystemError) { file = try Self.openAlone(path) } catch {
+        do throws(FileSystemError) { file = try OpenFile.readingAlone(path) } catch {
             guard error.isLocked else {
                 throw OfflineError("the cache can't be read: \(error)", action: "Name its file or device with --cache.")
             }
@@ -135,8 +135,11 @@ public actor CacheScrub {
         }
     }
 
-    /// Opens the blocks for reading, so that no daemon takes them meanwhile.
-    private static func openAlone(_ path: String) throws(FileSystemError) -> OpenFile {
+}
+
+extension OpenFile {
+    /// Opens a file or device for reading that no daemon writes, and keeps them off it.
+    static func readingAlone(_ path: String) throws(FileSystemError) -> OpenFile {
         let file = try OpenFile(path)
         if try file.information().kind == .blockDevice { return try OpenFile(path, [.exclusive]) }
         try file.lockShared()

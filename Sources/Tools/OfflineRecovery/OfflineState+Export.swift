@@ -190,7 +190,8 @@ extension OfflineState {
             let copy = threadPool.runIfActive(eventLoop: loop) {
                 let file = try output.create()
                 if let base {
-                    try ImageCopy.copy(try OpenFile(base), to: file, byteCountMin: byteCountMin)
+                    // A disk that an edge serves would be between two points.
+                    try ImageCopy.copy(try OpenFile.readingAlone(base), to: file, byteCountMin: byteCountMin)
                 } else {
                     try file.truncate(to: byteCountMin)
                 }

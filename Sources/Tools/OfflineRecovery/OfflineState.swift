@@ -100,6 +100,8 @@ public struct OfflineVolume: Codable, Equatable, Sendable {
     public let name: String?
     /// Where the log is, below the state directory.
     public let directory: String
+    /// The edge served it: it had not put the log aside.
+    public var isServed: Bool { directory.hasPrefix(OfflineState.places[0] + "/") }
     public internal(set) var files = 0
     /// What the files take.
     public internal(set) var bytes: UInt64 = 0

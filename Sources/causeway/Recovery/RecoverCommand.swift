@@ -46,7 +46,10 @@ struct RecoverCommand: AsyncParsableCommand {
     struct Verify: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Read every byte of the logs that the keys open, and say what is damaged.",
-            discussion: "It ends with status 0 when all is whole, and with 1 when something is damaged or no key fits.")
+            discussion: """
+                It ends with status 0 when all is whole, and with 1 when something is damaged, there is no log, or no key fits the log of \
+                a volume that the edge served. Logs that it had put aside are read when a key fits them.
+                """)
 
         @OptionGroup var place: StateOptions
         @OptionGroup var outputOptions: OutputOptions
@@ -64,9 +67,16 @@ struct RecoverCommand: AsyncParsableCommand {
                     "\(damaged.count) of \(volumes.count) logs are damaged",
                     action: "causeway recover export --through takes what is before the damage.")
             }
-            guard volumes.isEmpty || volumes.contains(where: \.isOpen) else {
+            guard !volumes.isEmpty else {
                 throw CommandFailure(
-                    "none of the keys is for a volume in \(place.state)", action: "causeway recover list shows the volumes.")
+                    "nothing was checked: there is no log of a volume in \(place.state)",
+                    action: "Name the state directory of a cloud edge.")
+            }
+            let unread = volumes.filter { !$0.isOpen && ($0.isServed || !volumes.contains(where: \.isOpen)) }
+            guard unread.isEmpty else {
+                throw CommandFailure(
+                    "\(unread.count) of \(volumes.count) logs were not read: none of the keys is for them",
+                    action: "causeway volume recovery-key at the on-prem edge writes the keys of what is attached now.")
             }
         }
 
