@@ -69,6 +69,8 @@ public final class LogicalUnit {
     var order = LogicalUnitTaskOrder()
     /// Tasks that wait for their turn, in the order in which their data arrived.
     var waitingTasks: [LogicalUnitWaitingTask] = []
+    /// Those that wait for their turn before they take memory for their data.
+    var turnWaiters: [LogicalUnitTurnWaiter] = []
     var isStartingWaiting = false
     var locks = LogicalUnitRangeLocks()
     var runningTasks: [UInt64: LogicalUnitRunningTask] = [:]

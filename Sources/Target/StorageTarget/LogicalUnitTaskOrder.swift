@@ -7,7 +7,8 @@ import SCSI
 //   HEAD OF QUEUE  starts at once
 //
 // A task takes its place when it is admitted, before its Data-Out is here: an ORDERED task waits for a write whose data is
-// still on the wire. HEAD OF QUEUE counts from its start only. Otherwise it could wait for memory that tasks hold which wait for it.
+// still on the wire. Memory it takes only when its turn has come (`atTurn`), and HEAD OF QUEUE counts from its start only. Otherwise
+// a task could wait for memory that others hold which wait for it.
 
 /// The places of the admitted tasks. A pure value; while all tasks are SIMPLE it only counts.
 struct LogicalUnitTaskOrder {
@@ -69,7 +70,25 @@ struct LogicalUnitWaitingTask {
     let completion: (SCSIResponse) -> Void
 }
 
+/// A task that is to have what it needs when its turn has come.
+struct LogicalUnitTurnWaiter {
+    let task: SCSITask
+    let action: () -> Void
+}
+
 extension LogicalUnit {
+    /// Runs `action` when the turn of an admitted task has come, perhaps at once; never when it is withdrawn before.
+    /// - Returns: false when too many wait.
+    func atTurn(of task: SCSITask, _ action: @escaping () -> Void) -> Bool {
+        guard let place = task.place, !order.mayStart(place, task.attribute) else {
+            action()
+            return true
+        }
+        guard turnWaiters.count + waitingTasks.count + runningTasks.count < Self.maximumTasks else { return false }
+        turnWaiters.append(LogicalUnitTurnWaiter(task: task, action: action))
+        return true
+    }
+
     /// Carries out a task; `completion` runs once, perhaps before this returns.
     ///
     /// A task that `abortTasks`, `reset` or `removeNexus` ended completes with TASK ABORTED. For an initiator that aborted
@@ -91,6 +110,7 @@ extension LogicalUnit {
 
     /// Gives up a task that was admitted and will not be executed.
     public func withdraw(_ task: SCSITask) {
+        if !turnWaiters.isEmpty { turnWaiters.removeAll { $0.task.place == task.place } }
         leave(task, hasStarted: false)
     }
 
@@ -113,12 +133,20 @@ extension LogicalUnit {
         if isStartingWaiting { return }
         isStartingWaiting = true
         defer { isStartingWaiting = false }
-        while let index = waitingTasks.firstIndex(where: { waiting in
-            waiting.task.place.map { order.mayStart($0, waiting.task.attribute) } ?? true
-        }) {
+        while startNext() {}
+    }
+
+    /// - Returns: false when nobody's turn has come.
+    private func startNext() -> Bool {
+        let mayStart = { [order] (task: SCSITask) in task.place.map { order.mayStart($0, task.attribute) } ?? true }
+        if let index = waitingTasks.firstIndex(where: { mayStart($0.task) }) {
             let waiting = waitingTasks.remove(at: index)
             begin(waiting.task, waiting.completion)
+            return true
         }
+        guard let index = turnWaiters.firstIndex(where: { mayStart($0.task) }) else { return false }
+        turnWaiters.remove(at: index).action()
+        return true
     }
 
     /// Ends tasks that wait for their turn and are aborted.

@@ -65,27 +65,43 @@ extension TargetConnection {
         return true
     }
 
-    /// Reserves memory for the data of a command, or has it wait.
+    /// Reserves memory for the data of a command when its turn has come, or has it wait.
     private func reserve(_ handle: TaskHandle, _ unit: LogicalUnit, _ task: SCSITask) {
-        let transfer = unit.expectedTransfer(of: task.command)
-        commands[handle] = CommandContext(unit: unit, task: task, transfer: transfer)
+        commands[handle] = CommandContext(unit: unit, task: task, transfer: unit.expectedTransfer(of: task.command))
+        if unit.order.isFree || task.attribute == .headOfQueue { return takeMemory(handle) }
+        guard mayWait(handle, task) else { return }
+        let waits = unit.atTurn(of: task) { [self] in
+            takeMemory(handle)
+            drain()
+        }
+        if !waits { answer(handle, SCSIResponse(status: .taskSetFull), transferByteCount: 0) }
+    }
+
+    /// Counts what comes unasked with a command that waits; when that is too much, the command is answered.
+    private func mayWait(_ handle: TaskHandle, _ task: SCSITask) -> Bool {
+        // A read that waits has nothing yet, nor has a write whose data is asked for.
+        guard share(of: task.command) === dataOut, commands[handle]?.unaskedByteCount == 0 else { return true }
+        let unasked = session?.heldByteCount(handle, wanted: 0) ?? 0
+        guard server.unaskedByteCount + unasked <= server.dataOut.limit else {
+            answer(handle, SCSIResponse(status: .busy), transferByteCount: 0)
+            return false
+        }
+        commands[handle]?.unaskedByteCount = unasked
+        server.unaskedByteCount += unasked
+        return true
+    }
+
+    private func takeMemory(_ handle: TaskHandle) {
+        guard let (unit, task, transfer) = commands[handle].map({ ($0.unit, $0.task, $0.transfer) }), session != nil else { return }
         let wanted = transfer.direction == .fromInitiator ? transfer.byteCount : 0
         let share = share(of: task.command)
         let byteCount =
             share === dataIn
             ? transfer.byteCount : (session?.heldByteCount(handle, wanted: wanted) ?? 0) + unit.heldOfMedium(task.command)
         if byteCount == 0 || share.reserve(byteCount) { return proceed(handle, byteCount, wanted) }
-        // A read that waits has nothing yet, nor has a write whose data is asked for.
-        let unasked = share === dataOut ? session?.heldByteCount(handle, wanted: 0) ?? 0 : 0
-        guard server.unaskedByteCount + unasked <= server.dataOut.limit else {
-            return answer(handle, SCSIResponse(status: .busy), transferByteCount: 0)
-        }
-        commands[handle]?.unaskedByteCount = unasked
-        server.unaskedByteCount += unasked
+        guard mayWait(handle, task) else { return }
         share.wait(for: byteCount) { [self] in
-            guard let command = commands[handle], session != nil else { return false }
-            server.unaskedByteCount -= command.unaskedByteCount
-            commands[handle]?.unaskedByteCount = 0
+            guard commands[handle] != nil, session != nil else { return false }
             proceed(handle, byteCount, wanted)
             drain()
             return true
@@ -98,6 +114,10 @@ extension TargetConnection {
     }
 
     private func proceed(_ handle: TaskHandle, _ byteCount: Int, _ wanted: Int) {
+        if let unasked = commands[handle]?.unaskedByteCount, unasked > 0 {
+            server.unaskedByteCount -= unasked
+            commands[handle]?.unaskedByteCount = 0
+        }
         commands[handle]?.reservedByteCount = byteCount
         session?.prepare(handle, wanted: wanted)
     }

@@ -118,6 +118,37 @@ private let bothDigests = [TextPair("HeaderDigest", "CRC32C"), TextPair("DataDig
         try await fixture.stop()
     }
 
+    /// An ORDERED write that waits for memory does not wait for that of writes that wait for it.
+    @Test func memoryIsNotTakenBeforeATaskHasItsTurn() async throws {
+        let fixture = try await ServerFixture { $0.dataOutByteCount = 65_536 }
+        let initiators = [
+            try await TestInitiator.session(fixture), try await TestInitiator.session(fixture, isid: 0x4000_0000_0002),
+        ]
+        try await fixture.run { _, device in device.isHolding = true }
+        let bytes = pattern(65_536, seed: 1)
+        try await initiators[0].write(0, 128)
+        guard case .readyToTransfer(let first)? = try await initiators[0].receive() else { return fail("no R2T") }
+        try await initiators[0].answer(first, from: bytes)
+        try await fixture.until { _, device in device.pendingCount == 1 }
+        try await initiators[0].write(128, 128, attribute: 2)
+        try await fixture.until { server, _ in server.connections.values.contains { $0.commands.count == 2 } }
+        try await initiators[1].write(256, 128)
+        try await fixture.until { server, _ in server.connections.values.allSatisfy { !$0.commands.isEmpty } }
+        try await fixture.run { _, device in device.answerAll() }
+        for (initiator, count) in [(initiators[0], 1), (initiators[1], 0)] {
+            for _ in 0..<count {
+                guard case .scsiResponse(let done)? = try await initiator.receive() else { return fail("no response") }
+                #expect(done.status == 0)
+            }
+            guard case .readyToTransfer(let next)? = try await initiator.receive() else { return fail("no R2T") }
+            try await initiator.answer(next, from: bytes)
+            guard case .scsiResponse(let done)? = try await initiator.receive() else { return fail("no response") }
+            #expect(done.status == 0)
+        }
+        #expect(try await fixture.run { server, _ in server.dataOut.heldByteCount } == 0)
+        try await fixture.stop()
+    }
+
     @Test func aReaderThatDoesNotReadHoldsABoundedAmount() async throws {
         let limit = 2 << 20
         let fixture = try await ServerFixture { $0.dataInByteCount = limit }

@@ -266,8 +266,11 @@ final class TestInitiator {
     // MARK: Commands
 
     @discardableResult
-    func command(_ cdb: [UInt8], reads: Int = 0, writes: Int = 0, immediate: ByteBuffer = ByteBuffer()) async throws -> UInt32 {
+    func command(
+        _ cdb: [UInt8], reads: Int = 0, writes: Int = 0, immediate: ByteBuffer = ByteBuffer(), attribute: UInt8 = 0
+    ) async throws -> UInt32 {
         var command = SCSICommandPDU()
+        command.attribute = attribute
         command.reads = reads > 0
         command.writes = writes > 0
         command.lun = lun
@@ -290,8 +293,10 @@ final class TestInitiator {
     }
 
     @discardableResult
-    func write(_ start: UInt32, _ count: UInt16, immediate: ByteBuffer = ByteBuffer()) async throws -> UInt32 {
-        try await command(Self.cdb(0x2A, start, count), writes: Int(count) * 512, immediate: immediate)
+    func write(
+        _ start: UInt32, _ count: UInt16, immediate: ByteBuffer = ByteBuffer(), attribute: UInt8 = 0
+    ) async throws -> UInt32 {
+        try await command(Self.cdb(0x2A, start, count), writes: Int(count) * 512, immediate: immediate, attribute: attribute)
     }
 
     private static func cdb(_ code: UInt8, _ start: UInt32, _ count: UInt16) -> [UInt8] {
