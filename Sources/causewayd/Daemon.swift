@@ -12,7 +12,8 @@ struct Daemon: AsyncParsableCommand {
         abstract: "An edge of Causeway: serves disks in a cloud (role cloud), or owns them at home (role onprem).",
         discussion: """
             SIGTERM and SIGINT stop it gracefully: front ends are closed, logs flushed. SIGHUP reads the configuration \
-            again and takes over what may change while running: log.level and the on-prem disks.
+            again and takes over what may change while running: log.level, the on-prem disks, and the sizes of a cloud \
+            edge's cache and write logs.
 
             Exit status: 0 stopped as asked, 64 wrong options, 69 an address is not to be had, 70 a fault of our own, \
             73 the state directory is not usable, 75 it is in use by another process, 78 the configuration is wrong.

@@ -230,7 +230,7 @@ public struct Volume: Codable, Sendable, Equatable {
 
     /// The name the operator gave. A cloud edge shows it only while it knows it from the link; else the identifier.
     public var name: String
-    /// Random and permanent, in hexadecimal.
+    /// Random and new with each attach, in hexadecimal.
     public var identifier: String
     /// The name of the disk; nil on an edge that is not told.
     public var disk: String?
@@ -242,7 +242,7 @@ public struct Volume: Codable, Sendable, Equatable {
     public var sizeBytes: UInt64
     /// Nil until an edge served it.
     public var target: Target?
-    /// The libiscsi URL with `SECRET` in the secret's place; `GET /v1/volumes/{name}/credentials` has the whole one.
+    /// The libiscsi URL without the secret; `GET /v1/volumes/{name}/credentials` has the whole one.
     public var url: String?
     /// Where an NBD client finds the volume, like `nbd://127.0.0.1:10809/mail`; nil when its edge does not serve NBD.
     public var nbdURL: String?

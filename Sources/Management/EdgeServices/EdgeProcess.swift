@@ -126,23 +126,12 @@ public struct EdgeProcess: Sendable {
             var options = ServiceGroupConfiguration(services: [.init(service: server)], logger: Self.quiet)
             // An event stream whose client does not read must not hold the stop.
             options.maximumGracefulShutdownDuration = .seconds(5)
-            let services = ServiceGroup(configuration: options)
-            let listening = Task {
-                for await signal in signals.stream {
-                    if signal != SIGHUP {
-                        logger.notice("stopping: signal \(signal)")
-                        return await services.triggerGracefulShutdown()
-                    }
-                    await self.reload(logger: logger, reload)
-                }
-            }
-            defer { listening.cancel() }
-            try await services.run()
+            try await run(ServiceGroup(configuration: options), signals, reload, logger)
         } catch let error as ManagementServer.ListenError {
             await finish(stop, logger)
             throw EdgeFailure(.unavailable, "api.listen: \(error)")
         } catch is CancellationError {
-            // The API took too long to stop, and was cancelled.
+            // The API took too long to stop.
         } catch {
             await finish(stop, logger)
             throw error
@@ -150,6 +139,38 @@ public struct EdgeProcess: Sendable {
         await finish(stop, logger)
     }
 
+    /// Runs the API until a signal says stop and it has stopped, or some time after that: a call that waits, for points to come home or for a log
+    /// that is full, can't be ended, and the edge does not wait for it.
+    private func run(
+        _ services: ServiceGroup, _ signals: SignalStream, _ reload: @escaping @Sendable (Configuration) async -> Void, _ logger: Logger
+    ) async throws {
+        let (ends, end) = AsyncStream.makeStream(of: Result<Void, any Error>.self)
+        let listening = Task {
+            for await signal in signals.stream {
+                if signal == SIGHUP {
+                    await self.reload(logger: logger, reload)
+                    continue
+                }
+                logger.notice("stopping: signal \(signal)")
+                await services.triggerGracefulShutdown()
+                try? await Task.sleep(for: Self.callsTime)
+                return _ = end.yield(.failure(CancellationError()))
+            }
+        }
+        defer { listening.cancel() }
+        Task {
+            do {
+                try await services.run()
+                end.yield(.success(()))
+            } catch {
+                end.yield(.failure(error))
+            }
+        }
+        for await result in ends { return try result.get() }
+    }
+
+    /// How long calls have after a signal, those included that are cancelled after five seconds.
+    private static let callsTime = Duration.seconds(8)
     /// How long a graceful stop may take. A log whose file system is full can't be flushed, however long one waits.
     private static let stopTime = Duration.seconds(60)
 

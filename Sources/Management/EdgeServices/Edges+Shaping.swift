@@ -18,14 +18,6 @@ extension OnPremEdge {
         return link ?? APIModels.Link(peer: record.id, state: .down, since: startedAt, shaping: shaping)
     }
 
-    /// Links that have not been up since this edge started, whose limits wait for them.
-    func linksWithShapingOnly(besides peers: Set<String>) async -> [APIModels.Link] {
-        let kept = await shapings?.byPeer ?? [:]
-        return kept.filter { !peers.contains($0.key) }.map {
-            APIModels.Link(peer: $0.key, state: .down, since: startedAt, shaping: $0.value)
-        }
-    }
-
     /// An edge gave its name up to another one, which inherits its limits; or it is nobody's any more.
     func moveShaping(from peer: String, to heir: String?) async {
         do {

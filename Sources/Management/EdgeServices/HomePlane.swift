@@ -195,7 +195,8 @@ final class HomePlane: LinkListenerDelegate {
             recorder.record(
                 isConnected ? "link.up" : "link.down", subject: edge, severity: isConnected ? .info : .warning,
                 "the link to edge \(edge) is \(isConnected ? "up" : "down")")
-            if isConnected { Task { [onSeen] in await onSeen(edge) } }
+            // When it comes, and when it was there last.
+            Task { [onSeen] in await onSeen(edge) }
         }
         peerLink.onWritable = { [unowned self] in
             for served in served.values where served.edge == edge { served.volume.linkWritable() }

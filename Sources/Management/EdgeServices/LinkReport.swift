@@ -10,11 +10,12 @@ import Volumes
 /// A link as the API and the metrics show it (X8).
 enum LinkReport {
     /// Called on the link's event loop.
-    static func link(of link: PeerLink, lastError: String?) -> APIModels.Link {
+    /// - Parameter isDialled: this edge dials the other; else a link that is not up is down until the other one dials.
+    static func link(of link: PeerLink, lastError: String?, isDialled: Bool = true) -> APIModels.Link {
         let endpoint = link.endpoint
         let statistics = endpoint.statistics
         return APIModels.Link(
-            peer: link.peer, state: endpoint.isConnected ? .up : lastError == nil ? .connecting : .down,
+            peer: link.peer, state: endpoint.isConnected ? .up : isDialled && lastError == nil ? .connecting : .down,
             connections: statistics.connections,
             roundTripMilliseconds: statistics.roundTripMilliseconds, baseRoundTripMilliseconds: statistics.baseRoundTripMilliseconds,
             lastError: lastError ?? (endpoint.isConnected ? nil : endpoint.lastCloseReason.map { "\($0)" }),

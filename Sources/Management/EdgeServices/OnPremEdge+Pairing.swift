@@ -112,7 +112,8 @@ extension OnPremEdge {
     private static func peer(_ record: EdgeRecord, isConnected: Bool) -> PeerEdge {
         PeerEdge(
             identifier: record.id, name: record.name, role: APIModels.EdgeRole(rawValue: record.role) ?? .cloud, connected: isConnected,
-            pairedAt: record.createdAt, revoked: record.revokedAt != nil, lastSeen: record.lastSeen, address: record.address)
+            pairedAt: record.createdAt, revoked: record.revokedAt != nil, lastSeen: isConnected ? Date() : record.lastSeen,
+            address: record.address)
     }
 
     func revokeEdge(identifier: String) async throws {
@@ -169,8 +170,16 @@ extension OnPremEdge {
 
     func links() async throws -> [APIModels.Link] {
         let links = try await needPlane().run { plane in
-            plane.peers.values.map { LinkReport.link(of: $0, lastError: plane.dialers[$0.peer]?.lastError) }
+            plane.peers.values.map { link in
+                let dialer = plane.dialers[link.peer]
+                return LinkReport.link(of: link, lastError: dialer?.lastError, isDialled: dialer != nil)
+            }
         }
-        return (links + (await linksWithShapingOnly(besides: Set(links.map(\.peer))))).sorted { $0.peer < $1.peer }
+        // Of edges that have not come since this one started there is nothing but that.
+        let away = Set(try store.edges().filter { $0.revokedAt == nil }.map(\.id)).subtracting(links.map(\.peer))
+        let kept = await shapings?.byPeer ?? [:]
+        return (links + away.map { APIModels.Link(peer: $0, state: .down, since: startedAt, shaping: kept[$0] ?? LinkShaping()) }).sorted {
+            $0.peer < $1.peer
+        }
     }
 }

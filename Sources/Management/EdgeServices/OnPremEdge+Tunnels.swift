@@ -130,6 +130,6 @@ extension EventRecorder {
     func record(tunnel name: String, problem text: String, isNamedInLog isNamed: Bool) {
         record(
             "tunnel.problem", subject: name, logSubject: isNamed ? nil : "a tunnel", severity: .warning, "the tunnel \(name): \(text)",
-            logMessage: isNamed ? nil : "a tunnel has a problem: see `causeway event list`")
+            logMessage: isNamed ? nil : "a tunnel has a problem: see `causeway events`")
     }
 }

@@ -18,15 +18,16 @@ extension OnPremEdge {
     func volumes() async throws -> [APIModels.Volume] {
         let records = try store.volumes()
         let statuses = await statuses(ofEdges: Set(records.compactMap(\.edge)))
+        let connected = try await connectedEdges()
         var volumes: [APIModels.Volume] = []
-        for record in records { volumes.append(try await describe(record, statuses[record.identifier])) }
+        for record in records { volumes.append(try await describe(record, statuses[record.identifier], connected)) }
         return volumes
     }
 
     func volume(named name: String) async throws -> APIModels.Volume {
         let record = try volumeRecord(name)
         let statuses = await statuses(ofEdges: Set([record.edge].compactMap { $0 }))
-        return try await describe(record, statuses[record.identifier])
+        return try await describe(record, statuses[record.identifier], try await connectedEdges())
     }
 
     func volumeRecord(_ name: String) throws -> VolumeRecord {
@@ -53,7 +54,7 @@ extension OnPremEdge {
         return all
     }
 
-    private func describe(_ record: VolumeRecord, _ status: VolumeStatus?) async throws -> APIModels.Volume {
+    private func describe(_ record: VolumeRecord, _ status: VolumeStatus?, _ connected: Set<String>) async throws -> APIModels.Volume {
         var mark: PointAttributes?
         var progress: (position: (received: UInt64, applied: UInt64), sectors: UInt64)?
         if record.state == .attached, let identifier = VolumeIdentifier(hexadecimal: record.identifier) {
@@ -68,11 +69,18 @@ extension OnPremEdge {
         var state: APIModels.Volume.State = record.state == .detached ? .detached : .linkDown
         if record.state == .detached, busyVolumes.contains(record.name) { state = .attaching }
         if detachingVolumes.contains(record.name) { state = .detaching }
-        if let status, state != .detaching { state = status.state }
+        var message = status?.message ?? diskFailures[record.name]
+        if let status {
+            if state != .detaching { state = status.state }
+        } else if state == .linkDown, connected.contains(record.edge ?? "") {
+            // Nobody is served by it. Whether that is for a moment the edge knows.
+            state = .attaching
+            message = message ?? "the cloud edge has not said that it is open: see there"
+        }
         let target = try targetRecord(of: record)
         return APIModels.Volume(
             name: record.name, identifier: record.identifier, disk: record.disk, edge: record.edge, state: state,
-            message: status?.message ?? diskFailures[record.name], sizeBytes: sizeBytes,
+            message: message, sizeBytes: sizeBytes,
             target: .init(
                 name: target.name, iqn: target.iqn, logicalUnit: record.logicalUnit, portals: status?.portals ?? [],
                 chapUser: target.chapUser, mutual: target.mutualChapUser != nil),

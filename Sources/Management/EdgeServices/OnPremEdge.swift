@@ -226,13 +226,29 @@ actor OnPremEdge: EdgeController {
     func edge() async throws -> EdgeStatus {
         EdgeStatus(
             name: environment.configuration.name, identifier: identifier, role: .onprem, version: edgeVersion, startedAt: startedAt,
-            state: plane == nil ? .starting : diskFailures.isEmpty ? .running : .degraded,
+            state: plane == nil ? .starting : await problems().isEmpty ? .running : .degraded,
             stateDirectory: environment.directory.path,
             addresses: .init(api: apiAddress, link: linkAddress), warnings: warnings + diskFailures.values.sorted())
     }
 
+    /// What keeps volumes from being served or their points from coming home. No names: whoever asks for health has shown no token.
+    private func problems() async -> [String] {
+        var problems: [String] = []
+        let add = { (count: Int, text: String) in if count > 0 { problems.append("\(text): \(count)") } }
+        add(diskFailures.count, "disks of attached volumes that can't be opened")
+        let journals = try? await plane?.run { plane in
+            (stalled: plane.journals.count { $0.stallReason != nil }, held: plane.journals.count { !$0.heldPoints.isEmpty })
+        }
+        add(journals?.stalled ?? 0, "disks without room for the points that have come")
+        add(journals?.held ?? 0, "volumes whose points wait for others of their group")
+        let edges = Set((try? store.volumes())?.filter { $0.state == .attached }.compactMap(\.edge) ?? [])
+        let connected = (try? await connectedEdges()) ?? edges
+        add(edges.subtracting(connected).count, "cloud edges with volumes that are not connected")
+        return problems
+    }
+
     func health() async -> Health {
-        let problems = diskFailures.isEmpty ? [] : ["\(diskFailures.count) disks of attached volumes can't be opened"]
+        let problems = await problems()
         return Health(
             healthy: plane != nil && linkAddress != nil, state: plane == nil ? .starting : problems.isEmpty ? .running : .degraded,
             problems: problems)

@@ -131,12 +131,16 @@ enum VolumeReport {
             let seconds = { (name: String, help: String, value: Double) in
                 MetricSample("causeway_volume_\(name)_total", help: help, kind: .counter, labels: labels, value: value)
             }
-            return [
+            // Nothing is known of what an edge has not sent that has not opened the volume, or can't be asked: no sample says 0 then.
+            let unsent = volume.unsent.map { unsent in
+                [
+                    gauge("unsent_bytes", "Bytes that are not durable at home.", Double(unsent.bytes)),
+                    gauge("unsent_points", "Sealed points that home has not received.", Double(unsent.points)),
+                    gauge("unsent_oldest_seconds", "The age of the oldest write that is not durable at home.", unsent.oldestSeconds ?? 0),
+                ]
+            }
+            return (unsent ?? []) + [
                 gauge("serving", "1 while the volume serves and the link is up.", volume.state == .serving ? 1 : 0),
-                gauge("unsent_bytes", "Bytes that are not durable at home.", Double(volume.unsent?.bytes ?? 0)),
-                gauge("unsent_points", "Sealed points that home has not received.", Double(volume.unsent?.points ?? 0)),
-                gauge(
-                    "unsent_oldest_seconds", "The age of the oldest write that is not durable at home.", volume.unsent?.oldestSeconds ?? 0),
                 gauge(
                     "log_used_bytes", "Bytes of writes in the write log, as they stand on disk, or eight times those of its index.",
                     Double(volume.writeLog?.usedBytes ?? 0)),

@@ -86,7 +86,7 @@ extension RouteTable {
             ], errors: [409, 503]
         ) { call in
             let volume = try await call.controller.attachVolume(named: call.parameter("name"), call.decode(AttachRequest.self))
-            return try .json(volume, status: volume.state == .attaching ? .accepted : .ok)
+            return try .json(volume, status: volume.state == .serving || volume.state == .full ? .ok : .accepted)
         },
         Route(
             method: .post, path: "/v1/volumes/{name}/detach", identifier: "detachVolume", tag: "volumes",

@@ -162,7 +162,7 @@ enum RouteTable {
         Route(
             method: .post, path: "/v1/pairing/join", identifier: "join", tag: "pairing",
             summary: "Join the on-prem edge that made the token. Cloud edges only.", body: .init(schema: "JoinRequestBody"),
-            answers: [.init(status: 200, content: [.json("PeerEdge")], summary: "The on-prem edge.")], errors: [409, 503]
+            answers: [.init(status: 200, content: [.json("PeerEdge")], summary: "The edge that joined.")], errors: [409, 503]
         ) { call in
             try .json(try await call.controller.join(call.decode(JoinRequestBody.self)))
         },

@@ -61,9 +61,9 @@ extension Schema {
                     .required("identifier", .text("The identifier from pairing.")), .required("name", .text("The edge's name.")),
                     .required("role", .words("What the edge does.", EdgeRole.self)),
                     .required("connected", .flag("True while its link is up.")),
-                    .required("pairedAt", .time("When it was paired.")),
+                    .required("pairedAt", .time("When it was paired; at a cloud edge, when that started.")),
                     .required("revoked", .flag("True once it may not connect again.")),
-                    .optional("lastSeen", .time("When a frame of it last arrived.")),
+                    .optional("lastSeen", .time("When it was connected last; now, while it is.")),
                     .optional("address", .text("host:port where this edge dials it; left out when it dials this one.")),
                 ])
         ),

@@ -7,12 +7,12 @@ extension Schema {
             .object(
                 "A disk as it is served to a machine at another edge.",
                 [
-                    .required("name", .text("The volume's name.")), .required("identifier", .text("Random and permanent.")),
+                    .required("name", .text("The volume's name.")), .required("identifier", .text("Random, new with each attach.")),
                     .optional("disk", .text("The name of its disk.")), .optional("edge", .text("The cloud edge that serves it.")),
                     .required("state", .words("Where it is in its life.", Volume.State.self)),
                     .optional("message", .text("What is wrong and what to do.")), .required("sizeBytes", .count("Its size.")),
                     .optional("target", .reference("VolumeTarget")),
-                    .optional("url", .text("libiscsi's URL, with SECRET in the secret's place.")),
+                    .optional("url", .text("libiscsi's URL, without the secret.")),
                     .optional("nbdURL", .text("The NBD URL; missing when the edge does not serve NBD.")),
                     .required("generation", .count("The generation of its lease.")),
                     .required("points", .reference("VolumePoints")), .optional("unsent", .reference("VolumeUnsent")),
@@ -363,7 +363,7 @@ extension Schema {
                 [
                     .optional(
                         "edge",
-                        .text("The cloud edge, by identifier or name; the last or only one when left out.", .bytes(1...255)))
+                        .text("The cloud edge, by identifier or name; the only one when left out.", .bytes(1...255)))
                 ])
         ),
         (

@@ -198,6 +198,10 @@ extension OfflineState {
             }
             do { try await copy.get() } catch {
                 try? output.discard()
+                if let error = error as? FileSystemError, error.isLocked {
+                    throw OfflineError(
+                        "\(base ?? path) is in use: an edge that serves it may put points on it", action: "Stop the on-prem daemon first.")
+                }
                 throw OfflineError("\(path) can't be made: \(error)")
             }
             return try await openDisk(output.temporaryPath)

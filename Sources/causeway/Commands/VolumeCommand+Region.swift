@@ -69,7 +69,10 @@ extension VolumeCommand {
 
             @OptionGroup var range: RangeOptions
 
-            @Option(help: "What becomes of cloud-only writes that are there: image, discard or keep. (default: image)")
+            @Option(
+                help:
+                    "What becomes of cloud-only writes that are there: image, discard or keep. (default: image; keep where the volume's own policy is cloud-only)"
+            )
             var writes: RegionChange.Writes?
 
             @OptionGroup var connection: ConnectionOptions
