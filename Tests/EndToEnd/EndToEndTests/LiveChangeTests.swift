@@ -193,6 +193,28 @@ extension EndToEnd {
             }
         }
 
+        @Test("home stops while a detach waits for what is not home, and serves the volume on when it is back")
+        func stopWhileDetaching() async throws {
+            try await Lab.with(disks: [("data", 16 << 20)], options: ["--rtt", "5ms", "--rate", "2mbit"]) { lab in
+                let noise = try Lab.makeNoise(in: lab.directory, mebibytes: 4)
+                try await Command.check(
+                    "qemu-io", ["-f", "raw", "-c", "write -s \(noise) 0 4M", "-c", "flush", lab.url("data")], seconds: 60)
+                let detach = try Command.start(
+                    "causeway", ["volume", "detach", "data", "--api", lab.edge(.onprem).api, "--token", lab.edge(.onprem).token])
+                try await Lab.untilTrue(seconds: 10, "the detach to begin") {
+                    try await lab.causeway(.onprem, "volume", "show", "data", "--output", "json").output.contains("\"detaching\"")
+                }
+                // Within 20 s: it does not wait for the points.
+                try await lab.kill(.onprem, by: SIGTERM)
+                detach.signal(SIGKILL)
+                _ = try? await detach.wait(seconds: 10)
+                try await lab.restart(.onprem)
+                try await lab.untilServing("data")
+                try await lab.untilCaughtUp("data")
+                try await lab.check("data", hasAtItsStart: noise)
+            }
+        }
+
         @Test("a volume becomes read-only and writable again while it is served")
         func readOnly() async throws {
             try await Lab.with(disks: [("data", 16 << 20)]) { lab in
