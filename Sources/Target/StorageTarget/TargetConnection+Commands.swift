@@ -14,6 +14,14 @@ struct CommandContext {
     var unaskedByteCount = 0
     /// True while a logical unit has it.
     var isRunning = false
+
+    /// It has memory, and waits no more: what had come unasked is in that.
+    /// - Returns: how much that was.
+    mutating func hold(_ byteCount: Int) -> Int {
+        defer { unaskedByteCount = 0 }
+        reservedByteCount = byteCount
+        return unaskedByteCount
+    }
 }
 
 // Commands on their way from the session to a logical unit and back.
@@ -67,11 +75,13 @@ extension TargetConnection {
 
     /// Reserves memory for the data of a command when its turn has come, or has it wait.
     private func reserve(_ handle: TaskHandle, _ unit: LogicalUnit, _ task: SCSITask) {
-        commands[handle] = CommandContext(unit: unit, task: task, transfer: unit.expectedTransfer(of: task.command))
-        if unit.order.isFree || task.attribute == .headOfQueue { return takeMemory(handle) }
+        let transfer = unit.expectedTransfer(of: task.command)
+        commands[handle] = CommandContext(unit: unit, task: task, transfer: transfer)
+        if unit.order.isFree || task.attribute == .headOfQueue { return takeMemory(handle, unit, task, transfer) }
         guard mayWait(handle, task) else { return }
         let waits = unit.atTurn(of: task) { [self] in
-            takeMemory(handle)
+            guard commands[handle] != nil, session != nil else { return }
+            takeMemory(handle, unit, task, transfer)
             drain()
         }
         if !waits { answer(handle, SCSIResponse(status: .taskSetFull), transferByteCount: 0) }
@@ -91,8 +101,7 @@ extension TargetConnection {
         return true
     }
 
-    private func takeMemory(_ handle: TaskHandle) {
-        guard let (unit, task, transfer) = commands[handle].map({ ($0.unit, $0.task, $0.transfer) }), session != nil else { return }
+    private func takeMemory(_ handle: TaskHandle, _ unit: LogicalUnit, _ task: SCSITask, _ transfer: DataTransfer) {
         let wanted = transfer.direction == .fromInitiator ? transfer.byteCount : 0
         let share = share(of: task.command)
         let byteCount =
@@ -114,11 +123,7 @@ extension TargetConnection {
     }
 
     private func proceed(_ handle: TaskHandle, _ byteCount: Int, _ wanted: Int) {
-        if let unasked = commands[handle]?.unaskedByteCount, unasked > 0 {
-            server.unaskedByteCount -= unasked
-            commands[handle]?.unaskedByteCount = 0
-        }
-        commands[handle]?.reservedByteCount = byteCount
+        if let unasked = commands[handle]?.hold(byteCount), unasked > 0 { server.unaskedByteCount -= unasked }
         session?.prepare(handle, wanted: wanted)
     }
 
