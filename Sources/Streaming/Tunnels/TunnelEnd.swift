@@ -181,7 +181,9 @@ public final class TunnelEnd {
     /// The peer has been away for longer than a machine may be: services and clients need not wait for it any more. Should it come back in the
     /// same session, it is told.
     public func peerIsGone() {
+        let classes = Set(streams.values.map(\.trafficClass))
         for stream in Array(streams.values) { reset(stream, .aborted) }
+        for trafficClass in classes { pump(trafficClass) }
     }
 
     func makeReady(_ stream: Stream) {
