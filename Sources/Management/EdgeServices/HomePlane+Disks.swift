@@ -68,10 +68,19 @@ extension HomePlane {
         volume.peerBlocks = blocks(of: edge)
         volume.readSource = { [unowned self] source, range, completion in
             guard let home = home(source, of: edge) else { return completion(nil) }
-            let once = FirstAnswer(completion)
-            home.sourceBlocks(range) { once.give($0) }
             // The points of all volumes of the edge wait behind this one: not for a disk that hangs. The edge sends the bytes then.
-            if !once.isGiven { eventLoop.assumeIsolated().scheduleTask(in: Self.sourcePatience) { once.give(nil) } }
+            if hangingSources.contains(source) { return completion(nil) }
+            let once = FirstAnswer(completion)
+            home.sourceBlocks(range) { [self] in
+                hangingSources.remove(source)
+                once.give($0)
+            }
+            if once.isGiven { return }
+            eventLoop.assumeIsolated().scheduleTask(in: Self.sourcePatience) { [self] in
+                if once.isGiven { return }
+                hangingSources.insert(source)
+                once.give(nil)
+            }
         }
         volume.onReceiving = { [unowned self] isReceiving in hold(identifier, of: edge, !isReceiving) }
         var lastRefusal: (refusal: PointRefusal, at: NIODeadline)?

@@ -252,6 +252,7 @@ extension OnPremEdge {
     /// Waits until everything is home, for as long as it takes while it becomes less: the log of a slow line takes hours.
     private func bringHome(_ name: String, identifier: String, edge: String) async throws {
         var progress = ReleaseProgress()
+        _ = progress.goesOn(unsentBytes: try await unsentBytes(of: identifier, edge: edge), applied: try await appliedPoint(of: identifier))
         while true {
             do {
                 let result: DetachResult = try await call(
@@ -260,11 +261,24 @@ extension OnPremEdge {
                 guard result.unsentBytes == 0 else { throw Problem.notOpenHere }
                 return
             } catch let problem as Problem where problem.code == Problem.noAnswerCode {
-                let statuses: [VolumeStatus] = try await call(edge, ControlMethod.status, Empty(), timeout: .seconds(30))
-                let left = statuses.first { $0.identifier == identifier }?.unsent.bytes
-                guard progress.goesOn(unsentBytes: left) else { throw Problem.notHomeYet(name, unsentBytes: left) }
+                // One of a group is not waited for when another has failed.
+                try Task.checkCancellation()
+                let left = try await unsentBytes(of: identifier, edge: edge)
+                guard progress.goesOn(unsentBytes: left, applied: try await appliedPoint(of: identifier)) else {
+                    throw Problem.notHomeYet(name, unsentBytes: left)
+                }
             }
         }
+    }
+
+    private func unsentBytes(of identifier: String, edge: String) async throws -> UInt64? {
+        let statuses: [VolumeStatus] = try await call(edge, ControlMethod.status, Empty(), timeout: .seconds(30))
+        return statuses.first { $0.identifier == identifier }?.unsent.bytes
+    }
+
+    private func appliedPoint(of identifier: String) async throws -> UInt64 {
+        guard let identifier = VolumeIdentifier(hexadecimal: identifier) else { return 0 }
+        return try await needPlane().run { $0.progress(identifier)?.position.applied ?? 0 }
     }
 
     /// Asks the edge to bring everything home. Returns what was given up: nothing, or with force perhaps unknown.

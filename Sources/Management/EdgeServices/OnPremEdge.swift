@@ -237,7 +237,7 @@ actor OnPremEdge: EdgeController {
         let add = { (count: Int, text: String) in if count > 0 { problems.append("\(text): \(count)") } }
         add(diskFailures.count, "disks of attached volumes that can't be opened")
         let journals = try? await plane?.run { plane in
-            (stalled: plane.journals.count { $0.stallReason != nil }, held: plane.journals.count { !$0.heldPoints.isEmpty })
+            (stalled: plane.journals.count { $0.stallReason != nil }, held: plane.held.values.count { $0.isTold })
         }
         add(journals?.stalled ?? 0, "disks without room for the points that have come")
         add(journals?.held ?? 0, "volumes whose points wait for others of their group")

@@ -121,6 +121,8 @@ extension LogicalUnit {
     /// The same, sparing one task: who aborts the others is not aborted with them.
     func abortTasks(_ selection: SCSITaskSelection, except spared: UInt64?, completion: @escaping () -> Void) {
         if selection == .all { clearCount &+= 1 }
+        // What has its turn because others are aborted, and is aborted with them, is not begun.
+        for nexus in nexuses.values where selection == .all || selection == .nexus(nexus.identifier) { nexus.abortCount &+= 1 }
         let abortion = LogicalUnitAbortion(completion: completion)
         let chosen = runningTasks.values.sorted { $0.identifier < $1.identifier }.filter {
             $0.isAbortable && $0.identifier != spared && selection.names($0.nexus, tag: $0.tag)

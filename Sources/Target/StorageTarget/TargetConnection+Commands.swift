@@ -210,7 +210,7 @@ extension TargetConnection {
 
     /// The target has lost a unit: what has not begun on it is refused; `completion` runs when the rest is answered.
     func leave(_ unit: LogicalUnit, completion: @escaping () -> Void) {
-        for (handle, command) in commands where command.unit === unit && !command.isRunning {
+        for (handle, command) in commands where command.unit === unit && commands[handle]?.isRunning == false {
             answer(handle, Self.noUnit, transferByteCount: 0)
         }
         drain()

@@ -45,7 +45,8 @@ extension TargetConnection {
 
     /// Ends commands that no unit has executed yet, because another session aborts them.
     private func answerAborted(on unit: LogicalUnit) {
-        for (handle, command) in commands where command.unit === unit && !command.isRunning {
+        // An answer may give others their turn.
+        for (handle, command) in commands where command.unit === unit && commands[handle]?.isRunning == false {
             answer(handle, SCSIResponse(status: .taskAborted), transferByteCount: 0)
         }
         drain()
