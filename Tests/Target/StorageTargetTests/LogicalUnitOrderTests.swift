@@ -48,6 +48,25 @@ struct LogicalUnitOrderTests {
         #expect(bench.unit.readIfResident(transfer, nexus: bench.one, into: &resident))
     }
 
+    @Test("a task that takes memory at its turn gets it after the ORDERED one, and is not begun when it is aborted with it")
+    func turns() throws {
+        for isAborted in [false, true] {
+            bench.device.isHolding = true
+            let read = bench.send(CDB.read(0, 1))
+            let ordered = bench.send(CDB.read(0, 1), attribute: .ordered)
+            let write = try admit(CDB.write(0, 1), from: bench.two)
+            var result: ResponseBox?
+            #expect(bench.unit.atTurn(of: write) { result = execute(write, data: sector(isAborted ? 9 : 7)) })
+            #expect(result == nil)
+            if isAborted { bench.unit.abortTasks(.all) {} }
+            bench.device.answerAll()
+            #expect(read.response?.status == (isAborted ? .taskAborted : .good))
+            #expect(ordered.response?.status == (isAborted ? .taskAborted : .good))
+            #expect(result?.response?.status == (isAborted ? .taskAborted : .good))
+            #expect(bench.sectors(0, 1) == sector(7))
+        }
+    }
+
     @Test("ORDERED tasks keep their order among themselves")
     func orderedAmongThemselves() throws {
         let first = try admit(CDB.write(0, 1), .ordered)
