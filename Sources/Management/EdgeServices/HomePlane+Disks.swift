@@ -67,18 +67,17 @@ extension HomePlane {
         volume.linkVersion = { [unowned self] in peers[edge]?.endpoint.version ?? LinkVersion.oldest }
         volume.peerBlocks = blocks(of: edge)
         volume.readSource = { [unowned self] source, range, completion in
-            guard let home = home(source, of: edge) else { return completion(nil) }
             // The points of all volumes of the edge wait behind this one: not for a disk that hangs. The edge sends the bytes then.
-            if hangingSources.contains(source) { return completion(nil) }
+            guard let named = served[source], named.edge == edge, !named.isHanging else { return completion(nil) }
             let once = FirstAnswer(completion)
-            home.sourceBlocks(range) { [self] in
-                hangingSources.remove(source)
+            named.volume.sourceBlocks(range) {
+                named.isHanging = false
                 once.give($0)
             }
             if once.isGiven { return }
-            eventLoop.assumeIsolated().scheduleTask(in: Self.sourcePatience) { [self] in
+            eventLoop.assumeIsolated().scheduleTask(in: Self.sourcePatience) {
                 if once.isGiven { return }
-                hangingSources.insert(source)
+                named.isHanging = true
                 once.give(nil)
             }
         }

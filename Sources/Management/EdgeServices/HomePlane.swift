@@ -24,6 +24,8 @@ final class HomePlane: LinkListenerDelegate {
         let cachedDisk: CachedDisk<LocalDisk>
         let threads: NIOThreadPool
         let edge: String
+        /// Blocks of it that a point named did not come in time, and have not come since.
+        var isHanging = false
 
         var disk: LocalDisk { cachedDisk.disk }
 
@@ -66,8 +68,6 @@ final class HomePlane: LinkListenerDelegate {
     var membership: GroupMembership?
     /// Since when the first held point of a volume is held; see HomePlane+Groups.swift.
     var held: [VolumeIdentifier: Held] = [:]
-    /// Volumes whose blocks did not come in time when points named them, until they do.
-    var hangingSources: Set<VolumeIdentifier> = []
     /// The volumes of each edge that want no more write-behind for now.
     var holding: [String: Set<VolumeIdentifier>] = [:]
     /// The edges that are let in. The control plane keeps it true, so that a handshake needs no disk. Whoever shows a certificate of
