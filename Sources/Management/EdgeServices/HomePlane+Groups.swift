@@ -16,8 +16,11 @@ extension HomePlane {
             ?? 0
     }
 
-    /// Takes over which volumes are in which group, and lets the disks go on that may now.
-    func setMembership(_ membership: GroupMembership) {
+    /// Takes over which volumes are in which group, and lets the disks go on that may now. One that was told before another may come after
+    /// it, and is out of date.
+    func setMembership(_ membership: GroupMembership, number: UInt64) {
+        guard number > membershipNumber else { return }
+        membershipNumber = number
         self.membership = membership
         settleGroups()
     }

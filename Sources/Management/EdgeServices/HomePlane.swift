@@ -66,6 +66,8 @@ final class HomePlane: LinkListenerDelegate {
     var fullDisksTold: Set<VolumeIdentifier> = []
     /// Which volumes are in which group; nil until the control plane has told.
     var membership: GroupMembership?
+    /// Which it is of all that were told.
+    var membershipNumber: UInt64 = 0
     /// Since when the first held point of a volume is held; see HomePlane+Groups.swift.
     var held: [VolumeIdentifier: Held] = [:]
     /// The volumes of each edge that want no more write-behind for now.

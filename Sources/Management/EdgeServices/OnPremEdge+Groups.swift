@@ -231,29 +231,34 @@ extension OnPremEdge {
     }
 
     /// What a cloud edge is told of its groups. Each has the number of the last point that home knows of: the next one is larger.
+    ///
+    /// The volumes and the number are of one instant, for each change of the volumes begins a term of numbers: with those of before and the
+    /// number of after it, two cuts could have the same. So nothing is waited for between reading them.
     func groupGrants(_ edge: String) async throws -> [GroupGrant] {
-        var grants: [GroupGrant] = []
-        for record in try store.groups() {
-            let volumes = try volumes(ofGroup: record.name).filter { $0.edge == edge && $0.state == .attached }
-            if volumes.isEmpty { continue }
-            grants.append(
-                GroupGrant(
-                    identifier: record.identifier, name: record.name, volumes: volumes.map(\.identifier),
-                    policy: .init(
-                        recoveryPointObjectiveSeconds: record.recoveryPointObjectiveSeconds, sealBytes: UInt64(clamping: record.sealBytes)),
-                    lastPoint: try await noteLastPoint(of: record)))
-        }
+        for record in try store.groups() { try await noteLastPoint(of: record) }
+        let grants = Self.groupGrants(of: try store.groups(), volumes: try store.volumes(), edge: edge)
+        // The disks know of a change before the edge makes a cut of it.
+        try await tellMembership()
         return grants
     }
 
+    private static func groupGrants(of records: [GroupRecord], volumes: [VolumeRecord], edge: String) -> [GroupGrant] {
+        records.compactMap { record in
+            let members = volumes.filter { $0.volumeGroup == record.name && $0.edge == edge && $0.state == .attached }
+            if members.isEmpty { return nil }
+            return GroupGrant(
+                identifier: record.identifier, name: record.name, volumes: members.map(\.identifier),
+                policy: .init(
+                    recoveryPointObjectiveSeconds: record.recoveryPointObjectiveSeconds, sealBytes: UInt64(clamping: record.sealBytes)),
+                lastPoint: UInt64(clamping: record.lastPoint))
+        }
+    }
+
     /// Keeps the number of the last point when the journals that know it may go.
-    @discardableResult
-    func noteLastPoint(of record: GroupRecord) async throws -> UInt64 {
-        guard let identifier = GroupIdentifier(hexadecimal: record.identifier) else { return 0 }
-        let known = try await needPlane().run { $0.lastPoint(of: identifier) }
-        let last = max(known, UInt64(clamping: record.lastPoint))
-        if last > UInt64(clamping: record.lastPoint) { try store.changeGroup(record.name) { $0.lastPoint = Int64(clamping: last) } }
-        return last
+    func noteLastPoint(of record: GroupRecord) async throws {
+        guard let identifier = GroupIdentifier(hexadecimal: record.identifier) else { return }
+        let known = Int64(clamping: try await needPlane().run { $0.lastPoint(of: identifier) })
+        if known > record.lastPoint { try store.changeGroup(record.name) { $0.lastPoint = known } }
     }
 
     /// Tells the data plane which volumes are in which group, and where the disks of those stand that are attached no more.
@@ -268,6 +273,8 @@ extension OnPremEdge {
                 group: record.volumeGroup.flatMap { groups[$0] }, closedAt: record.state == .attached ? nil : record.closedPoint)
         }
         let membership = GroupMembership(members: members)
-        try await needPlane().run { $0.setMembership(membership) }
+        membershipsTold += 1
+        let number = membershipsTold
+        try await needPlane().run { $0.setMembership(membership, number: number) }
     }
 }

@@ -47,6 +47,8 @@ actor OnPremEdge: EdgeController {
     var detachingVolumes: Set<String> = []
     /// Attachments that are ended by force, with others of their group: nobody opens their volumes any more.
     var endingVolumes: Set<String> = []
+    /// How often the data plane was told which volumes are in which group.
+    var membershipsTold: UInt64 = 0
     /// Edges that were not taken in and that no event has told of yet, and when one did last.
     var refusedPairings = 0
     var refusedPairingToldAt: ContinuousClock.Instant?

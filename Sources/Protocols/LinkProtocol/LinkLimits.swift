@@ -40,6 +40,8 @@ public enum LinkLimits {
     /// So much may be on its way on the prompt connection, nine full segments: TCP lets ten go at once (RFC 6928, section 2). What would be more goes
     /// with the rest.
     static let promptBytes = 13_000
+    /// A connection in doubt is not given up before so many of the last measured round trips.
+    static let doubtRoundTrips = 4
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.
     public static let windowFrames = 4096
     /// Connections of one session. More are closed at once.
@@ -79,6 +81,9 @@ public struct LinkTimes: Sendable {
     public var pingInterval: TimeAmount = .seconds(2)
     /// A connection on which nothing arrived for so long is dead.
     public var silenceLimit: TimeAmount = .seconds(10)
+    /// A connection that is in doubt, because the other side has opened one more, is dead after so long without a word; and after
+    /// `doubtRoundTrips` at the earliest.
+    public var doubtLimit: TimeAmount = .seconds(2)
     /// How long the other side may take for its hello.
     public var helloLimit: TimeAmount = .seconds(10)
     /// The longest that an acknowledgement waits for company.

@@ -12,6 +12,9 @@ import NIOCore
 //                ones a frame of a demand read goes out twice, and the first to arrive counts: the other end knows the second by its sequence
 //                (ClassReceiver)
 //
+//
+// A connection in doubt (LinkSession.swift) carries nothing new while there is another that isn't.
+//
 // Whether the line loses is for the shell to say, which can ask the kernel (`LossEstimate`), and to give the prompt connection its TCP.
 
 extension LinkSession {
@@ -49,22 +52,31 @@ extension LinkSession {
     }
 
     private func promptPlace(withRoomFor byteCount: Int) -> Int? {
-        connections.firstIndex {
-            $0.isEstablished && $0.isPrompt && $0.isWritable && $0.hasRoomForShort(byteCount)
-        }
+        let usable = usable
+        return connections.firstIndex { usable($0) && $0.isPrompt && $0.isWritable && $0.hasRoomForShort(byteCount) }
     }
 
-    /// The established connections besides the prompt one, and those of them that are kept quiet on a lossy line.
-    private var otherCount: Int { connections.count { $0.isEstablished && !$0.isPrompt } }
+    /// Which connections may carry frames: those that are trusted, and where there is none, all that are established.
+    private var usable: (Connection) -> Bool {
+        connections.contains { $0.isTrusted } ? { $0.isTrusted } : { $0.isEstablished }
+    }
+
+    /// The usable connections besides the prompt one, and those of them that are kept quiet on a lossy line.
+    private var otherCount: Int {
+        let usable = usable
+        return connections.count { usable($0) && !$0.isPrompt }
+    }
     private var quietOthers: Int {
-        let prompts = connections.contains { $0.isEstablished && $0.isPrompt } ? 1 : 0
+        let usable = usable
+        let prompts = connections.contains { usable($0) && $0.isPrompt } ? 1 : 0
         return max(0, Self.quietConnections(of: otherCount + prompts) - prompts)
     }
 
-    /// - Parameter places: of those that are established, in the order in which they were opened.
+    /// - Parameter places: of those that are usable, in the order in which they were opened.
     private func leastBusy(of places: Range<Int>, countsPrompt: Bool = false, except: ConnectionIdentifier? = nil) -> Int? {
         var (best, place): (Int?, Int) = (nil, 0)
-        for index in connections.indices where connections[index].isEstablished && (countsPrompt || !connections[index].isPrompt) {
+        let usable = usable
+        for index in connections.indices where usable(connections[index]) && (countsPrompt || !connections[index].isPrompt) {
             defer { place += 1 }
             guard places.contains(place), connections[index].isWritable, connections[index].identifier != except else { continue }
             if let other = best, connections[other].inFlightBytes <= connections[index].inFlightBytes { continue }

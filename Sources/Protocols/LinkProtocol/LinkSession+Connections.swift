@@ -46,6 +46,7 @@ extension LinkSession {
             if !connection.isEstablished { consider(connection.openedAt + times.helloLimit) }
             if connection.isEstablished, !connection.pingDue { consider(connection.pingAt) }
             consider(connection.heardAt + times.silenceLimit)
+            consider(connection.doubtedUntil)
         }
         // A report that is due already waits for a connection, not for a time.
         if unreported != 0, framesSinceReport < 2, bestConnection(for: nil) != nil {
@@ -61,7 +62,7 @@ extension LinkSession {
         for connection in connections {
             if !connection.isEstablished, now >= connection.openedAt + times.helloLimit {
                 end(connection.identifier, .silent)
-            } else if now >= connection.heardAt + times.silenceLimit {
+            } else if now >= connection.heardAt + times.silenceLimit || connection.doubtedUntil.map({ now >= $0 }) ?? false {
                 end(connection.identifier, .silent)
             } else if connection.isEstablished, now >= connection.pingAt, let index = index(of: connection.identifier) {
                 connections[index].pingDue = true
@@ -132,36 +133,58 @@ extension LinkSession {
         guard !connections[index].isEstablished else { throw LinkViolation("a second hello") }
         let identifier = connections[index].identifier
         version = min(LinkVersion.newest, hello.newestVersion)
-        switch role {
-        case .acceptor: acceptHello(hello, on: index)
-        case .initiator: try adoptHello(hello, on: index)
-        }
+        let resumes =
+            switch role {
+            case .acceptor: acceptHello(hello, on: index)
+            case .initiator: try adoptHello(hello, on: identifier)
+            }
         // Other connections, or this one, may have ended meanwhile.
         guard let place = self.index(of: identifier) else { return }
         if let sentAt = connections[place].helloSentAt { window.measured(roundTrip: now - sentAt, now: now) }
         connections[place].isEstablished = true
         connections[place].pingDue = true
+        if resumes { doubtConnections(except: identifier, now: now) }
         noteConnectivity()
     }
 
-    /// The acceptor's side: it decides which session the connection belongs to.
-    private func acceptHello(_ hello: HelloBody, on index: Int) {
-        connections[index].needsHello = true
-        if sessionIdentifier != 0, hello.incarnation == peerIncarnation {
-            if hello.session == sessionIdentifier { takePositions(hello.positions) }
-            return
+    /// The other side has found that it needs one more connection: the others may be gone.
+    private func doubtConnections(except identifier: ConnectionIdentifier, now: NIODeadline) {
+        let roundTrips = (window.latestRoundTrip ?? .zero) * LinkLimits.doubtRoundTrips
+        let until = now + max(times.doubtLimit, roundTrips)
+        for index in connections.indices where connections[index].isTrusted && connections[index].identifier != identifier {
+            connections[index].doubtedUntil = until
+            connections[index].pingDue = true
         }
-        startSession(drawIdentifier(), peer: hello.incarnation, on: connections[index].identifier)
     }
 
-    /// The initiator's side: it goes where the acceptor says.
-    private func adoptHello(_ hello: HelloBody, on index: Int) throws(LinkViolation) {
-        guard hello.session != 0 else { throw LinkViolation("a hello without a session") }
-        if hello.session != sessionIdentifier {
-            startSession(hello.session, peer: hello.incarnation, on: connections[index].identifier)
-        } else {
-            takePositions(hello.positions)
+    /// The acceptor's side: it decides which session the connection belongs to.
+    /// - Returns: true when the other side knew the session.
+    private func acceptHello(_ hello: HelloBody, on index: Int) -> Bool {
+        connections[index].needsHello = true
+        guard sessionIdentifier != 0, hello.incarnation == peerIncarnation else {
+            startSession(drawIdentifier(), peer: hello.incarnation, on: connections[index].identifier)
+            return false
         }
+        guard hello.session == sessionIdentifier else { return false }
+        takePositions(hello.positions)
+        return true
+    }
+
+    /// The initiator's side: it goes where the acceptor says. Into a session in which frames of it have arrived that it does not know it
+    /// can't: its own would be taken for those.
+    /// - Returns: true when the connection was opened in the session.
+    private func adoptHello(_ hello: HelloBody, on identifier: ConnectionIdentifier) throws(LinkViolation) -> Bool {
+        guard hello.session != 0 else { throw LinkViolation("a hello without a session") }
+        if hello.session == sessionIdentifier {
+            takePositions(hello.positions)
+            return self.index(of: identifier).map { connections[$0].helloSession == sessionIdentifier } ?? false
+        }
+        guard hello.positions.allSatisfy(\.isAtStart) else {
+            failSession(LinkViolation("a session that this edge has left"))
+            return false
+        }
+        startSession(hello.session, peer: hello.incarnation, on: identifier)
+        return false
     }
 
     private func startSession(_ identifier: UInt64, peer: UInt64, on connection: ConnectionIdentifier) {

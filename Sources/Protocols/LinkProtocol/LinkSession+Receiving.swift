@@ -6,6 +6,7 @@ extension LinkSession {
     public func receive(_ frame: Frame, wireBytes: Int? = nil, on identifier: ConnectionIdentifier, now: NIODeadline) {
         guard let index = index(of: identifier) else { return }
         connections[index].heardAt = now
+        connections[index].doubtedUntil = nil
         do throws(LinkViolation) {
             switch frame.header.kind {
             case .hello: try receiveHello(HelloBody.decode(frame.payload), on: index, now: now)

@@ -51,6 +51,7 @@ extension LinkSession {
         if connections[index].needsHello {
             connections[index].needsHello = false
             connections[index].helloSentAt = role == .initiator ? now : nil
+            connections[index].helloSession = sessionIdentifier
             let hello = HelloBody(session: sessionIdentifier, incarnation: incarnation, positions: receivers.map { $0.position })
             return hello.frame()
         }
@@ -70,7 +71,7 @@ extension LinkSession {
     private func acknowledgementTransmission(now: NIODeadline) -> LinkTransmission? {
         guard unreported != 0, framesSinceReport >= 2 || reportAt.map({ $0 <= now }) ?? true else { return nil }
         var place = lastHeardConnection.flatMap { index(of: $0) }
-        if let index = place, !connections[index].isEstablished || !connections[index].isWritable { place = nil }
+        if let index = place, !connections[index].isTrusted || !connections[index].isWritable { place = nil }
         guard let index = place ?? bestConnection(for: nil) else { return nil }
         let delay = newestArrival.map { (now - $0).nanoseconds / 1000 } ?? 0
         let positions = receivers.filter { unreported & (1 << $0.trafficClass.rawValue) != 0 }.map { $0.position }

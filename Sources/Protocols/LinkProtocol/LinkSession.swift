@@ -9,11 +9,15 @@ import NIOCore
 //
 //   connection   opened --> hello sent / awaited --> established --> closed
 //
+//   cut          the other side joins S with one more connection: the others may be dead without this side knowing it (a NAT that has
+//                forgotten them). Each is pinged, carries nothing new, and ends when it is silent for a while longer
+//
 //   session      none --(a hello of an incarnation we don't know)--> S --(the same)--> S' ...
 //                S: the hello names S           what was not acknowledged goes on, from the positions
 //                S: same incarnation, other S   the connection joins; the hello was sent before S was known
 //                S: other incarnation           the other side has started again: everything of S is dropped
 //                S: protocol violation in data  the session is given up, with a new incarnation of our own
+//                initiator, not in S: a hello of S says that frames have arrived in it: it had left S, which is given up likewise
 //
 // A frame is kept until it is acknowledged. When its connection is lost it goes out again on another one, before
 // anything new of its class; the other end recognises it by its sequence.
@@ -92,8 +96,12 @@ public final class LinkSession {
         var isWritable = true
         var needsHello: Bool
         var helloSentAt: NIODeadline?
+        /// The session that this end's hello has named.
+        var helloSession: UInt64 = 0
         let openedAt: NIODeadline
         var heardAt: NIODeadline
+        /// It may be dead without this end knowing it: it ends then, when nothing is heard of it before. Nil for one that is not in doubt.
+        var doubtedUntil: NIODeadline?
         var pingAt: NIODeadline
         /// The token of a ping that is to be sent, then of the one that is on its way.
         var pingDue = false
@@ -104,6 +112,9 @@ public final class LinkSession {
         var inFlightBytes = 0
         /// It is the one for what is short and waited for (`LinkSession+Choosing`).
         var isPrompt = false
+
+        /// It can carry frames, as far as is known.
+        var isTrusted: Bool { isEstablished && doubtedUntil == nil }
 
         /// It has little on its way, with so much more.
         func hasRoomForShort(_ byteCount: Int) -> Bool { inFlightBytes + byteCount <= LinkLimits.promptBytes }

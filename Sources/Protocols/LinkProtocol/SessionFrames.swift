@@ -38,6 +38,9 @@ struct ClassPosition: Equatable, Sendable {
     /// Bit i of word w says that sequence `next + 64w + i` has arrived.
     var arrived: [UInt64]
 
+    /// Nothing has arrived.
+    var isAtStart: Bool { next == 0 && arrived.allSatisfy { $0 == 0 } }
+
     /// The length of what `encode` writes.
     static func encodedBytes(_ positions: [ClassPosition]) -> Int {
         positions.reduce(1) { $0 + 18 + 8 * $1.arrived.count }

@@ -23,6 +23,11 @@ final class CloudOnlyDrain {
     var index = 0
     var position: UInt64
     var inFlight = 0
+    /// The first segment that may lie in a page that is not written yet, and the first such page.
+    private var pageIndex = 0
+    private var pageNumber: UInt64 = 0
+    /// What that segment changes, if it removes.
+    private var removedPages: ArraySlice<UInt64>?
     /// Pieces are being started.
     var isFilling = false
     var failure: WriteLogError?
@@ -47,9 +52,46 @@ final class CloudOnlyDrain {
         return piece
     }
 
+    /// The next page that the epoch changes, and what of the epoch lies in it; nil at the end.
+    func nextPage(known: PresenceMap) -> (number: UInt64, segments: ArraySlice<LogSegment>)? {
+        while pageIndex < segments.count {
+            guard let number = firstPage(of: segments[pageIndex], known: known) else {
+                pageIndex += 1
+                removedPages = nil
+                continue
+            }
+            pageNumber = number + 1
+            let end = segments[pageIndex...].firstIndex { PresenceMap.pages(in: $0.range).lowerBound > number } ?? segments.endIndex
+            return (number, segments[pageIndex..<end])
+        }
+        return nil
+    }
+
+    /// The first page that a segment changes and that is not written yet. Where nothing is held there is nothing to be removed, unless this epoch
+    /// has removed it in an attempt that came to nothing.
+    private func firstPage(of segment: LogSegment, known: PresenceMap) -> UInt64? {
+        let pages = PresenceMap.pages(in: segment.range)
+        let first = max(pages.lowerBound, pageNumber)
+        if segment.presence != .absent { return first < pages.upperBound ? first : nil }
+        let removed = (removedPages ?? known.heldPages(in: segment.range, orChangedBy: epoch)[...]).drop { $0 < first }
+        removedPages = removed
+        return removed.first
+    }
+
     private func advance() {
         index += 1
         if index < segments.count { position = segments[index].range.start }
+    }
+}
+
+extension LogSegment {
+    /// What a disk holds of the segment's sectors.
+    fileprivate var presence: SectorState {
+        switch content {
+        case .data: .data
+        case .zeroes: .zeroes
+        case .absent: .absent
+        }
     }
 }
 
@@ -154,10 +196,7 @@ extension CloudOnlyDisk {
     /// Frees the space of sectors that hold no bytes any more.
     private func punch(_ range: SectorRange, completion: @escaping (Result<Void, WriteLogError>) -> Void) {
         // A page that was never there has nothing to free: most of a disk that is unmapped as a whole.
-        let held = presence.heldPages(in: range)
-        guard let first = held.first, let last = held.last else { return completion(.success(())) }
-        let part = range.intersection(
-            SectorRange(from: first * PresencePage.sectorCount, to: (last + 1) * PresencePage.sectorCount))
+        guard let part = presence.heldSpan(in: range) else { return completion(.success(())) }
         changes.make { done in
             blocks.writeZeroes(at: CloudOnlyFormat.blockOffset(part.start), byteCount: UInt64(part.byteCount), completion: done)
         } then: { [self] result in
@@ -173,39 +212,21 @@ extension CloudOnlyDisk {
 
     // MARK: Pages
 
-    /// Takes the epoch's changes into the map, and writes the pages that they have changed.
+    /// Takes the epoch's changes into the map page by page, and writes each page: there may be millions of them, and others of this loop
+    /// have their turns in between. What is half in the map hides behind the epoch, which is in the journal still.
     private func writePages(of drain: CloudOnlyDrain) {
-        for segment in drain.segments {
-            let state: SectorState =
-                switch segment.content {
-                case .data: .data
-                case .zeroes: .zeroes
-                case .absent: .absent
-                }
-            if state == .absent {
-                dirtyPages.formUnion(presence.heldPages(in: segment.range))
-            } else {
-                dirtyPages.formUnion(PresenceMap.pages(in: segment.range))
-            }
-            presence.set(segment.range, state)
-        }
-        for page in dirtyPages { presence.stamp(page, drain.epoch) }
-        write(dirtyPages.sorted()[...], of: drain)
-    }
-
-    private func write(_ pages: ArraySlice<UInt64>, of drain: CloudOnlyDrain) {
         if isClosed { return }
-        guard let first = pages.first else { return writeRoot(of: drain) }
-        let goOn = { [self] (result: Result<Void, StorageFileError>) in
-            if case .failure(let error) = result { return stop(.file(error)) }
-            write(pages.dropFirst(), of: drain)
-        }
-        let page = presence.pages[first] ?? PresencePage()
-        guard let slot = encoding.encode(page, number: first, epoch: drain.epoch, ciphers: presenceCiphers) else {
+        guard let (number, segments) = drain.nextPage(known: presence) else { return writeRoot(of: drain) }
+        let page = presence.change(number, segments.lazy.map { ($0.range, $0.presence) }, epoch: drain.epoch)
+        guard let slot = encoding.encode(page, number: number, ciphers: presenceCiphers) else {
             return stop(.cipher("AES-256-GCM refused to seal a page"))
         }
-        let offset = CloudOnlyFormat.pageOffset(first) + UInt64((page.slot ^ 1) * CloudOnlyFormat.slotBytes)
-        changes.make({ presenceFile.write(slot, at: offset, completion: $0) }, then: goOn)
+        changes.make { done in
+            presenceFile.write(slot, at: CloudOnlyFormat.slotOffset(of: page, number: number), completion: done)
+        } then: { [self] result in
+            if case .failure(let error) = result { return stop(.file(error)) }
+            writePages(of: drain)
+        }
     }
 
     private func writeRoot(of drain: CloudOnlyDrain) {
@@ -233,8 +254,6 @@ extension CloudOnlyDisk {
                     return
                 }
                 releasedThrough = drain.epoch
-                for page in dirtyPages { presence.switchSlot(of: page) }
-                dirtyPages.removeAll(keepingCapacity: true)
                 rootSlot ^= 1
                 drainedEpochs += 1
                 drainNext()

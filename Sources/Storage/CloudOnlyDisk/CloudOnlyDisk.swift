@@ -94,8 +94,6 @@ public final class CloudOnlyDisk<Directory: StorageDirectory> {
 
     /// What the files hold; what the journal holds over them is not in it.
     var presence: PresenceMap
-    /// Pages that the epoch which is being drained has changed.
-    var dirtyPages = Set<UInt64>()
     /// Which slot of the root holds what the last epoch that the journal has let go of left.
     var rootSlot: Int
     /// How many sectors were sealed since the disk was opened: their numbers.

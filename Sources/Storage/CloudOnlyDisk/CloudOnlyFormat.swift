@@ -36,6 +36,7 @@ enum CloudOnlyFormat {
     static func blockOffset(_ sector: UInt64) -> UInt64 { UInt64(headerBytes) + sector * UInt64(BlockGeometry.sectorBytes) }
     static func sealOffset(_ sector: UInt64) -> UInt64 { sector * UInt64(sealBytes) }
     static func pageOffset(_ page: UInt64) -> UInt64 { (page + 1) * UInt64(pageBytes) }
+    static func slotOffset(of page: PresencePage, number: UInt64) -> UInt64 { pageOffset(number) + UInt64(page.slot * slotBytes) }
 
     /// The salt of the journal's key: the volume's name, because the key must be known before any file was read.
     static func salt(of volume: VolumeIdentifier) -> [UInt8] {
@@ -195,12 +196,12 @@ struct CloudOnlyEncoding: Sendable {
 
     // MARK: Pages
 
-    /// One slot with a page as epoch `epoch` leaves it; nil when the cipher refused.
-    func encode(_ page: PresencePage, number: UInt64, epoch: PointNumber, ciphers: EraCiphers) -> ByteBuffer? {
+    /// One slot with a page as its epoch leaves it; nil when the cipher refused.
+    func encode(_ page: PresencePage, number: UInt64, ciphers: EraCiphers) -> ByteBuffer? {
         guard let number = UInt32(exactly: number), number != CloudOnlyFormat.rootNumber else { return nil }
         var plaintext = ByteBuffer()
         for word in page.words { plaintext.writeInteger(word) }
-        return encode(plaintext, number, epoch, ciphers)
+        return encode(plaintext, number, page.epoch, ciphers)
     }
 
     /// What one slot holds: nil when it is not what was sealed there.
@@ -212,9 +213,7 @@ struct CloudOnlyEncoding: Sendable {
         var words: [UInt64] = []
         words.reserveCapacity(PresencePage.wordCount)
         while let word = plaintext.readInteger(as: UInt64.self) { words.append(word) }
-        var page = PresencePage(words: words)
-        page?.epoch = decoded.epoch
-        return page
+        return PresencePage(words: words, epoch: decoded.epoch)
     }
 
     /// One slot with the root as epoch `epoch` leaves it; nil when the cipher refused.

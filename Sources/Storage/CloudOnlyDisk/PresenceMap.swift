@@ -27,21 +27,28 @@ struct PresencePage: Equatable {
     }
 
     private var content: Content
-    /// Which of its two slots in the file holds the page as the last epoch that the journal has let go of left it. The other is written.
+    /// Which of its two slots in the file holds the page as `epoch` left it, or is being written with that.
     var slot = 0
     /// The epoch that changed it last; 0 for none.
-    var epoch: PointNumber = 0
+    private(set) var epoch: PointNumber = 0
 
     /// A page without sectors.
     init() { content = .alike(.absent) }
 
-    /// The page of these words; nil when they are not as many, or say two things of one sector.
-    init?(words: [UInt64]) {
+    /// The page of these words, which `epoch` changed last; nil when they are not as many, or say two things of one sector.
+    init?(words: [UInt64], epoch: PointNumber) {
         guard words.count == Self.wordCount, (0..<Self.planeWords).allSatisfy({ words[$0] & words[$0 + Self.planeWords] == 0 }) else {
             return nil
         }
         content = .mixed(words)
+        self.epoch = epoch
         simplify()
+    }
+
+    /// An epoch changes the page. What the one before left keeps its slot; also when the epoch is drained again.
+    mutating func stamp(_ epoch: PointNumber) {
+        if epoch != self.epoch { slot ^= 1 }
+        self.epoch = epoch
     }
 
     var isEmpty: Bool { content == .alike(.absent) }
@@ -154,30 +161,43 @@ struct PresenceMap {
     }
 
     /// Pages of a range in which something is held, ascending, without a look at each page of a range that has more than there are.
-    func heldPages(in range: SectorRange) -> [UInt64] {
+    /// - Parameter epoch: also those that this epoch has changed, whatever they hold.
+    func heldPages(in range: SectorRange, orChangedBy epoch: PointNumber? = nil) -> [UInt64] {
         let numbers = Self.pages(in: range)
-        if numbers.count <= pages.count { return numbers.filter { pages[$0]?.isEmpty == false } }
-        return pages.filter { numbers.contains($0.key) && !$0.value.isEmpty }.keys.sorted()
+        let counts = { (page: PresencePage) in !page.isEmpty || page.epoch == epoch }
+        if numbers.count <= pages.count { return numbers.filter { pages[$0].map(counts) ?? false } }
+        return pages.filter { numbers.contains($0.key) && counts($0.value) }.keys.sorted()
     }
 
-    /// Gives every sector of a range a state.
-    mutating func set(_ range: SectorRange, _ state: SectorState) {
-        for number in state == .absent ? heldPages(in: range) : Array(Self.pages(in: range)) {
-            var page = pages[number] ?? PresencePage()
-            page.set(Self.part(of: range, page: number), state)
-            replace(number, page)
+    /// Everything from the first to the last page of a range in which something is held; nil for nothing.
+    func heldSpan(in range: SectorRange) -> SectorRange? {
+        let numbers = Self.pages(in: range)
+        let isHeld = { (number: UInt64) in pages[number]?.isEmpty == false }
+        let ends: (UInt64, UInt64)?
+        if numbers.count <= pages.count {
+            ends = numbers.first(where: isHeld).flatMap { first in numbers.last(where: isHeld).map { (first, $0) } }
+        } else {
+            ends = pages.reduce(nil) { ends, page in
+                guard numbers.contains(page.key), !page.value.isEmpty else { return ends }
+                return (min(ends?.0 ?? page.key, page.key), max(ends?.1 ?? page.key, page.key))
+            }
+        }
+        return ends.map {
+            range.intersection(SectorRange(from: $0 * PresencePage.sectorCount, to: ($1 + 1) * PresencePage.sectorCount))
         }
     }
 
-    /// Epoch `epoch` is what has changed page `number` last.
-    mutating func stamp(_ number: UInt64, _ epoch: PointNumber) {
-        guard var page = pages[number] else { return }
-        page.epoch = epoch
+    /// Gives the sectors of page `number` that lie in these ranges their states, as `epoch` does.
+    /// - Returns: the page as it is now.
+    mutating func change(_ number: UInt64, _ changes: some Sequence<(range: SectorRange, state: SectorState)>, epoch: PointNumber)
+        -> PresencePage
+    {
+        var page = pages[number] ?? PresencePage()
+        for (range, state) in changes { page.set(Self.part(of: range, page: number), state) }
+        page.stamp(epoch)
         replace(number, page)
+        return page
     }
-
-    /// What counts of page `number` is in its other slot from now on.
-    mutating func switchSlot(of number: UInt64) { pages[number]?.slot ^= 1 }
 
     /// True when at least one sector of the range is held.
     func holds(overlapping range: SectorRange) -> Bool {

@@ -166,9 +166,15 @@ final class CloudProcess {
 
     /// Home has told of a change: a volume has left the group, or joined it.
     func membershipChanged() {
-        for volume in world.volumes where volume.edge == edge.number { grouped[volume.number] = volume.isInGroup }
+        learnMembership()
         group?.noteLastNumber(world.lastCutNumber)
         setMembers()
+    }
+
+    /// Home tells which volumes a group has together with the number of its last cut, as of one instant: the number alone is of the term
+    /// that begins with a change, and cuts of the volumes before it would be counted there.
+    private func learnMembership() {
+        for volume in world.volumes where volume.edge == edge.number { grouped[volume.number] = volume.isInGroup }
     }
 
     /// The last cut that this process knows of; nil before there is a group, and before all logs have been read.
@@ -207,6 +213,7 @@ final class CloudProcess {
         let group = VolumeGroup<SimulatedDirectory>(
             identifier: identifier, policy: policy, lastNumber: lastNumber, clock: { [scheduler = world.scheduler] in scheduler.now })
         self.group = group
+        learnMembership()
         setMembers()
         tickGroup()
     }

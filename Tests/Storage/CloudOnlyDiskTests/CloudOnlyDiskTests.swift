@@ -105,6 +105,48 @@ import WriteLog
         #expect(again.presence.pages.mapValues(\.words) == disk.presence.pages.mapValues(\.words))
     }
 
+    /// A machine unmaps all of a large disk when it makes a file system on it.
+    @Test func othersHaveTheirTurnsWhileManyPagesAreWritten() throws {
+        let harness = try DiskHarness()
+        harness.sectorCount = 1 << 15
+        harness.machine.faults.atOncePercent = 0
+        harness.machine.faults.latencyMicroseconds = 10...20
+        let disk = try harness.open()
+        try harness.wait { disk.writeZeroes(range(0, 1 << 15), completion: $0) }
+        disk.sealJournal()
+        var (pages, most) = (0, 0)
+        let isDone = harness.scheduler.run(until: harness.scheduler.now + .seconds(60)) {
+            most = max(most, disk.presence.pages.count - pages)
+            pages = disk.presence.pages.count
+            return !disk.journal.hasWrites && !disk.isDraining
+        }
+        #expect(isDone && pages == 32 && most == 1)
+        try harness.wait { disk.remove(range(0, 1 << 15), completion: $0) }
+        try harness.drain()
+        harness.crash(power: true)
+        #expect(try harness.open().isEmpty)
+    }
+
+    /// What an attempt has taken out of the map is to be written all the same.
+    @Test(arguments: 0..<8) func aRemovalThatCameToNothingIsWrittenAgain(page: UInt64) throws {
+        let harness = try DiskHarness(seed: page)
+        harness.machine.faults.atOncePercent = 0
+        let disk = try harness.open()
+        for number in UInt64(0)..<8 { try harness.write(range(number * 1_024 + 5, 8), fill: 1) }
+        try harness.drain()
+        try harness.wait { disk.remove(range(0, 1 << 14), completion: $0) }
+        disk.sealJournal()
+        let isThere = harness.scheduler.run(until: harness.scheduler.now + .seconds(10)) { disk.presence.pages[page]?.isEmpty ?? true }
+        try #require(isThere && disk.isDraining)
+        harness.machine.faults.isReadOnly = true
+        _ = harness.scheduler.run(until: harness.scheduler.now + .seconds(2)) { !disk.isDraining }
+        #expect(!disk.isDraining && disk.failure == nil)
+        harness.machine.faults.isReadOnly = false
+        try harness.drain()
+        harness.crash(power: true)
+        #expect(try harness.open().isEmpty)
+    }
+
     @Test func theFilesHoldNothingReadable() throws {
         let harness = try DiskHarness()
         try harness.open()
