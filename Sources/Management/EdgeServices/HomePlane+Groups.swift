@@ -10,10 +10,17 @@ extension HomePlane {
         journal(of: identifier).map { ($0.position, $0.agreedCut) }
     }
 
-    /// The number of the last cut of a group that any journal knows of, 0 for none.
-    func lastPoint(of group: GroupIdentifier) -> UInt64 {
-        journals.flatMap { [$0.agreedCut] + $0.heldPoints.map(\.group) }.compactMap { $0 }.filter { $0.group == group }.map(\.number).max()
-            ?? 0
+    /// The number of the last cut of each group that a journal of one of its volumes knows of. What the points of other volumes say of a group
+    /// counts nothing: an edge that has none of its volumes could say anything.
+    var lastPoints: [GroupIdentifier: UInt64] {
+        var numbers: [GroupIdentifier: UInt64] = [:]
+        for journal in journals {
+            guard let group = membership?.members[journal.volume]?.group else { continue }
+            for cut in [journal.agreedCut] + journal.heldPoints.map(\.group) {
+                if let cut, cut.group == group { numbers[group] = max(numbers[group] ?? 0, cut.number) }
+            }
+        }
+        return numbers
     }
 
     /// Takes over which volumes are in which group, and lets the disks go on that may now. One that was told before another may come after

@@ -222,9 +222,10 @@ extension OnPremEdge {
     ) async throws -> DetachResult {
         let unsent = try await releaseAtEdge(record.name, identifier: record.identifier, edge: edge, force: force)
         var (closedPoint, heldCount): (UInt64, Int) = (0, 0)
+        // It may be in another group by now than it was when this began.
+        if let group = try store.volume(record.name).volumeGroup { try await noteLastPoint(ofGroup: group) }
         do {
             try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
-            if let group = record.volumeGroup { try await noteLastPoint(of: try store.group(group)) }
             (closedPoint, heldCount) = try await closeDisk(identifier, givesUp: force, rollingBackTo: point)
         } catch {
             guard force, point == nil else { throw error }

@@ -49,7 +49,7 @@ extension OnPremEdge {
         let before = try volumes(ofGroup: earlier.name).map(\.name)
         let policy = try change.policy.map { try Self.checkedPolicy($0) }
         // The points of other volumes are counted from there on.
-        try await noteLastPoint(of: earlier)
+        try await noteLastPoint(ofGroup: earlier.name)
         if let volumes = change.volumes {
             try check(volumes)
             try await checkVersion(ofEdges: edges(of: volumes))
@@ -232,33 +232,39 @@ extension OnPremEdge {
 
     /// What a cloud edge is told of its groups. Each has the number of the last point that home knows of: the next one is larger.
     ///
-    /// The volumes and the number are of one instant, for each change of the volumes begins a term of numbers: with those of before and the
-    /// number of after it, two cuts could have the same. So nothing is waited for between reading them.
+    /// The volumes and the number are of one instant, for whoever changes the volumes of a group begins a term of numbers (`changeGroup`): with
+    /// those of before and the number of after it, two cuts could have the same. So nothing is waited for between reading them. A volume that is
+    /// attached or detached begins none: each attachment has an identifier and a log of its own.
     func groupGrants(_ edge: String) async throws -> [GroupGrant] {
-        for record in try store.groups() { try await noteLastPoint(of: record) }
-        let grants = Self.groupGrants(of: try store.groups(), volumes: try store.volumes(), edge: edge)
-        // The disks know of a change before the edge makes a cut of it.
-        try await tellMembership()
-        return grants
-    }
-
-    private static func groupGrants(of records: [GroupRecord], volumes: [VolumeRecord], edge: String) -> [GroupGrant] {
-        records.compactMap { record in
-            let members = volumes.filter { $0.volumeGroup == record.name && $0.edge == edge && $0.state == .attached }
+        let known = try await needPlane().run { $0.lastPoints }
+        let volumes = try store.volumes().filter { $0.edge == edge && $0.state == .attached }
+        let grants: [GroupGrant] = try store.groups().compactMap { record in
+            let members = volumes.filter { $0.volumeGroup == record.name }
             if members.isEmpty { return nil }
             return GroupGrant(
                 identifier: record.identifier, name: record.name, volumes: members.map(\.identifier),
                 policy: .init(
                     recoveryPointObjectiveSeconds: record.recoveryPointObjectiveSeconds, sealBytes: UInt64(clamping: record.sealBytes)),
-                lastPoint: UInt64(clamping: record.lastPoint))
+                lastPoint: try noteLastPoint(of: record, known))
         }
+        // The disks know of a change before the edge makes a cut of it.
+        try await tellMembership()
+        return grants
     }
 
-    /// Keeps the number of the last point when the journals that know it may go.
-    func noteLastPoint(of record: GroupRecord) async throws {
-        guard let identifier = GroupIdentifier(hexadecimal: record.identifier) else { return }
-        let known = Int64(clamping: try await needPlane().run { $0.lastPoint(of: identifier) })
-        if known > record.lastPoint { try store.changeGroup(record.name) { $0.lastPoint = known } }
+    /// Keeps the number of a group's last point when the journals that know it may go.
+    func noteLastPoint(ofGroup name: String) async throws {
+        let known = try await needPlane().run { $0.lastPoints }
+        // It may be gone by now.
+        if let record = try store.groups().first(where: { $0.name == name }) { _ = try noteLastPoint(of: record, known) }
+    }
+
+    /// - Parameter known: the last points that the journals know of.
+    /// - Returns: the number of the last point that is known of.
+    private func noteLastPoint(of record: GroupRecord, _ known: [GroupIdentifier: UInt64]) throws -> UInt64 {
+        let last = GroupIdentifier(hexadecimal: record.identifier).flatMap { known[$0] }.map { Int64(clamping: $0) } ?? 0
+        if last > record.lastPoint { try store.changeGroup(record.name) { $0.lastPoint = last } }
+        return UInt64(clamping: max(last, record.lastPoint))
     }
 
     /// Tells the data plane which volumes are in which group, and where the disks of those stand that are attached no more.

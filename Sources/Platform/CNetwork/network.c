@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -44,13 +45,18 @@ int causeway_tun_open(const char *name) {
     if (descriptor < 0) {
         return -errno;
     }
-    request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_TUN_EXCL);
-    if (ioctl(descriptor, TUNSETIFF, &request) != 0) {
+    request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | IFF_TUN_EXCL | IFF_VNET_HDR);
+    int header_bytes = CAUSEWAY_PACKET_HEADER_BYTES;
+    if (ioctl(descriptor, TUNSETIFF, &request) != 0 || ioctl(descriptor, TUNSETVNETHDRSZ, &header_bytes) != 0) {
         code = -errno;
         close(descriptor);
         return code;
     }
     return descriptor;
+}
+
+int causeway_tun_take_trains(int descriptor, int is_on) {
+    return ioctl(descriptor, TUNSETOFFLOAD, is_on ? TUN_F_CSUM | TUN_F_TSO4 : 0) == 0 ? 0 : -errno;
 }
 
 static void set_address(struct ifreq *request, uint32_t address) {
@@ -171,8 +177,9 @@ void causeway_wake_clear(int descriptor) {
     (void)!read(descriptor, &count, sizeof count);
 }
 
-int64_t causeway_packet_read(int descriptor, void *bytes, size_t length) {
-    ssize_t count = read(descriptor, bytes, length);
+int64_t causeway_packet_read(int descriptor, void *bytes, size_t length, void *rest, size_t rest_length) {
+    struct iovec parts[2] = {{.iov_base = bytes, .iov_len = length}, {.iov_base = rest, .iov_len = rest_length}};
+    ssize_t count = readv(descriptor, parts, 2);
     return count >= 0 ? count : -errno;
 }
 
@@ -186,6 +193,7 @@ int64_t causeway_packet_write(int descriptor, const void *bytes, size_t length) 
 #include <unistd.h>
 
 int causeway_tun_open(const char *name) { (void)name; return -ENOSYS; }
+int causeway_tun_take_trains(int descriptor, int is_on) { (void)descriptor; (void)is_on; return -ENOSYS; }
 int causeway_interface_up(
     const char *name, uint32_t address, unsigned int prefix_length, unsigned int mtu, unsigned int queue_packets) {
     (void)name; (void)address; (void)prefix_length; (void)mtu; (void)queue_packets;
@@ -203,7 +211,10 @@ int causeway_wait_readable(const int *descriptors, size_t count, int64_t nanosec
 int causeway_wake_make(void) { return -ENOSYS; }
 void causeway_wake_set(int descriptor) { (void)descriptor; }
 void causeway_wake_clear(int descriptor) { (void)descriptor; }
-int64_t causeway_packet_read(int descriptor, void *bytes, size_t length) { (void)descriptor; (void)bytes; (void)length; return -ENOSYS; }
+int64_t causeway_packet_read(int descriptor, void *bytes, size_t length, void *rest, size_t rest_length) {
+    (void)descriptor; (void)bytes; (void)length; (void)rest; (void)rest_length;
+    return -ENOSYS;
+}
 int64_t causeway_packet_write(int descriptor, const void *bytes, size_t length) {
     (void)descriptor; (void)bytes; (void)length;
     return -ENOSYS;

@@ -40,8 +40,13 @@ public enum LinkLimits {
     /// So much may be on its way on the prompt connection, nine full segments: TCP lets ten go at once (RFC 6928, section 2). What would be more goes
     /// with the rest.
     static let promptBytes = 13_000
-    /// A connection in doubt is not given up before so many of the last measured round trips.
-    static let doubtRoundTrips = 4
+    /// A connection of which something was heard in the last of so many round trips of an empty line is not in doubt when another joins: that takes
+    /// as long, with TCP's and TLS's own.
+    static let aliveRoundTrips = 2
+    /// What is on its way on a connection in doubt does not go again before so many of the last measured round trips.
+    static let doubtRoundTrips = 3
+    /// Sessions that an initiator remembers to have left; older ones are forgotten.
+    static let leftSessions = 8
     /// How far ahead of the oldest missing frame of its class a frame may be sent; the sender waits at it.
     public static let windowFrames = 4096
     /// Connections of one session. More are closed at once.
@@ -81,9 +86,9 @@ public struct LinkTimes: Sendable {
     public var pingInterval: TimeAmount = .seconds(2)
     /// A connection on which nothing arrived for so long is dead.
     public var silenceLimit: TimeAmount = .seconds(10)
-    /// A connection that is in doubt, because the other side has opened one more, is dead after so long without a word; and after
-    /// `doubtRoundTrips` at the earliest.
-    public var doubtLimit: TimeAmount = .seconds(2)
+    /// What is on its way on a connection in doubt goes again after so long without a word, and after `LinkLimits.doubtRoundTrips` at the
+    /// earliest.
+    public var doubtLimit: TimeAmount = .milliseconds(300)
     /// How long the other side may take for its hello.
     public var helloLimit: TimeAmount = .seconds(10)
     /// The longest that an acknowledgement waits for company.

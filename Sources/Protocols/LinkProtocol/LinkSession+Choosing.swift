@@ -13,7 +13,7 @@ import NIOCore
 //                (ClassReceiver)
 //
 //
-// A connection in doubt (LinkSession.swift) carries nothing new while there is another that isn't.
+// A connection in doubt (LinkSession.swift) keeps its place, and carries nothing new while there is one that isn't.
 //
 // Whether the line loses is for the shell to say, which can ask the kernel (`LossEstimate`), and to give the prompt connection its TCP.
 
@@ -43,6 +43,14 @@ extension LinkSession {
     func bestConnection(for lane: Lane?, byteCount: Int = 0) -> Int? {
         guard let lane, otherCount > 0 else { return leastBusy(of: 0..<connections.count, countsPrompt: true) }
         if lane.isQuiet, let prompt = promptPlace(withRoomFor: byteCount) { return prompt }
+        if let place = usualPlace(for: lane, byteCount: byteCount) { return place }
+        guard connections.contains(where: { $0.doubt != nil }) else { return nil }
+        // The usual ones may be those in doubt. Where all others are, the prompt one carries everything meanwhile.
+        let isOtherTrusted = connections.contains { $0.isTrusted && !$0.isPrompt }
+        return leastBusy(of: 0..<connections.count, countsPrompt: !isOtherTrusted)
+    }
+
+    private func usualPlace(for lane: Lane, byteCount: Int) -> Int? {
         guard isLossy else { return leastBusy(of: 0..<LinkLimits.cleanConnections) }
         guard lane.isQuiet else { return leastBusy(of: quietOthers..<otherCount) }
         guard let quiet = leastBusy(of: 0..<quietOthers) else { return leastBusy(of: 0..<otherCount) }
@@ -52,33 +60,25 @@ extension LinkSession {
     }
 
     private func promptPlace(withRoomFor byteCount: Int) -> Int? {
-        let usable = usable
-        return connections.firstIndex { usable($0) && $0.isPrompt && $0.isWritable && $0.hasRoomForShort(byteCount) }
+        connections.firstIndex { $0.isTrusted && $0.isPrompt && $0.isWritable && $0.hasRoomForShort(byteCount) }
     }
 
-    /// Which connections may carry frames: those that are trusted, and where there is none, all that are established.
-    private var usable: (Connection) -> Bool {
-        connections.contains { $0.isTrusted } ? { $0.isTrusted } : { $0.isEstablished }
-    }
-
-    /// The usable connections besides the prompt one, and those of them that are kept quiet on a lossy line.
-    private var otherCount: Int {
-        let usable = usable
-        return connections.count { usable($0) && !$0.isPrompt }
-    }
+    /// The established connections besides the prompt one, and those of them that are kept quiet on a lossy line.
+    private var otherCount: Int { connections.count { $0.isEstablished && !$0.isPrompt } }
     private var quietOthers: Int {
-        let usable = usable
-        let prompts = connections.contains { usable($0) && $0.isPrompt } ? 1 : 0
+        let prompts = connections.contains { $0.isEstablished && $0.isPrompt } ? 1 : 0
         return max(0, Self.quietConnections(of: otherCount + prompts) - prompts)
     }
 
-    /// - Parameter places: of those that are usable, in the order in which they were opened.
+    /// - Parameter places: of those that are established, in the order in which they were opened.
     private func leastBusy(of places: Range<Int>, countsPrompt: Bool = false, except: ConnectionIdentifier? = nil) -> Int? {
+        let isAnyTrusted = connections.contains(where: \.isTrusted)
         var (best, place): (Int?, Int) = (nil, 0)
-        let usable = usable
-        for index in connections.indices where usable(connections[index]) && (countsPrompt || !connections[index].isPrompt) {
+        for index in connections.indices where connections[index].isEstablished && (countsPrompt || !connections[index].isPrompt) {
             defer { place += 1 }
-            guard places.contains(place), connections[index].isWritable, connections[index].identifier != except else { continue }
+            guard places.contains(place), connections[index].isWritable, connections[index].isTrusted || !isAnyTrusted,
+                connections[index].identifier != except
+            else { continue }
             if let other = best, connections[other].inFlightBytes <= connections[index].inFlightBytes { continue }
             best = index
         }

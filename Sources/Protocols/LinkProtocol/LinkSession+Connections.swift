@@ -46,7 +46,7 @@ extension LinkSession {
             if !connection.isEstablished { consider(connection.openedAt + times.helloLimit) }
             if connection.isEstablished, !connection.pingDue { consider(connection.pingAt) }
             consider(connection.heardAt + times.silenceLimit)
-            consider(connection.doubtedUntil)
+            if case .until(let time) = connection.doubt { consider(time) }
         }
         // A report that is due already waits for a connection, not for a time.
         if unreported != 0, framesSinceReport < 2, bestConnection(for: nil) != nil {
@@ -62,8 +62,10 @@ extension LinkSession {
         for connection in connections {
             if !connection.isEstablished, now >= connection.openedAt + times.helloLimit {
                 end(connection.identifier, .silent)
-            } else if now >= connection.heardAt + times.silenceLimit || connection.doubtedUntil.map({ now >= $0 }) ?? false {
+            } else if now >= connection.heardAt + times.silenceLimit {
                 end(connection.identifier, .silent)
+            } else if case .until(let time) = connection.doubt, now >= time {
+                giveUp(connection.identifier)
             } else if connection.isEstablished, now >= connection.pingAt, let index = index(of: connection.identifier) {
                 connections[index].pingDue = true
                 connections[index].pingAt = now + times.pingInterval
@@ -79,10 +81,21 @@ extension LinkSession {
         connections.remove(at: index)
         choosePrompt(opened: nil)
         counters.connectionsLost += 1
-        for index in senders.indices {
-            senders[index].connectionLost(identifier) { window.lost($0.wireBytes) }
-        }
+        sendAgain(from: identifier)
         noteConnectivity()
+    }
+
+    /// Nothing was heard of a connection in doubt. It may live all the same: then some frames arrive twice.
+    private func giveUp(_ identifier: ConnectionIdentifier) {
+        guard let index = index(of: identifier) else { return }
+        connections[index].doubt = .givenUp
+        connections[index].inFlightBytes = 0
+        sendAgain(from: identifier)
+    }
+
+    /// What is on its way on a connection goes again.
+    private func sendAgain(from identifier: ConnectionIdentifier) {
+        for index in senders.indices { senders[index].connectionLost(identifier) { window.lost($0.wireBytes) } }
     }
 
     /// Ends a connection from this side.
@@ -123,17 +136,22 @@ extension LinkSession {
     }
 
     /// The other side sent what would be just as wrong when it is sent again: nothing but a new session helps.
-    func failSession(_ violation: LinkViolation) {
-        endAllConnections(.violation(violation.description))
+    func failSession(_ violation: LinkViolation) { leaveSession(.violation(violation.description)) }
+
+    /// Ends everything, and is another one to the other side from now on: it begins a new session.
+    private func leaveSession(_ reason: LinkCloseReason) {
+        endAllConnections(reason)
         resetSession()
         incarnation = drawIdentifier()
+        leftSessions = []
     }
 
     func receiveHello(_ hello: HelloBody, on index: Int, now: NIODeadline) throws(LinkViolation) {
         guard !connections[index].isEstablished else { throw LinkViolation("a second hello") }
         let identifier = connections[index].identifier
         version = min(LinkVersion.newest, hello.newestVersion)
-        let resumes =
+        let earlier = window.latestRoundTrip ?? .zero
+        let joins =
             switch role {
             case .acceptor: acceptHello(hello, on: index)
             case .initiator: try adoptHello(hello, on: identifier)
@@ -143,16 +161,16 @@ extension LinkSession {
         if let sentAt = connections[place].helloSentAt { window.measured(roundTrip: now - sentAt, now: now) }
         connections[place].isEstablished = true
         connections[place].pingDue = true
-        if resumes { doubtConnections(except: identifier, now: now) }
+        if joins { doubtSilentConnections(roundTrip: max(earlier, window.latestRoundTrip ?? .zero), now: now) }
         noteConnectivity()
     }
 
-    /// The other side has found that it needs one more connection: the others may be gone.
-    private func doubtConnections(except identifier: ConnectionIdentifier, now: NIODeadline) {
-        let roundTrips = (window.latestRoundTrip ?? .zero) * LinkLimits.doubtRoundTrips
-        let until = now + max(times.doubtLimit, roundTrips)
-        for index in connections.indices where connections[index].isTrusted && connections[index].identifier != identifier {
-            connections[index].doubtedUntil = until
+    /// One more connection was needed: others may be gone. One whose bytes have left the other side since it was asked for is not.
+    private func doubtSilentConnections(roundTrip: TimeAmount, now: NIODeadline) {
+        let alive = (window.baseRoundTrip ?? .zero) * LinkLimits.aliveRoundTrips
+        let until = now + max(times.doubtLimit, roundTrip * LinkLimits.doubtRoundTrips)
+        for index in connections.indices where connections[index].isTrusted && connections[index].heardAt + alive < now {
+            connections[index].doubt = .until(until)
             connections[index].pingDue = true
         }
     }
@@ -170,8 +188,9 @@ extension LinkSession {
         return true
     }
 
-    /// The initiator's side: it goes where the acceptor says. Into a session in which frames of it have arrived that it does not know it
-    /// can't: its own would be taken for those.
+    /// The initiator's side: it goes where the acceptor says. Into a session that it has left it can't: the frames that it would send there would be
+    /// taken for those that it has sent, and it would wait for those that it has had. What it remembers of them, and what the acceptor has received,
+    /// tell.
     /// - Returns: true when the connection was opened in the session.
     private func adoptHello(_ hello: HelloBody, on identifier: ConnectionIdentifier) throws(LinkViolation) -> Bool {
         guard hello.session != 0 else { throw LinkViolation("a hello without a session") }
@@ -179,10 +198,11 @@ extension LinkSession {
             takePositions(hello.positions)
             return self.index(of: identifier).map { connections[$0].helloSession == sessionIdentifier } ?? false
         }
-        guard hello.positions.allSatisfy(\.isAtStart) else {
-            failSession(LinkViolation("a session that this edge has left"))
+        guard !leftSessions.contains(hello.session), hello.positions.allSatisfy(\.isAtStart) else {
+            leaveSession(.sessionEnded)
             return false
         }
+        if sessionIdentifier != 0 { leftSessions = (leftSessions + [sessionIdentifier]).suffix(LinkLimits.leftSessions) }
         startSession(hello.session, peer: hello.incarnation, on: identifier)
         return false
     }

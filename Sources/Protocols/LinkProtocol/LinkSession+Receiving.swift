@@ -5,8 +5,7 @@ extension LinkSession {
     /// - Parameter wireBytes: what the frame took on the line, when it was compressed.
     public func receive(_ frame: Frame, wireBytes: Int? = nil, on identifier: ConnectionIdentifier, now: NIODeadline) {
         guard let index = index(of: identifier) else { return }
-        connections[index].heardAt = now
-        connections[index].doubtedUntil = nil
+        noteHeard(index, now: now)
         do throws(LinkViolation) {
             switch frame.header.kind {
             case .hello: try receiveHello(HelloBody.decode(frame.payload), on: index, now: now)
@@ -19,6 +18,16 @@ extension LinkSession {
         } catch {
             end(identifier, .violation(error.description))
         }
+    }
+
+    /// Bytes have come on a connection, of a frame that is not whole yet: it lives.
+    public func heard(on identifier: ConnectionIdentifier, now: NIODeadline) {
+        if let index = index(of: identifier) { noteHeard(index, now: now) }
+    }
+
+    private func noteHeard(_ index: Int, now: NIODeadline) {
+        connections[index].heardAt = now
+        connections[index].doubt = nil
     }
 
     private func receiveEstablished(_ frame: Frame, on index: Int, now: NIODeadline) throws(LinkViolation) {

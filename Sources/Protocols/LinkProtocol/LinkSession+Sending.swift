@@ -61,8 +61,11 @@ extension LinkSession {
         }
         if connections[index].pingDue, connections[index].isEstablished {
             connections[index].pingDue = false
-            connections[index].pingToken = random.next()
-            connections[index].pingSentAt = now
+            // A way that takes longer than it is to the next ping is measured by the first that is answered.
+            if connections[index].pingSentAt == nil {
+                connections[index].pingToken = random.next()
+                connections[index].pingSentAt = now
+            }
             return Frame(header: FrameHeader(kind: .ping, sequence: connections[index].pingToken))
         }
         return nil

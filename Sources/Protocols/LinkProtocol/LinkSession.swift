@@ -9,15 +9,16 @@ import NIOCore
 //
 //   connection   opened --> hello sent / awaited --> established --> closed
 //
-//   cut          the other side joins S with one more connection: the others may be dead without this side knowing it (a NAT that has
-//                forgotten them). Each is pinged, carries nothing new, and ends when it is silent for a while longer
+//   cut          one more connection joins S: the others may be dead without this side knowing it (a NAT that has forgotten them). Those
+//                of which nothing was heard lately are in doubt: each is pinged and carries nothing new, and what is on its way on it goes
+//                again on others, until it is heard again. It ends when it has been silent for as long as any
 //
 //   session      none --(a hello of an incarnation we don't know)--> S --(the same)--> S' ...
 //                S: the hello names S           what was not acknowledged goes on, from the positions
 //                S: same incarnation, other S   the connection joins; the hello was sent before S was known
 //                S: other incarnation           the other side has started again: everything of S is dropped
 //                S: protocol violation in data  the session is given up, with a new incarnation of our own
-//                initiator, not in S: a hello of S says that frames have arrived in it: it had left S, which is given up likewise
+//                a hello of a session that the initiator has left: the session it is in is given up likewise, with a new incarnation
 //
 // A frame is kept until it is acknowledged. When its connection is lost it goes out again on another one, before
 // anything new of its class; the other end recognises it by its sequence.
@@ -90,6 +91,14 @@ public struct LinkTransmission: Sendable {
 
 /// One end of a link, without sockets: see the note at the top of the file. Confined to one event loop.
 public final class LinkSession {
+    /// What becomes of a connection that may be dead, while nothing is heard of it.
+    enum Doubt {
+        /// What is on its way on it goes again at this time.
+        case until(NIODeadline)
+        /// It has gone again on others.
+        case givenUp
+    }
+
     struct Connection {
         let identifier: ConnectionIdentifier
         var isEstablished = false
@@ -100,8 +109,8 @@ public final class LinkSession {
         var helloSession: UInt64 = 0
         let openedAt: NIODeadline
         var heardAt: NIODeadline
-        /// It may be dead without this end knowing it: it ends then, when nothing is heard of it before. Nil for one that is not in doubt.
-        var doubtedUntil: NIODeadline?
+        /// It may be dead without this end knowing it; nil for one that is not in doubt.
+        var doubt: Doubt?
         var pingAt: NIODeadline
         /// The token of a ping that is to be sent, then of the one that is on its way.
         var pingDue = false
@@ -114,7 +123,7 @@ public final class LinkSession {
         var isPrompt = false
 
         /// It can carry frames, as far as is known.
-        var isTrusted: Bool { isEstablished && doubtedUntil == nil }
+        var isTrusted: Bool { isEstablished && doubt == nil }
 
         /// It has little on its way, with so much more.
         func hasRoomForShort(_ byteCount: Int) -> Bool { inFlightBytes + byteCount <= LinkLimits.promptBytes }
@@ -133,6 +142,8 @@ public final class LinkSession {
     public internal(set) var version = LinkVersion.newest
     var incarnation: UInt64
     var peerIncarnation: UInt64 = 0
+    /// Sessions that the initiator was in with this incarnation, the newest last, at most `LinkLimits.leftSessions`.
+    var leftSessions: [UInt64] = []
     var isClosed = false
 
     var connections: [Connection] = []

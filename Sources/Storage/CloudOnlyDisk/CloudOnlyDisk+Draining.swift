@@ -17,6 +17,8 @@ final class CloudOnlyDrain {
     /// How much is sealed and written at once, in sectors, and how many such pieces are under way.
     static let pieceSectorsMax: UInt64 = 256
     static let piecesInFlightMax = 8
+    /// How many pages are being written.
+    static let pagesInFlightMax = 32
 
     let epoch: PointNumber
     let segments: [LogSegment]
@@ -28,7 +30,7 @@ final class CloudOnlyDrain {
     private var pageNumber: UInt64 = 0
     /// What that segment changes, if it removes.
     private var removedPages: ArraySlice<UInt64>?
-    /// Pieces are being started.
+    /// Pieces, or pages, are being started.
     var isFilling = false
     var failure: WriteLogError?
 
@@ -215,17 +217,34 @@ extension CloudOnlyDisk {
     /// Takes the epoch's changes into the map page by page, and writes each page: there may be millions of them, and others of this loop
     /// have their turns in between. What is half in the map hides behind the epoch, which is in the journal still.
     private func writePages(of drain: CloudOnlyDrain) {
+        if drain.isFilling { return }
+        drain.isFilling = true
+        while drain.failure == nil, !isClosed, drain.inFlight < CloudOnlyDrain.pagesInFlightMax, let next = drain.nextPage(known: presence)
+        {
+            drain.inFlight += 1
+            write(next.number, next.segments, of: drain)
+        }
+        drain.isFilling = false
+        guard drain.inFlight == 0 else { return }
         if isClosed { return }
-        guard let (number, segments) = drain.nextPage(known: presence) else { return writeRoot(of: drain) }
+        if let failure = drain.failure { return stop(failure) }
+        writeRoot(of: drain)
+    }
+
+    private func write(_ number: UInt64, _ segments: ArraySlice<LogSegment>, of drain: CloudOnlyDrain) {
         let page = presence.change(number, segments.lazy.map { ($0.range, $0.presence) }, epoch: drain.epoch)
+        let ended = { [self] (result: Result<Void, WriteLogError>) in
+            if case .failure(let error) = result { drain.failure = drain.failure ?? error }
+            drain.inFlight -= 1
+            writePages(of: drain)
+        }
         guard let slot = encoding.encode(page, number: number, ciphers: presenceCiphers) else {
-            return stop(.cipher("AES-256-GCM refused to seal a page"))
+            return ended(.failure(.cipher("AES-256-GCM refused to seal a page")))
         }
         changes.make { done in
             presenceFile.write(slot, at: CloudOnlyFormat.slotOffset(of: page, number: number), completion: done)
-        } then: { [self] result in
-            if case .failure(let error) = result { return stop(.file(error)) }
-            writePages(of: drain)
+        } then: {
+            ended($0.mapError { .file($0) })
         }
     }
 

@@ -135,7 +135,7 @@ private final class CloudOnlyOpening<Directory: StorageDirectory> {
                         directory.open(CloudOnlyFormat.presenceName, create: true) { [self] result in
                             step(result) { presence in
                                 directory.synchronize { [self] result in
-                                    step(result) { readHeader(journal, (blocks, seals, presence)) }
+                                    step(result) { makeDurable(journal, (blocks, seals, presence)) }
                                 }
                             }
                         }
@@ -143,6 +143,11 @@ private final class CloudOnlyOpening<Directory: StorageDirectory> {
                 }
             }
         }
+    }
+
+    /// What is read from now on is on the medium: after a sync that failed a header may be in memory only, and look as if it were there.
+    private func makeDurable(_ journal: WriteLog<Directory>, _ files: Opened.Files) {
+        files.blocks.synchronizeAndForget { [self] result in step(result) { readHeader(journal, files) } }
     }
 
     // MARK: The header

@@ -166,7 +166,7 @@ struct PresenceMap {
         let numbers = Self.pages(in: range)
         let counts = { (page: PresencePage) in !page.isEmpty || page.epoch == epoch }
         if numbers.count <= pages.count { return numbers.filter { pages[$0].map(counts) ?? false } }
-        return pages.filter { numbers.contains($0.key) && counts($0.value) }.keys.sorted()
+        return pages.lazy.filter { numbers.contains($0.key) && counts($0.value) }.map(\.key).sorted()
     }
 
     /// Everything from the first to the last page of a range in which something is held; nil for nothing.

@@ -198,6 +198,9 @@ public final class LinkEndpoint {
 
     // What the channels say.
 
+    /// Bytes have come, of a frame that may not be whole yet.
+    func heard(on identifier: ConnectionIdentifier) { session.heard(on: identifier, now: .now()) }
+
     func received(_ frame: Frame, on identifier: ConnectionIdentifier) {
         let now = NIODeadline.now()
         guard frame.header.compression != .none else {
@@ -358,6 +361,7 @@ final class LinkFrameHandler: ChannelInboundHandler, RemovableChannelHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard !isBroken else { return }
         decoder.append(unwrapInboundIn(data))
+        endpoint.heard(on: identifier)
         do throws(LinkViolation) {
             while let frame = try decoder.next() { endpoint.received(frame, on: identifier) }
         } catch {

@@ -9,7 +9,8 @@ import Disks
 //
 // It is worked out anew from what the journals hold, so that there is nothing to keep and nothing to restore:
 //
-//   a cut is known     from the point of any volume that carries it, or from the journal of a disk that has agreed to it
+//   a cut is known     from the point of any volume of the group that carries it, or from the journal of a disk that has agreed to it. What
+//                      the point of another volume says of the group counts nothing: its edge may never have had one of it
 //   a cut is complete  when each of its volumes that is in the group has received its point; one that was detached counts with the
 //                      point at which its disk was closed; one that has left the group does not count
 //   a cut is none      when another point is held where one of its volumes has a point that was sealed for it: a crash of the cloud
@@ -65,8 +66,9 @@ public enum GroupAgreement {
     /// - Parameter membership: nil before it is known; then every volume of a cut counts, and has to be there.
     static func limits(_ disks: [VolumeIdentifier: GroupDisk], membership: GroupMembership?) -> [GroupLimit] {
         var cuts = Set<GroupPoint>()
-        for disk in disks.values {
-            for case let group? in disk.held.map(\.group) where group.isCut && !isContradicted(group, disks, membership) {
+        for (volume, disk) in disks {
+            for case let group? in disk.held.map(\.group)
+            where group.isCut && isBound(volume, group.group, membership) && !isContradicted(group, disks, membership) {
                 cuts.insert(group)
             }
             if let cut = disk.cut { cuts.insert(cut) }
@@ -75,7 +77,7 @@ public enum GroupAgreement {
         let incomplete = cuts.subtracting(complete)
         var limits: [GroupLimit] = []
         for (volume, disk) in disks where !disk.held.isEmpty {
-            let isBound = { (group: GroupIdentifier) in membership?.members[volume].map { $0.group == group } ?? true }
+            let isBound = { (group: GroupIdentifier) in Self.isBound(volume, group, membership) }
             let parts = complete.compactMap { cut in cut.point(of: volume).map { (cut: cut, point: $0) } }.filter { isBound($0.cut.group) }
             let last = parts.max { ($0.point, $0.cut.number) < ($1.point, $1.cut.number) }
             var through = max(disk.agreed, min(last?.point ?? 0, disk.received))
@@ -91,6 +93,11 @@ public enum GroupAgreement {
         return limits.sorted { $0.volume.description < $1.volume.description }
     }
 
+    /// True when a volume is in the group, as far as is known.
+    private static func isBound(_ volume: VolumeIdentifier, _ group: GroupIdentifier, _ membership: GroupMembership?) -> Bool {
+        membership?.members[volume].map { $0.group == group } ?? true
+    }
+
     /// True when a point is held that was sealed again, after a crash had taken away the one of the cut. It is held until a later cut is complete,
     /// and before that each volume has sent what it has of this one.
     private static func isContradicted(
@@ -98,7 +105,7 @@ public enum GroupAgreement {
     ) -> Bool {
         if isPlanted(.trustsPartOfCut) { return false }
         return cut.members.contains { part in
-            guard part.isSealed, membership?.members[part.volume].map({ $0.group == cut.group }) ?? true,
+            guard part.isSealed, isBound(part.volume, cut.group, membership),
                 let held = disks[part.volume]?.held.first(where: { $0.point == part.point })
             else { return false }
             return held.group?.group != cut.group || held.group?.number != cut.number
@@ -109,9 +116,8 @@ public enum GroupAgreement {
     private static func has(
         _ part: GroupPoint.Member, of group: GroupIdentifier, _ disks: [VolumeIdentifier: GroupDisk], _ membership: GroupMembership?
     ) -> Bool {
-        let member = membership?.members[part.volume]
-        if let member, member.group != group { return true }
-        return (disks[part.volume]?.received ?? member?.closedAt).map { $0 >= part.point } ?? false
+        if !isBound(part.volume, group, membership) { return true }
+        return (disks[part.volume]?.received ?? membership?.members[part.volume]?.closedAt).map { $0 >= part.point } ?? false
     }
 
     /// Lets the journals go on that may. Called when a journal has been opened, when one says that it holds a point (`onHeld`),

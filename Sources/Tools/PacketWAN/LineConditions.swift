@@ -35,6 +35,15 @@ public struct LineConditions: Hashable, Sendable {
         return max(Int(clamping: (1_000_000_000 as UInt64).dividingFullWidth(product).quotient), Self.queueBytesMinimum)
     }
 
+    /// On lines as fast as this (500 Mbit/s) packets of one connection may go in trains.
+    static let trainsFrom: UInt64 = 62_500_000
+
+    /// Whether packets of one connection that follow one another are one train, as network cards make of them: on a fast line that takes nothing
+    /// away from it, or shuffles it, what each packet costs the machine is more than all else.
+    var carriesTrains: Bool {
+        bytesPerSecond ?? .max >= Self.trainsFrom && loss == .none && reorder == 0 && jitter <= .zero
+    }
+
     var oneWayDelay: TimeAmount { .nanoseconds(limited(roundTrip).nanoseconds / 2) }
 
     func limited(_ time: TimeAmount) -> TimeAmount { min(max(time, .zero), Self.delayMaximum) }

@@ -57,6 +57,9 @@ struct LineDevice {
             mtu: isAlias ? 0 : UInt32(clamping: PacketWAN.maximumPacketBytes), queue: isAlias ? 0 : Self.queuePackets)
     }
 
+    /// Whether packets of one connection that follow one another come as one. A kernel that can't do that gives them one by one.
+    func takeTrains(_ takesTrains: Bool) { _ = causeway_tun_take_trains(descriptor, takesTrains ? 1 : 0) }
+
     /// Turns the loopback device of the thread's namespace on.
     static func bringUpLoopback() throws(PacketWANError) {
         try bringUp("lo", address: 0x7F00_0001, prefixLength: 8, mtu: 0, queue: 0)

@@ -18,20 +18,23 @@ import NIOCore
 
 /// One direction of an emulated line, packet by packet.
 public struct PacketLine: Sendable {
-    /// A packet, by what its owner calls it.
+    /// A packet, or a train of packets that are together from one end to the other; by what its owner calls it.
     public struct Packet: Hashable, Sendable {
         /// The owner's name for its bytes.
         public var handle: Int
-        /// Its length with the IP header. What counts is at most `byteCountMaximum`.
+        /// Its length with the IP header, of a train with all of them. What counts is at most `byteCountMaximum`.
         public var byteCount: Int
+        /// How many packets it is.
+        public var packetCount: UInt64
 
-        public init(handle: Int, byteCount: Int) {
+        public init(handle: Int, byteCount: Int, packetCount: Int = 1) {
             self.handle = handle
             self.byteCount = min(max(byteCount, 0), Self.byteCountMaximum)
+            self.packetCount = UInt64(clamping: max(packetCount, 1))
         }
 
-        /// The longest IP packet.
-        public static let byteCountMaximum = 65_535
+        /// The longest IP packet twice over: so long is a train with the headers of all its packets, unless they are very short.
+        public static let byteCountMaximum = 131_070
     }
 
     /// What becomes of a packet that is offered.
@@ -70,6 +73,7 @@ public struct PacketLine: Sendable {
     private struct Departure {
         var time: NIODeadline
         var byteCount: Int
+        var packetCount: UInt64
     }
     private struct Arrival {
         var time: NIODeadline
@@ -82,7 +86,7 @@ public struct PacketLine: Sendable {
     public private(set) var counts = Counts()
     /// Bytes that wait for the line.
     public private(set) var queuedByteCount = 0
-    /// Packets that were taken and have not arrived.
+    /// Packets that were taken and have not arrived; each train counts as one.
     public var packetsInTransit: Int { arrivals.count + late.count }
 
     private var random: SeededGenerator
@@ -111,25 +115,25 @@ public struct PacketLine: Sendable {
 
     /// Takes a packet, or says why not. Only one that is `taken` comes out again.
     public mutating func offer(_ packet: Packet, now: NIODeadline) -> Fate {
-        counts.offeredPackets &+= 1
+        counts.offeredPackets &+= packet.packetCount
         counts.offeredBytes &+= UInt64(packet.byteCount)
         if state == .cut {
-            counts.cutPackets &+= 1
+            counts.cutPackets &+= packet.packetCount
             return .lost
         }
         let time = lineTime(now)
         advance(to: time)
         if queuedByteCount + packet.byteCount > conditions.queueByteLimit, queuedByteCount > 0 {
-            counts.droppedPackets &+= 1
+            counts.droppedPackets &+= packet.packetCount
             return .dropped
         }
         let departure = departureTime(of: packet.byteCount, now: time)
-        departures.append(Departure(time: departure, byteCount: packet.byteCount))
+        departures.append(Departure(time: departure, byteCount: packet.byteCount, packetCount: packet.packetCount))
         queuedByteCount += packet.byteCount
         advance(to: time)
         counts.queuedBytesPeak = max(counts.queuedBytesPeak, queuedByteCount)
         if loss.losesNext(conditions.loss, random: &random) {
-            counts.lostPackets &+= 1
+            counts.lostPackets &+= packet.packetCount
             return .lost
         }
         schedule(packet, departure: departure)
@@ -154,7 +158,7 @@ public struct PacketLine: Sendable {
         } else {
             return nil
         }
-        counts.deliveredPackets &+= 1
+        counts.deliveredPackets &+= arrival.packet.packetCount
         counts.deliveredBytes &+= UInt64(arrival.packet.byteCount)
         return arrival.packet
     }
@@ -173,9 +177,10 @@ public struct PacketLine: Sendable {
         case .up: break
         case .hold: heldSince = now
         case .cut:
-            counts.cutPackets &+= UInt64(packetsInTransit)
-            for arrival in arrivals { lose(arrival.packet) }
-            for arrival in late { lose(arrival.packet) }
+            for arrival in [arrivals.map { $0 }, late].joined() {
+                counts.cutPackets &+= arrival.packet.packetCount
+                lose(arrival.packet)
+            }
             arrivals.removeAll(keepingCapacity: true)
             late.removeAll(keepingCapacity: true)
             departures.removeAll(keepingCapacity: true)
@@ -192,7 +197,7 @@ public struct PacketLine: Sendable {
         while let first = departures.first, first.time <= time {
             departures.removeFirst()
             queuedByteCount -= first.byteCount
-            counts.carriedPackets &+= 1
+            counts.carriedPackets &+= first.packetCount
             counts.carriedBytes &+= UInt64(first.byteCount)
         }
     }
@@ -221,7 +226,7 @@ public struct PacketLine: Sendable {
         let jitter = conditions.limited(conditions.jitter)
         if jitter > .zero { delay = max(delay + drift.shift(at: departure, jitter: jitter, random: &random), .zero) }
         if conditions.reorder > 0, random.unit() < conditions.reorder {
-            counts.latePackets &+= 1
+            counts.latePackets &+= packet.packetCount
             insertLate(Arrival(time: departure + delay + conditions.limited(conditions.reorderDelay), packet: packet))
             return
         }

@@ -9,7 +9,8 @@ import Synchronization
 ///
 /// Devices and namespace live as long as the process, and go with it, however it ends.
 public final class PacketWAN: Sendable {
-    /// The MTU of both ends, as of Ethernet. No packet is longer: the kernel cuts its large ones before it gives them to us.
+    /// The MTU of both ends, as of Ethernet. No packet is longer: the kernel cuts its large ones before it gives them to us, or says how they would be
+    /// cut (`LinePacket`).
     public static let maximumPacketBytes = 1500
 
     private struct State {
@@ -52,6 +53,11 @@ public final class PacketWAN: Sendable {
                 toCloud: LineDirection(
                     line: PacketLine(conditions: conditions, random: SeededGenerator(seed: SeededGenerator.mix(seed &+ 1))),
                     from: home.descriptor, to: cloud.descriptor, besideLine: (besideLine, LineDirection.sourceOffset))))
+        takeTrains(conditions)
+    }
+
+    private func takeTrains(_ conditions: LineConditions) {
+        for device in [cloud, home] { device.takeTrains(conditions.carriesTrains) }
     }
 
     private static func makeCloudDevice() throws(PacketWANError) -> (Int, LineDevice) {
@@ -122,6 +128,7 @@ public final class PacketWAN: Sendable {
             state.withLock {
                 $0.toHome.line.conditions = newValue
                 $0.toCloud.line.conditions = newValue
+                takeTrains(newValue)
             }
         }
     }

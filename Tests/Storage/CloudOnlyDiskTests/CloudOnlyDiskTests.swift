@@ -108,11 +108,11 @@ import WriteLog
     /// A machine unmaps all of a large disk when it makes a file system on it.
     @Test func othersHaveTheirTurnsWhileManyPagesAreWritten() throws {
         let harness = try DiskHarness()
-        harness.sectorCount = 1 << 15
+        harness.sectorCount = 1 << 17
         harness.machine.faults.atOncePercent = 0
         harness.machine.faults.latencyMicroseconds = 10...20
         let disk = try harness.open()
-        try harness.wait { disk.writeZeroes(range(0, 1 << 15), completion: $0) }
+        try harness.wait { disk.writeZeroes(range(0, 1 << 17), completion: $0) }
         disk.sealJournal()
         var (pages, most) = (0, 0)
         let isDone = harness.scheduler.run(until: harness.scheduler.now + .seconds(60)) {
@@ -120,8 +120,8 @@ import WriteLog
             pages = disk.presence.pages.count
             return !disk.journal.hasWrites && !disk.isDraining
         }
-        #expect(isDone && pages == 32 && most == 1)
-        try harness.wait { disk.remove(range(0, 1 << 15), completion: $0) }
+        #expect(isDone && pages == 128 && most == CloudOnlyDrain.pagesInFlightMax)
+        try harness.wait { disk.remove(range(0, 1 << 17), completion: $0) }
         try harness.drain()
         harness.crash(power: true)
         #expect(try harness.open().isEmpty)

@@ -103,6 +103,15 @@ import Testing
         #expect(through(disks, Self.membership(.init(group: other), .init(group: Self.group))) == [Self.first: 6])
     }
 
+    @Test("what the point of a volume says of a group that it is not in moves no disk of the group")
+    func forged() {
+        let none = GroupPoint.partOfLater(Self.group)
+        let forged = Self.cut(.max, [Self.first: 6, Self.second: 8], unwritten: Self.first)
+        let disks = [Self.first: Self.disk(applied: 4, [none, none]), Self.second: Self.disk(applied: 7, [forged])]
+        #expect(through(disks, Self.membership()) == [Self.first: 6, Self.second: 8])
+        #expect(through(disks, Self.membership(.init(group: Self.group), .init(group: nil))) == [Self.second: 8])
+    }
+
     @Test("points of no group go on behind those of a group that was left, but not past a cut that others wait for")
     func leaving() {
         let none = GroupPoint.partOfLater(Self.group)

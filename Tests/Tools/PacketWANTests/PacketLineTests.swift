@@ -42,6 +42,34 @@ struct PacketLineTests {
         #expect(line.counts.deliveredBytes == 1500 && line.counts.carriedBytes == 1500)
     }
 
+    @Test func aTrainTakesTheTimeOfAllItsPackets() {
+        var line = line {
+            $0.bytesPerSecond = 1_000_000
+            $0.queueBytes = 70_000
+        }
+        _ = line.offer(.init(handle: 1, byteCount: 66_000, packetCount: 44), now: start)
+        #expect(line.offer(.init(handle: 2, byteCount: 6_000, packetCount: 4), now: start) == .dropped)
+        #expect(line.offer(packet(3), now: start) == .taken)
+        #expect(drain(&line).map(\.time) == [start + .microseconds(66_000), start + .microseconds(67_500)])
+        #expect(line.counts.offeredPackets == 49 && line.counts.droppedPackets == 4)
+        line.advance(now: start + .seconds(1))
+        #expect(line.counts.carriedPackets == 45 && line.counts.deliveredPackets == 45 && line.counts.carriedBytes == 67_500)
+    }
+
+    @Test func onlyFastLinesThatTakeNothingAwayCarryTrains() {
+        var conditions = LineConditions()
+        #expect(conditions.carriesTrains)
+        conditions.bytesPerSecond = LineConditions.trainsFrom
+        #expect(conditions.carriesTrains)
+        for change: (inout LineConditions) -> Void in [
+            { $0.bytesPerSecond = 12_500_000 }, { $0.loss = .random(0.01) }, { $0.reorder = 0.01 }, { $0.jitter = .milliseconds(1) },
+        ] {
+            var changed = conditions
+            change(&changed)
+            #expect(!changed.carriesTrains)
+        }
+    }
+
     @Test func delayIsHalfARoundTrip() {
         var line = line { $0.roundTrip = .milliseconds(40) }
         _ = line.offer(packet(1), now: start)

@@ -10,9 +10,17 @@
 /// The longest name of an interface, with its end.
 #define CAUSEWAY_INTERFACE_NAME_BYTES 16
 
+/// What stands before each IP packet of a TUN device: `struct virtio_net_hdr` and two bytes more, so that the packet begins on a word.
+#define CAUSEWAY_PACKET_HEADER_BYTES 12
+
 /// Makes a TUN device of this name in the calling thread's network namespace. A descriptor that does not block and that is the
-/// device's life: it carries IP packets without any header, and stays with the device when the thread goes to another namespace.
+/// device's life: it carries IP packets behind `CAUSEWAY_PACKET_HEADER_BYTES`, and stays with the device when the thread goes to another
+/// namespace.
 int causeway_tun_open(const char *_Nonnull name);
+
+/// Whether the kernel gives the device TCP segments of one connection that follow one another as one long packet, as it gives them to a network
+/// card: the header says how long each is. 0, or -errno.
+int causeway_tun_take_trains(int descriptor, int is_on);
 
 /// Gives an interface of the calling thread's namespace an IPv4 address (in host order), a prefix, an MTU and room for packets that
 /// nobody has read yet, and turns it on. An MTU or room of 0 leaves it as it is.
@@ -43,8 +51,9 @@ int causeway_wake_make(void);
 void causeway_wake_set(int descriptor);
 void causeway_wake_clear(int descriptor);
 
-/// Reads or writes one packet: its length, or -errno; -EAGAIN when there is none, or no room.
-int64_t causeway_packet_read(int descriptor, void *_Nonnull bytes, size_t length);
+/// Reads or writes one packet with its header: its length, or -errno; -EAGAIN when there is none, or no room. What does not fit in the first place
+/// is read to the second.
+int64_t causeway_packet_read(int descriptor, void *_Nonnull bytes, size_t length, void *_Nonnull rest, size_t rest_length);
 int64_t causeway_packet_write(int descriptor, const void *_Nonnull bytes, size_t length);
 
 #endif
