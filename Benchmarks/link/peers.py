@@ -148,12 +148,14 @@ def plain_copy(lab, seconds):
             before = lab.statistics()["toClient"]["carriedBytes"]
             client = ["iperf3", "-c", lab.home, "-p", str(port), "-R", "-J", "-t", f"{max(seconds, 1):.0f}"]
             done = subprocess.run(client, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds + 60)
-            if done.returncode == 0:
-                end = json.loads(done.stdout)["end"]
+            report = json.loads(done.stdout or "{}")
+            # It can end in peace and have an error, and no figures.
+            if done.returncode == 0 and "sum_received" in report.get("end", {}):
+                end = report["end"]
                 return {"bytesPerSecond": end["sum_received"]["bits_per_second"] / 8, "retransmits": end["sum_sent"].get("retransmits"),
                         "lineBytes": lab.statistics()["toClient"]["carriedBytes"] - before}
             if "refused" not in done.stdout + done.stderr:
-                fail(f"iperf3 ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+                fail(f"iperf3 ended with {done.returncode}: {report.get('error') or (done.stderr or done.stdout).strip()[-300:]}")
         fail("iperf3's server did not start in home's namespace")
     finally:
         if server.poll() is None:

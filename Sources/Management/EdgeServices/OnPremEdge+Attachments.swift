@@ -109,8 +109,8 @@ extension OnPremEdge {
     /// - Returns: what opens them.
     @discardableResult
     func openAttachedDisks() async -> [Task<Void, Never>] {
-        guard let records = try? store.volumes() else { return [] }
-        try? await tellMembership()
+        // Before the first is open: what is held for a group is not to be taken for what may be applied.
+        guard (try? await tellMembership()) != nil, let records = try? store.volumes() else { return [] }
         let now = ContinuousClock.now
         return records.map(\.name).filter { diskRetries[$0]?.isDue(now: now) != false && busyVolumes.insert($0).inserted }
             .map { name in Task { await openAttachedDisk(of: name) } }
@@ -222,10 +222,10 @@ extension OnPremEdge {
     ) async throws -> DetachResult {
         let unsent = try await releaseAtEdge(record.name, identifier: record.identifier, edge: edge, force: force)
         var (closedPoint, heldCount): (UInt64, Int) = (0, 0)
-        // It may be in another group by now than it was when this began.
-        if let group = try store.volume(record.name).volumeGroup { try await noteLastPoint(ofGroup: group) }
         do {
             try await openDiskAgainIfFailed(record, identifier: identifier, edge: edge)
+            // It may be in another group by now than it was when this began.
+            if let group = try store.volume(record.name).volumeGroup { try await noteLastPoint(ofGroup: group) }
             (closedPoint, heldCount) = try await closeDisk(identifier, givesUp: force, rollingBackTo: point)
         } catch {
             guard force, point == nil else { throw error }

@@ -13,7 +13,8 @@ import NIOCore
 //                (ClassReceiver)
 //
 //
-// A connection in doubt (LinkSession.swift) keeps its place, and carries nothing new while there is one that isn't.
+// A connection in doubt (LinkSession.swift) keeps its place, and carries nothing new while there is one that isn't. One that is given up has no
+// place: those behind it move up. Where none is trusted all are as good as any.
 //
 // Whether the line loses is for the shell to say, which can ask the kernel (`LossEstimate`), and to give the prompt connection its TCP.
 
@@ -44,7 +45,7 @@ extension LinkSession {
         guard let lane, otherCount > 0 else { return leastBusy(of: 0..<connections.count, countsPrompt: true) }
         if lane.isQuiet, let prompt = promptPlace(withRoomFor: byteCount) { return prompt }
         if let place = usualPlace(for: lane, byteCount: byteCount) { return place }
-        guard connections.contains(where: { $0.doubt != nil }) else { return nil }
+        guard connections.contains(where: \.isDoubted) else { return nil }
         // The usual ones may be those in doubt. Where all others are, the prompt one carries everything meanwhile.
         let isOtherTrusted = connections.contains { $0.isTrusted && !$0.isPrompt }
         return leastBusy(of: 0..<connections.count, countsPrompt: !isOtherTrusted)
@@ -63,18 +64,24 @@ extension LinkSession {
         connections.firstIndex { $0.isTrusted && $0.isPrompt && $0.isWritable && $0.hasRoomForShort(byteCount) }
     }
 
-    /// The established connections besides the prompt one, and those of them that are kept quiet on a lossy line.
-    private var otherCount: Int { connections.count { $0.isEstablished && !$0.isPrompt } }
+    private var isAnyTrusted: Bool { connections.contains(where: \.isTrusted) }
+
+    /// The connections with places besides the prompt one, and those of them that are kept quiet on a lossy line.
+    private var otherCount: Int {
+        let isAnyTrusted = isAnyTrusted
+        return connections.count { $0.hasPlace(isAnyTrusted: isAnyTrusted) && !$0.isPrompt }
+    }
     private var quietOthers: Int {
         let prompts = connections.contains { $0.isEstablished && $0.isPrompt } ? 1 : 0
         return max(0, Self.quietConnections(of: otherCount + prompts) - prompts)
     }
 
-    /// - Parameter places: of those that are established, in the order in which they were opened.
+    /// - Parameter places: of those that have one, in the order in which they were opened.
     private func leastBusy(of places: Range<Int>, countsPrompt: Bool = false, except: ConnectionIdentifier? = nil) -> Int? {
-        let isAnyTrusted = connections.contains(where: \.isTrusted)
+        let isAnyTrusted = isAnyTrusted
         var (best, place): (Int?, Int) = (nil, 0)
-        for index in connections.indices where connections[index].isEstablished && (countsPrompt || !connections[index].isPrompt) {
+        for index in connections.indices {
+            guard connections[index].hasPlace(isAnyTrusted: isAnyTrusted), countsPrompt || !connections[index].isPrompt else { continue }
             defer { place += 1 }
             guard places.contains(place), connections[index].isWritable, connections[index].isTrusted || !isAnyTrusted,
                 connections[index].identifier != except
@@ -114,6 +121,10 @@ extension LinkSession {
         counters[trafficClass].wireBytesSent += UInt64(byteCount)
         return copy
     }
+}
+
+extension LinkSession.Connection {
+    fileprivate func hasPlace(isAnyTrusted: Bool) -> Bool { isEstablished && !(isGivenUp && isAnyTrusted) }
 }
 
 extension Lane {

@@ -3,6 +3,7 @@ import NIOCore
 extension LinkSession {
     /// A connection is up, its other side is known to be the peer, and nothing was sent on it yet. It counts as writable.
     public func connectionOpened(_ identifier: ConnectionIdentifier, now: NIODeadline) {
+        if connections.count >= LinkLimits.connections, let dead = connections.first(where: \.isGivenUp) { end(dead.identifier, .silent) }
         guard !isClosed, connections.count < LinkLimits.connections, !connections.contains(where: { $0.identifier == identifier })
         else {
             actions.append(
@@ -19,10 +20,12 @@ extension LinkSession {
     /// The connection is gone, whoever closed it.
     public func connectionClosed(_ identifier: ConnectionIdentifier, now: NIODeadline) {
         forget(identifier)
-        if sessionIdentifier != 0, !connections.isEmpty {
-            // An acknowledgement may have been lost with it.
-            for trafficClass in TrafficClass.allCases { report(trafficClass, by: now) }
-        }
+        if sessionIdentifier != 0, !connections.isEmpty { reportAll(by: now) }
+    }
+
+    /// An acknowledgement may have been lost with a connection.
+    private func reportAll(by deadline: NIODeadline) {
+        for trafficClass in TrafficClass.allCases { report(trafficClass, by: deadline) }
     }
 
     /// Says whether the connection can take a frame at once.
@@ -65,7 +68,7 @@ extension LinkSession {
             } else if now >= connection.heardAt + times.silenceLimit {
                 end(connection.identifier, .silent)
             } else if case .until(let time) = connection.doubt, now >= time {
-                giveUp(connection.identifier)
+                giveUp(connection.identifier, now: now)
             } else if connection.isEstablished, now >= connection.pingAt, let index = index(of: connection.identifier) {
                 connections[index].pingDue = true
                 connections[index].pingAt = now + times.pingInterval
@@ -86,11 +89,12 @@ extension LinkSession {
     }
 
     /// Nothing was heard of a connection in doubt. It may live all the same: then some frames arrive twice.
-    private func giveUp(_ identifier: ConnectionIdentifier) {
+    private func giveUp(_ identifier: ConnectionIdentifier, now: NIODeadline) {
         guard let index = index(of: identifier) else { return }
         connections[index].doubt = .givenUp
         connections[index].inFlightBytes = 0
         sendAgain(from: identifier)
+        reportAll(by: now)
     }
 
     /// What is on its way on a connection goes again.
@@ -169,7 +173,9 @@ extension LinkSession {
     private func doubtSilentConnections(roundTrip: TimeAmount, now: NIODeadline) {
         let alive = (window.baseRoundTrip ?? .zero) * LinkLimits.aliveRoundTrips
         let until = now + max(times.doubtLimit, roundTrip * LinkLimits.doubtRoundTrips)
-        for index in connections.indices where connections[index].isTrusted && connections[index].heardAt + alive < now {
+        // Also of one that was given up: where none was trusted since, it may have been sent on again.
+        for index in connections.indices
+        where connections[index].isEstablished && !connections[index].isDoubted && connections[index].heardAt + alive < now {
             connections[index].doubt = .until(until)
             connections[index].pingDue = true
         }

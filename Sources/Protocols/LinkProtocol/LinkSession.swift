@@ -124,6 +124,8 @@ public final class LinkSession {
 
         /// It can carry frames, as far as is known.
         var isTrusted: Bool { isEstablished && doubt == nil }
+        var isDoubted: Bool { if case .until = doubt { true } else { false } }
+        var isGivenUp: Bool { if case .givenUp = doubt { true } else { false } }
 
         /// It has little on its way, with so much more.
         func hasRoomForShort(_ byteCount: Int) -> Bool { inFlightBytes + byteCount <= LinkLimits.promptBytes }

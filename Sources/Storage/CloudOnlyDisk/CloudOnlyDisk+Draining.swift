@@ -17,8 +17,8 @@ final class CloudOnlyDrain {
     /// How much is sealed and written at once, in sectors, and how many such pieces are under way.
     static let pieceSectorsMax: UInt64 = 256
     static let piecesInFlightMax = 8
-    /// How many pages are being written.
-    static let pagesInFlightMax = 32
+    /// How many pages are being written: fewer than there are threads for all files of an edge, or flushes would wait behind them.
+    static let pagesInFlightMax = 4
 
     let epoch: PointNumber
     let segments: [LogSegment]

@@ -65,14 +65,7 @@ public enum GroupAgreement {
     /// The disks that may go on, and how far.
     /// - Parameter membership: nil before it is known; then every volume of a cut counts, and has to be there.
     static func limits(_ disks: [VolumeIdentifier: GroupDisk], membership: GroupMembership?) -> [GroupLimit] {
-        var cuts = Set<GroupPoint>()
-        for (volume, disk) in disks {
-            for case let group? in disk.held.map(\.group)
-            where group.isCut && isBound(volume, group.group, membership) && !isContradicted(group, disks, membership) {
-                cuts.insert(group)
-            }
-            if let cut = disk.cut { cuts.insert(cut) }
-        }
+        let cuts = heldCuts(disks, membership).union(disks.values.compactMap(\.cut))
         let complete = cuts.filter { cut in cut.members.allSatisfy { has($0, of: cut.group, disks, membership) } }
         let incomplete = cuts.subtracting(complete)
         var limits: [GroupLimit] = []
@@ -91,6 +84,18 @@ public enum GroupAgreement {
             if through > disk.agreed { limits.append(GroupLimit(volume: volume, through: through, cut: last?.cut)) }
         }
         return limits.sorted { $0.volume.description < $1.volume.description }
+    }
+
+    /// The cuts of which points are held.
+    private static func heldCuts(_ disks: [VolumeIdentifier: GroupDisk], _ membership: GroupMembership?) -> Set<GroupPoint> {
+        var cuts = Set<GroupPoint>()
+        for (volume, disk) in disks {
+            for case let group? in disk.held.map(\.group)
+            where group.isCut && isBound(volume, group.group, membership) && !isContradicted(group, disks, membership) {
+                cuts.insert(group)
+            }
+        }
+        return cuts
     }
 
     /// True when a volume is in the group, as far as is known.
@@ -134,7 +139,7 @@ public enum GroupAgreement {
         _ journals: [PointJournal<Disk, Directory>], membership: GroupMembership?
     ) -> Set<VolumeIdentifier> {
         let disks = disks(journals)
-        let cuts = Set(disks.values.flatMap { $0.held.compactMap(\.group) }).filter { !isContradicted($0, disks, membership) }
+        let cuts = heldCuts(disks, membership)
         return Set(cuts.flatMap { cut in cut.members.filter { !has($0, of: cut.group, disks, membership) }.map(\.volume) })
     }
 

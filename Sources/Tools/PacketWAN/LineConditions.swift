@@ -38,10 +38,14 @@ public struct LineConditions: Hashable, Sendable {
     /// On lines as fast as this (500 Mbit/s) packets of one connection may go in trains.
     static let trainsFrom: UInt64 = 62_500_000
 
+    /// So many of the longest trains a queue must take: one that takes few loses many packets at a time.
+    static let trainsInQueueMin = 8
+
     /// Whether packets of one connection that follow one another are one train, as network cards make of them: on a fast line that takes nothing
     /// away from it, or shuffles it, what each packet costs the machine is more than all else.
     var carriesTrains: Bool {
-        bytesPerSecond ?? .max >= Self.trainsFrom && loss == .none && reorder == 0 && jitter <= .zero
+        bytesPerSecond ?? .max >= Self.trainsFrom && queueByteLimit >= Self.trainsInQueueMin * LinePacket.trainBytesMaximum
+            && loss == .none && reorder == 0 && jitter <= .zero
     }
 
     var oneWayDelay: TimeAmount { .nanoseconds(limited(roundTrip).nanoseconds / 2) }

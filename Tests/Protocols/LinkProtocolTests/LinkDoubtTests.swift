@@ -60,6 +60,52 @@ import Testing
         #expect(line.session(end.other).statistics[.demand].unacknowledgedBytes == 0)
     }
 
+    @Test("connections that were given up are doubted again when the one that was trusted has gone, and another comes")
+    func givenUpTwice() {
+        let line = SimulatedLine(LinkSessionTests.fast, seed: 8)
+        let ends = LinkSessionTests.Ends(line)
+        let dead = (0..<8).map { _ in line.connect() }
+        line.run(for: .seconds(1))
+        for connection in dead { line.cut(connection, lags: [.nanoseconds(0), .hours(1)]) }
+        line.run(for: .milliseconds(30))
+        let first = line.connect()
+        line.run(for: .milliseconds(800))
+        #expect(line.session(.acceptor).connections.count(where: \.isGivenUp) == 8)
+        line.cut(first)
+        line.run(for: .milliseconds(20))
+        for number in 0..<200 {
+            _ = line.session(.acceptor).enqueue(LinkSessionTests.notice("\(number)", 15_000), .writeBehind, isBulk: true)
+        }
+        line.run(for: .milliseconds(100))
+        #expect(ends.methods(.initiator).isEmpty && line.session(.acceptor).statistics[.writeBehind].framesSent > 0)
+        line.connect()
+        line.run(for: .seconds(1))
+        #expect(line.session(.acceptor).statistics[.writeBehind].unacknowledgedBytes == 0)
+        let methods = ends.methods(.initiator)
+        #expect(!methods.isEmpty && methods == methods.indices.map { "\($0)" })
+    }
+
+    @Test("what one end has received is told again when the connection that took the word is given up")
+    func aWordThatWasLost() {
+        let line = SimulatedLine(LinkSessionTests.fast, seed: 9)
+        let ends = LinkSessionTests.Ends(line)
+        let dead = line.connect()
+        line.run(for: .seconds(1))
+        line.session(.initiator).setReceiving(false, .writeBehind, now: line.now)
+        while line.session(.acceptor).enqueue(LinkSessionTests.notice("bulk", 15_000), .writeBehind) { line.run(for: .milliseconds(20)) }
+        line.run(for: .seconds(1))
+        let before = ends.methods(.initiator).count
+        // The connection is dead, and neither end knows.
+        line.cut(dead, lags: [.hours(1), .hours(1)])
+        line.run(for: .milliseconds(50))
+        line.connect()
+        line.run(for: .milliseconds(2))
+        line.session(.initiator).setReceiving(true, .writeBehind, now: line.now)
+        line.run(for: .seconds(2))
+        #expect(ends.methods(.initiator).count > before)
+        #expect(line.session(.acceptor).statistics[.writeBehind].queuedBytes == 0)
+    }
+
     @Test("a connection in doubt that answers goes on") func aConnectionThatAnswers() {
         let line = SimulatedLine(LinkSessionTests.fast, seed: 4)
         let ends = LinkSessionTests.Ends(line)

@@ -60,9 +60,11 @@ struct PacketLineTests {
         var conditions = LineConditions()
         #expect(conditions.carriesTrains)
         conditions.bytesPerSecond = LineConditions.trainsFrom
+        conditions.roundTrip = .milliseconds(10)
         #expect(conditions.carriesTrains)
         for change: (inout LineConditions) -> Void in [
-            { $0.bytesPerSecond = 12_500_000 }, { $0.loss = .random(0.01) }, { $0.reorder = 0.01 }, { $0.jitter = .milliseconds(1) },
+            { $0.bytesPerSecond = 12_500_000 }, { $0.queueBytes = 100_000 }, { $0.loss = .random(0.01) }, { $0.reorder = 0.01 },
+            { $0.jitter = .milliseconds(1) },
         ] {
             var changed = conditions
             change(&changed)
