@@ -90,7 +90,9 @@ class HomeShell(HomeServer):
         os.makedirs("/run/sshd", exist_ok=True)
         options = [
             "-o", f"ListenAddress={lab.home}", "-o", f"HostKey={host_key}", "-o", f"AuthorizedKeysFile={self.key}.pub", "-o", "StrictModes=no",
-            "-o", "UsePAM=no", "-o", "PidFile=none", "-o", "PermitRootLogin=yes", "-o", "PasswordAuthentication=no", "-o", "UseDNS=no"]
+            "-o", "UsePAM=no", "-o", "PidFile=none", "-o", "PermitRootLogin=yes", "-o", "PasswordAuthentication=no", "-o", "UseDNS=no",
+            # What serves a copy that took too long ends when the line has gone.
+            "-o", "ClientAliveInterval=5", "-o", "ClientAliveCountMax=3"]
         port = free_port()
         super().__init__(lab, port, "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", str(port), *options)
 
