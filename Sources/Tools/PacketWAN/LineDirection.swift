@@ -6,7 +6,7 @@ import NIOCore
 struct LineDirection {
     /// Packets that may wait and travel in each direction: two seconds of a gigabit, or a round trip of 200 ms and its queue twice over.
     static let packetLimit = 65_536
-    /// Trains besides, of at most 64 KiB: most of a second of a gigabit when they are long.
+    /// Trains besides, of at most 64 KiB: four seconds of a gigabit when they are long, a fifth of one when each is two packets.
     static let trainLimit = 8_192
     /// The most that is read before what is due is written.
     static let batchPackets = 64
