@@ -9,9 +9,9 @@ import NIOTLS
 public final class LinkDialer {
     /// How long a TCP connection and then TLS may take.
     static let connectTimeout = TimeAmount.seconds(10)
-    /// The pause before a connection is tried again: doubled from the first to the last, with jitter.
+    /// The pause before a connection is tried again, with jitter, and how many times as long it becomes by doubling: five seconds.
     static let firstPauseMilliseconds: Int64 = 200
-    static let lastPauseMilliseconds: Int64 = 5000
+    static let pausesRatio: Int64 = 25
     /// A connection that lasted so long makes the next pause short again.
     static let provenAfter = TimeAmount.seconds(5)
 
@@ -22,7 +22,10 @@ public final class LinkDialer {
     private let authorize: (PeerCertificate) -> PeerIdentity?
     private let logger: Logger
     private let connectionCount: Int
+    private let firstPauseMilliseconds: Int64
     private var pauses: [Int64]
+    /// What is connected, or is being secured, by slot. Only this may end a slot's try, once: a name that stands for several addresses has several
+    /// channels connect for one slot, and TLS can be up on a channel that has ended already.
     private var channels: [(any Channel)?]
     private var isStopped = false
 
@@ -33,9 +36,18 @@ public final class LinkDialer {
 
     /// Prepares dialling. Call `start` on the endpoint's event loop.
     /// - Parameter authorize: says who a certificate of the authority belongs to; nil when it is not the edge that is dialled.
-    public init(
+    public convenience init(
         endpoint: LinkEndpoint, host: String, port: Int, credentials: LinkCredentials, connections: Int = 2, logger: Logger,
         authorize: @escaping (PeerCertificate) -> PeerIdentity?
+    ) throws {
+        try self.init(
+            endpoint: endpoint, host: host, port: port, credentials: credentials, connections: connections,
+            firstPauseMilliseconds: Self.firstPauseMilliseconds, logger: logger, authorize: authorize)
+    }
+
+    init(
+        endpoint: LinkEndpoint, host: String, port: Int, credentials: LinkCredentials, connections: Int, firstPauseMilliseconds: Int64,
+        logger: Logger, authorize: @escaping (PeerCertificate) -> PeerIdentity?
     ) throws {
         self.endpoint = endpoint
         self.host = host
@@ -45,7 +57,8 @@ public final class LinkDialer {
         self.logger = logger
         // Half of what the other edge takes: connections that are lost may still be there for it when new ones come.
         self.connectionCount = min(max(1, connections), LinkLimits.connections / 2)
-        self.pauses = [Int64](repeating: Self.firstPauseMilliseconds, count: connectionCount)
+        self.firstPauseMilliseconds = firstPauseMilliseconds
+        self.pauses = [Int64](repeating: firstPauseMilliseconds, count: connectionCount)
         self.channels = [(any Channel)?](repeating: nil, count: connectionCount)
     }
 
@@ -85,22 +98,30 @@ public final class LinkDialer {
                 switch result {
                 case .success(let channel):
                     dialer.channels[slot] = channel
-                    if dialer.isStopped { channel.close(promise: nil) }
+                    if dialer.isStopped {
+                        channel.close(promise: nil)
+                    } else if !channel.isActive {
+                        dialer.ended(slot, channel, "the other side closed the connection")
+                    }
                 case .failure(let error): dialer.failed(slot, "cannot connect to \(dialer.host):\(dialer.port): \(NetworkFailure(error))")
                 }
             }
     }
 
-    /// A try came to nothing, or a connection has ended.
-    fileprivate func failed(_ slot: Int, _ text: String?) {
+    /// A channel has ended, before or after its connection was handed over.
+    fileprivate func ended(_ slot: Int, _ channel: any Channel, _ text: String) {
+        guard channels[slot] === channel else { return }
         channels[slot] = nil
-        if let text {
-            if failure != text { logger.warning("link is not connected", metadata: ["reason": "\(text)"]) }
-            failure = text
-        }
+        failed(slot, text)
+    }
+
+    /// A try came to nothing, or a connection has ended: the slot is dialled again.
+    private func failed(_ slot: Int, _ text: String) {
+        if failure != text { logger.warning("link is not connected", metadata: ["reason": "\(text)"]) }
+        failure = text
         guard !isStopped else { return }
         let pause = pauses[slot]
-        pauses[slot] = min(pause * 2, Self.lastPauseMilliseconds)
+        pauses[slot] = min(pause * 2, firstPauseMilliseconds * Self.pausesRatio)
         let jittered = Int64.random(in: pause / 2...pause)
         endpoint.eventLoop.assumeIsolated().scheduleTask(in: .milliseconds(jittered)) { [weak self] in self?.dial(slot) }
     }
@@ -112,7 +133,7 @@ public final class LinkDialer {
     fileprivate func ready(_ slot: Int, _ channel: any Channel, negotiated: String?) throws(Refusal)
         -> any ChannelHandler & RemovableChannelHandler
     {
-        guard !isStopped else { throw Refusal(text: nil) }
+        guard !isStopped, channels[slot] === channel else { throw Refusal(text: nil) }
         guard negotiated == LinkApplicationProtocol.link else { throw Refusal(text: "the other side does not speak the link protocol") }
         guard let certificate = PeerCertificate(try? channel.pipeline.syncOperations.nioSSL_peerCertificate()),
             authorize(certificate) != nil
@@ -123,11 +144,11 @@ public final class LinkDialer {
         return endpoint.attach(channel) { [weak self] reason in
             guard let self else { return }
             if NIODeadline.now() - since >= Self.provenAfter {
-                self.pauses[slot] = Self.firstPauseMilliseconds
+                self.pauses[slot] = self.firstPauseMilliseconds
                 // What was wrong before is over; should it come again, it is told again.
                 self.failure = nil
             }
-            self.failed(slot, reason ?? "the connection to \(self.host):\(self.port) was lost")
+            self.ended(slot, channel, reason ?? "the connection to \(self.host):\(self.port) was lost")
         }
     }
 
@@ -186,7 +207,7 @@ private final class DialedHandler: ChannelInboundHandler, RemovableChannelHandle
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        if !isDone { dialer.failed(slot, failure ?? "the other side closed the connection during the TLS handshake") }
+        if !isDone { dialer.ended(slot, context.channel, failure ?? "the other side closed the connection during the TLS handshake") }
         isDone = true
         context.fireChannelInactive()
     }

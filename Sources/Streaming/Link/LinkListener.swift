@@ -136,6 +136,8 @@ public final class LinkListener {
 
     /// TLS is up: finds out who this is, and gives the handler that goes on with the channel.
     fileprivate func ready(_ channel: any Channel, negotiated: String?) -> (any ChannelHandler & RemovableChannelHandler)? {
+        // It can have ended in the writing of TLS's last word.
+        guard channel.isActive else { return nil }
         switch negotiated {
         case LinkApplicationProtocol.join where role == .acceptor: return joinHandler(channel)
         case LinkApplicationProtocol.link: break

@@ -71,10 +71,11 @@ import Testing
 
         func dial(
             _ port: Int, _ credentials: LinkCredentials = TestCertificates.cloud, server: [UInt8] = TestCertificates.onpremSerial,
-            connections: Int = 2
+            connections: Int = 2, firstPauseMilliseconds: Int64 = LinkDialer.firstPauseMilliseconds
         ) throws {
             dialer = try LinkDialer(
-                endpoint: endpoint, host: "127.0.0.1", port: port, credentials: credentials, connections: connections, logger: logger
+                endpoint: endpoint, host: "127.0.0.1", port: port, credentials: credentials, connections: connections,
+                firstPauseMilliseconds: firstPauseMilliseconds, logger: logger
             ) { $0.serialNumber == server ? PeerIdentity("onprem") : nil }
             dialer?.start()
         }
