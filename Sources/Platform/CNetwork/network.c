@@ -183,8 +183,9 @@ int64_t causeway_packet_read(int descriptor, void *bytes, size_t length, void *r
     return count >= 0 ? count : -errno;
 }
 
-int64_t causeway_packet_write(int descriptor, const void *bytes, size_t length) {
-    ssize_t count = write(descriptor, bytes, length);
+int64_t causeway_packet_write(int descriptor, const void *bytes, size_t length, const void *rest, size_t rest_length) {
+    struct iovec parts[2] = {{.iov_base = (void *)bytes, .iov_len = length}, {.iov_base = (void *)rest, .iov_len = rest_length}};
+    ssize_t count = writev(descriptor, parts, rest_length > 0 ? 2 : 1);
     return count >= 0 ? count : -errno;
 }
 
@@ -215,8 +216,8 @@ int64_t causeway_packet_read(int descriptor, void *bytes, size_t length, void *r
     (void)descriptor; (void)bytes; (void)length; (void)rest; (void)rest_length;
     return -ENOSYS;
 }
-int64_t causeway_packet_write(int descriptor, const void *bytes, size_t length) {
-    (void)descriptor; (void)bytes; (void)length;
+int64_t causeway_packet_write(int descriptor, const void *bytes, size_t length, const void *rest, size_t rest_length) {
+    (void)descriptor; (void)bytes; (void)length; (void)rest; (void)rest_length;
     return -ENOSYS;
 }
 

@@ -41,11 +41,11 @@ public struct LineConditions: Hashable, Sendable {
     /// So many of the longest trains a queue must take: one that takes few loses many packets at a time.
     static let trainsInQueueMin = 8
 
-    /// Whether packets of one connection that follow one another are one train, as network cards make of them: on a fast line that takes nothing
-    /// away from it, or shuffles it, what each packet costs the machine is more than all else.
+    /// Whether packets of one connection that follow one another are one train, as network cards make of them: on a fast line that does not shuffle
+    /// them what each packet costs the machine is more than all else.
     var carriesTrains: Bool {
         bytesPerSecond ?? .max >= Self.trainsFrom && queueByteLimit >= Self.trainsInQueueMin * LinePacket.trainBytesMaximum
-            && loss == .none && reorder == 0 && jitter <= .zero
+            && reorder == 0 && jitter <= .zero
     }
 
     var oneWayDelay: TimeAmount { .nanoseconds(limited(roundTrip).nanoseconds / 2) }

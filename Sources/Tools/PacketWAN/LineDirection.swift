@@ -19,7 +19,7 @@ struct LineDirection {
     private(set) var overrunPackets: UInt64 = 0
     private let packets = PacketPool(count: Self.packetLimit, slotBytes: LinePacket.headerBytes + PacketWAN.maximumPacketBytes)
     private let trains = PacketPool(count: Self.trainLimit, slotBytes: LinePacket.headerBytes + LinePacket.trainBytesMaximum)
-    /// Where what finds no room is read to.
+    /// Where what finds no room is read to, and where headers are made.
     private let spare = PacketPool(count: 2, slotBytes: LinePacket.headerBytes + LinePacket.trainBytesMaximum)
     private let source: Int32
     private let destination: Int32
@@ -91,20 +91,52 @@ struct LineDirection {
         if packet.word(at: besideLine.offset) == besideLine.address {
             write(room)
         } else {
-            let (byteCount, packetCount) = packet.lineBytes
-            if line.offer(.init(handle: room.handle, byteCount: byteCount, packetCount: packetCount), now: now) != .taken { giveBack(room) }
+            let offered = PacketLine.Packet(
+                handle: room.handle, byteCount: packet.lineByteCount, packetCount: packet.packetCount)
+            if line.offer(offered, now: now) != .taken { giveBack(room) }
         }
     }
 
     /// Writes what has arrived.
     mutating func putOut(now: NIODeadline) {
-        while let packet = line.nextDue(now: now) { write(Room(handle: packet.handle)) }
+        while let packet = line.nextDue(now: now) {
+            let room = Room(handle: packet.handle)
+            if packet.packetCount > 1, line.conditions.loss != .none { writeWhatIsLeft(of: room) } else { write(room) }
+        }
     }
 
     private mutating func write(_ room: Room) {
         let pool = pool(of: room)
-        if causeway_packet_write(destination, pool.bytes(room.slot), pool[byteCountOf: room.slot]) < 0 { overrunPackets &+= 1 }
+        write(pool.bytes(room.slot), pool[byteCountOf: room.slot])
         giveBack(room)
+    }
+
+    /// Writes a train in pieces, without the packets that the line takes from it.
+    private mutating func writeWhatIsLeft(of room: Room) {
+        let pool = pool(of: room)
+        let bytes = pool.bytes(room.slot)
+        guard let train = LinePacket(bytes, byteCount: pool[byteCountOf: room.slot]) else { return giveBack(room) }
+        var start = 0
+        for packet in 0...train.packetCount {
+            let isEnd = packet == train.packetCount
+            guard isEnd || line.losesOfTrain(train.lineByteCount(of: packet)) else { continue }
+            if start == 0, isEnd {
+                write(bytes, pool[byteCountOf: room.slot])
+            } else if start < packet {
+                let headers = spare.bytes(0)
+                let headerBytes = train.makeHeaders(of: start..<packet, in: headers)
+                let data = train.data(of: start..<packet)
+                write(headers, headerBytes, bytes + data.lowerBound, data.count)
+            }
+            start = packet + 1
+        }
+        giveBack(room)
+    }
+
+    private mutating func write(
+        _ bytes: UnsafeRawPointer, _ byteCount: Int, _ rest: UnsafeRawPointer? = nil, _ restByteCount: Int = 0
+    ) {
+        if causeway_packet_write(destination, bytes, byteCount, rest, restByteCount) < 0 { overrunPackets &+= 1 }
     }
 
     private func giveBack(_ room: Room) { pool(of: room).giveBack(room.slot) }

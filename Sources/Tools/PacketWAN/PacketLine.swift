@@ -12,7 +12,7 @@ import NIOCore
 //
 // When a packet departs and arrives is known when it is offered. So there are three lists: the departures, only to know how full the
 // queue is; the arrivals of those that keep their order; and the few that are late. A packet that will be lost is in the
-// first only: it takes room and time as any other. Time inside is "line time", which stands still while the line holds.
+// first only: it takes room and time as any other. What is lost of a train is known when it arrives. Time inside is "line time", which stands still while the line holds.
 //
 // Nothing is allocated for a packet: the lists keep their storage.
 
@@ -132,8 +132,8 @@ public struct PacketLine: Sendable {
         queuedByteCount += packet.byteCount
         advance(to: time)
         counts.queuedBytesPeak = max(counts.queuedBytesPeak, queuedByteCount)
-        if loss.losesNext(conditions.loss, random: &random) {
-            counts.lostPackets &+= packet.packetCount
+        if packet.packetCount == 1, loss.losesNext(conditions.loss, random: &random) {
+            counts.lostPackets &+= 1
             return .lost
         }
         schedule(packet, departure: departure)
@@ -161,6 +161,15 @@ public struct PacketLine: Sendable {
         counts.deliveredPackets &+= arrival.packet.packetCount
         counts.deliveredBytes &+= UInt64(arrival.packet.byteCount)
         return arrival.packet
+    }
+
+    /// Whether the next packet of a train that has arrived is lost: it is asked for each of them in their order, with its bytes.
+    public mutating func losesOfTrain(_ byteCount: Int) -> Bool {
+        guard loss.losesNext(conditions.loss, random: &random) else { return false }
+        counts.lostPackets &+= 1
+        counts.deliveredPackets &-= 1
+        counts.deliveredBytes &-= UInt64(clamping: byteCount)
+        return true
     }
 
     /// Counts what has departed by now, so that `counts` and `queuedByteCount` are those of this moment.

@@ -56,14 +56,28 @@ struct PacketLineTests {
         #expect(line.counts.carriedPackets == 45 && line.counts.deliveredPackets == 45 && line.counts.carriedBytes == 67_500)
     }
 
-    @Test func onlyFastLinesThatTakeNothingAwayCarryTrains() {
+    @Test(arguments: [1, 2, 3] as [UInt64]) func aTrainLosesItsPacketsOneByOne(seed: UInt64) {
+        var line = line(seed: seed) { $0.loss = .random(0.1) }
+        for handle in 0..<1_000 { #expect(line.offer(.init(handle: handle, byteCount: 30_000, packetCount: 20), now: start) == .taken) }
+        var lost = 0
+        while let train = line.nextDue(now: start + .seconds(1)) {
+            for _ in 0..<Int(train.packetCount) where line.losesOfTrain(1_500) { lost += 1 }
+        }
+        // Four standard deviations of a binomial distribution.
+        #expect(abs(lost - 2_000) < 4 * 43)
+        #expect(line.counts.lostPackets == lost && line.counts.deliveredPackets == 20_000 - lost)
+        #expect(line.counts.deliveredBytes == (20_000 - lost) * 1_500)
+    }
+
+    @Test func onlyFastLinesThatShuffleNothingCarryTrains() {
         var conditions = LineConditions()
         #expect(conditions.carriesTrains)
         conditions.bytesPerSecond = LineConditions.trainsFrom
         conditions.roundTrip = .milliseconds(10)
+        conditions.loss = .random(0.01)
         #expect(conditions.carriesTrains)
         for change: (inout LineConditions) -> Void in [
-            { $0.bytesPerSecond = 12_500_000 }, { $0.queueBytes = 100_000 }, { $0.loss = .random(0.01) }, { $0.reorder = 0.01 },
+            { $0.bytesPerSecond = 12_500_000 }, { $0.queueBytes = 100_000 }, { $0.reorder = 0.01 },
             { $0.jitter = .milliseconds(1) },
         ] {
             var changed = conditions

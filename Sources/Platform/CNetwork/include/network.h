@@ -52,8 +52,9 @@ void causeway_wake_set(int descriptor);
 void causeway_wake_clear(int descriptor);
 
 /// Reads or writes one packet with its header: its length, or -errno; -EAGAIN when there is none, or no room. What does not fit in the first place
-/// is read to the second.
+/// is read to the second; it is written from both.
 int64_t causeway_packet_read(int descriptor, void *_Nonnull bytes, size_t length, void *_Nonnull rest, size_t rest_length);
-int64_t causeway_packet_write(int descriptor, const void *_Nonnull bytes, size_t length);
+int64_t causeway_packet_write(
+    int descriptor, const void *_Nonnull bytes, size_t length, const void *_Nullable rest, size_t rest_length);
 
 #endif
