@@ -126,6 +126,12 @@ extension CloudEdge {
                     status: 502, code: "join_failed", title: "Joining failed", detail: "the on-prem edge gave an answer that makes no sense"
                 )
         }
+        // The token's word is what everything to come is trusted by.
+        guard (try? EdgeCertificate(pem: reply.authority))?.fingerprint == token.authority else {
+            throw Problem(
+                status: 502, code: "join_failed", title: "Joining failed",
+                detail: "the on-prem edge names another authority than the token", action: "make a new token with `causeway pair` at home")
+        }
         let identity = CloudIdentity(reply: reply, name: name, key: key, joinedAt: address)
         try identity.save(in: environment.directory)
         self.identity = identity

@@ -148,8 +148,9 @@ actor CloudEdge: EdgeController {
             _ = try? await plane.call { (plane: CloudPlane, done: @escaping (Result<Bool, any Error>) -> Void) in
                 plane.stop { done(.success(true)) }
             }
-            wayHome?.send { $0.stop(reason: "the cloud edge is stopping") }
+            // The link first, which says goodbye on its connections.
             plane.send { $0.link?.endpoint.close(reason: "the cloud edge is stopping") }
+            wayHome?.send { $0.stop(reason: "the cloud edge is stopping") }
             if let (peer, minute) = begun { await history?.keep(minute, peer: peer) }
         }
     }

@@ -24,8 +24,8 @@ public final class LinkDialer {
     private let connectionCount: Int
     private let firstPauseMilliseconds: Int64
     private var pauses: [Int64]
-    /// What is connected, or is being secured, by slot. Only this may end a slot's try, once: a name that stands for several addresses has several
-    /// channels connect for one slot, and TLS can be up on a channel that has ended already.
+    /// What is connected, or is being secured, by slot. Only this may end a slot's try, once: a channel can end in the writing of
+    /// TLS's last word, and say after that that TLS is up.
     private var channels: [(any Channel)?]
     private var isStopped = false
 

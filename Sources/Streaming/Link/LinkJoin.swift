@@ -129,18 +129,22 @@ public enum LinkJoin {
             return try await ClientBootstrap(group: eventLoop)
                 .connectTimeout(.seconds(10))
                 .channelInitializer { channel in
-                    channel.closeFuture.whenComplete { _ in promise.fail(LinkJoinError.noAnswer) }
-                    channel.eventLoop.scheduleTask(in: timeout) {
-                        promise.fail(LinkJoinError.timedOut)
-                        channel.close(promise: nil)
-                    }
-                    return channel.eventLoop.makeCompletedFuture {
+                    channel.eventLoop.makeCompletedFuture {
                         try channel.pipeline.syncOperations.addHandler(tls())
                         if let handler { try channel.pipeline.syncOperations.addHandler(handler()) }
                         try channel.pipeline.syncOperations.addHandler(FailureHandler(promise))
                     }
                 }
                 .connect(host: host, port: port)
+                .map { channel in
+                    // A name may stand for several addresses: of the channels that are made for them only this one counts.
+                    channel.closeFuture.whenComplete { _ in promise.fail(LinkJoinError.noAnswer) }
+                    channel.eventLoop.scheduleTask(in: timeout) {
+                        promise.fail(LinkJoinError.timedOut)
+                        channel.close(promise: nil)
+                    }
+                    return channel
+                }
                 .get()
         } catch {
             promise.fail(error)
@@ -192,6 +196,8 @@ final class JoinRequestHandler: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        // Bytes may come before it is known that TLS is up, and so before anybody has looked at the certificate.
+        guard hasAsked else { return context.fireErrorCaught(LinkJoinError.failed("the other side answers before it was asked")) }
         do {
             if let reply = try reader.append(unwrapInboundIn(data)) { answer.succeed(reply) }
         } catch {

@@ -48,6 +48,7 @@ public final class LinkListener {
     private var strangersLog = RateLimitedLog()
     private var unauthenticated = 0
     private var serverChannel: (any Channel)?
+    private var isStopped = false
     private var joining: [ObjectIdentifier: any Channel] = [:]
 
     /// Prepares listening. Call `start` on the event loop.
@@ -86,12 +87,14 @@ public final class LinkListener {
             .flatMapThrowing { channel in
                 guard let address = channel.localAddress else { throw ChannelError.unknownLocalAddress }
                 bound.value.serverChannel = channel
+                if bound.value.isStopped { channel.close(promise: nil) }
                 return address
             }
     }
 
     /// Stops listening, and closes every link.
     public func stop(reason: String) {
+        isStopped = true
         serverChannel?.close(promise: nil)
         serverChannel = nil
         for channel in joining.values { channel.close(promise: nil) }

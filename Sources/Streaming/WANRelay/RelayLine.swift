@@ -84,16 +84,19 @@ final class RelayLine {
         let loopBound = NIOLoopBound((self, end), eventLoop: eventLoop)
         ClientBootstrap(group: eventLoop)
             .relaySocketOptions()
-            .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(loopBound.value.1) }
-            }
             .connect(host: server.host, port: server.port)
-            .whenComplete { result in
+            .flatMapThrowing { channel in
                 let (line, end) = loopBound.value
+                // The line may have been cut meanwhile.
+                if line.connections[number] == nil { return RelayEnd.reset(channel) }
+                // Here, for a name may stand for several addresses, each with a channel until one is connected.
+                try channel.pipeline.syncOperations.addHandler(end)
+                end.start()
+            }
+            .whenComplete { result in
+                let (line, _) = loopBound.value
                 switch result {
-                case .success:
-                    // The line may have been cut meanwhile.
-                    if line.connections[number] == nil { end.reset() } else { end.start() }
+                case .success: break
                 case .failure(let error):
                     line.logger.warning("cannot connect", metadata: ["server": "\(line.server)", "error": "\(error)"])
                     line.forget(number)?.client.reset()

@@ -76,6 +76,7 @@ struct LinePacket {
         } else if !isFirst {
             headers.storeBytes(of: Self.trainType, toByteOffset: 1, as: UInt8.self)
         }
+        headers.storeBytes(of: UInt16(clamping: dataAt), toByteOffset: 2, as: UInt16.self)
         headers.storeBytes(of: UInt16(clamping: transportAt), toByteOffset: 6, as: UInt16.self)
         headers.storeBytes(of: 16, toByteOffset: 8, as: UInt16.self)
         fill(network: headers + Self.headerBytes, packets, packetBytes: dataAt + data(of: packets).count)

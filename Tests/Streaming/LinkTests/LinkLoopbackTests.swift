@@ -234,6 +234,11 @@ import Testing
             host: "127.0.0.1", port: lab.port, expectedAuthorityFingerprint: TestCertificates.authorityFingerprint,
             request: ByteBuffer(string: "edge"), authorize: isOnPrem)
         #expect(String(buffer: answer) == "welcome edge")
+        // A name that may stand for several addresses, at one of which the listener is.
+        let byName = try await LinkJoin.exchange(
+            host: "localhost", port: lab.port, expectedAuthorityFingerprint: TestCertificates.authorityFingerprint,
+            request: ByteBuffer(string: "edge"), authorize: isOnPrem)
+        #expect(String(buffer: byName) == "welcome edge")
         await #expect(throws: LinkJoinError.otherAuthority) {
             try await LinkJoin.exchange(
                 host: "127.0.0.1", port: lab.port, expectedAuthorityFingerprint: [UInt8](repeating: 0, count: 32),

@@ -51,7 +51,7 @@ struct WANRelayLoopbackTests {
             .childChannelInitializer { $0.pipeline.addHandler(Echo()) }
             .bind(host: "127.0.0.1", port: 0).get()
         let relay = try await WANRelay.start(
-            listen: .init(host: "127.0.0.1", port: 0), server: .init(host: "127.0.0.1", port: server.localAddress?.port ?? 0),
+            listen: .init(host: "127.0.0.1", port: 0), server: .init(host: "localhost", port: server.localAddress?.port ?? 0),
             conditions: conditions,
             control: (
                 .init(host: "127.0.0.1", port: 0), .init(duration: { _ in .milliseconds(1) }, bytesPerSecond: { _ in nil })
