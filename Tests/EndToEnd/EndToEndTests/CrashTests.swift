@@ -142,6 +142,11 @@ extension EndToEndFaults {
                     #expect(result.isSuccess, "\(result)")
                 }
                 for name in loaded.keys { try await verify(lab, name) }
+                // As many as before all that, and none that is dead.
+                try await Lab.untilTrue(seconds: 60, "eight connections") {
+                    for side in [Lab.Side.cloud, .onprem] where try await lab.links(side).first?.connections != 8 { return false }
+                    return true
+                }
                 // What the buffers of both take is theirs after the first cuts.
                 let early = resident.prefix(max(1, resident.count / 2)).max() ?? 0
                 let late = resident.suffix(max(1, resident.count / 2)).max() ?? 0

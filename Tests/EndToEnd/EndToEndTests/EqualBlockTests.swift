@@ -22,10 +22,7 @@ extension EndToEnd {
         }
 
         private func link(_ lab: Lab, at side: Lab.Side = .onprem) async throws -> Link {
-            let result = try await lab.causeway(side, "link", "list", "--output", "json")
-            guard result.isSuccess else { throw CommandFailure(description: result.description) }
-            let links = try APICoding.decoder().decode([Link].self, from: Data(result.output.utf8))
-            return try #require(links.first)
+            try #require(await lab.links(side).first)
         }
 
         private func sentBytes(_ link: Link) -> UInt64 { link.traffic.reduce(0) { $0 + $1.sentWireBytes } }

@@ -13,8 +13,7 @@ extension EndToEnd {
         }
 
         private func link(_ lab: Lab, _ side: Lab.Side) async throws -> Link {
-            let result = try await lab.causeway(side, "link", "list", "--output", "json")
-            return try #require(try APICoding.decoder().decode([Link].self, from: Data(result.output.utf8)).first, "\(result)")
+            try #require(await lab.links(side).first)
         }
 
         @Test("over a cut, restarts of either edge, another address and back, and until it is revoked")
@@ -125,8 +124,7 @@ extension EndToEnd {
                 let read = try await Command.check("qemu-io", ["-r", "-U", "-f", "raw", "-c", "read -P \(pattern) 0 4M", lab.disk(name)])
                 #expect(!read.contains("verification failed"))
             }
-            let links = try await lab.causeway(.onprem, "link", "list", "--output", "json")
-            #expect(try APICoding.decoder().decode([Link].self, from: Data(links.output.utf8)).filter { $0.state == .up }.count == 2)
+            #expect(try await lab.links(.onprem).filter { $0.state == .up }.count == 2)
         }
     }
 }

@@ -149,6 +149,13 @@ final class Lab {
         return try APICoding.decoder().decode(APIModels.Volume.self, from: Data(result.output.utf8))
     }
 
+    /// The links of an edge, as its API shows them.
+    func links(_ side: Side) async throws -> [Link] {
+        let result = try await causeway(side, "link", "list", "--output", "json")
+        guard result.isSuccess else { throw CommandFailure(description: result.description) }
+        return try APICoding.decoder().decode([Link].self, from: Data(result.output.utf8))
+    }
+
     /// Seals, and waits until the point is on the disk at home.
     func seal(_ name: String, seconds: Double = 120) async throws {
         let result = try await causeway(.cloud, "volume", "seal", name, "--wait", seconds: seconds)

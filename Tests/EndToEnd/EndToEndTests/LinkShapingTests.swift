@@ -19,9 +19,7 @@ extension EndToEnd {
         }
 
         private func sentWireBytes(_ lab: Lab) async throws -> UInt64 {
-            let result = try await lab.causeway(.cloud, arguments: ["link", "list", "--output", "json"])
-            let links = try APICoding.decoder().decode([Link].self, from: Data(result.output.utf8))
-            return try #require(links.first?.traffic.first { $0.trafficClass == "writeBehind" }).sentWireBytes
+            try #require(await lab.links(.cloud).first?.traffic.first { $0.trafficClass == "writeBehind" }).sentWireBytes
         }
 
         @Test("what goes home is limited while it goes, over a restart, and until the limit is lifted")
@@ -51,8 +49,7 @@ extension EndToEnd {
                 try await lab.kill(.cloud, by: SIGKILL)
                 try await lab.restart(.cloud)
                 try await lab.untilServing("data")
-                let listed = try await lab.causeway(.cloud, arguments: ["link", "list", "--output", "json"])
-                let kept = try #require(try APICoding.decoder().decode([Link].self, from: Data(listed.output.utf8)).first)
+                let kept = try #require(await lab.links(.cloud).first)
                 #expect(kept.ratesInForce.writeBehindBytesPerSecond == rate && kept.shaping == limited.shaping)
 
                 // A schedule that is always in force takes the limit's place.
