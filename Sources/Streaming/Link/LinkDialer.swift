@@ -68,7 +68,7 @@ public final class LinkDialer {
         for slot in 0..<connectionCount { dial(slot) }
     }
 
-    /// Stops dialling and closes what is being set up. The endpoint's connections are closed by `endpoint.close`.
+    /// Stops dialling and closes what is set up, or being set up. `endpoint.close` comes before, which says goodbye on its connections.
     public func stop() {
         isStopped = true
         for channel in channels { channel?.close(promise: nil) }

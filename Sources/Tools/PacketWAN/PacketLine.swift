@@ -12,7 +12,8 @@ import NIOCore
 //
 // When a packet departs and arrives is known when it is offered. So there are three lists: the departures, only to know how full the
 // queue is; the arrivals of those that keep their order; and the few that are late. A packet that will be lost is in the
-// first only: it takes room and time as any other. What is lost of a train is known when it arrives. Time inside is "line time", which stands still while the line holds.
+// first only: it takes room and time as any other. What is lost of a train is known when it arrives. Time inside is "line time", which stands
+// still while the line holds.
 //
 // Nothing is allocated for a packet: the lists keep their storage.
 
