@@ -110,6 +110,10 @@ class HomeBlocks(HomeServer):
         self.url = f"nbd://{lab.home}:{port}/"
 
 
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
 def timed(lab, command, timeout):
     """Seconds and bytes on the line towards the cloud for a copy that is a program of its own; None when it did not end in time."""
     before, start = lab.statistics()["toClient"]["carriedBytes"], time.monotonic()

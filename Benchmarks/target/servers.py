@@ -17,6 +17,21 @@ def fail(message):
     sys.exit(f"benchmark: {message}")
 
 
+def block_client():
+    """libnbd, by which a benchmark that is not fio reads and writes a block device."""
+    try:
+        import nbd
+    except ImportError:
+        fail("python3-libnbd is missing: make deps installs it")
+    return nbd
+
+
+def connect_block_device(url):
+    handle = block_client().NBD()
+    handle.connect_uri(url)
+    return handle
+
+
 def run_checked(command, timeout, environment=None):
     try:
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)

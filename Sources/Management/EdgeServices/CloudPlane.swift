@@ -189,10 +189,8 @@ final class CloudPlane {
             for served in served.values { served.volume.linkSessionStarted() }
             onGrantsWanted()
         }
+        link.onNoticeOfConnectivity = { [recorder] in recorder.record(link: $0, peer: "the on-prem edge") }
         link.onConnectivityChanged = { [unowned self] isConnected in
-            recorder.record(
-                isConnected ? "link.up" : "link.down", severity: isConnected ? .info : .warning,
-                isConnected ? "the link to the on-prem edge is up" : "the link to the on-prem edge is down")
             for served in served.values { served.volume.linkConnectivityChanged(isConnected: isConnected) }
         }
         link.onWritable = { [unowned self] in

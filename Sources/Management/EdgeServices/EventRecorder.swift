@@ -26,4 +26,12 @@ struct EventRecorder: Sendable {
             }
         logger.log(level: level, "\(logMessage ?? message)", metadata: metadata)
     }
+
+    /// Tells that a link has come up or gone down.
+    /// - Parameter peer: what the link leads to, as a message calls it.
+    func record(link change: LinkNotice.Change, peer: String, subject: String? = nil) {
+        record(
+            change.isConnected ? "link.up" : "link.down", subject: subject, severity: change.isConnected ? .info : .warning,
+            "the link to \(peer) \(change.words)")
+    }
 }

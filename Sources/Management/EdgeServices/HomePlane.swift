@@ -195,12 +195,10 @@ final class HomePlane: LinkListenerDelegate {
         peerLink.onSessionStarted = { [unowned self] in
             for served in served.values where served.edge == edge { served.volume.sessionLost() }
         }
-        peerLink.onConnectivityChanged = { [unowned self] isConnected in
-            recorder.record(
-                isConnected ? "link.up" : "link.down", subject: edge, severity: isConnected ? .info : .warning,
-                "the link to edge \(edge) is \(isConnected ? "up" : "down")")
+        peerLink.onNoticeOfConnectivity = { [recorder, onSeen] in
+            recorder.record(link: $0, peer: "edge \(edge)", subject: edge)
             // When it comes, and when it was there last.
-            Task { [onSeen] in await onSeen(edge) }
+            Task { await onSeen(edge) }
         }
         peerLink.onWritable = { [unowned self] in
             for served in served.values where served.edge == edge { served.volume.linkWritable() }

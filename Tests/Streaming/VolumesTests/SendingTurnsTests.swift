@@ -157,4 +157,53 @@ import Testing
         turns.reset()
         #expect(turns.send(answer(4_096), of: 5, class: .demand, isBulk: false) { true })
     }
+
+    @Test(
+        "a link that takes everything is handed a bounded amount at once, of all senders together, and the rest when the loop has served others"
+    )
+    func pauses() {
+        let turns = LinkTurns<Int>()
+        var (pauses, left, sent) = (0, [1: 400, 2: 400, 3: 400], [Int]())
+        turns.onPause = { pauses += 1 }
+        // Bulk of two classes, and short answers.
+        func sendAll(_ sender: Int) {
+            while left[sender, default: 0] > 0 {
+                let isSent = turns.send(answer(4_096), of: sender, class: sender == 1 ? .writeBehind : .demand, isBulk: sender != 3) {
+                    true
+                }
+                guard isSent else { return }
+                left[sender, default: 0] -= 1
+                sent.append(sender)
+            }
+        }
+        for sender in 1...3 { sendAll(sender) }
+        #expect(pauses == 1)
+        while pauses > 0 {
+            #expect(sent.count <= LinkTurns<Int>.bytesAtOnceMax / 4_096)
+            // Whoever comes meanwhile gets no more out of it.
+            let count = sent.count
+            for sender in 1...3 { sendAll(sender) }
+            turns.run(.demand) { sendAll($0) }
+            #expect(sent.count == count && pauses == 1)
+            (pauses, sent) = (0, [])
+            turns.goOn { sendAll($0) }
+        }
+        #expect(left.values.allSatisfy { $0 == 0 })
+    }
+
+    @Test("a pause that a new session comes upon ends as any other")
+    func pauseAndNewSession() {
+        let turns = LinkTurns<Int>()
+        var (pauses, left) = (0, 100)
+        turns.onPause = { pauses += 1 }
+        func sendAll(_: Int) {
+            while left > 0, turns.send(answer(4_096), of: 1, class: .writeBehind, isBulk: true, via: { true }) { left -= 1 }
+        }
+        sendAll(1)
+        #expect(pauses == 1 && left > 0)
+        turns.reset()
+        sendAll(1)
+        for _ in 0..<5 { turns.goOn { sendAll($0) } }
+        #expect(left == 0)
+    }
 }
