@@ -17,7 +17,9 @@ extension CloudEdge {
         guard let plane else { return }
         let listenAddress = cloud.linkListen
         let address = listenAddress == nil ? try homeAddress(identity) : nil
-        let (logger, loop, connections) = (environment.logger, environment.eventLoop, cloud.linkConnections)
+        let (logger, loop, loopTurns, connections) = (
+            environment.logger, environment.eventLoop, environment.loopTurns, cloud.linkConnections
+        )
         let home = identity.onPremEdge
         let credentials = identity.credentials
         let (recorder, congestionControl) = (environment.recorder, environment.congestionControl)
@@ -39,7 +41,7 @@ extension CloudEdge {
                     listeningFor: PeerIdentity(home), eventLoop: loop, credentials: credentials, congestionControl: congestionControl,
                     logger: logger, authorize: authorize)
             }
-            let link = PeerLink(peer: home, endpoint: wayHome.link, eventLoop: loop)
+            let link = PeerLink(peer: home, endpoint: wayHome.link, eventLoop: loop, loopTurns: loopTurns)
             wayHome.link.delegate = link
             link.onShaped = { recorder.record(shaped: $0, peer: home) }
             link.onRequest = { [weak self] _, method, body in

@@ -189,7 +189,7 @@ final class CloudPlane {
             for served in served.values { served.volume.linkSessionStarted() }
             onGrantsWanted()
         }
-        link.onNoticeOfConnectivity = { [recorder] in recorder.record(link: $0, peer: "the on-prem edge") }
+        link.onConnectivityTold = { [recorder] in recorder.record(link: $0, peer: "the on-prem edge") }
         link.onConnectivityChanged = { [unowned self] isConnected in
             for served in served.values { served.volume.linkConnectivityChanged(isConnected: isConnected) }
         }

@@ -16,6 +16,8 @@ struct EdgeEnvironment: Sendable {
     let directory: OpenDirectory
     /// The one loop of the data path.
     let eventLoop: any EventLoop
+    /// Its turns.
+    let loopTurns: LoopTurns
     /// For file operations that wait for a device. Each takes one thread while it lasts; more than `threadCount` queue.
     let threadPool: NIOThreadPool
     /// For the cache's file, at a cloud edge: a device that hangs holds its own threads, and no log's.

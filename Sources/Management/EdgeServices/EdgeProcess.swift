@@ -48,13 +48,14 @@ public struct EdgeProcess: Sendable {
                 "link.congestionControl: this edge can't have “\(configuration.linkCongestionControl)”: \(obstacle); write automatic or system, "
                     + "or a name that net.ipv4.tcp_available_congestion_control lists")
         }
-        let dataLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loopTurns = LoopTurns()
+        let dataLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: loopTurns)
         let threadPool = NIOThreadPool(numberOfThreads: EdgeEnvironment.threadCount)
         let cacheThreadPool = NIOThreadPool(numberOfThreads: EdgeEnvironment.cacheThreadCount)
         threadPool.start()
         if case .cloud = configuration.role { cacheThreadPool.start() }
         let environment = EdgeEnvironment(
-            configuration: configuration, directory: directory, eventLoop: dataLoop.next(), threadPool: threadPool,
+            configuration: configuration, directory: directory, eventLoop: dataLoop.next(), loopTurns: loopTurns, threadPool: threadPool,
             cacheThreadPool: cacheThreadPool, logger: logger,
             recorder: EventRecorder(log: EventLog(), logger: logger))
         for warning in tokens.warnings + configuration.exposedListeners.map({ "\($0) is not a loopback address" }) {

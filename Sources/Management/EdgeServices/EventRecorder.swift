@@ -31,7 +31,8 @@ struct EventRecorder: Sendable {
     /// - Parameter peer: what the link leads to, as a message calls it.
     func record(link change: LinkNotice.Change, peer: String, subject: String? = nil) {
         record(
-            change.isConnected ? "link.up" : "link.down", subject: subject, severity: change.isConnected ? .info : .warning,
+            change.isConnected ? "link.up" : "link.down", subject: subject,
+            severity: change.isConnected && change.count == 1 ? .info : .warning,
             "the link to \(peer) \(change.words)")
     }
 }

@@ -56,6 +56,7 @@ final class HomePlane: LinkListenerDelegate {
     }
 
     let eventLoop: any EventLoop
+    private let loopTurns: LoopTurns
     let threadPool: NIOThreadPool
     let recorder: EventRecorder
     private(set) var peers: [String: PeerLink] = [:]
@@ -105,12 +106,14 @@ final class HomePlane: LinkListenerDelegate {
     private var shapings: [String: LinkShaping] = [:]
 
     init(
-        eventLoop: any EventLoop, threadPool: NIOThreadPool, recorder: EventRecorder, sentBlocks: SentBlocks?, readCache: ReadCache?,
+        eventLoop: any EventLoop, loopTurns: LoopTurns, threadPool: NIOThreadPool, recorder: EventRecorder, sentBlocks: SentBlocks?,
+        readCache: ReadCache?,
         tunnelBudget: WindowBudget,
         onRequest: @escaping @Sendable (_ edge: String, _ session: UInt64, _ method: String, _ body: ByteBuffer) async -> ControlAnswer,
         onJoin: @escaping @Sendable (ByteBuffer) async -> ByteBuffer, onSeen: @escaping @Sendable (_ edge: String) async -> Void
     ) {
         self.eventLoop = eventLoop
+        self.loopTurns = loopTurns
         self.threadPool = threadPool
         self.recorder = recorder
         self.sentBlocks = sentBlocks
@@ -182,7 +185,7 @@ final class HomePlane: LinkListenerDelegate {
 
     func linkListener(_ listener: LinkListener, created link: LinkEndpoint, for peer: PeerIdentity) {
         let edge = peer.name
-        let peerLink = PeerLink(peer: edge, endpoint: link, eventLoop: eventLoop)
+        let peerLink = PeerLink(peer: edge, endpoint: link, eventLoop: eventLoop, loopTurns: loopTurns)
         link.delegate = peerLink
         peers[edge] = peerLink
         peerLink.blocks = blocks(of: edge)
@@ -195,7 +198,7 @@ final class HomePlane: LinkListenerDelegate {
         peerLink.onSessionStarted = { [unowned self] in
             for served in served.values where served.edge == edge { served.volume.sessionLost() }
         }
-        peerLink.onNoticeOfConnectivity = { [recorder, onSeen] in
+        peerLink.onConnectivityTold = { [recorder, onSeen] in
             recorder.record(link: $0, peer: "edge \(edge)", subject: edge)
             // When it comes, and when it was there last.
             Task { await onSeen(edge) }

@@ -98,7 +98,8 @@ actor OnPremEdge: EdgeController {
         let plane = try await LoopConfined.make(on: environment.eventLoop) { [weak self] in
             let edge = WeakEdge(self)
             return HomePlane(
-                eventLoop: environment.eventLoop, threadPool: environment.threadPool, recorder: environment.recorder,
+                eventLoop: environment.eventLoop, loopTurns: environment.loopTurns, threadPool: environment.threadPool,
+                recorder: environment.recorder,
                 sentBlocks: environment.makeSentBlocks(),
                 readCache: onPrem.readCacheBytes == 0 ? nil : ReadCache(byteCount: Int(clamping: onPrem.readCacheBytes)),
                 tunnelBudget: WindowBudget(byteCountMax: environment.memory.tunnelWindowBytes),

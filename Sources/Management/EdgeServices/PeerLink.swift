@@ -31,8 +31,6 @@ struct ControlAnswer: Sendable {
 final class PeerLink: LinkDelegate {
     /// How many calls of the peer may be in hand; one more is answered with 503 at once.
     static let requestsMax = 256
-    /// How long volumes wait that have handed so much to the link that others of the loop come first: as good as nothing, and not now.
-    static let pause: TimeAmount = .microseconds(20)
     /// The reason with which home closes the link of an edge whose rights have ended.
     static let revokedReason = "this edge was revoked"
 
@@ -46,8 +44,8 @@ final class PeerLink: LinkDelegate {
     var onNotice: (_ method: String) -> Void = { _ in }
     var onSessionStarted: () -> Void = {}
     var onConnectivityChanged: (_ isConnected: Bool) -> Void = { _ in }
-    /// A change, or many, is to be told.
-    var onNoticeOfConnectivity: (LinkNotice.Change) -> Void = { _ in }
+    /// A change, or many, is to be told to the operator.
+    var onConnectivityTold: (LinkNotice.Change) -> Void = { _ in }
     /// A class takes messages again.
     var onWritable: () -> Void = {}
     /// It is a volume's turn to send what it has.
@@ -87,7 +85,7 @@ final class PeerLink: LinkDelegate {
     /// Since when it has been down, and that its tunnels were told that the peer is gone.
     private var downSince: NIODeadline?
     private var isPeerGone = false
-    private var notice = LinkNotice()
+    private var connectivityNotice = LinkNotice()
     /// How many times it came up.
     private(set) var timesUp = 0
 
@@ -99,22 +97,16 @@ final class PeerLink: LinkDelegate {
     /// Counts sessions: an answer belongs to the session of its call.
     private(set) var session: UInt64 = 0
 
-    init(peer: String, endpoint: LinkEndpoint, eventLoop: any EventLoop) {
+    init(peer: String, endpoint: LinkEndpoint, eventLoop: any EventLoop, loopTurns: LoopTurns) {
         self.peer = peer
         self.endpoint = endpoint
         self.eventLoop = eventLoop
-        turns.onPause = { [weak self] in self?.goOnAfterPause() }
-    }
-
-    /// Has volumes hand on what they have more for the link when the loop has looked at its sockets.
-    private func goOnAfterPause() {
-        let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        // The loop runs all tasks that are due before it looks, and this turn's frames are yet to be made in one: the pause begins after that.
-        eventLoop.execute {
-            let link = bound.value
-            link.eventLoop.scheduleTask(in: Self.pause) {
-                let link = bound.value
-                link.turns.goOn(link.onTurn)
+        endpoint.turns = loopTurns
+        turns.loopTurn = { loopTurns.current }
+        turns.onPause = { [weak self] in
+            loopTurns.later(on: eventLoop) { [weak self] in
+                guard let self else { return }
+                turns.goOn(onTurn)
             }
         }
     }
@@ -144,7 +136,7 @@ final class PeerLink: LinkDelegate {
     func tick() {
         let now = NIODeadline.now()
         calls.tick(now: now)
-        if let change = notice.due(now: now) { onNoticeOfConnectivity(change) }
+        if let change = connectivityNotice.due(now: now) { onConnectivityTold(change) }
         let date = Date()
         if !shaping.schedule.isEmpty { shape(at: date) }
         recordSecond(at: date)
@@ -185,7 +177,7 @@ final class PeerLink: LinkDelegate {
         downSince = link.isConnected ? nil : .now()
         isPeerGone = false
         if link.isConnected { timesUp += 1 }
-        if let change = notice.changed(isConnected: link.isConnected, now: .now()) { onNoticeOfConnectivity(change) }
+        if let change = connectivityNotice.changed(isConnected: link.isConnected, now: .now()) { onConnectivityTold(change) }
         onConnectivityChanged(link.isConnected)
     }
 

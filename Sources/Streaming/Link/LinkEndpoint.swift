@@ -43,6 +43,8 @@ public final class LinkEndpoint {
     /// The loop on which the link lives.
     public let eventLoop: any EventLoop
     public weak var delegate: (any LinkDelegate)?
+    /// Counts the loop's turns; without it there is no limit to what frames are made of in one.
+    public var turns: LoopTurns?
     /// Why the last connection ended, for the operator.
     public private(set) var lastCloseReason: LinkCloseReason?
 
@@ -62,6 +64,13 @@ public final class LinkEndpoint {
     private var nextConnection: UInt64 = 1
     private var isPumping = false
     private var isPumpScheduled = false
+    /// The turn in which frames were made last, and of how many bytes before compression.
+    private var transmitted = (turn: UInt64(0), byteCount: 0)
+    /// Frames go on leaving in the next turn.
+    private var isPaused = false
+    /// What frames are made of in one turn of the loop, in bytes before compression; the last one may go beyond it. What shrinks to little would
+    /// never fill the line, nor end the turn.
+    static let bytesInTurnMax = 64 << 10
     private var timer: Scheduled<Void>?
     private var timerDeadline: NIODeadline?
     /// When `tick` was called last.
@@ -291,7 +300,8 @@ public final class LinkEndpoint {
     }
 
     private func transmit() {
-        while let transmission = session.nextTransmission(now: .now()) {
+        while mayTransmit(), let transmission = session.nextTransmission(now: .now()) {
+            transmitted.byteCount += transmission.bytes.readableBytes
             // Also when nobody takes it: a copy may follow.
             let bytes = wireBytes(of: transmission)
             guard let connection = connections[transmission.connection] else {
@@ -303,6 +313,22 @@ public final class LinkEndpoint {
             if connection.unflushedBytes >= LinkLimits.pieceBytes { flush(connection) }
         }
         for connection in connections.values where connection.unflushedBytes > 0 { flush(connection) }
+    }
+
+    /// False when this turn has made frames of so much that the loop serves others first.
+    private func mayTransmit() -> Bool {
+        guard let turns else { return true }
+        let turn = turns.current
+        if transmitted.turn != turn { transmitted = (turn, 0) }
+        if transmitted.byteCount < Self.bytesInTurnMax { return true }
+        if isPaused { return false }
+        isPaused = true
+        turns.later(on: eventLoop) { [weak self] in
+            guard let self else { return }
+            isPaused = false
+            pump()
+        }
+        return false
     }
 
     private func flush(_ connection: Connection) {

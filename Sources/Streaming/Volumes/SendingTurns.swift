@@ -10,7 +10,7 @@ import DequeModule
 //                             has more, until the link refuses again or nobody waits
 //
 // What a message takes beyond a quantum is taken from the next one, so that over time all have equal bytes whatever the size of their messages.
-// Somebody waits only after the link has refused a message, so that `run` is sure to come; a new session begins without anybody waiting.
+// Somebody waits only after a message was refused, so that `run` is sure to come, by the link or after a pause (`LinkTurns`); a new session begins without anybody waiting.
 
 /// Shares a class of the link equally between those who have much to send. Lives on the link's event loop.
 public final class SendingTurns<Sender: Hashable> {

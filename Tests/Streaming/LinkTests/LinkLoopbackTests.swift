@@ -96,8 +96,10 @@ import Testing
         let pair: NIOLoopBound<Pair>
         let port: Int
 
-        init(listening: CongestionControl = .named("reno"), dialling: CongestionControl = .system) async throws {
-            let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        init(
+            on eventLoop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next(), listening: CongestionControl = .named("reno"),
+            dialling: CongestionControl = .system
+        ) async throws {
             self.eventLoop = eventLoop
             let pair = try await eventLoop.submit {
                 NIOLoopBound(try Pair(eventLoop, listening: listening, dialling: dialling), eventLoop: eventLoop)
@@ -148,6 +150,31 @@ import Testing
         #expect(try await lab.run { $0.serverLink?.congestionControls } == ["reno"])
         #expect(try await lab.run { $0.endpoint.congestionControls.count } == 1)
         try await lab.stop()
+    }
+
+    @Test func whatShrinksToLittleTakesItsTurnsOfTheLoop() async throws {
+        let turns = LoopTurns()
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: turns)
+        let lab = try await Lab(on: group.next())
+        try await lab.run { try $0.dial(lab.port) }
+        #expect(try await lab.eventually { $0.endpoint.isConnected && $0.serverLink?.isConnected == true })
+        let count = 400
+        let began = try await lab.run { pair in
+            pair.endpoint.turns = turns
+            pair.recorder.whenWritable = { link in
+                while pair.sent < count, link.send(Self.notice(pair.sent, LinkLimits.pieceBytes), class: .writeBehind) { pair.sent += 1 }
+            }
+            pair.recorder.whenWritable?(pair.endpoint)
+            return turns.current
+        }
+        #expect(try await lab.eventually { $0.serverRecorder?.received.count == count })
+        let (ended, order) = try await lab.run {
+            (turns.current, $0.serverRecorder?.received == (0..<count).map { Self.notice($0, LinkLimits.pieceBytes) })
+        }
+        #expect(order)
+        #expect(Int(ended - began) * (LinkEndpoint.bytesInTurnMax + LinkLimits.framePayloadBytes) >= count * LinkLimits.pieceBytes)
+        try await lab.stop()
+        try await group.shutdownGracefully()
     }
 
     @Test func aLinkOfFourHasRenoBesideTheSystems() async throws {

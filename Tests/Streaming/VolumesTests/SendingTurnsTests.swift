@@ -1,3 +1,4 @@
+import Blocks
 import LinkProtocol
 import NIOCore
 import Testing
@@ -158,52 +159,100 @@ import Testing
         #expect(turns.send(answer(4_096), of: 5, class: .demand, isBulk: false) { true })
     }
 
-    @Test(
-        "a link that takes everything is handed a bounded amount at once, of all senders together, and the rest when the loop has served others"
-    )
-    func pauses() {
+    /// A loop on which senders have bulk of one class each, and a link that takes everything.
+    private final class TurnBench {
         let turns = LinkTurns<Int>()
-        var (pauses, left, sent) = (0, [1: 400, 2: 400, 3: 400], [Int]())
-        turns.onPause = { pauses += 1 }
-        // Bulk of two classes, and short answers.
+        var loopTurn: UInt64 = 1
+        var pauses = 0
+        var left: [Int: Int]
+        var sentInTurn: [Int: Int] = [:]
+        private let classes: [Int: TrafficClass]
+        private let message: LinkMessage
+
+        init(_ classes: [Int: TrafficClass], count: Int, _ message: LinkMessage) {
+            self.classes = classes
+            self.message = message
+            left = classes.mapValues { _ in count }
+            turns.loopTurn = { [unowned self] in loopTurn }
+            turns.onPause = { [unowned self] in pauses += 1 }
+        }
+
         func sendAll(_ sender: Int) {
             while left[sender, default: 0] > 0 {
-                let isSent = turns.send(answer(4_096), of: sender, class: sender == 1 ? .writeBehind : .demand, isBulk: sender != 3) {
-                    true
-                }
-                guard isSent else { return }
+                guard turns.send(message, of: sender, class: classes[sender] ?? .demand, isBulk: true, via: { true }) else { return }
                 left[sender, default: 0] -= 1
-                sent.append(sender)
+                sentInTurn[sender, default: 0] += 1
             }
         }
-        for sender in 1...3 { sendAll(sender) }
-        #expect(pauses == 1)
-        while pauses > 0 {
-            #expect(sent.count <= LinkTurns<Int>.bytesAtOnceMax / 4_096)
-            // Whoever comes meanwhile gets no more out of it.
-            let count = sent.count
-            for sender in 1...3 { sendAll(sender) }
-            turns.run(.demand) { sendAll($0) }
-            #expect(sent.count == count && pauses == 1)
-            (pauses, sent) = (0, [])
+
+        /// Whoever has something tries, and the link says that it has room.
+        func occasion() {
+            for sender in classes.keys.sorted() { sendAll(sender) }
+            for trafficClass in TrafficClass.allCases { turns.run(trafficClass) { sendAll($0) } }
+        }
+
+        /// The loop has looked at its sockets, and the pause is over.
+        func nextTurn() {
+            (pauses, sentInTurn) = (0, [:])
+            loopTurn += 1
             turns.goOn { sendAll($0) }
         }
-        #expect(left.values.allSatisfy { $0 == 0 })
+    }
+
+    @Test("a link that takes everything is handed so much of each class in a turn of the loop, and the rest in those that follow")
+    func pauses() {
+        let bench = TurnBench([1: .writeBehind, 2: .demand, 3: .demand], count: 400, answer(4_096))
+        let most = LinkTurns<Int>.bytesInTurnMax / 4_096 + 1
+        var rounds = 1
+        bench.occasion()
+        while bench.pauses > 0, rounds < 1_000 {
+            bench.occasion()
+            #expect(bench.pauses == 1, "one pause is asked for, whoever comes meanwhile")
+            let (first, others) = (bench.sentInTurn[1, default: 0], bench.sentInTurn[2, default: 0] + bench.sentInTurn[3, default: 0])
+            #expect(first <= most && others <= most)
+            if bench.left.values.allSatisfy({ $0 > 0 }) { #expect(first > most / 2 && others > most / 2, "no class takes another's part") }
+            bench.nextTurn()
+            rounds += 1
+        }
+        #expect(bench.left.values.allSatisfy { $0 == 0 })
+        #expect(rounds >= 800 / most)
+    }
+
+    @Test("what is sent in many turns of the loop meets no pause, and short answers never do")
+    func noPause() {
+        let bench = TurnBench([1: .writeBehind], count: 0, answer(4_096))
+        for _ in 0..<1_000 {
+            bench.left[1] = 16
+            bench.sendAll(1)
+            bench.loopTurn += 1
+        }
+        for _ in 0..<1_000 { #expect(bench.turns.send(answer(4_096), of: 2, class: .demand, isBulk: false) { true }) }
+        #expect(bench.pauses == 0 && bench.left[1] == 0)
+    }
+
+    @Test("blocks that are named count as if they were sent: they were read")
+    func namedBlocksCount() {
+        let volume = VolumeIdentifier(high: 1, low: 2)
+        let message = LinkMessage.pointReferences(
+            volume: volume, point: 1, start: 0, source: volume, block: 0, digests: Array(repeating: BlockDigest((1, 2, 3, 4)), count: 16))
+        let bench = TurnBench([1: .writeBehind], count: 1_000, message)
+        bench.occasion()
+        #expect(bench.pauses == 1)
+        #expect(bench.sentInTurn[1] == LinkTurns<Int>.bytesInTurnMax / (16 * BlockGeometry.blockBytes))
     }
 
     @Test("a pause that a new session comes upon ends as any other")
     func pauseAndNewSession() {
-        let turns = LinkTurns<Int>()
-        var (pauses, left) = (0, 100)
-        turns.onPause = { pauses += 1 }
-        func sendAll(_: Int) {
-            while left > 0, turns.send(answer(4_096), of: 1, class: .writeBehind, isBulk: true, via: { true }) { left -= 1 }
+        let bench = TurnBench([1: .writeBehind], count: 200, answer(4_096))
+        bench.occasion()
+        #expect(bench.pauses == 1)
+        bench.turns.reset()
+        bench.occasion()
+        var rounds = 0
+        while bench.pauses > 0, rounds < 100 {
+            bench.nextTurn()
+            rounds += 1
         }
-        sendAll(1)
-        #expect(pauses == 1 && left > 0)
-        turns.reset()
-        sendAll(1)
-        for _ in 0..<5 { turns.goOn { sendAll($0) } }
-        #expect(left == 0)
+        #expect(bench.left[1] == 0)
     }
 }
