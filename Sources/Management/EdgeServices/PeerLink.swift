@@ -101,7 +101,7 @@ final class PeerLink: LinkDelegate {
         self.peer = peer
         self.endpoint = endpoint
         self.eventLoop = eventLoop
-        endpoint.turns = loopTurns
+        endpoint.loopTurns = loopTurns
         turns.loopTurn = { loopTurns.current }
         turns.onPause = { [weak self] in
             loopTurns.later(on: eventLoop) { [weak self] in
@@ -118,7 +118,7 @@ final class PeerLink: LinkDelegate {
     }
 
     /// Sends a message of a volume. Volumes that have more than the class takes have equal shares of it.
-    /// - Returns: false when the class takes no more, or other volumes come first; then `onTurn` or `onWritable` will be called.
+    /// - Returns: false when the class takes no more, or others come first, volumes or what else the loop has to do; then `onTurn` or `onWritable` will be called.
     func send(_ message: LinkMessage, of volume: VolumeIdentifier, class trafficClass: TrafficClass, bulk: Bool) -> Bool {
         turns.send(message, of: volume, class: trafficClass, isBulk: bulk) {
             endpoint.send(message, class: trafficClass, bulk: bulk, of: volume)

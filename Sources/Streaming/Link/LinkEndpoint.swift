@@ -44,7 +44,7 @@ public final class LinkEndpoint {
     public let eventLoop: any EventLoop
     public weak var delegate: (any LinkDelegate)?
     /// Counts the loop's turns; without it there is no limit to what frames are made of in one.
-    public var turns: LoopTurns?
+    public var loopTurns: LoopTurns?
     /// Why the last connection ended, for the operator.
     public private(set) var lastCloseReason: LinkCloseReason?
 
@@ -317,13 +317,13 @@ public final class LinkEndpoint {
 
     /// False when this turn has made frames of so much that the loop serves others first.
     private func mayTransmit() -> Bool {
-        guard let turns else { return true }
-        let turn = turns.current
+        guard let loopTurns else { return true }
+        let turn = loopTurns.current
         if transmitted.turn != turn { transmitted = (turn, 0) }
         if transmitted.byteCount < Self.bytesInTurnMax { return true }
         if isPaused { return false }
         isPaused = true
-        turns.later(on: eventLoop) { [weak self] in
+        loopTurns.later(on: eventLoop) { [weak self] in
             guard let self else { return }
             isPaused = false
             pump()

@@ -39,8 +39,9 @@ public final class LinkTurns<Sender: Hashable> {
         _ message: LinkMessage, of sender: Sender, class trafficClass: TrafficClass, isBulk: Bool, via hand: () -> Bool
     ) -> Bool {
         if !isBulk { return trafficClass == .demand ? short.send(message.encodedBytes, of: sender, via: hand) : hand() }
-        return bulk[Int(trafficClass.rawValue)].send(message.encodedBytes, of: sender) {
-            guard hasRoomInTurn(trafficClass), hand() else { return false }
+        let turns = bulk[Int(trafficClass.rawValue)]
+        return turns.send(message.encodedBytes, of: sender, unless: { !hasRoomInTurn(trafficClass) }) {
+            guard hand() else { return false }
             handed[Int(trafficClass.rawValue)] += message.volumeBytes
             return true
         }
@@ -83,10 +84,12 @@ public final class LinkTurns<Sender: Hashable> {
 }
 
 extension LinkMessage {
-    /// The bytes of a volume that a message brings, named ones too: they were read, and have digests.
+    /// The bytes of a volume that a message brings, named ones and zeroes of answers too: they were read and looked at.
     fileprivate var volumeBytes: Int {
         switch self {
-        case .pointReferences(_, _, _, _, _, let digests): digests.count * BlockGeometry.blockBytes
+        case .pointReferences(_, _, _, _, _, let digests), .readReferences(_, _, _, _, let digests):
+            digests.count * BlockGeometry.blockBytes
+        case .readZeroes(_, _, let byteCount): Int(clamping: byteCount)
         default: encodedBytes
         }
     }

@@ -8,6 +8,7 @@ import DequeModule
 //   the link refuses one      it waits, before all others; whoever sends meanwhile waits behind
 //   the link has room (`run`) those who wait have turns: each sends until its quantum is used up, and waits again behind the others if it
 //                             has more, until the link refuses again or nobody waits
+//   the loop has others to serve  who has sent something waits behind the others: the next turn is another's
 //
 // What a message takes beyond a quantum is taken from the next one, so that over time all have equal bytes whatever the size of their messages.
 // Somebody waits only after a message was refused, so that `run` is sure to come, by the link or after a pause (`LinkTurns`); a new session begins without anybody waiting.
@@ -18,6 +19,8 @@ public final class SendingTurns<Sender: Hashable> {
         let sender: Sender
         /// What is left of a turn, in bytes; below zero when the last one took too much.
         var bytes: Int
+        /// It has sent something in it.
+        var isUsed = false
     }
 
     /// What each may send before it is another's turn, in bytes: some frames, so that a point's pieces stay together for the line's sake.
@@ -28,19 +31,30 @@ public final class SendingTurns<Sender: Hashable> {
     private var isWaiting = Set<Sender>()
     private var holder: Turn?
     private var isRunning = false
-    /// The link has refused a message, and will say when it takes the next.
+    /// A message was refused, and `run` will come.
     private var isBlocked = false
 
     /// Nobody waits.
     public init() {}
 
     /// Hands a message to the link, if it is the sender's turn.
-    /// - Parameter hand: gives the message to the link; false when that takes no more.
+    /// - Parameters:
+    ///   - isPaused: true when nobody is to send any more in this turn of the loop; then `run` will come.
+    ///   - hand: gives the message to the link; false when that takes no more.
     /// - Returns: false when it was not sent; then the sender's turn will come in `run`.
-    public func send(_ byteCount: Int, of sender: Sender, via hand: () -> Bool) -> Bool {
+    public func send(_ byteCount: Int, of sender: Sender, unless isPaused: () -> Bool = { false }, via hand: () -> Bool) -> Bool {
         guard isTurn(of: sender) else {
             // More than a quantum may have been taken, but only what the last message took too much of it.
             wait(Turn(sender: sender, bytes: holder?.sender == sender ? min(0, holder?.bytes ?? 0) : 0), isFirst: false)
+            return false
+        }
+        if isPaused() {
+            isBlocked = true
+            if let holder, holder.isUsed {
+                wait(Turn(sender: sender, bytes: min(0, holder.bytes)), isFirst: false)
+            } else {
+                wait(holder ?? Turn(sender: sender, bytes: 0), isFirst: true)
+            }
             return false
         }
         guard hand() else {
@@ -49,6 +63,7 @@ public final class SendingTurns<Sender: Hashable> {
             return false
         }
         holder?.bytes -= byteCount
+        holder?.isUsed = true
         return true
     }
 

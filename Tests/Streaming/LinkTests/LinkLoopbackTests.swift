@@ -160,7 +160,7 @@ import Testing
         #expect(try await lab.eventually { $0.endpoint.isConnected && $0.serverLink?.isConnected == true })
         let count = 400
         let began = try await lab.run { pair in
-            pair.endpoint.turns = turns
+            pair.endpoint.loopTurns = turns
             pair.recorder.whenWritable = { link in
                 while pair.sent < count, link.send(Self.notice(pair.sent, LinkLimits.pieceBytes), class: .writeBehind) { pair.sent += 1 }
             }

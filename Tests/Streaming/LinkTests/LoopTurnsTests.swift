@@ -30,12 +30,40 @@ import Testing
         try await group.shutdownGracefully()
     }
 
-    @Test func turnsAreCountedAsTheLoopIsWoken() async throws {
+    @Test func manyThatWaitInALongTurnDoNotKeepItFromEnding() async throws {
         let turns = LoopTurns()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: turns)
-        let before = turns.current
-        for _ in 0..<10 { try await group.next().submit {}.get() }
-        #expect(turns.current >= before + 9)
+        let loop = group.next()
+        let count = 1_000
+        let (began, ran) = try await loop.flatSubmit {
+            let promise = loop.makePromise(of: (UInt64, [UInt64]).self)
+            let began = turns.current
+            let ran = NIOLoopBoundBox<[UInt64]>([], eventLoop: loop)
+            for _ in 0..<count {
+                turns.later(on: loop) {
+                    ran.value.append(turns.current)
+                    if ran.value.count == count { promise.succeed((began, ran.value)) }
+                }
+            }
+            Self.keepBusy(loop, until: .now() + .milliseconds(2)) {}
+            return promise.futureResult
+        }.get()
+        #expect(ran.allSatisfy { $0 > began })
+        try await group.shutdownGracefully()
+    }
+
+    @Test func eachPutOffInTheOnesBeforeRunsInATurnOfItsOwn() async throws {
+        let turns = LoopTurns()
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: turns)
+        let loop = group.next()
+        let promise = loop.makePromise(of: [UInt64].self)
+        @Sendable func goOn(_ ran: [UInt64]) {
+            if ran.count == 50 { return promise.succeed(ran) }
+            turns.later(on: loop) { goOn(ran + [turns.current]) }
+        }
+        loop.execute { goOn([turns.current]) }
+        let ran = try await promise.futureResult.get()
+        #expect(zip(ran, ran.dropFirst()).allSatisfy { $0 < $1 })
         try await group.shutdownGracefully()
     }
 }

@@ -241,6 +241,30 @@ import Testing
         #expect(bench.sentInTurn[1] == LinkTurns<Int>.bytesInTurnMax / (16 * BlockGeometry.blockBytes))
     }
 
+    @Test("whoever names much does not keep others waiting whose bytes cross")
+    func namesAndBytesHaveTurns() {
+        let volume = VolumeIdentifier(high: 1, low: 2)
+        let turns = LinkTurns<Int>()
+        var (loopTurn, pauses, sent) = (UInt64(1), 0, [Int: Int]())
+        turns.loopTurn = { loopTurn }
+        turns.onPause = { pauses += 1 }
+        let named = LinkMessage.pointReferences(
+            volume: volume, point: 1, start: 0, source: volume, block: 0, digests: Array(repeating: BlockDigest((1, 2, 3, 4)), count: 16))
+        func sendAll(_ sender: Int) {
+            while turns.send(sender == 1 ? named : answer(16_384), of: sender, class: .writeBehind, isBulk: true, via: { true }) {
+                sent[sender, default: 0] += sender == 1 ? 65_536 : 16_384
+            }
+        }
+        for sender in 1...2 { sendAll(sender) }
+        for _ in 0..<200 {
+            #expect(pauses == 1)
+            pauses = 0
+            loopTurn += 1
+            turns.goOn { sendAll($0) }
+        }
+        #expect(abs(sent[1, default: 0] - sent[2, default: 0]) < 20 * 65_536, "\(sent)")
+    }
+
     @Test("a pause that a new session comes upon ends as any other")
     func pauseAndNewSession() {
         let bench = TurnBench([1: .writeBehind], count: 200, answer(4_096))
