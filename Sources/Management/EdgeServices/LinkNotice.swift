@@ -3,8 +3,8 @@ import NIOCore
 /// Which changes of a link become events: each one, as long as they are few.
 ///
 /// A line that resets connections makes a link come and go many times a second, and a list of events that holds the last ten thousand would
-/// hold nothing else. Beyond a few in a row one is told each half minute, with how many changes it stands for; what the link is in the end is
-/// always told.
+/// hold nothing else. Beyond a few in a row one is told each half minute, with how many changes it stands for; what a link is in the end is told,
+/// half a minute later at most.
 struct LinkNotice: Equatable, Sendable {
     /// So many are told one after the other,
     static let changesMax: Int64 = 10

@@ -7,9 +7,9 @@ import LinkProtocol
 /// What has turns is bulk in each class, and in `demand`, where the link has a queue of its own for it, what is short. Everything else goes to the
 /// link at once: the messages of a class of calls and notices are in order, and few.
 ///
-/// A link whose line is fast, or whose messages shrink to little or name blocks in place of their bytes, takes more and more of them, and the loop has
-/// others to serve: machines wait for the answers to their writes. So a class is handed the bulk of so many bytes of volumes in one turn of the loop, and
-/// senders stop as if the link took no more, until `goOn`.
+/// A link whose line is fast, or whose messages shrink to little or name blocks in place of their bytes, takes more and more of them, and the
+/// loop has others to serve: machines wait for the answers to their writes. So a class is handed the bulk of so many bytes of volumes in one turn
+/// of the loop, and senders stop as if the link took no more, until `goOn`.
 public final class LinkTurns<Sender: Hashable> {
     /// What a class is handed of bulk in one turn of the loop, in bytes of volumes; the last message may go beyond it. Of blocks of 4 KiB that is half a
     /// millisecond of reading, encryption and digests.

@@ -8,10 +8,12 @@ import DequeModule
 //   the link refuses one      it waits, before all others; whoever sends meanwhile waits behind
 //   the link has room (`run`) those who wait have turns: each sends until its quantum is used up, and waits again behind the others if it
 //                             has more, until the link refuses again or nobody waits
-//   the loop has others to serve  who has sent something waits behind the others: the next turn is another's
+//   the loop has others to    who has sent something waits behind the others: the next turn is another's
+//   serve (a pause)
 //
 // What a message takes beyond a quantum is taken from the next one, so that over time all have equal bytes whatever the size of their messages.
-// Somebody waits only after a message was refused, so that `run` is sure to come, by the link or after a pause (`LinkTurns`); a new session begins without anybody waiting.
+// Somebody waits only after a message was refused, so that `run` is sure to come, by the link or after a pause (`LinkTurns`); a new session begins
+// without anybody waiting.
 
 /// Shares a class of the link equally between those who have much to send. Lives on the link's event loop.
 public final class SendingTurns<Sender: Hashable> {
